@@ -1,0 +1,189 @@
+/**
+ * Every error class that upserv throws, so also the list of what can go wrong.
+ *
+ * Sorted by whose turn it is to act: the peer's (a client broke the protocol), the upstream's (a source
+ * failed), the operator's (the configuration or a command is wrong), the disk's (the store failed).
+ * `message` says what happened, with values; `hint` says what to do; `code` never changes, so that
+ * scripts and tests can rely on it; `cause` is kept. Log or throw, not both.
+ */
+
+export interface ErrorDetails {
+  /** What the person who reads the message can do about it: one sentence. */
+  hint?: string
+  cause?: unknown
+}
+
+export abstract class UpservError extends Error {
+  /** Stable name of this kind of error, for programs. */
+  abstract readonly code: string
+  readonly hint: string | undefined
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause })
+    this.name = new.target.name
+    this.hint = details.hint
+  }
+}
+
+/** What of an error crosses to another thread or process. */
+export interface ErrorReport {
+  code: string
+  message: string
+  hint: string | undefined
+}
+
+/** An error that happened in another thread or process, under its own code. */
+export class RelayedError extends UpservError {
+  readonly code: string
+
+  constructor({ code, message, hint }: ErrorReport) {
+    super(message, hint === undefined ? {} : { hint })
+    this.code = code
+  }
+}
+
+/** What is not one of ours is a bug, or the system's: its message is kept. */
+export function reportError(error: unknown): ErrorReport {
+  if (error instanceof UpservError) return { code: error.code, message: error.message, hint: error.hint }
+  return {
+    code: 'INTERNAL',
+    message: error instanceof Error ? error.message : String(error),
+    hint: undefined,
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The peer's turn: tell the client, end the session, touch nobody else.
+
+/** The peer sent what can never be right. `field` is the label in docs/rsync-protocol.md. */
+export class PeerError extends UpservError {
+  readonly code: string = 'PEER_PROTOCOL'
+  readonly field: string
+
+  constructor(field: string, message: string, details?: ErrorDetails) {
+    super(`${field}: ${message}`, details)
+    this.field = field
+  }
+}
+
+/** The peer asked, correctly, for something that this server never does. `exitCode` is rsync's own. */
+export class RefusedError extends UpservError {
+  readonly code: string = 'PEER_REFUSED'
+  readonly exitCode: number
+
+  constructor(message: string, exitCode = 4, details?: ErrorDetails) {
+    super(message, details)
+    this.exitCode = exitCode
+  }
+}
+
+/** The connection ended or stalled; nobody is left to tell. */
+export class ConnectionLost extends UpservError {
+  readonly code: string = 'PEER_GONE'
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The upstream's turn: retry, take the next source, or tell who waits.
+
+export class SourceError extends UpservError {
+  readonly code: string = 'SOURCE_FAILED'
+}
+
+/** No configured source offers this id at all. */
+export class NoSuchBuild extends SourceError {
+  override readonly code = 'BUILD_UNKNOWN'
+}
+
+/** The source offers such ids, but its upstream does not have this one (404 or 410). */
+export class NotPublished extends SourceError {
+  override readonly code = 'BUILD_NOT_PUBLISHED'
+}
+
+/** The upstream could not be reached, answered with an error, or broke off, more often than we retry. */
+export class UpstreamUnreachable extends SourceError {
+  override readonly code = 'SOURCE_UNREACHABLE'
+}
+
+/** The upstream answered, and asking again would not change it: not allowed, redirects in a circle, and so on. */
+export class UpstreamRefused extends SourceError {
+  override readonly code = 'SOURCE_REFUSED'
+  /** The HTTP status, where that is what it answered with. */
+  readonly status: number | undefined
+
+  constructor(message: string, status: number | undefined, details?: ErrorDetails) {
+    super(message, details)
+    this.status = status
+  }
+}
+
+/** The file changed upstream while it was being downloaded, so its parts do not belong together. */
+export class UpstreamChanged extends SourceError {
+  override readonly code = 'SOURCE_CHANGED'
+}
+
+/** The archive's digest is not the one that was published beside it. */
+export class DigestMismatch extends SourceError {
+  override readonly code = 'SOURCE_DIGEST_MISMATCH'
+
+  constructor(url: string, algorithm: string, expected: string, actual: string) {
+    super(`${url} has ${algorithm} ${actual}, its checksum file says ${expected}`, {
+      hint: 'Nothing of it was kept. The mirror may be half published: try again later.',
+    })
+  }
+}
+
+/** The archive is truncated, corrupt, hostile or of a format that we do not read. */
+export class ArchiveError extends SourceError {
+  override readonly code: string = 'ARCHIVE_BAD'
+}
+
+/** A format needs a program that this machine lacks. */
+export class ToolMissing extends SourceError {
+  override readonly code = 'TOOL_MISSING'
+
+  constructor(tool: string, format: string, debianPackage: string) {
+    super(`${format} archives need the program "${tool}", which is not installed`, {
+      hint: `apt-get install ${debianPackage}`,
+    })
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The operator's turn.
+
+/** A key, flag or argument is wrong. The message names it and, where there is one, the nearest right one. */
+export class ConfigError extends UpservError {
+  readonly code = 'CONFIG_BAD'
+}
+
+/** A command cannot be carried out as things are: no such build, build in use, and so on. */
+export class CommandError extends UpservError {
+  readonly code: string = 'COMMAND_REFUSED'
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The disk's turn.
+
+export class StoreError extends UpservError {
+  readonly code: string = 'STORE_FAILED'
+}
+
+/** Another process owns the data directory. */
+export class StoreLocked extends StoreError {
+  override readonly code = 'STORE_LOCKED'
+}
+
+/** The data directory was written by a version whose format we do not read. */
+export class StoreFormat extends StoreError {
+  override readonly code = 'STORE_FORMAT'
+}
+
+/** A sealed file or a blob is not what its digest says. */
+export class StoreCorrupt extends StoreError {
+  override readonly code = 'STORE_CORRUPT'
+}
+
+/** The build cannot be made to fit: bigger than the budget, or all else is sticky or in use, or the disk is full. */
+export class NoRoom extends StoreError {
+  override readonly code = 'STORE_NO_ROOM'
+}
