@@ -1,0 +1,282 @@
+/**
+ * One GET, as a download needs it: redirects, time limits, credentials, and which failures may pass.
+ *
+ * undici's `request` rather than `fetch`, which decodes Content-Encoding: servers label a `.tar.gz` as
+ * gzip-encoded although it is the file itself, and its checksum and byte ranges count the encoded bytes.
+ * Proxies are taken from `http_proxy`, `https_proxy` and `no_proxy`, as curl does.
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import { type Dispatcher, EnvHttpProxyAgent, request } from 'undici'
+import { ConfigError, UpstreamRefused } from '../errors.ts'
+import { formatDuration } from '../lib/units.ts'
+import { header, parseRetryAfter } from './http-headers.ts'
+import type { SourceLimits } from './limits.ts'
+import { type Clock, Transient } from './retry.ts'
+import { showUrl, withoutUser } from './url.ts'
+
+/** An answer with a body that somebody asked for: 200, 206 or 416. Read it, or discard it. */
+export interface Answer {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  /** The body as it comes, once. Throws Transient when the connection breaks or stalls. */
+  chunks(): AsyncGenerator<Uint8Array, void, undefined>
+  /** Lets go of the connection. May be called at any time, also twice. */
+  discard(): void
+}
+
+type Body = Dispatcher.ResponseData['body']
+
+const REDIRECTS = [301, 302, 303, 307, 308]
+/** Codes of certificates that are not accepted: no retry will make them good. */
+const BAD_CERTIFICATE =
+  /^(?:CERT_|ERR_TLS_CERT|DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED_CERT|UNABLE_TO_(?:GET|VERIFY))/
+
+export class HttpClient {
+  readonly #limits: SourceLimits
+  readonly #clock: Clock
+  readonly #dispatcher: Dispatcher
+
+  constructor(limits: SourceLimits, clock: Clock) {
+    this.#limits = limits
+    this.#clock = clock
+    this.#dispatcher = makeDispatcher(limits)
+  }
+
+  /**
+   * Throws Transient for what may pass (no connection, 408, 429, 5xx), UpstreamRefused with the status for
+   * everything else that is not the file or a part of it, and the signal's reason when it aborts.
+   */
+  async get(url: URL, headers: Record<string, string>, signal: AbortSignal): Promise<Answer> {
+    const seen = new Set<string>()
+    let at = url
+    for (;;) {
+      seen.add(at.href)
+      const { statusCode, headers: found, body } = await this.#send(at, url, headers, signal)
+      if (statusCode === 200 || statusCode === 206 || statusCode === 416) {
+        return new UndiciAnswer(statusCode, found, body, this.#limits.stallMs, signal)
+      }
+      release(body)
+      if (!REDIRECTS.includes(statusCode)) {
+        throw failureOf(at, statusCode, header(found, 'retry-after'), this.#clock.now())
+      }
+      at = redirectTarget(at, header(found, 'location'), statusCode)
+      if (seen.has(at.href)) {
+        throw new UpstreamRefused(
+          `${showUrl(url)} redirects in a circle, by way of ${showUrl(at)}`,
+          statusCode,
+        )
+      }
+      if (seen.size > this.#limits.redirects) {
+        throw new UpstreamRefused(
+          `${showUrl(url)} redirects more than ${this.#limits.redirects} times`,
+          statusCode,
+        )
+      }
+    }
+  }
+
+  async #send(url: URL, asked: URL, extra: Record<string, string>, signal: AbortSignal) {
+    signal.throwIfAborted()
+    const headers: Record<string, string> = {
+      'user-agent': 'upserv',
+      'accept-encoding': 'identity',
+      ...extra,
+    }
+    // The password goes to the host for which it was configured, wherever that redirects to.
+    if (url.origin === asked.origin && (asked.username || asked.password)) {
+      headers.authorization = basicAuth(asked)
+    }
+    const sent = request(withoutUser(url), { headers, signal, dispatcher: this.#dispatcher })
+    try {
+      return await untilAborted(sent, signal)
+    } catch (error) {
+      signal.throwIfAborted()
+      throw this.#classify(error, url)
+    }
+  }
+
+  #classify(error: unknown, url: URL): unknown {
+    const code = codeOf(error)
+    if (BAD_CERTIFICATE.test(code)) {
+      return new UpstreamRefused(
+        `${showUrl(url)} has a certificate that is not accepted (${code})`,
+        undefined,
+        {
+          hint: "Check this machine's clock and its ca-certificates. NODE_EXTRA_CA_CERTS names a file with more.",
+          cause: error,
+        },
+      )
+    }
+    if (code === 'UND_ERR_INVALID_ARG') return error
+    return new Transient(this.#reason(error, code), { cause: error })
+  }
+
+  #reason(error: unknown, code: string): string {
+    switch (code) {
+      case 'UND_ERR_CONNECT_TIMEOUT':
+        return `no connection within ${formatDuration(this.#limits.connectMs)}`
+      case 'UND_ERR_HEADERS_TIMEOUT':
+        return `no answer within ${formatDuration(this.#limits.headersMs)}`
+      default:
+        return describe(error, code)
+    }
+  }
+}
+
+function makeDispatcher(limits: SourceLimits): Dispatcher {
+  try {
+    return new EnvHttpProxyAgent({
+      connect: { timeout: limits.connectMs },
+      headersTimeout: limits.headersMs,
+      bodyTimeout: 0, // `chunks` watches it: only while somebody waits for a byte, and to the millisecond.
+      allowH2: false, // One stream of bulk data gains nothing from it, and HTTP/1.1 fails in simpler ways.
+    })
+  } catch (cause) {
+    throw new ConfigError(`the environment names a proxy that cannot be used: ${(cause as Error).message}`, {
+      hint: 'http_proxy and https_proxy are URLs, as in http://proxy.example.org:3128.',
+      cause,
+    })
+  }
+}
+
+class UndiciAnswer implements Answer {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  readonly #body: Body
+  readonly #stallMs: number
+  readonly #signal: AbortSignal
+
+  constructor(
+    status: number,
+    headers: IncomingHttpHeaders,
+    body: Body,
+    stallMs: number,
+    signal: AbortSignal,
+  ) {
+    this.status = status
+    this.headers = headers
+    this.#body = body
+    this.#stallMs = stallMs
+    this.#signal = signal
+    // The connection may break while nobody reads; that is told to whoever reads next.
+    body.on('error', () => undefined)
+  }
+
+  async *chunks(): AsyncGenerator<Uint8Array, void, undefined> {
+    const body = this.#body
+    const iterator: AsyncIterator<Uint8Array> = body[Symbol.asyncIterator]()
+    try {
+      for (;;) {
+        // The time that the consumer takes is not the upstream's: the clock runs only while we wait.
+        const stall = setTimeout(() => {
+          body.destroy(new Transient(`nothing came for ${formatDuration(this.#stallMs)}`))
+        }, this.#stallMs)
+        let next: IteratorResult<Uint8Array>
+        try {
+          next = await iterator.next()
+        } finally {
+          clearTimeout(stall)
+        }
+        if (next.done) return
+        yield next.value
+      }
+    } catch (error) {
+      this.#signal.throwIfAborted()
+      throw error instanceof Transient
+        ? error
+        : new Transient(describe(error, codeOf(error)), { cause: error })
+    } finally {
+      this.discard()
+    }
+  }
+
+  discard(): void {
+    release(this.#body)
+  }
+}
+
+/**
+ * `request` notices an abort only once it is connected, which can take until the connect limit. Whoever
+ * aborts is let go at once; an answer that still comes is released.
+ */
+function untilAborted(sent: Promise<Dispatcher.ResponseData>, signal: AbortSignal) {
+  return new Promise<Dispatcher.ResponseData>((resolve, reject) => {
+    const onAbort = () => {
+      reject(signal.reason)
+      sent.then(({ body }) => release(body)).catch(() => undefined)
+    }
+    signal.addEventListener('abort', onAbort, { once: true })
+    sent.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}
+
+/** Closes the connection rather than read to its end a body that nobody wants. */
+function release(body: Body): void {
+  if (!body.destroyed) body.on('error', () => undefined).destroy()
+}
+
+function redirectTarget(from: URL, location: string | undefined, status: number): URL {
+  if (location === undefined || !URL.canParse(location, from)) {
+    throw new UpstreamRefused(`${showUrl(from)} redirects to nowhere`, status)
+  }
+  const to = new URL(location, from)
+  if (to.protocol !== 'http:' && to.protocol !== 'https:') {
+    throw new UpstreamRefused(`${showUrl(from)} redirects to a ${to.protocol} URL`, status)
+  }
+  if (from.protocol === 'https:' && to.protocol === 'http:') {
+    throw new UpstreamRefused(`${showUrl(from)} redirects from https to http, to ${showUrl(to)}`, status, {
+      hint: 'That would give up what https protects. If it is meant so, write the http URL in the source.',
+    })
+  }
+  return to
+}
+
+function failureOf(url: URL, status: number, retryAfter: string | undefined, now: number): Error {
+  const message = `${showUrl(url)} answers ${status}`
+  if (status >= 500 || status === 429 || status === 408) {
+    return new Transient(`the upstream answers ${status}`, { retryAfterMs: parseRetryAfter(retryAfter, now) })
+  }
+  if (status === 401 || status === 403) {
+    return new UpstreamRefused(`${message}: access denied`, status, {
+      hint: "Put user:password@ before the host in the source's url, or ask upstream to let this server in.",
+    })
+  }
+  if (status === 407) {
+    return new UpstreamRefused(`${message}: the proxy wants a password`, status, {
+      hint: 'Put user:password@ before the host in http_proxy and https_proxy.',
+    })
+  }
+  return new UpstreamRefused(message, status)
+}
+
+/** Whether an error says that upstream has no such file. */
+export function isMissing(error: unknown): boolean {
+  return error instanceof UpstreamRefused && (error.status === 404 || error.status === 410)
+}
+
+function basicAuth(url: URL): string {
+  const user = `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`
+  return `Basic ${Buffer.from(user, 'utf8').toString('base64')}`
+}
+
+function codeOf(error: unknown): string {
+  const code = (error as { code?: unknown } | undefined)?.code
+  return typeof code === 'string' ? code : ''
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'the connection was refused',
+  ECONNRESET: 'the connection was reset',
+  EHOSTUNREACH: 'there is no route to the host',
+  ENETUNREACH: 'there is no route to its network',
+  ENOTFOUND: 'its host name is not known',
+  EAI_AGAIN: 'the name server does not answer',
+  ETIMEDOUT: 'the connection timed out',
+  UND_ERR_SOCKET: 'the connection broke',
+}
+
+function describe(error: unknown, code: string): string {
+  const known = REASONS[code]
+  if (known) return known
+  return `the connection failed: ${(error as Error).message || code || 'no reason given'}`
+}

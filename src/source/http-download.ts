@@ -1,0 +1,320 @@
+/**
+ * A file upstream, downloaded to its end whatever happens to connections on the way.
+ *
+ * Bytes are yielded once and in order; `#at` counts them. They come from the spool first, then from an
+ * answer that starts at or before `#at` (bytes that were had already are skipped). When an answer breaks
+ * off, the next one is asked for from `#at` on, with If-Range, so that an upstream whose file changed
+ * sends all of it and thereby says so. Bytes of two versions are never put together: if there is no
+ * telling, the download ends with UpstreamChanged and whoever asked may start over.
+ */
+import assert from 'node:assert/strict'
+import { SourceError, UpstreamChanged, UpstreamRefused } from '../errors.ts'
+import { ascii, showBytes } from '../lib/bytes.ts'
+import { type Answer, type HttpClient, isMissing } from './http-client.ts'
+import {
+  contentLength,
+  type FileVersion,
+  header,
+  isSameVersion,
+  parseContentRange,
+  strongValidator,
+  versionOf,
+} from './http-headers.ts'
+import type { SourceLimits } from './limits.ts'
+import { type Clock, Retries, Transient } from './retry.ts'
+import type { SourceEvent } from './source.ts'
+import type { Spool } from './spool.ts'
+import { showUrl, withoutUser } from './url.ts'
+
+export interface DownloadOptions {
+  client: HttpClient
+  url: URL
+  limits: SourceLimits
+  clock: Clock
+  signal: AbortSignal
+  spool: Spool | undefined
+  onEvent(event: SourceEvent): void
+}
+
+/** An answer, and the position in the file of its first byte. */
+interface Part {
+  answer: Answer
+  start: number
+}
+
+export class HttpDownload implements AsyncDisposable {
+  readonly #options: DownloadOptions
+  readonly #version: FileVersion
+  /** Learned late when the first answer did not say. */
+  #size: number | undefined
+  /** Set while bytes are kept on disk. */
+  #spool: Spool | undefined
+  /** The answer being read, or to be read next. */
+  #part: Part | undefined
+  #at = 0
+  #started = false
+
+  private constructor(
+    options: DownloadOptions,
+    version: FileVersion,
+    part: Part | undefined,
+    spool: Spool | undefined,
+  ) {
+    this.#options = options
+    this.#version = version
+    this.#size = version.size
+    this.#part = part
+    this.#spool = spool
+  }
+
+  /** Asks for the file, until there is an answer. Throws UpstreamRefused with 404 when there is no such file. */
+  static async open(options: DownloadOptions): Promise<HttpDownload> {
+    const { limits, url } = options
+    const retries = new Retries({ ...options, what: showUrl(url), attempts: limits.attemptsToStart })
+    const { part, version } = await retries.run(() => begin(options))
+    const spool = await openSpool(options, version)
+    if (part.start <= (spool?.bytes ?? 0)) return new HttpDownload(options, version, part, spool)
+    part.answer.discard() // The spool lost what it held, and this answer starts behind it.
+    return new HttpDownload(options, version, undefined, spool)
+  }
+
+  get size(): number | undefined {
+    return this.#size
+  }
+
+  async *bytes(): AsyncGenerator<Uint8Array, void, undefined> {
+    if (this.#started) throw new Error('a download can be read only once')
+    this.#started = true
+    const { limits, url, signal } = this.#options
+    const retries = new Retries({ ...this.#options, what: showUrl(url), attempts: limits.attemptsToResume })
+    try {
+      for await (const chunk of this.#spooled()) {
+        signal.throwIfAborted()
+        this.#at += chunk.length
+        yield chunk
+      }
+      for (;;) {
+        try {
+          this.#part ??= await this.#askAgain()
+          for await (const chunk of this.#fresh(this.#part)) {
+            retries.progressed()
+            await this.#keep(chunk)
+            this.#at += chunk.length
+            yield chunk
+          }
+          return
+        } catch (error) {
+          if (!(error instanceof Transient)) throw error
+          this.#part?.answer.discard()
+          this.#part = undefined
+          if (this.#at === this.#size) return
+          await retries.after(error)
+        }
+      }
+    } catch (error) {
+      if (error instanceof UpstreamChanged) await this.#spool?.discard()
+      throw error
+    } finally {
+      await this[Symbol.asyncDispose]()
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#part?.answer.discard()
+    this.#part = undefined
+  }
+
+  /** What the spool holds. A disk that fails meanwhile costs the spool, not the download. */
+  async *#spooled(): AsyncGenerator<Uint8Array, void, undefined> {
+    if (!this.#spool || this.#spool.bytes === 0) return
+    this.#options.onEvent({ type: 'resumed', at: this.#spool.bytes })
+    try {
+      for await (const chunk of this.#spool.prefix()) yield chunk
+    } catch (error) {
+      await this.#dropSpool(error)
+      this.#part?.answer.discard() // It starts behind the gap.
+      this.#part = undefined
+    }
+  }
+
+  /** The bytes of an answer from `#at` on. Throws Transient when it ends too early. */
+  async *#fresh({ answer, start }: Part): AsyncGenerator<Uint8Array, void, undefined> {
+    assert(start <= this.#at, 'an answer must not leave a gap')
+    let position = start
+    for await (const chunk of answer.chunks()) {
+      const known = this.#at - position
+      position += chunk.length
+      if (this.#size !== undefined && position > this.#size) {
+        throw new SourceError(`${this.#shown} sends more bytes than the ${this.#size} that it announced`, {
+          hint: 'The upstream, or a proxy before it, is at fault.',
+        })
+      }
+      if (known < chunk.length) yield known > 0 ? chunk.subarray(known) : chunk
+    }
+    if (position < this.#at) throw this.#changed('is shorter now than it was')
+    if (this.#size !== undefined && this.#at < this.#size) {
+      throw new Transient(`the connection ended at byte ${this.#at} of ${this.#size}`)
+    }
+  }
+
+  /** Asks for what is missing, and makes sure that it fits what was had. */
+  async #askAgain(): Promise<Part> {
+    const validator = strongValidator(this.#version)
+    if (this.#at > 0 && validator === undefined) {
+      throw this.#changed('may have changed: it has neither a strong ETag nor a Last-Modified to tell by')
+    }
+    const part = await ask(this.#options, this.#at, validator, this.#version).catch((error: unknown) => {
+      throw isMissing(error) ? this.#changed('was removed') : error
+    })
+    if (part === undefined) throw this.#changed('is shorter now than it was')
+    const { answer, start } = part
+    const whole = answer.status === 200
+    const now = versionOf(answer.headers)
+    // Before the first byte there is nothing yet that must fit, unless the upstream promises otherwise.
+    const fits =
+      !whole || isSameVersion(now, this.#version) || (this.#at === 0 && !validator && now.size === this.#size)
+    if (!fits) {
+      answer.discard()
+      throw this.#changed('changed')
+    }
+    if (!whole) this.#size ??= parseContentRange(header(answer.headers, 'content-range'))?.total
+    if (this.#at > 0) this.#options.onEvent({ type: 'resumed', at: this.#at })
+    return { answer, start }
+  }
+
+  async #keep(chunk: Uint8Array): Promise<void> {
+    try {
+      await this.#spool?.append(chunk)
+    } catch (error) {
+      await this.#dropSpool(error)
+    }
+  }
+
+  /** A spool that takes no more is of no use, and the disk may need its room: for the build itself. */
+  async #dropSpool(error: unknown): Promise<void> {
+    const spool = this.#spool
+    this.#spool = undefined
+    this.#options.onEvent({ type: 'spool-stopped', reason: (error as Error).message })
+    await spool?.discard().catch(() => undefined)
+  }
+
+  #changed(how: string): UpstreamChanged {
+    return new UpstreamChanged(`${this.#shown} ${how} while it was being downloaded, at byte ${this.#at}`, {
+      hint: 'The download has to start over.',
+    })
+  }
+
+  get #shown(): string {
+    return showUrl(this.#options.url)
+  }
+}
+
+/**
+ * The first request: for all of it, or for what the spool lacks. Asking is also how we learn whether the
+ * spool is of the version that upstream has now.
+ */
+async function begin(options: DownloadOptions): Promise<{ part: Part; version: FileVersion }> {
+  const held = await options.spool?.held(spoolUrl(options.url))
+  const validator = held && strongValidator(held.version)
+  if (held && validator !== undefined) {
+    // All of it may be there already; then the last byte is asked for again, since no range is empty.
+    const from = Math.min(held.bytes, held.version.size - 1)
+    try {
+      const part = await ask(options, from, validator, held.version)
+      if (part?.answer.status === 206) return { part, version: held.version }
+      if (part) {
+        const version = versionOf(part.answer.headers)
+        if (!isSameVersion(version, held.version)) tellRestart(options)
+        return { part, version }
+      }
+    } catch (error) {
+      if (!(error instanceof UpstreamChanged)) throw error
+    }
+    tellRestart(options)
+    await options.spool?.discard()
+  }
+  const part = await ask(options, 0, undefined, undefined)
+  if (!part) throw new UpstreamRefused(`${showUrl(options.url)} answers 416 to a request for all of it`, 416)
+  return { part, version: versionOf(part.answer.headers) }
+}
+
+function tellRestart({ url, onEvent }: DownloadOptions): void {
+  onEvent({ type: 'restarted', reason: `${showUrl(url)} changed since a part of it was downloaded` })
+}
+
+/** Opens the spool for a version that can be told from others; drops what it holds otherwise. */
+async function openSpool(options: DownloadOptions, version: FileVersion): Promise<Spool | undefined> {
+  const { spool, url, onEvent } = options
+  if (!spool) return undefined
+  try {
+    if (version.size !== undefined && strongValidator(version) !== undefined) {
+      await spool.open({ url: spoolUrl(url), version: { ...version, size: version.size } })
+      return spool
+    }
+    await spool.discard()
+  } catch (error) {
+    onEvent({ type: 'spool-stopped', reason: (error as Error).message })
+    await spool.discard().catch(() => undefined)
+  }
+  return undefined
+}
+
+/**
+ * Asks for the file from a byte on. The answer starts there (206) or at 0 (200, which the caller must
+ * compare); undefined means that upstream has nothing from that byte on (416). Throws UpstreamChanged for
+ * a part of another version than `expected`.
+ */
+async function ask(
+  { client, url, signal }: DownloadOptions,
+  from: number,
+  validator: string | undefined,
+  expected: FileVersion | undefined,
+): Promise<Part | undefined> {
+  const ranged = from > 0 && validator !== undefined
+  const headers = ranged ? { range: `bytes=${from}-`, 'if-range': validator } : {}
+  const answer = await client.get(url, headers as Record<string, string>, signal)
+  if (answer.status === 200) return { answer, start: 0 }
+  if (answer.status === 206 && ranged) {
+    try {
+      checkPart(answer, url, from, expected)
+      return { answer, start: from }
+    } catch (error) {
+      answer.discard()
+      throw error
+    }
+  }
+  answer.discard()
+  if (answer.status === 416 && ranged) return undefined
+  throw new UpstreamRefused(
+    `${showUrl(url)} answers ${answer.status} to a request for all of it`,
+    answer.status,
+  )
+}
+
+function checkPart(answer: Answer, url: URL, from: number, expected: FileVersion | undefined): void {
+  const sent = header(answer.headers, 'content-range')
+  const range = parseContentRange(sent)
+  const length = contentLength(answer.headers)
+  const fits = range?.start === from && (length === undefined || length === range.end + 1 - range.start)
+  if (!fits) {
+    const what = sent === undefined ? 'no Content-Range' : `"${showBytes(ascii(sent))}"`
+    throw new SourceError(
+      `${showUrl(url)} was asked for its bytes from ${from} on and answers with ${what}`,
+      {
+        hint: 'The upstream, or a proxy before it, is at fault.',
+      },
+    )
+  }
+  const etag = header(answer.headers, 'etag')
+  const otherSize = range.total !== undefined && expected?.size !== undefined && range.total !== expected.size
+  if (otherSize || (etag !== undefined && expected?.etag !== undefined && etag !== expected.etag)) {
+    throw new UpstreamChanged(`${showUrl(url)} changed while it was being downloaded`, {
+      hint: 'The download has to start over.',
+    })
+  }
+}
+
+/** What names the file in the spool's note: with the query, without the password. */
+function spoolUrl(url: URL): string {
+  return withoutUser(url).href
+}

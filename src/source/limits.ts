@@ -1,0 +1,43 @@
+/**
+ * Every limit of the sources, in one place, with its reason. All of them can be set from outside, which
+ * is how tests get by without waiting.
+ */
+
+export interface SourceLimits {
+  /** DNS, TCP and TLS together. A host that is up answers within a second or two, even over a satellite. */
+  connectMs: number
+  /** From the request to the answer's headers. Mirrors that fetch from tape or a cold cache take this long. */
+  headersMs: number
+  /** Longest wait for the next byte of a body before the connection counts as broken. */
+  stallMs: number
+  /** Redirects in a row. curl's and browsers' limits are far higher; no mirror needs more than two or three. */
+  redirects: number
+  /** Attempts until there is a first answer: with the waits between, a restarting upstream gets 15 s. */
+  attemptsToStart: number
+  /** Attempts in a row that bring no new byte once a download is under way: about a minute and a half. */
+  attemptsToResume: number
+  /** The wait after the first failure; each further one doubles it. */
+  backoffBaseMs: number
+  /** The longest wait that doubling leads to. */
+  backoffCapMs: number
+  /** Longest Retry-After that is worth waiting for, with a person in front of the device. */
+  retryAfterMs: number
+  /** A checksum file: a SHA256SUMS of some ten thousand files fits. */
+  checksumBytes: number
+  /** A contents file: OLPC's took about 150 bytes for each of 40,000 entries, a tenth of this. */
+  contentsBytes: number
+}
+
+export const SOURCE_LIMITS: Readonly<SourceLimits> = Object.freeze({
+  connectMs: 10_000,
+  headersMs: 30_000,
+  stallMs: 30_000,
+  redirects: 5,
+  attemptsToStart: 5,
+  attemptsToResume: 8,
+  backoffBaseMs: 1_000,
+  backoffCapMs: 30_000,
+  retryAfterMs: 120_000,
+  checksumBytes: 1 << 20,
+  contentsBytes: 64 << 20,
+})

@@ -1,0 +1,108 @@
+/**
+ * When to ask again, how long to wait before, and when to give up. Knows nothing of HTTP.
+ *
+ * Waits double from a base up to a cap, each shortened at random by up to half, so that a school full of
+ * servers does not come back in step. Attempts are counted since the last progress: a download of hours
+ * may break a hundred times, as long as each connection brings something.
+ */
+import { setTimeout as sleepFor } from 'node:timers/promises'
+import { UpstreamUnreachable } from '../errors.ts'
+import { formatDuration } from '../lib/units.ts'
+import type { SourceLimits } from './limits.ts'
+import type { SourceEvent } from './source.ts'
+
+/** Time and chance, passed in so that tests need neither. */
+export interface Clock {
+  now(): number
+  random(): number
+  /** Resolves after `ms`, rejects as soon as the signal aborts. */
+  sleep(ms: number, signal: AbortSignal): Promise<unknown>
+}
+
+export const SYSTEM_CLOCK: Clock = {
+  now: Date.now,
+  random: Math.random,
+  sleep: (ms, signal) => sleepFor(ms, undefined, { signal }),
+}
+
+/** A failure that may pass. Stays within the sources: `Retries` turns it into a wait or an error of ours. */
+export class Transient extends Error {
+  /** What the upstream itself said about when to come back. */
+  readonly retryAfterMs: number | undefined
+
+  constructor(reason: string, details: { retryAfterMs?: number | undefined; cause?: unknown } = {}) {
+    super(reason, { cause: details.cause })
+    this.retryAfterMs = details.retryAfterMs
+  }
+}
+
+export interface RetryOptions {
+  /** What is asked for, for messages. */
+  what: string
+  attempts: number
+  limits: SourceLimits
+  clock: Clock
+  signal: AbortSignal
+  onEvent(event: SourceEvent): void
+}
+
+export class Retries {
+  readonly #options: RetryOptions
+  #failures = 0
+
+  constructor(options: RetryOptions) {
+    this.#options = options
+  }
+
+  /** Something new arrived: the count starts again. */
+  progressed(): void {
+    this.#failures = 0
+  }
+
+  /** Waits before the next attempt, or throws UpstreamUnreachable when there have been enough. */
+  async after(failure: Transient): Promise<void> {
+    const { what, attempts, limits, clock, signal, onEvent } = this.#options
+    signal.throwIfAborted()
+    this.#failures++
+    const reason = failure.message
+    if (this.#failures >= attempts) {
+      throw new UpstreamUnreachable(`${what}: ${reason} (${attempts} attempts)`, {
+        hint: 'Check that the upstream is up and can be reached from here. What has arrived is kept if possible.',
+        cause: failure,
+      })
+    }
+    const asked = failure.retryAfterMs
+    if (asked !== undefined && asked > limits.retryAfterMs) {
+      throw new UpstreamUnreachable(`${what}: ${reason}, and asks to come back in ${formatDuration(asked)}`, {
+        hint: 'Try again then.',
+        cause: failure,
+      })
+    }
+    const waitMs = asked ?? backoff(this.#failures, limits, clock.random())
+    onEvent({ type: 'retry', attempt: this.#failures, of: attempts, waitMs, reason })
+    try {
+      await clock.sleep(waitMs, signal)
+    } catch (error) {
+      signal.throwIfAborted()
+      throw error
+    }
+  }
+
+  /** Runs a step until it succeeds, fails for good, or has failed often enough. */
+  async run<T>(step: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await step()
+      } catch (error) {
+        if (!(error instanceof Transient)) throw error
+        await this.after(error)
+      }
+    }
+  }
+}
+
+/** The wait after the nth failure in a row, for a `chance` from 0 to 1. */
+export function backoff(failures: number, limits: SourceLimits, chance: number): number {
+  const full = Math.min(limits.backoffCapMs, limits.backoffBaseMs * 2 ** (failures - 1))
+  return Math.round(full * (0.5 + chance / 2))
+}

@@ -1,0 +1,128 @@
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import { ConfigError, SourceError } from '../errors.ts'
+import { Rule } from './rule.ts'
+import type { SourceConfig } from './source.ts'
+
+const HTTP = ['http', 'https']
+
+function config(changes: Partial<SourceConfig>): SourceConfig {
+  return {
+    name: 'olpc',
+    builds: '^[0-9]+$',
+    url: 'http://h/{build}/os{build}-tree.tar.bz2',
+    checksum: undefined,
+    contents: undefined,
+    ...changes,
+  }
+}
+
+const XO = '^(?<release>[0-9.]+)_xo(?<model>[0-9.]+)-(?<number>[0-9]+)$'
+const URLS = [
+  { name: 'build, twice', config: {}, id: '802', archive: 'http://h/802/os802-tree.tar.bz2' },
+  {
+    name: "OLPC's directories, by captures",
+    config: { builds: XO, url: 'http://h/xo-{model}/os/official/{release}-{number}/' },
+    id: '13.2.10_xo1.75-22',
+    archive: 'http://h/xo-1.75/os/official/13.2.10-22/',
+  },
+  {
+    name: 'checksum and contents beside it',
+    config: { checksum: '{url}.md5', contents: 'https://other/{build}.contents' },
+    id: '802',
+    archive: 'http://h/802/os802-tree.tar.bz2',
+    checksum: 'http://h/802/os802-tree.tar.bz2.md5',
+    contents: 'https://other/802.contents',
+  },
+  {
+    name: 'a capture that took no part',
+    config: { builds: '^(?<n>[0-9]+)(?:-(?<tag>.*))?$', url: 'http://h/{n}{tag}.tar' },
+    id: '802',
+    archive: 'http://h/802.tar',
+  },
+  {
+    name: 'captures of an alternative',
+    config: { builds: '^(?:a(?<x>.)|b(?<y>.))$', url: 'http://h/{x}{y}' },
+    id: 'b7',
+    archive: 'http://h/7',
+  },
+  {
+    name: 'what means something in a URL is encoded',
+    config: { builds: '^.+$', url: 'http://h/{build}?id={build}' },
+    id: 'a?b#c%2e&d=e f',
+    archive: 'http://h/a%3Fb%23c%252e%26d%3De%20f?id=a%3Fb%23c%252e%26d%3De%20f',
+  },
+  {
+    name: 'an encoded value is not encoded again by {url}',
+    config: { builds: '^.+$', url: 'http://h/{build}', checksum: '{url}.md5' },
+    id: 'a b',
+    archive: 'http://h/a%20b',
+    checksum: 'http://h/a%20b.md5',
+  },
+  {
+    name: 'a value that looks like a placeholder stays what it is',
+    config: { builds: '^.+$', url: 'http://h/{build}', checksum: 'http://c/{build}' },
+    id: '{url}$&',
+    archive: 'http://h/%7Burl%7D%24%26',
+    checksum: 'http://c/%7Burl%7D%24%26',
+  },
+  {
+    name: 'dots within a segment',
+    config: { builds: '^.+$' },
+    id: 'a..b',
+    archive: 'http://h/a..b/osa..b-tree.tar.bz2',
+  },
+]
+for (const { name, config: changes, id, archive, checksum, contents } of URLS)
+  test(`rule: ${name}`, () => {
+    const rule = new Rule(config(changes), HTTP)
+    assert.equal(rule.offers(id), true)
+    const urls = rule.urlsFor(id)
+    assert.equal(urls.archive.href, archive)
+    assert.equal(urls.checksum?.href, checksum)
+    assert.equal(urls.contents?.href, contents)
+  })
+
+const UNUSABLE = [
+  { name: 'parent directory', builds: '^.+$', url: 'http://h/{build}/x', id: '..' },
+  { name: 'this directory', builds: '^.+$', url: 'http://h/a/{build}', id: '.' },
+  { name: 'a slash', builds: '^.+$', url: 'http://h/{build}', id: 'a/b' },
+  { name: 'a backslash', builds: '^.+$', url: 'http://h/{build}', id: 'a\\b' },
+  { name: 'a control character', builds: '^[^]+$', url: 'http://h/{build}', id: 'a\nb' },
+  { name: 'a capture that climbs', builds: '^a(?<rest>.*)$', url: 'http://h/{rest}/x', id: 'a..' },
+  { name: 'captures that climb together', builds: '^(?<a>.)-(?<b>.)$', url: 'http://h/{a}{b}/x', id: '.-.' },
+  { name: 'an id that is not on offer', builds: '^[0-9]+$', url: 'http://h/{build}', id: 'x' },
+]
+for (const { name, builds, url, id } of UNUSABLE)
+  test(`rule refuses ${name}`, () => {
+    const rule = new Rule(config({ builds, url }), HTTP)
+    assert.throws(() => rule.urlsFor(id), SourceError)
+  })
+
+const WRONG = [
+  {
+    name: 'unknown placeholder',
+    config: { url: 'http://h/{bulid}' },
+    message: /\{bulid\}, which is not known/,
+  },
+  { name: '{url} in the url itself', config: { url: 'http://h/{url}' }, message: /\{url\}/ },
+  { name: 'empty placeholder', config: { url: 'http://h/{}' }, message: /\{\}/ },
+  { name: 'unknown in checksum', config: { checksum: '{url}.{x}' }, message: /checksum "\{url\}\.\{x\}"/ },
+  { name: 'unknown in contents', config: { contents: '{x}' }, message: /contents/ },
+  { name: 'bad pattern', config: { builds: '^(' }, message: /builds is not a regular expression/ },
+  { name: 'capture named build', config: { builds: '(?<build>.)' }, message: /capture "build"/ },
+  { name: 'capture named url', config: { builds: '(?<url>.)' }, message: /capture "url"/ },
+  { name: 'placeholder in the host', config: { url: 'http://{build}.h/x' }, message: /in the host name/ },
+  { name: 'placeholder in the user', config: { url: 'http://{build}@h/x' }, message: /in the host name/ },
+  { name: 'not a URL', config: { url: 'http://' }, message: /is not a URL/ },
+  { name: 'dots in the path', config: { url: 'http://h/a/../{build}' }, message: /"\.\." in its path/ },
+  { name: 'encoded dots', config: { url: 'http://h/%2E%2e/{build}' }, message: /in its path/ },
+  { name: 'foreign scheme', config: { checksum: 'file:///etc/{build}' }, message: /cannot be used here/ },
+]
+for (const { name, config: changes, message } of WRONG)
+  test(`rule: ${name} is a ConfigError`, () => {
+    assert.throws(
+      () => new Rule(config(changes), HTTP),
+      (error) => error instanceof ConfigError && message.test(error.message),
+    )
+  })

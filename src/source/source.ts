@@ -1,0 +1,123 @@
+/**
+ * Source: a rule that says where builds whose id matches can be had, and what every kind of source does.
+ *
+ * A source knows neither stores nor archives nor rsync: it turns an id into a `Download`, and a download
+ * into bytes. What can go wrong upstream is settled here as far as that is possible (waiting, asking
+ * again, going on where a connection broke), and told as a SourceError where it is not.
+ *
+ * One file per kind: http.ts (http:, https:) and directory.ts (file:).
+ */
+import { ConfigError } from '../errors.ts'
+import { DirectorySource } from './directory.ts'
+import { HttpSource } from './http.ts'
+import type { SourceLimits } from './limits.ts'
+import type { Clock } from './retry.ts'
+import type { Spool } from './spool.ts'
+import { schemeOf } from './url.ts'
+
+/** A source as the configuration writes it. Plain data: it crosses into worker threads. */
+export interface SourceConfig {
+  name: string
+  /** Regular expression on ids. The author anchors it; its named captures can be used in the templates. */
+  builds: string
+  /** Template of the archive's URL: `{build}` and `{name}` for each named capture. */
+  url: string
+  /** Template of the checksum file, which may use `{url}`; undefined: `{url}.sha256`, `.md5` if there is one. */
+  checksum: string | undefined
+  /** Template of upstream's own contents file, which may use `{url}`; undefined: there is none. */
+  contents: string | undefined
+}
+
+export interface Source {
+  readonly name: string
+  /** Whether an id looks like one of this source's. Says nothing about whether upstream has it. */
+  offers(id: string): boolean
+  /**
+   * Finds the build upstream. Throws NotPublished when upstream does not have it, UpstreamUnreachable
+   * after enough attempts, another SourceError for what a retry would not change.
+   */
+  locate(id: string, options: LocateOptions): Promise<Download>
+}
+
+export interface LocateOptions {
+  /** Ends the search and the download that comes of it; both then throw the signal's reason. */
+  signal: AbortSignal
+  /** Where the archive's bytes are kept for a later process to go on from. The caller discards or closes it. */
+  spool?: Spool | undefined
+  onEvent(event: SourceEvent): void
+}
+
+/** An archive that was found. Holds a connection or an open file: read it to its end, or dispose of it. */
+export interface Download extends AsyncDisposable {
+  /** Where it comes from, for people: without user, password and query. */
+  readonly url: string
+  readonly size: number | undefined
+  readonly checksum: Checksum | undefined
+  /** Upstream's own contents file, byte for byte; undefined when none is configured. */
+  contents(): Promise<Uint8Array | undefined>
+  /**
+   * The archive's bytes, once and in order. Goes on by itself after broken connections; throws
+   * UpstreamChanged when the parts would not belong together, and the caller may start over. Chunks are
+   * the caller's to keep.
+   */
+  bytes(): AsyncIterable<Uint8Array>
+}
+
+export type ChecksumAlgorithm = 'md5' | 'sha256' | 'sha512'
+
+/** What was published beside an archive about its digest. Nothing here compares it: who hashes does. */
+export interface Checksum {
+  readonly algorithm: ChecksumAlgorithm
+  /** Lower case. */
+  readonly hex: string
+  /** Where it was read, for people. */
+  readonly url: string
+}
+
+/** What a person who waits, or who reads the log, may want to know. */
+export type SourceEvent =
+  /** Attempt `attempt` of `of` failed; the next one comes in `waitMs`. */
+  | { type: 'retry'; attempt: number; of: number; waitMs: number; reason: string }
+  /** The download goes on at this byte. */
+  | { type: 'resumed'; at: number }
+  /** What an earlier process had downloaded is of no use any more. */
+  | { type: 'restarted'; reason: string }
+  /** Something answered where a checksum was looked for, but it was none. */
+  | { type: 'checksum-ignored'; url: string; reason: string }
+  /** The download goes on, but a later process will not be able to go on from it. */
+  | { type: 'spool-stopped'; reason: string }
+
+/** What a source needs from outside; all of it has defaults, and tests put in their own. */
+export interface SourceDeps {
+  limits?: Partial<SourceLimits>
+  clock?: Partial<Clock>
+}
+
+/** Makes the source that a configuration describes, by the scheme of its URL. Throws ConfigError. */
+export function createSource(config: SourceConfig, deps: SourceDeps = {}): Source {
+  const scheme = schemeOf(config.url)
+  switch (scheme) {
+    case 'http':
+    case 'https':
+      return new HttpSource(config, deps)
+    case 'file':
+      return new DirectorySource(config, deps)
+    default:
+      throw new ConfigError(
+        `source "${config.name}": url "${config.url}" ${scheme ? `has the scheme "${scheme}"` : 'has no scheme'}`,
+        { hint: 'A source is an http://, https:// or file:// URL.' },
+      )
+  }
+}
+
+/** The source that a bare URL template stands for (`--source URL`): it offers any id. */
+export function sourceFromUrl(url: string): SourceConfig {
+  if (!url.includes('{build}')) {
+    throw new ConfigError(`"${url}" does not say where the build's id goes`, {
+      hint: 'Write {build} in its place, as in http://host/os{build}.tar.gz.',
+    })
+  }
+  const name =
+    schemeOf(url) === 'file' ? 'file' : (/^[^:]*:\/\/(?:[^/?#@]*@)?([^/?#]+)/.exec(url)?.[1] ?? 'url')
+  return { name, builds: '^.+$', url, checksum: undefined, contents: undefined }
+}

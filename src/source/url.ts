@@ -1,0 +1,40 @@
+/** Small questions about URLs that the sources ask. Pure. */
+
+/** The scheme of a URL or URL template, in lower case and without its colon; '' when it has none. */
+export function schemeOf(url: string): string {
+  return /^([a-z][a-z0-9+.-]*):/i.exec(url)?.[1]?.toLowerCase() ?? ''
+}
+
+/** A URL as people may see it: without user, password, query and fragment, all of which can hold secrets. */
+export function showUrl(url: URL): string {
+  const shown = withoutUser(url)
+  const hadQuery = shown.search !== ''
+  shown.search = ''
+  shown.hash = ''
+  return hadQuery ? `${shown.href}?...` : shown.href
+}
+
+/** The same URL without user and password. */
+export function withoutUser(url: URL): URL {
+  const bare = new URL(url)
+  bare.username = ''
+  bare.password = ''
+  return bare
+}
+
+/** The URL of a file beside this one: `.../os802.tar` and `.md5` give `.../os802.tar.md5`, query kept. */
+export function withSuffix(url: URL, suffix: string): URL {
+  const beside = new URL(url)
+  beside.pathname += suffix
+  return beside
+}
+
+/** The last component of the path, decoded where that is possible. */
+export function fileNameOf(url: URL): string {
+  const name = url.pathname.slice(url.pathname.lastIndexOf('/') + 1)
+  try {
+    return decodeURIComponent(name)
+  } catch {
+    return name
+  }
+}
