@@ -1,0 +1,392 @@
+/**
+ * The transfer: requests in, file data out, through all phases to the goodbye.
+ * docs/rsync-protocol.md, sections 8 and 9.
+ *
+ * Items are answered in the order in which they come. What the client may say, and how often, is bounded:
+ * numbers are checked before memory is taken.
+ */
+import { ConnectionLost, PeerError, StoreError } from '../errors.ts'
+import { type ByteString, showBytes } from '../lib/bytes.ts'
+import { type Compressor, createCompressor } from './codecs.ts'
+import type { BlockSums, Delta } from './delta/match.ts'
+import type { Derived } from './derived.ts'
+import { DIGEST_LENGTH } from './digests.ts'
+import type { FileList } from './flist.ts'
+import { type Agreement, COMPAT } from './setup.ts'
+import { createTokenWriter } from './tokens.ts'
+import type { Content, Tree } from './tree.ts'
+import type { TransferOptions } from './wire/arguments.ts'
+import { S_IFLNK, S_IFMT, S_IFREG } from './wire/flist.ts'
+import {
+  decodeU8,
+  decodeU16,
+  decodeVarint,
+  decodeVstring,
+  encodeLongint,
+  encodeVarint,
+  encodeVarlong,
+  encodeVstring,
+  i32At,
+} from './wire/ints.ts'
+import { TAG } from './wire/mux.ts'
+import { NDX_DEL_STATS, NDX_DONE, NdxDecoder, NdxEncoder } from './wire/ndx.ts'
+import { basisLength, decodeSumHead, encodeSumHead, type SumHead } from './wire/sums.ts'
+import { decodeXattrRequest, encodeXattrValues, sentXattrs } from './wire/xattrs.ts'
+import type { Wire } from './wire.ts'
+
+/** [iflags] Section 8.1: those that matter to a sender. */
+const ITEM = {
+  xattrs: 0x0100,
+  basisType: 0x0800,
+  xname: 0x1000,
+  isNew: 0x2000,
+  localChange: 0x4000,
+  transfer: 0x8000,
+} as const
+/** The destination file itself: the basis unless the client says otherwise. */
+const BASIS_SELF = 0x80
+/**
+ * The most bytes of block sums taken into memory for one file. A client with more (a basis of 100 GB and
+ * more, or tiny blocks forced by -B) gets that file whole, which is always right.
+ */
+const MAX_SUM_BYTES = 64 * 1024 * 1024
+/** Linux's own limit on a path, for names of alternative basis files. */
+const MAX_NAME = 4096
+
+/** What one transfer amounted to. */
+export interface TransferFigures {
+  files: number
+  matchedBytes: number
+  literalBytes: number
+}
+
+export interface TransferContext {
+  wire: Wire
+  tree: Tree
+  list: FileList
+  options: TransferOptions
+  agreement: Agreement
+  derived: Derived
+  /** Milliseconds it took to build and to send the list, for the statistics. */
+  listMs: { build: number; send: number }
+  figures: TransferFigures
+  signal: AbortSignal
+}
+
+/** One request, as it came. */
+interface Item {
+  ndx: number
+  node: number
+  name: ByteString
+  iflags: number
+  basisType: number
+  xname: ByteString | undefined
+  xattrNumbers: number[] | undefined
+}
+
+/** Serves requests until the client has said goodbye, or has gone after it got everything. */
+export async function transfer(context: TransferContext): Promise<void> {
+  await new Transfer(context).run()
+}
+
+class Transfer {
+  readonly #context: TransferContext
+  readonly #protocol: number
+  readonly #ndxIn: NdxDecoder
+  readonly #ndxOut: NdxEncoder
+  /** Places whose data was sent once: a second request is a redo. */
+  readonly #sentOnce: Uint8Array
+  readonly #compressor: Compressor | undefined
+  #ioError = 0
+  #ioErrorTold = 0
+
+  constructor(context: TransferContext) {
+    this.#context = context
+    this.#protocol = context.agreement.protocol
+    this.#ndxIn = new NdxDecoder(this.#protocol)
+    this.#ndxOut = new NdxEncoder(this.#protocol)
+    this.#sentOnce = new Uint8Array(context.list.names.length)
+    const { codec } = context.agreement
+    this.#compressor = codec && createCompressor(codec, context.options.compressLevel)
+  }
+
+  async run(): Promise<void> {
+    const { wire, signal } = this.#context
+    const phases = this.#protocol >= 29 ? 2 : 1
+    for (let phase = 0; ; ) {
+      const ndx = await this.#readNdx()
+      signal.throwIfAborted()
+      if (ndx === NDX_DONE) {
+        if (++phase > phases) break
+        if (phase === phases) await this.#tellErrors()
+        this.#ndxOut.encode(wire.out, NDX_DONE)
+      } else if (ndx === NDX_DEL_STATS && this.#protocol >= 31) {
+        await this.#echoDeletions()
+      } else {
+        await this.#item(ndx)
+        await wire.flow()
+      }
+    }
+    this.#ndxOut.encode(wire.out, NDX_DONE)
+    this.#statistics()
+    await wire.flush()
+    await this.#goodbye()
+  }
+
+  #readNdx(): Promise<number> {
+    return this.#context.wire.in.decode((bytes) => this.#ndxIn.decode(bytes))
+  }
+
+  async #item(ndx: number): Promise<void> {
+    const item = await this.#readItem(ndx)
+    if (!item) return
+    const { wire, options, tree, signal } = this.#context
+    const wantsData = this.#protocol < 29 || (item.iflags & ITEM.transfer) !== 0
+    if (!wantsData || options.dryRun) {
+      this.#echo(item)
+      return
+    }
+    if (item.node < 0 || (tree.mode(item.node) & S_IFMT) !== S_IFREG) {
+      throw new PeerError('ndx', `asks for the data of ${showBytes(item.name)}, which is no regular file`)
+    }
+    const head = await wire.in.decode((bytes) => decodeSumHead(bytes, this.#protocol))
+    const place = this.#context.list.order[item.ndx]!
+    const appending = options.append > 0 && this.#sentOnce[place] === 0
+    this.#sentOnce[place] = 1
+    const sums = appending ? undefined : await this.#readSums(head)
+    signal.throwIfAborted()
+
+    let content: Content
+    try {
+      content = await tree.open(item.node)
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      await this.#cannotSend(item, error)
+      return
+    }
+    try {
+      await this.#sendFile(item, head, sums, content, appending)
+    } finally {
+      content.close()
+    }
+  }
+
+  /** All of a request but its sums; undefined for a mere keep-alive. */
+  async #readItem(ndx: number): Promise<Item | undefined> {
+    const { wire, list, options, agreement } = this.#context
+    const input = wire.in
+    if (this.#protocol === 29 && ndx === list.names.length) {
+      const iflags = await input.decode(decodeU16)
+      if (iflags === ITEM.isNew) return undefined
+      throw new PeerError('ndx', `${ndx} of ${list.names.length}`)
+    }
+    if (ndx < 0 || ndx >= list.names.length) throw new PeerError('ndx', `${ndx} of ${list.names.length}`)
+    const place = list.order[ndx]!
+    const item: Item = {
+      ndx,
+      node: list.nodes[place]!,
+      name: list.names[place]!,
+      iflags: ITEM.transfer,
+      basisType: BASIS_SELF,
+      xname: undefined,
+      xattrNumbers: undefined,
+    }
+    if (this.#protocol < 29) return item
+    item.iflags = await input.decode(decodeU16)
+    if (item.iflags & ITEM.basisType) item.basisType = await input.decode(decodeU8)
+    if (item.iflags & ITEM.xname) item.xname = await input.decode((bytes) => decodeVstring(bytes, MAX_NAME))
+    const linkOptimised =
+      this.#protocol >= 31 &&
+      (agreement.compat & COMPAT.avoidXattrOptimisation) === 0 &&
+      (item.iflags & ITEM.xname) !== 0 &&
+      (item.iflags & ITEM.localChange) !== 0
+    if (options.xattrs > 0 && item.iflags & ITEM.xattrs && !options.dryRun && !linkOptimised) {
+      item.xattrNumbers = await input.decode(decodeXattrRequest)
+    }
+    return item
+  }
+
+  /** The sums behind a head; undefined when there are none, or more than we take. */
+  async #readSums(head: SumHead): Promise<BlockSums | undefined> {
+    if (head.count === 0) return undefined
+    const { wire, agreement } = this.#context
+    const each = 4 + head.strongLength
+    const usable = head.strongLength > 0 && head.strongLength <= DIGEST_LENGTH[agreement.transferDigest]
+    if (!usable || head.count * each > MAX_SUM_BYTES) {
+      await wire.in.discard(head.count * each)
+      return undefined
+    }
+    const bytes = await wire.in.bytes(head.count * each)
+    // Shared memory, so that a worker thread gets them without a copy.
+    const weak = new Uint32Array(new SharedArrayBuffer(head.count * 4))
+    const strong = new Uint8Array(new SharedArrayBuffer(head.count * head.strongLength))
+    for (let k = 0, at = 0; k < head.count; k++, at += each) {
+      weak[k] = i32At(bytes, at)
+      strong.set(bytes.subarray(at + 4, at + each), k * head.strongLength)
+    }
+    return { head, weak, strong }
+  }
+
+  /** The echo that precedes every answer: what was asked, and the attribute values that were asked for. */
+  #echo(item: Item): void {
+    const { wire, tree, options } = this.#context
+    const { out } = wire
+    this.#ndxOut.encode(out, item.ndx)
+    if (this.#protocol < 29) return
+    out.u16(item.iflags)
+    if (item.iflags & ITEM.basisType) out.u8(item.basisType)
+    if (item.xname !== undefined) encodeVstring(out, item.xname)
+    if (item.xattrNumbers) {
+      const sent = item.node < 0 ? [] : sentXattrs(tree.xattrs(item.node), options.xattrs > 1)
+      encodeXattrValues(out, item.xattrNumbers, sent)
+    }
+  }
+
+  async #sendFile(
+    item: Item,
+    head: SumHead,
+    sums: BlockSums | undefined,
+    content: Content,
+    appending: boolean,
+  ): Promise<void> {
+    const { wire, tree, options, agreement, derived, figures, signal } = this.#context
+    const { transferDigest, seed } = agreement
+    const from = appending ? Math.min(basisLength(head), content.size) : 0
+
+    // What is worked out first, as it may take a while and fail: how to send the file, and its digest.
+    let delta: Delta
+    let digest: Uint8Array
+    try {
+      if (sums) {
+        const rule = {
+          name: transferDigest,
+          seed,
+          seedFirst: (agreement.compat & COMPAT.checksumSeedFix) !== 0,
+        }
+        delta = await derived.delta(
+          tree.contentKey(item.node),
+          content,
+          sums,
+          rule,
+          this.#writesInPlace(item),
+        )
+      } else {
+        delta = content.size > from ? [content.size - from] : []
+      }
+      digest =
+        appending && options.append === 1 && this.#protocol >= 30 && from > 0
+          ? await derived.tailDigest(content, from, transferDigest, seed)
+          : await derived.digest(tree, item.node, transferDigest, seed)
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      await this.#cannotSend(item, error)
+      return
+    }
+
+    this.#echo(item)
+    encodeSumHead(wire.out, head)
+    const tokens = createTokenWriter(wire, content, this.#compressor, signal)
+    let position = from
+    for (const step of delta) {
+      if (step > 0) {
+        await tokens.literal(position, step)
+        position += step
+        figures.literalBytes += step
+      } else {
+        tokens.block(-step - 1)
+        const length = -step === head.count && head.remainder > 0 ? head.remainder : head.blockLength
+        position += length
+        figures.matchedBytes += length
+        await wire.flow()
+      }
+    }
+    tokens.end()
+    const { failure } = tokens
+    if (failure) {
+      // The client must not take the zeros for the file: this digest is wrong on purpose.
+      wire.out.bytes(Uint8Array.from(digest, (byte) => byte ^ 0xff))
+      this.#ioError |= 1
+      await wire.text(
+        TAG.errorXfer,
+        `upserv: error while reading "${showBytes(item.name)}": ${failure.message}`,
+      )
+      return
+    }
+    wire.out.bytes(digest)
+    figures.files++
+  }
+
+  /** Whether the client overwrites its basis while it receives (section 8.7). */
+  #writesInPlace(item: Item): boolean {
+    const { options } = this.#context
+    if (!options.inplace && options.append === 0) return false
+    return this.#protocol >= 29 ? item.basisType === BASIS_SELF : !options.backup
+  }
+
+  /** Section 8.11: the client learns why, leaves the file as it is and exits with 23. */
+  async #cannotSend(item: Item, error: StoreError): Promise<void> {
+    const { wire } = this.#context
+    this.#ioError |= 1
+    await wire.text(TAG.errorXfer, `upserv: cannot send "${showBytes(item.name)}": ${error.message}`)
+    if (this.#protocol >= 30) {
+      const payload = Buffer.alloc(4)
+      payload.writeInt32LE(item.ndx)
+      await wire.message(TAG.noSend, payload)
+    }
+  }
+
+  async #tellErrors(): Promise<void> {
+    if (this.#protocol < 30 || this.#ioError === this.#ioErrorTold) return
+    const payload = Buffer.alloc(4)
+    payload.writeInt32LE(this.#ioError)
+    await this.#context.wire.message(TAG.ioError, payload)
+    this.#ioErrorTold = this.#ioError
+  }
+
+  /** Deletion statistics come back as they went: the client prints what it hears. */
+  async #echoDeletions(): Promise<void> {
+    const { wire } = this.#context
+    const counts: number[] = []
+    for (let i = 0; i < 5; i++) counts.push(await wire.in.decode(decodeVarint))
+    this.#ndxOut.encode(wire.out, NDX_DEL_STATS)
+    for (const count of counts) encodeVarint(wire.out, count)
+  }
+
+  #statistics(): void {
+    const { wire, tree, list, listMs } = this.#context
+    let total = 0
+    for (const node of list.nodes) {
+      if (node < 0) continue
+      const type = tree.mode(node) & S_IFMT
+      if (type === S_IFREG || type === S_IFLNK) total += tree.size(node)
+    }
+    const put = (value: number) =>
+      this.#protocol < 30 ? encodeLongint(wire.out, value) : encodeVarlong(wire.out, value, 3)
+    put(wire.bytesRead)
+    put(wire.bytesWritten + wire.out.length)
+    put(total)
+    if (this.#protocol >= 29) {
+      put(listMs.build)
+      put(listMs.send)
+    }
+  }
+
+  /** A client that got everything may also just go. */
+  async #goodbye(): Promise<void> {
+    const { wire } = this.#context
+    try {
+      let ndx = await this.#readNdx()
+      while (ndx === NDX_DEL_STATS && this.#protocol >= 31) {
+        await this.#echoDeletions()
+        ndx = await this.#readNdx()
+      }
+      if (ndx !== NDX_DONE) throw new PeerError('ndx', `${ndx} instead of the goodbye`)
+      if (this.#protocol < 31) return
+      this.#ndxOut.encode(wire.out, NDX_DONE)
+      await wire.flush()
+      await this.#readNdx()
+    } catch (error) {
+      if (!(error instanceof ConnectionLost)) throw error
+    }
+  }
+}

@@ -1,0 +1,546 @@
+/**
+ * Session: one client from greeting to goodbye.
+ *
+ * The table says which state leads where; every step of `run` goes through it, so nothing can happen out
+ * of order. What each state does lives in a file of its own: the codecs in wire/, setup.ts, flist.ts,
+ * sender.ts. The session reads and writes through a Wire and asks Modules for its tree; it knows neither
+ * sockets nor stores.
+ */
+import { ConnectionLost, PeerError, RefusedError, UpservError } from '../errors.ts'
+import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
+import type { Derived } from './derived.ts'
+import { Filters } from './filters.ts'
+import { buildFileList, encodeFileList, type FileList } from './flist.ts'
+import { findListed, findSources, type SourcePath, showPath } from './paths.ts'
+import { type TransferFigures, transfer } from './sender.ts'
+import { type Agreement, agree, COMPAT, listDigestLength } from './setup.ts'
+import type { Modules, OpenModule, Tree } from './tree.ts'
+import {
+  announcesSecludedArguments,
+  MAX_ARGUMENT_BYTES,
+  MAX_ARGUMENTS,
+  parseArguments,
+  type TransferOptions,
+} from './wire/arguments.ts'
+import { type FilterRule, MAX_RULE_BYTES, MAX_RULES, parseRule } from './wire/filters.ts'
+import { S_IFMT, S_IFREG } from './wire/flist.ts'
+import { agreeOnProtocol, formatGreeting, parseGreeting } from './wire/greeting.ts'
+import { decodeI32 } from './wire/ints.ts'
+import { TAG } from './wire/mux.ts'
+import { type Duplex, Wire } from './wire.ts'
+
+export type State =
+  | 'greeting'
+  | 'module'
+  | 'waiting'
+  | 'arguments'
+  | 'setup'
+  | 'filters'
+  | 'flist'
+  | 'transfer'
+  | 'closed'
+
+export type Step =
+  | 'hello'
+  | 'list'
+  | 'select'
+  | 'ready'
+  | 'arguments'
+  | 'agreed'
+  | 'filters'
+  | 'sent'
+  | 'nothing'
+  | 'goodbye'
+  | 'refuse'
+
+/** What leads where. docs/architecture.md draws its diagram from this table, and a test compares them. */
+export const NEXT: Record<State, Partial<Record<Step, State>>> = {
+  greeting: { hello: 'module', refuse: 'closed' },
+  module: { list: 'closed', select: 'waiting', refuse: 'closed' },
+  waiting: { ready: 'arguments', refuse: 'closed' },
+  arguments: { arguments: 'setup', refuse: 'closed' },
+  setup: { agreed: 'filters', refuse: 'closed' },
+  filters: { filters: 'flist', refuse: 'closed' },
+  flist: { sent: 'transfer', nothing: 'closed', refuse: 'closed' },
+  transfer: { goodbye: 'closed', refuse: 'closed' },
+  closed: {},
+}
+
+/** The state behind `state` after `step`. @throws when the table has no such way: a bug of ours. */
+export function advance(state: State, step: Step): State {
+  const next = NEXT[state][step]
+  if (!next) throw new Error(`a session in state "${state}" can't go on by "${step}"`)
+  return next
+}
+
+export interface SessionLimits {
+  /** For all that the client owes us before its transfer begins; our own waiting does not count. */
+  handshakeMs: number
+  /** Without a byte in either direction the session is closed. */
+  idleMs: number
+}
+
+export interface SessionContext {
+  modules: Modules
+  derived: Derived
+  /** Sent with the greeting; '' for none. */
+  motd: string
+  /** Chosen once for a server and kept, so that equal bases give equal sums. */
+  checksumSeed: number
+  limits: SessionLimits
+  /** Milliseconds on a clock that never jumps. */
+  now: () => number
+}
+
+/** How a session went, for the log. */
+export interface SessionReport {
+  /** Where it ended. */
+  state: State
+  outcome: 'done' | 'listed' | 'refused' | 'peer-error' | 'lost' | 'failed'
+  error: unknown
+  protocol: number
+  module: string
+  paths: string
+  bytesIn: number
+  bytesOut: number
+  entries: number
+  figures: TransferFigures
+}
+
+/** Names of digests for authentication that a client of protocol 32 insists on seeing. */
+const AUTH_DIGESTS = ['sha512', 'sha256', 'sha1', 'md5', 'md4'] as const
+const LF = 0x0a
+const NUL = 0
+const MAX_LINE = 4096
+const MAX_EARLY_INPUT = 5120
+const MAX_LISTED_NAMES = 5_000_000
+/** Lines of the text phase stay below the stock server's own buffer. */
+const MAX_TEXT_LINE = 1000
+
+export class Session {
+  readonly #wire: Wire
+  readonly #context: SessionContext
+  readonly #signal: AbortSignal
+  readonly #abort = new AbortController()
+  #state: State = 'greeting'
+  #protocol = 0
+  #module = ''
+  #options: TransferOptions | undefined
+  #entries = 0
+  /** When the handshake began; moved on by the time that we made the client wait. */
+  #owedSince: number
+  readonly #figures: TransferFigures = { files: 0, matchedBytes: 0, literalBytes: 0 }
+
+  /** @param signal ends the session at once, wherever it is. */
+  constructor(door: Duplex, context: SessionContext, signal: AbortSignal) {
+    this.#wire = new Wire(door, context.now)
+    this.#context = context
+    this.#signal = AbortSignal.any([signal, this.#abort.signal])
+    this.#owedSince = context.now()
+  }
+
+  get state(): State {
+    return this.#state
+  }
+
+  /**
+   * Serves the client; returns when there is nothing left to say. Never throws: what went wrong is in the
+   * report. The door then closes the connection gracefully.
+   * @param hangUp called when the session must end although a read or write is under way.
+   */
+  async run(hangUp: () => void): Promise<SessionReport> {
+    const watch = setInterval(() => this.#watch(hangUp), WATCH_MS)
+    watch.unref()
+    let module: OpenModule | undefined
+    let outcome: SessionReport['outcome'] = 'done'
+    let failure: unknown
+    try {
+      await this.#greet()
+      const name = await this.#readModuleName()
+      if (name === undefined) {
+        outcome = 'listed'
+      } else {
+        module = await this.#openModule(name)
+        await this.#serve(module.tree)
+      }
+      await this.#wire.flush()
+    } catch (error) {
+      failure = error
+      outcome = await this.#tell(error)
+    } finally {
+      clearInterval(watch)
+      module?.release()
+    }
+    return {
+      state: this.#state,
+      outcome,
+      error: failure,
+      protocol: this.#protocol,
+      module: this.#module,
+      paths: this.#options ? this.#options.paths.map((path) => showBytes(path)).join(' ') : '',
+      bytesIn: this.#wire.bytesRead,
+      bytesOut: this.#wire.bytesWritten,
+      entries: this.#entries,
+      figures: this.#figures,
+    }
+  }
+
+  #step(step: Step): void {
+    this.#state = advance(this.#state, step)
+  }
+
+  // -------------------------------------------------------------------------------------------------
+  // The text phase
+
+  async #greet(): Promise<void> {
+    const { motd } = this.#context
+    // Both sides may greet first; ours goes out at once.
+    this.#wire.out.string(ascii(formatGreeting(AUTH_DIGESTS)))
+    if (motd !== '') for (const line of [...motd.trimEnd().split('\n'), '']) await this.#say(line)
+    await this.#wire.flush()
+    const line = await this.#readLine('greeting')
+    this.#protocol = agreeOnProtocol(parseGreeting(line))
+    this.#step('hello')
+  }
+
+  /** The module that the client names; undefined once a listing was sent instead. */
+  async #readModuleName(): Promise<string | undefined> {
+    let line = await this.#readLine('module')
+    const early = /^#early_input=(\d{1,6})$/.exec(line)
+    if (early) {
+      const size = Number(early[1])
+      if (size < 1 || size > MAX_EARLY_INPUT) throw new PeerError('early-input', 'invalid early_input length')
+      await this.#wire.in.discard(size)
+      line = await this.#readLine('module')
+    }
+    if (line === '' || line === '#list') {
+      for (const { name, comment } of await this.#context.modules.list()) {
+        await this.#say(`${name.padEnd(15)}\t${comment}`)
+      }
+      await this.#wire.line('@RSYNCD: EXIT')
+      this.#step('list')
+      return undefined
+    }
+    if (line.startsWith('#')) throw new PeerError('module', `Unknown command '${showBytes(line)}'`)
+    this.#module = showBytes(line)
+    this.#step('select')
+    return line
+  }
+
+  async #openModule(name: string): Promise<OpenModule> {
+    const began = this.#context.now()
+    let sending: Promise<void> | undefined
+    const say = (line: string): void => {
+      // Who does not read our lines gets fewer, and no more memory of ours.
+      sending ??= this.#say(line)
+        .catch(() => this.#abort.abort(new ConnectionLost('the client left while it waited')))
+        .finally(() => {
+          sending = undefined
+        })
+    }
+    const module = await this.#context.modules.open(name, say, this.#signal)
+    try {
+      await sending
+      this.#owedSince += this.#context.now() - began
+      this.#signal.throwIfAborted()
+      await this.#wire.line('@RSYNCD: OK')
+      this.#step('ready')
+      return module
+    } catch (error) {
+      module.release()
+      throw error
+    }
+  }
+
+  /** A line that the client prints. It must not look like one of the protocol's own. */
+  async #say(line: string): Promise<void> {
+    const shown = Buffer.from(line.startsWith('@') ? ` ${line}` : line)
+      .subarray(0, MAX_TEXT_LINE)
+      .toString()
+    await this.#wire.line(shown)
+  }
+
+  async #readLine(field: string): Promise<ByteString> {
+    const line = await this.#wire.readUntil(LF, MAX_LINE, field)
+    return (line.endsWith('\r') ? line.slice(0, -1) : line) as ByteString
+  }
+
+  // -------------------------------------------------------------------------------------------------
+  // The binary phases
+
+  async #serve(tree: Tree): Promise<void> {
+    const wire = this.#wire
+    const options = await this.#readArguments()
+    this.#options = options
+    this.#step('arguments')
+
+    const agreement = await agree(wire, this.#protocol, options, this.#context.checksumSeed)
+    if (options.bandwidth > 0) wire.limitBandwidth(options.bandwidth)
+    this.#step('agreed')
+    this.#refuse(options)
+
+    const rules = await this.#readFilters()
+    const filters = new Filters(rules, options.cvsExclude)
+    this.#step('filters')
+
+    const began = this.#context.now()
+    const sources =
+      options.filesFrom === undefined
+        ? findSources(tree, {
+            module: ascii(this.#module),
+            paths: options.paths,
+            relative: options.relative,
+            secluded: options.secluded,
+            directoriesSent: options.recurse || options.dirs || options.listOnly,
+          })
+        : await this.#readListedNames(tree, options)
+    const list = await buildFileList(
+      tree,
+      sources,
+      filters,
+      { ...options, protocol: this.#protocol, unsorted: options.iconv !== undefined },
+      this.#signal,
+    )
+    const built = this.#context.now()
+    this.#entries = list.names.length
+    const ioError = await this.#tellNotices(list, options)
+    await this.#sendList(tree, list, options, agreement, ioError)
+    const sent = this.#context.now()
+    if (list.names.length === 0) {
+      // The client has nothing to ask for and just goes (section 6.12).
+      await wire.flush()
+      this.#step('nothing')
+      return
+    }
+    this.#step('sent')
+
+    await transfer({
+      wire,
+      tree,
+      list,
+      options,
+      agreement,
+      derived: this.#context.derived,
+      listMs: { build: Math.round(built - began), send: Math.round(sent - built) },
+      figures: this.#figures,
+      signal: this.#signal,
+    })
+    this.#step('goodbye')
+  }
+
+  async #readArguments(): Promise<TransferOptions> {
+    const first = await this.#readVector(this.#protocol < 30 ? LF : NUL)
+    const second = announcesSecludedArguments(first) ? await this.#readVector(NUL) : undefined
+    return parseArguments(first, second)
+  }
+
+  async #readVector(terminator: number): Promise<ByteString[]> {
+    const vector: ByteString[] = []
+    let bytes = 0
+    for (;;) {
+      const argument = await this.#wire.readUntil(terminator, MAX_ARGUMENT_BYTES, 'arguments')
+      if (argument === '') return vector
+      bytes += argument.length
+      if (vector.push(argument) > MAX_ARGUMENTS || bytes > MAX_ARGUMENT_BYTES) {
+        throw new PeerError(
+          'arguments',
+          `more than ${MAX_ARGUMENTS} arguments or ${MAX_ARGUMENT_BYTES} bytes of them`,
+        )
+      }
+    }
+  }
+
+  /** What a server of finished builds never does. Told once text can reach the client (section 10.2). */
+  #refuse(options: TransferOptions): void {
+    if (!options.sender) {
+      throw new RefusedError(
+        `ERROR: module is read only: ${this.#module} holds a finished build, which nobody can change`,
+        1,
+      )
+    }
+    if (options.removeSource) {
+      throw new RefusedError('ERROR: --remove-source-files cannot be used with a read-only module', 1)
+    }
+    if (options.copyDevices)
+      throw new RefusedError('ERROR: --copy-devices: a build has no device contents to copy', 4)
+  }
+
+  async #readFilters(): Promise<FilterRule[]> {
+    const rules: FilterRule[] = []
+    for (;;) {
+      const length = await this.#wire.in.decode(decodeI32)
+      if (length === 0) return rules
+      if (length < 0 || length > MAX_RULE_BYTES) throw new PeerError('filter', `a rule of ${length} bytes`)
+      const text = (await this.#wire.in.bytes(length)).toString('latin1') as ByteString
+      if (rules.push(parseRule(text, this.#protocol < 29)) > MAX_RULES) {
+        throw new PeerError('filter', `more than ${MAX_RULES} rules`)
+      }
+    }
+  }
+
+  /** Names of --files-from, from the socket or from a file of the build. Section 2.8. */
+  async #readListedNames(tree: Tree, options: TransferOptions): Promise<SourcePath[]> {
+    const prefix = ascii(this.#module)
+    const path = options.paths[0] ?? prefix
+    const base = (path.startsWith(prefix) ? path.slice(prefix.length) : path) as ByteString
+    const sources: SourcePath[] = []
+    const take = (name: ByteString): void => {
+      sources.push(findListed(tree, base, name, options.relative))
+      if (sources.length > MAX_LISTED_NAMES)
+        throw new PeerError('files-from', `more than ${MAX_LISTED_NAMES} names`)
+    }
+    if (options.filesFrom !== '-') {
+      const name = options.filesFrom ?? ascii('')
+      const file = findListed(
+        tree,
+        ascii(''),
+        (name.startsWith(prefix) ? name.slice(prefix.length) : name) as ByteString,
+        false,
+      )
+      if (file.node < 0 || (tree.mode(file.node) & S_IFMT) !== S_IFREG) {
+        throw new RefusedError(`ERROR: --files-from: no file "${showBytes(name)}" in ${this.#module}`, 11)
+      }
+      const content = await tree.open(file.node)
+      const bytes = Buffer.alloc(Math.min(content.size, MAX_LISTED_NAMES * 8))
+      try {
+        await content.read([bytes], 0)
+      } finally {
+        content.close()
+      }
+      const lines = bytes.toString('latin1').split(options.from0 ? /\0/ : /[\r\n\0]+/) as ByteString[]
+      for (const line of lines) if (line !== '' && (options.from0 || !/^[#;]/.test(line))) take(line)
+      return sources
+    }
+    // At protocol 30 the names travel outside the frames.
+    const reader =
+      this.#protocol === 30 ? this.#wire.outsideFrames(async (raw) => raw) : Promise.resolve(this.#wire.in)
+    const input = await reader
+    for (;;) {
+      const name = await input.decode((bytes) => {
+        const at = bytes.indexOf(NUL)
+        if (at < 0 && bytes.length > MAX_LINE)
+          throw new PeerError('files-from', `a name of more than ${MAX_LINE} bytes`)
+        return at < 0
+          ? undefined
+          : { value: Buffer.from(bytes.subarray(0, at)).toString('latin1') as ByteString, size: at + 1 }
+      })
+      if (name === '') return sources
+      take(name)
+    }
+  }
+
+  /** Tells what could not be listed; returns the io_error that goes into the list. */
+  async #tellNotices(list: FileList, options: TransferOptions): Promise<number> {
+    let ioError = 0
+    for (const { type, path } of list.notices) {
+      const shown = showPath(this.#module, path)
+      if (type === 'skipped-directory') {
+        await this.#wire.text(TAG.info, `skipping directory ${path === '' ? '.' : showBytes(path)}`)
+      } else {
+        const what = type === 'missing' ? 'link_stat' : 'symlink has no referent:'
+        await this.#wire.text(
+          TAG.errorXfer,
+          `rsync: ${what} "${shown}" failed: No such file or directory (2)`,
+        )
+        // A missing argument exits with 23 by the text alone; a broken link left out must not be deleted.
+        if (type === 'broken-link') ioError |= 1
+      }
+    }
+    return options.ignoreErrors ? 0 : ioError
+  }
+
+  async #sendList(
+    tree: Tree,
+    list: FileList,
+    options: TransferOptions,
+    agreement: Agreement,
+    ioError: number,
+  ): Promise<void> {
+    const { derived } = this.#context
+    const name = agreement.listDigest
+    if (options.checksum) {
+      // What the manifest has not is worked out before the list begins, so that encoding never waits.
+      for (const node of list.nodes) {
+        if (node < 0 || (tree.mode(node) & S_IFMT) !== S_IFREG || derived.knownDigest(tree, node, name, 0))
+          continue
+        await derived.digest(tree, node, name, 0)
+        this.#signal.throwIfAborted()
+      }
+    }
+    const chunks = encodeFileList(list, tree, {
+      ...options,
+      protocol: this.#protocol,
+      varintFlags: (agreement.compat & COMPAT.varintFlags) !== 0,
+      safeEnd: this.#protocol >= 31 || (agreement.compat & COMPAT.safeFlist) !== 0,
+      id0Names: (agreement.compat & COMPAT.id0Names) !== 0,
+      checksumLength: options.checksum ? listDigestLength(name) : 0,
+      checksum: options.checksum ? (node) => derived.knownDigest(tree, node, name, 0) : undefined,
+      ioError,
+    })
+    for await (const chunk of chunks) {
+      this.#wire.out.bytes(chunk)
+      await this.#wire.flow()
+      this.#signal.throwIfAborted()
+    }
+    await this.#wire.flush()
+  }
+
+  // -------------------------------------------------------------------------------------------------
+  // When something is wrong
+
+  /** Tells the client what it can be told in the state that the session is in. */
+  async #tell(error: unknown): Promise<SessionReport['outcome']> {
+    if (error instanceof ConnectionLost) return 'lost'
+    const message = error instanceof UpservError ? error.message : 'internal error: see the log of the server'
+    const hint = error instanceof UpservError && error.hint ? ` (${error.hint})` : ''
+    try {
+      if (!this.#wire.outMuxed) {
+        await this.#wire.line(`@ERROR: ${oneLine(message + hint)}`)
+      } else if (this.#protocol >= 31) {
+        await this.#wire.text(TAG.error, message + hint)
+        const code = Buffer.alloc(4)
+        code.writeInt32LE(
+          error instanceof RefusedError ? error.exitCode : error instanceof PeerError ? 2 : 23,
+        )
+        await this.#wire.message(TAG.errorExit, code)
+      } else {
+        await this.#wire.text(TAG.errorXfer, message + hint)
+      }
+    } catch {
+      return 'lost'
+    }
+    if (this.#state !== 'closed') this.#step('refuse')
+    if (error instanceof PeerError) return 'peer-error'
+    return error instanceof UpservError ? 'refused' : 'failed'
+  }
+
+  /** Ends what takes too long, and keeps a waiting client's line alive. */
+  #watch(hangUp: () => void): void {
+    const now = this.#context.now()
+    const { handshakeMs, idleMs } = this.#context.limits
+    const inHandshake = !['waiting', 'flist', 'transfer', 'closed'].includes(this.#state)
+    const quiet = now - Math.max(this.#wire.lastRead, this.#wire.lastWrite)
+    if (
+      (inHandshake && now - this.#owedSince > handshakeMs) ||
+      (this.#state !== 'waiting' && quiet > idleMs)
+    ) {
+      this.#abort.abort(new ConnectionLost('the client stalled'))
+      hangUp()
+      return
+    }
+    const patience = this.#options?.timeout ? (this.#options.timeout * 1000) / 2 : KEEP_ALIVE_MS
+    if (this.#wire.outMuxed && this.#state !== 'closed' && now - this.#wire.lastWrite > patience - WATCH_MS) {
+      this.#wire.keepAlive().catch(() => {})
+    }
+  }
+}
+
+function oneLine(text: string): string {
+  return Buffer.from(text.replaceAll(/\s*\n\s*/g, ' '))
+    .subarray(0, MAX_TEXT_LINE)
+    .toString()
+}
+
+const WATCH_MS = 1000
+/** Without a timeout of the client's own, silence longer than this gets an empty frame. */
+const KEEP_ALIVE_MS = 30_000

@@ -1,0 +1,100 @@
+/**
+ * What the sender asks of whoever has files: an immutable tree of numbered nodes, and their content.
+ *
+ * Node 0 is the module's root directory. The children of a directory are numbered in a row, in rsync's
+ * own order (docs/rsync-protocol.md, section 6.9, protocol 29 and later): first what is no directory, by
+ * the bytes of the name; then directories, by the bytes of name + '/'. A node of a tree never changes, so
+ * what is derived from it may be kept under the tree's key.
+ */
+import type { ByteString } from '../lib/bytes.ts'
+
+/** Digests that a tree may know of a file without reading it. */
+export type KnownDigest = 'md5' | 'xxh128'
+
+export interface Xattr {
+  /** Full name, "user.foo". */
+  name: ByteString
+  value: Uint8Array
+}
+
+export interface Tree {
+  /** Names this content for ever: two trees of equal key are equal in every node. */
+  readonly key: string
+  /** Number of nodes. */
+  readonly count: number
+  readonly userNames: ReadonlyMap<number, ByteString>
+  readonly groupNames: ReadonlyMap<number, ByteString>
+
+  /** One path component; the root's is ''. */
+  name(node: number): ByteString
+  /** The root is its own parent. */
+  parent(node: number): number
+  firstChild(node: number): number
+  childCount(node: number): number
+  /** The child of that name, or -1. */
+  child(directory: number, name: ByteString): number
+
+  /** Type and permissions, the 16 bits of Unix. */
+  mode(node: number): number
+  uid(node: number): number
+  gid(node: number): number
+  /** Bytes; for a symlink those of its target. */
+  size(node: number): number
+  /** Whole seconds since 1970, may be negative. */
+  mtime(node: number): number
+  /** Nanoseconds above `mtime`. */
+  mtimeNsec(node: number): number
+  major(node: number): number
+  minor(node: number): number
+  linkTarget(node: number): ByteString
+  /** 0, or a number that all names of one hard-linked file share. */
+  linkGroup(node: number): number
+  xattrs(node: number): readonly Xattr[]
+
+  /** A regular file's digest in the wire's layout, as computed when the build came in; else undefined. */
+  digest(node: number, kind: KnownDigest): Uint8Array | undefined
+  /** Names the content of a regular file: equal keys, equal bytes. */
+  contentKey(node: number): string
+  /** @throws StoreError when the content can't be read. */
+  open(node: number): Promise<Content>
+}
+
+/** The bytes of one regular file. Whoever opens it closes it. */
+export interface Content {
+  readonly size: number
+  /**
+   * Fills the buffers, one after the other, with the bytes from `position` on; all of them, unless an
+   * error is thrown. The caller asks for nothing beyond `size`.
+   */
+  read(targets: Uint8Array[], position: number): Promise<void>
+  /**
+   * Where the bytes rest: an open file descriptor of this process, and the offset of the first byte. Lets
+   * a worker thread read them by itself while this content is open.
+   */
+  readonly place: { fd: number; offset: number }
+  close(): void
+}
+
+/** A module that a client may ask for. */
+export interface ModuleLine {
+  name: string
+  comment: string
+}
+
+/** A module's tree, held for one session. */
+export interface OpenModule {
+  readonly tree: Tree
+  /** Gives the hold back. Called once. */
+  release(): void
+}
+
+/** Which modules there are. */
+export interface Modules {
+  /** What a listing shows. */
+  list(): Promise<readonly ModuleLine[]>
+  /**
+   * Gets the module ready, however long that takes; `say` hands the person who waits a line of text.
+   * @throws an UpservError whose message the client is told, behind "@ERROR: ".
+   */
+  open(name: string, say: (line: string) => void, signal: AbortSignal): Promise<OpenModule>
+}

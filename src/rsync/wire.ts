@@ -1,0 +1,217 @@
+/**
+ * A connection as the session sees it: bytes in, bytes out, multiplexed once both sides agreed to.
+ *
+ * Input is pulled as it is needed and output flushed before waiting for input, so the peer always has
+ * all that it waits for, and what waits in memory is bounded: one frame out, one piece in.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { ConnectionLost, PeerError } from '../errors.ts'
+import { ByteReader } from '../lib/byte-reader.ts'
+import { ByteWriter } from '../lib/byte-writer.ts'
+import { type ByteString, utf8Bytes } from '../lib/bytes.ts'
+import { decodeFrameHeader, FRAME_HEADER_SIZE, TAG, TEXT_MAX, writeFrameHeader } from './wire/mux.ts'
+
+/** What a door gives: TCP, TLS, a pipe. */
+export interface Duplex {
+  /** The next bytes, or undefined when the peer sends no more. */
+  read(): Promise<Uint8Array | undefined>
+  /** Takes the buffer over; resolves when there is room for more. @throws ConnectionLost */
+  write(data: Uint8Array): Promise<void>
+}
+
+/** In-band bytes that are collected before they go out. */
+export const FRAME_SIZE = 256 * 1024
+const SLAB = FRAME_SIZE + 40 * 1024
+/** Messages of a client that are longer than this are passed over unread. */
+const MAX_MESSAGE = 64 * 1024
+
+export class Wire {
+  readonly #door: Duplex
+  readonly #raw: ByteReader
+  /** In-band bytes for the peer: codecs append here; `flow` and `flush` send them. */
+  readonly out = new ByteWriter(1024)
+  #input: ByteReader
+  #outMuxed = false
+  #inMuxed = false
+  #frameLeft = 0
+  #written = 0
+  #bandwidth = 0
+  #allowance = 0
+  #allowanceAt = 0
+  /** When something last went out or came in, by `now`. */
+  #lastWrite: number
+  #lastRead: number
+  readonly #now: () => number
+
+  constructor(door: Duplex, now: () => number) {
+    this.#door = door
+    this.#now = now
+    this.#lastWrite = now()
+    this.#lastRead = now()
+    this.#raw = new ByteReader(async () => {
+      await this.flush()
+      const piece = await door.read()
+      this.#lastRead = now()
+      return piece
+    })
+    this.#input = this.#raw
+  }
+
+  /** Where in-band bytes are read from. */
+  get in(): ByteReader {
+    return this.#input
+  }
+
+  get bytesRead(): number {
+    return this.#raw.consumed
+  }
+
+  get bytesWritten(): number {
+    return this.#written
+  }
+
+  get lastWrite(): number {
+    return this.#lastWrite
+  }
+
+  get lastRead(): number {
+    return this.#lastRead
+  }
+
+  get outMuxed(): boolean {
+    return this.#outMuxed
+  }
+
+  /** From now on what we send travels in frames. */
+  async startMuxOut(): Promise<void> {
+    await this.flush()
+    this.#outMuxed = true
+    this.#beginFrame()
+  }
+
+  /** From now on what we read travels in frames. */
+  startMuxIn(): void {
+    this.#inMuxed = true
+    this.#input = new ByteReader(() => this.#pullFrame())
+  }
+
+  /**
+   * Runs `body` on the bytes of the connection itself: --files-from at protocol 30 leaves the frames for
+   * a while. The frame before must have been read to its end.
+   */
+  async outsideFrames<T>(body: (raw: ByteReader) => Promise<T>): Promise<T> {
+    if (this.#inMuxed && (this.#frameLeft > 0 || this.#input.available > 0)) {
+      throw new PeerError('mux-header', 'names of --files-from begin inside a frame')
+    }
+    return body(this.#raw)
+  }
+
+  /** Bytes per second that we may send; 0 for as many as we like. */
+  limitBandwidth(bytesPerSecond: number): void {
+    this.#bandwidth = bytesPerSecond
+    this.#allowanceAt = this.#now()
+  }
+
+  /** Sends what has collected once it is worth a frame. Call between items. */
+  flow(): Promise<void> | undefined {
+    return this.out.length >= (this.#bandwidth ? SMALL_FRAME : FRAME_SIZE) ? this.flush() : undefined
+  }
+
+  /** Sends what has collected. */
+  async flush(): Promise<void> {
+    const head = this.#outMuxed ? FRAME_HEADER_SIZE : 0
+    if (this.out.length <= head) return
+    const frame = this.out.detach(this.out.length > SLAB / 8 ? SLAB : 4096)
+    if (this.#outMuxed) {
+      writeFrameHeader(frame, 0, TAG.data, frame.length - FRAME_HEADER_SIZE)
+      this.#beginFrame()
+    }
+    await this.#send(frame)
+  }
+
+  /** A message beside the in-band bytes. */
+  async message(tag: number, payload: Uint8Array): Promise<void> {
+    await this.flush()
+    const frame = Buffer.allocUnsafe(FRAME_HEADER_SIZE + payload.length)
+    writeFrameHeader(frame, 0, tag, payload.length)
+    frame.set(payload, FRAME_HEADER_SIZE)
+    await this.#send(frame)
+  }
+
+  /** A line of text for the person at the client; cut to what every client takes. */
+  text(tag: number, text: string): Promise<void> {
+    return this.message(tag, Buffer.from(text.endsWith('\n') ? text : `${text}\n`).subarray(0, TEXT_MAX))
+  }
+
+  /** An empty frame: tells a client that waits that we are alive. */
+  async keepAlive(): Promise<void> {
+    const frame = Buffer.alloc(FRAME_HEADER_SIZE)
+    writeFrameHeader(frame, 0, TAG.data, 0)
+    await this.#send(frame)
+  }
+
+  /** A line of the text phase. */
+  async line(text: string): Promise<void> {
+    this.out.string(utf8Bytes(`${text}\n`))
+    await this.flush()
+  }
+
+  /** Reads up to a terminator, which is taken and not returned. @throws PeerError when none comes soon. */
+  async readUntil(terminator: number, limit: number, field: string): Promise<ByteString> {
+    return this.#input.decode((bytes) => {
+      const at = bytes.indexOf(terminator)
+      if (at > limit || (at < 0 && bytes.length > limit))
+        throw new PeerError(field, `longer than ${limit} bytes`)
+      if (at < 0) return undefined
+      return {
+        value: Buffer.from(bytes.buffer, bytes.byteOffset, at).toString('latin1') as ByteString,
+        size: at + 1,
+      }
+    })
+  }
+
+  #beginFrame(): void {
+    this.out.i32(0) // room for the frame's header
+  }
+
+  async #send(data: Buffer): Promise<void> {
+    if (this.#bandwidth > 0) await this.#pace(data.length)
+    this.#written += data.length
+    await this.#door.write(data)
+    this.#lastWrite = this.#now()
+  }
+
+  /** A bucket that fills at the permitted rate and holds what may go out in a tenth of a second. */
+  async #pace(bytes: number): Promise<void> {
+    const now = this.#now()
+    const most = this.#bandwidth / 10
+    this.#allowance =
+      Math.min(most, this.#allowance + ((now - this.#allowanceAt) / 1000) * this.#bandwidth) - bytes
+    this.#allowanceAt = now
+    if (this.#allowance < 0) await sleep((-this.#allowance / this.#bandwidth) * 1000)
+  }
+
+  async #pullFrame(): Promise<Uint8Array | undefined> {
+    for (;;) {
+      if (this.#frameLeft > 0) {
+        const piece = await this.#raw.some(this.#frameLeft)
+        if (!piece) throw new ConnectionLost('the peer closed the connection inside a frame')
+        this.#frameLeft -= piece.length
+        return piece
+      }
+      if (this.#raw.available === 0 && (await this.#raw.ended())) return undefined
+      const { tag, length } = await this.#raw.decode(decodeFrameHeader)
+      if (tag === TAG.data) {
+        this.#frameLeft = length
+      } else if (tag === TAG.errorExit) {
+        throw new ConnectionLost('the client gave up')
+      } else {
+        if (length > MAX_MESSAGE) throw new PeerError('mux-header', `a message of ${length} bytes`)
+        await this.#raw.discard(length)
+      }
+    }
+  }
+}
+
+/** With a limited rate, small frames make for an even flow. */
+const SMALL_FRAME = 8 * 1024

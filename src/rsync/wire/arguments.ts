@@ -1,0 +1,374 @@
+/**
+ * The argument vector that a client sends after "OK", as the options of this transfer.
+ * docs/rsync-protocol.md, section 2.
+ */
+import { PeerError } from '../../errors.ts'
+import { ascii, type ByteString, showBytes } from '../../lib/bytes.ts'
+
+/** More arguments than any client sends (the stock server's own limit), and the most bytes of them. */
+export const MAX_ARGUMENTS = 16000
+export const MAX_ARGUMENT_BYTES = 1 << 20
+
+/** What the client asked for, as far as the sending side must know. */
+export interface TransferOptions {
+  /** False: the client wants to upload. */
+  readonly sender: boolean
+  readonly recurse: boolean
+  /** -d: name directories without descending into them. */
+  readonly dirs: boolean
+  readonly listOnly: boolean
+  readonly dryRun: boolean
+  readonly links: boolean
+  readonly copyLinks: boolean
+  readonly copyDirlinks: boolean
+  readonly copyUnsafeLinks: boolean
+  readonly hardLinks: boolean
+  readonly owner: boolean
+  readonly group: boolean
+  readonly devices: boolean
+  readonly specials: boolean
+  readonly atimes: boolean
+  readonly crtimes: boolean
+  readonly acls: boolean
+  /** 0, 1 for -X, 2 for -XX. */
+  readonly xattrs: number
+  readonly checksum: boolean
+  readonly cvsExclude: boolean
+  readonly relative: boolean
+  /** Parent directories of -R names are sent; always so from protocol 30 on. */
+  readonly impliedDirs: boolean
+  readonly oneFileSystem: boolean
+  readonly backup: boolean
+  readonly numericIds: boolean
+  readonly inplace: boolean
+  /** 0, 1 for --append, 2 for --append --append (verify). */
+  readonly append: number
+  /** The client wants compression. */
+  readonly compress: boolean
+  /** The codec the client insists on; undefined leaves it to negotiation. */
+  readonly compressChoice: string | undefined
+  readonly compressLevel: number | undefined
+  /** `--checksum-choice`, verbatim. */
+  readonly checksumChoice: string | undefined
+  readonly checksumSeed: number | undefined
+  readonly missingArgs: 'report' | 'ignore' | 'delete'
+  readonly ignoreErrors: boolean
+  readonly removeSource: boolean
+  readonly copyDevices: boolean
+  /** `-` for names from the socket, else a path inside the module; undefined without --files-from. */
+  readonly filesFrom: ByteString | undefined
+  /** The list's names end in NUL, not in a line end. Always so on the socket. */
+  readonly from0: boolean
+  readonly iconv: string | undefined
+  /** Seconds; 0 for none. */
+  readonly timeout: number
+  /** Bytes per second; 0 for unlimited. */
+  readonly bandwidth: number
+  /** Letters of the client info string: what the client is able to do. */
+  readonly info: string
+  readonly secluded: boolean
+  /** Path arguments as sent, module name included. */
+  readonly paths: readonly ByteString[]
+}
+
+type Draft = { -readonly [K in keyof TransferOptions]: TransferOptions[K] } & { relativeSet?: boolean }
+
+/**
+ * Parses the vector(s). `secluded` is the second vector that a client with `s` in its cluster sends.
+ * Unknown options are ignored, as the stock client sends many that concern it alone.
+ * @throws PeerError for a value that can't be right.
+ */
+export function parseArguments(
+  vector: readonly ByteString[],
+  secluded?: readonly ByteString[],
+): TransferOptions {
+  const draft: Draft = { ...NOTHING }
+  if (secluded) {
+    readOptions(
+      vector.map(unescapeOption).filter((a) => a.startsWith('-')),
+      draft,
+      true,
+    )
+    // Its first string stands for the program's name.
+    readOptions(secluded.slice(1), draft, false)
+    draft.secluded = true
+  } else {
+    const dot = vector.indexOf(ascii('.'))
+    const options = dot < 0 ? vector : vector.slice(0, dot)
+    readOptions([...options.map(unescapeOption), ...(dot < 0 ? [] : vector.slice(dot))], draft, false)
+  }
+  if (draft.filesFrom !== undefined && draft.relativeSet !== false) draft.relative = true
+  if (draft.listOnly && !draft.recurse) draft.dirs = true
+  delete draft.relativeSet
+  return Object.freeze(draft)
+}
+
+/** True when this first vector says that a second one follows (section 2.3). */
+export function announcesSecludedArguments(vector: readonly ByteString[]): boolean {
+  const cluster = vector.find((a) => a.length > 1 && a[0] === '-' && a[1] !== '-')
+  return cluster !== undefined && cluster.slice(1).split('e', 1)[0]!.includes('s')
+}
+
+function readOptions(args: readonly ByteString[], draft: Draft, optionsOnly: boolean): void {
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i]!
+    if (arg === '.' && !optionsOnly) {
+      draft.paths = args.slice(i + 1)
+      return
+    }
+    if (arg.startsWith('--')) {
+      const name = arg.split('=', 1)[0]!
+      const takesNext = SEPARATE_VALUE.has(name) && !arg.includes('=')
+      if (takesNext) i++
+      const value = takesNext
+        ? args[i]
+        : arg.includes('=')
+          ? (arg.slice(name.length + 1) as ByteString)
+          : undefined
+      readLongOption(name, value, draft)
+    } else if (arg.startsWith('-') && arg.length > 1) {
+      readCluster(arg.slice(1), draft)
+    }
+  }
+}
+
+function readCluster(letters: string, draft: Draft): void {
+  for (let i = 0; i < letters.length; i++) {
+    switch (letters[i]) {
+      case 'e':
+        draft.info = letters.slice(i + 1)
+        return
+      case 'B': // block size, -B<n>: every sum head says it again
+      case '@': // --modify-window
+        return
+      case 'r':
+        draft.recurse = true
+        break
+      case 'd':
+        draft.dirs = true
+        break
+      case 'n':
+        draft.dryRun = true
+        break
+      case 'l':
+        draft.links = true
+        break
+      case 'L':
+        draft.copyLinks = true
+        break
+      case 'k':
+        draft.copyDirlinks = true
+        break
+      case 'H':
+        draft.hardLinks = true
+        break
+      case 'o':
+        draft.owner = true
+        break
+      case 'g':
+        draft.group = true
+        break
+      case 'D':
+        draft.devices = true
+        draft.specials = true
+        break
+      case 'U':
+        draft.atimes = true
+        break
+      case 'N':
+        draft.crtimes = true
+        break
+      case 'A':
+        draft.acls = true
+        break
+      case 'X':
+        draft.xattrs = Math.min(2, draft.xattrs + 1)
+        break
+      case 'c':
+        draft.checksum = true
+        break
+      case 'C':
+        draft.cvsExclude = true
+        break
+      case 'R':
+        draft.relative = true
+        break
+      case 'x':
+        draft.oneFileSystem = true
+        break
+      case 'b':
+        draft.backup = true
+        break
+      case 'z':
+        draft.compress = true
+        break
+    }
+  }
+}
+
+function readLongOption(name: string, value: ByteString | undefined, draft: Draft): void {
+  switch (name) {
+    case '--sender':
+      draft.sender = true
+      break
+    case '--list-only':
+      draft.listOnly = true
+      break
+    case '--numeric-ids':
+      draft.numericIds = true
+      break
+    case '--specials':
+      draft.specials = true
+      break
+    case '--no-specials':
+      draft.specials = false
+      break
+    case '--copy-unsafe-links':
+      draft.copyUnsafeLinks = true
+      break
+    case '--inplace':
+    case '--write-devices':
+      draft.inplace = true
+      break
+    case '--append':
+      draft.append = Math.min(2, draft.append + 1)
+      break
+    case '--compress-level':
+      draft.compressLevel = integer(name, value, -200, 200)
+      draft.compress = true
+      break
+    case '--new-compress':
+      draft.compressChoice = 'zlibx'
+      draft.compress = true
+      break
+    case '--old-compress':
+      draft.compressChoice = 'zlib'
+      draft.compress = true
+      break
+    case '--compress-choice':
+      draft.compressChoice = value ?? ''
+      draft.compress = draft.compressChoice !== 'none'
+      break
+    case '--checksum-choice':
+      draft.checksumChoice = value ?? ''
+      break
+    case '--checksum-seed':
+      draft.checksumSeed = integer(name, value, -(2 ** 31), 2 ** 32 - 1) | 0
+      break
+    case '--ignore-missing-args':
+      draft.missingArgs = 'ignore'
+      break
+    case '--delete-missing-args':
+      draft.missingArgs = 'delete'
+      break
+    case '--ignore-errors':
+      draft.ignoreErrors = true
+      break
+    case '--remove-source-files':
+    case '--remove-sent-files':
+      draft.removeSource = true
+      break
+    case '--copy-devices':
+      draft.copyDevices = true
+      break
+    case '--files-from':
+      draft.filesFrom = value ?? ascii('')
+      break
+    case '--from0':
+      draft.from0 = true
+      break
+    case '--relative':
+      draft.relativeSet = true
+      draft.relative = true
+      break
+    case '--no-relative':
+      draft.relativeSet = false
+      draft.relative = false
+      break
+    case '--no-implied-dirs':
+      draft.impliedDirs = false
+      break
+    case '--iconv':
+      draft.iconv = value ?? ''
+      break
+    case '--timeout':
+      draft.timeout = integer(name, value, 0, 2 ** 31 - 1)
+      break
+    case '--bwlimit':
+      draft.bandwidth = integer(name, value, 0, 2 ** 31 - 1) * 1024
+      break
+  }
+}
+
+function integer(name: string, value: string | undefined, min: number, max: number): number {
+  const number = value !== undefined && /^-?\d{1,12}$/.test(value) ? Number(value) : Number.NaN
+  if (!(number >= min && number <= max)) {
+    throw new PeerError('arguments', `${name} needs a whole number, not "${showBytes(value as ByteString)}"`)
+  }
+  return number
+}
+
+/** `\X` stands for X in what precedes the `.`: clients from 3.2.4 on escape option values (section 2.2). */
+function unescapeOption(argument: ByteString): ByteString {
+  return argument.replace(/\\([\s\S])/g, '$1') as ByteString
+}
+
+/** Long options whose value is the next argument when it is not joined by `=` (section 2.7). */
+const SEPARATE_VALUE = new Set([
+  '--files-from',
+  '--backup-dir',
+  '--partial-dir',
+  '--temp-dir',
+  '--compare-dest',
+  '--copy-dest',
+  '--link-dest',
+  '--min-size',
+  '--max-size',
+])
+
+const NOTHING: TransferOptions = {
+  sender: false,
+  recurse: false,
+  dirs: false,
+  listOnly: false,
+  dryRun: false,
+  links: false,
+  copyLinks: false,
+  copyDirlinks: false,
+  copyUnsafeLinks: false,
+  hardLinks: false,
+  owner: false,
+  group: false,
+  devices: false,
+  specials: false,
+  atimes: false,
+  crtimes: false,
+  acls: false,
+  xattrs: 0,
+  checksum: false,
+  cvsExclude: false,
+  relative: false,
+  impliedDirs: true,
+  oneFileSystem: false,
+  backup: false,
+  numericIds: false,
+  inplace: false,
+  append: 0,
+  compress: false,
+  compressChoice: undefined,
+  compressLevel: undefined,
+  checksumChoice: undefined,
+  checksumSeed: undefined,
+  missingArgs: 'report',
+  ignoreErrors: false,
+  removeSource: false,
+  copyDevices: false,
+  filesFrom: undefined,
+  from0: false,
+  iconv: undefined,
+  timeout: 0,
+  bandwidth: 0,
+  info: '',
+  secluded: false,
+  paths: [],
+}

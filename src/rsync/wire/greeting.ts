@@ -1,0 +1,48 @@
+/**
+ * The greeting line: `@RSYNCD: <version>[.<sub>][ <digest> ...]`. docs/rsync-protocol.md, section 1.1.
+ */
+import { PeerError } from '../../errors.ts'
+
+/** What this server speaks. */
+export const PROTOCOL_MIN = 27
+export const PROTOCOL_MAX = 32
+
+export interface Greeting {
+  version: number
+  /** 0 for released protocols; two pre-releases that differ in it fall back by one version. */
+  sub: number
+  /** Names of the digests that the peer can use to authenticate; undefined when it sent no list. */
+  digests: string[] | undefined
+}
+
+/** @throws PeerError when the line is no greeting, or a newer client left out what it must send. */
+export function parseGreeting(line: string): Greeting {
+  const match = /^@RSYNCD: (\d{1,4})(?:\.(\d{1,4}))?(?: (.*))?$/.exec(line.trimEnd())
+  if (!match) throw new PeerError('greeting', 'the first line is not "@RSYNCD: <version>"')
+  const version = Number(match[1])
+  if (match[2] === undefined && version >= 30)
+    throw new PeerError('greeting', `version ${version} needs a subversion`)
+  const digests = match[3]?.split(/ +/).filter(Boolean)
+  return { version, sub: Number(match[2] ?? 0), digests: digests?.length ? digests : undefined }
+}
+
+/** Our own greeting. Digests are those for authentication, the strongest first. */
+export function formatGreeting(digests: readonly string[]): string {
+  return `@RSYNCD: ${PROTOCOL_MAX}.0 ${digests.join(' ')}\n`
+}
+
+/**
+ * The version that both sides speak.
+ * @throws PeerError when the client is older than anything we speak.
+ */
+export function agreeOnProtocol(client: Greeting): number {
+  // A pre-release (sub not 0) of a version is not that version: both sides step one back.
+  const theirs = client.sub !== 0 && client.version <= PROTOCOL_MAX ? client.version - 1 : client.version
+  if (theirs < PROTOCOL_MIN) {
+    throw new PeerError(
+      'greeting',
+      `protocol ${client.version} is older than ${PROTOCOL_MIN}: rsync 2.6.0 or later is needed`,
+    )
+  }
+  return Math.min(theirs, PROTOCOL_MAX)
+}

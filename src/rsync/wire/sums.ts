@@ -1,0 +1,61 @@
+/**
+ * The head of a list of block sums, which a client sends with each request for data and which we echo.
+ * docs/rsync-protocol.md, section 8.2.
+ */
+import { PeerError } from '../../errors.ts'
+import type { Decoded } from '../../lib/byte-reader.ts'
+import type { ByteWriter } from '../../lib/byte-writer.ts'
+import { i32At } from './ints.ts'
+
+export interface SumHead {
+  /** Number of blocks that the client's basis was cut into. */
+  count: number
+  /** Bytes in each block. */
+  blockLength: number
+  /** Bytes of strong sum that come with each block. */
+  strongLength: number
+  /** Bytes of the last block when it is shorter than the others, else 0. */
+  remainder: number
+}
+
+/** The longest block a client may use: 2^17 from protocol 30 on, 2^29 before. */
+const MAX_BLOCK = 1 << 17
+const OLD_MAX_BLOCK = 1 << 29
+/** No digest of the protocol is longer (SHA-1). Clients before 3.5.0 announce 16 for 8-byte digests, too. */
+const MAX_STRONG_LENGTH = 20
+
+/** [sum-head] 16 bytes. @throws PeerError for numbers that contradict each other. */
+export function decodeSumHead(bytes: Uint8Array, protocol: number): Decoded<SumHead> | undefined {
+  if (bytes.length < 16) return undefined
+  const head = {
+    count: i32At(bytes, 0),
+    blockLength: i32At(bytes, 4),
+    strongLength: i32At(bytes, 8),
+    remainder: i32At(bytes, 12),
+  }
+  const { count, blockLength, strongLength, remainder } = head
+  if (count < 0) throw new PeerError('sum-head', `${count} blocks`)
+  if (blockLength < 0 || blockLength > (protocol < 30 ? OLD_MAX_BLOCK : MAX_BLOCK)) {
+    throw new PeerError('sum-head', `block length ${blockLength}`)
+  }
+  if (count > 0 && blockLength === 0) throw new PeerError('sum-head', `${count} blocks of length 0`)
+  if (strongLength < 0 || strongLength > MAX_STRONG_LENGTH) {
+    throw new PeerError('sum-head', `${strongLength} bytes of strong sum`)
+  }
+  if (remainder < 0 || remainder > blockLength) throw new PeerError('sum-head', `remainder ${remainder}`)
+  return { value: head, size: 16 }
+}
+
+/** [sum-head] */
+export function encodeSumHead(out: ByteWriter, head: SumHead): void {
+  out.i32(head.count)
+  out.i32(head.blockLength)
+  out.i32(head.strongLength)
+  out.i32(head.remainder)
+}
+
+/** Bytes of the basis that the head describes. */
+export function basisLength(head: SumHead): number {
+  const short = head.remainder === 0 ? 0 : head.blockLength - head.remainder
+  return head.count * head.blockLength - short
+}

@@ -1,0 +1,89 @@
+/**
+ * Extended attributes: the set of each entry in the file list, and large values on request.
+ * docs/rsync-protocol.md, sections 7.2 and 7.3.
+ */
+import { hash } from 'node:crypto'
+import { PeerError } from '../../errors.ts'
+import type { Decoded } from '../../lib/byte-reader.ts'
+import type { ByteWriter } from '../../lib/byte-writer.ts'
+import { compareBytes } from '../../lib/bytes.ts'
+import type { Xattr } from '../tree.ts'
+import { decodeVarint, encodeVarint } from './ints.ts'
+
+/** Longer values are told by their MD5 and sent only when the client asks. */
+const LARGE_VALUE = 32
+
+/** Those attributes that travel, in the order that numbers them from 1 on. */
+export function sentXattrs(all: readonly Xattr[], withRsyncOwn: boolean): Xattr[] {
+  return all
+    .filter(({ name }) => !name.startsWith('system.') && (withRsyncOwn || !name.startsWith('user.rsync.%')))
+    .toSorted((a, b) => compareBytes(a.name, b.name))
+}
+
+/** Writes sets, each new one in full and a repeated one by its number. One for each session. */
+export class XattrEncoder {
+  readonly #withRsyncOwn: boolean
+  readonly #known = new Map<string, number>()
+
+  constructor(withRsyncOwn: boolean) {
+    this.#withRsyncOwn = withRsyncOwn
+  }
+
+  encode(out: ByteWriter, all: readonly Xattr[]): void {
+    const set = all.length === 0 ? all : sentXattrs(all, this.#withRsyncOwn)
+    const key = set.map(({ name, value }) => `${name}\0${hash('sha256', value)}`).join('\0')
+    const number = this.#known.get(key)
+    if (number !== undefined) {
+      encodeVarint(out, number)
+      return
+    }
+    this.#known.set(key, this.#known.size + 1)
+    encodeVarint(out, 0)
+    encodeVarint(out, set.length)
+    for (const { name, value } of set) {
+      encodeVarint(out, name.length + 1)
+      encodeVarint(out, value.length)
+      out.string(name)
+      out.u8(0)
+      out.bytes(value.length > LARGE_VALUE ? hash('md5', value, 'buffer') : value)
+    }
+  }
+}
+
+/** [xattr-request] The numbers of the attributes whose values a client asks for. */
+export function decodeXattrRequest(bytes: Uint8Array): Decoded<number[]> | undefined {
+  const numbers: number[] = []
+  let at = 0
+  let number = 0
+  for (;;) {
+    const step = decodeVarint(bytes.subarray(at))
+    if (!step) {
+      if (bytes.length > MAX_REQUEST_BYTES)
+        throw new PeerError('xattr-request', 'asks for too many attributes')
+      return undefined
+    }
+    at += step.size
+    if (step.value === 0) return { value: numbers, size: at }
+    number += step.value
+    if (step.value < 0 || number > MAX_ATTRIBUTES) throw new PeerError('xattr-request', `attribute ${number}`)
+    numbers.push(number)
+  }
+}
+
+/** [xattr-values] The answer to a request. */
+export function encodeXattrValues(out: ByteWriter, numbers: readonly number[], sent: readonly Xattr[]): void {
+  let previous = 0
+  for (const number of numbers) {
+    const value = sent[number - 1]?.value
+    if (!value) throw new PeerError('xattr-request', `attribute ${number} of ${sent.length}`)
+    encodeVarint(out, number - previous)
+    encodeVarint(out, value.length)
+    out.bytes(value)
+    previous = number
+  }
+  out.u8(0)
+}
+
+/** No file has as many attributes. */
+const MAX_ATTRIBUTES = 65536
+const MAX_REQUEST_BYTES = 5 * MAX_ATTRIBUTES
