@@ -20,3 +20,7 @@ export function isDirectoryMode(mode: number): boolean {
 export function isRegularMode(mode: number): boolean {
   return (mode & TYPE_MASK) === REGULAR
 }
+
+export function isSymlinkMode(mode: number): boolean {
+  return (mode & TYPE_MASK) === SYMLINK
+}

@@ -8,6 +8,7 @@
  */
 import { PeerError } from '../errors.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
+import { isRegularMode } from '../lib/file-mode.ts'
 import type { Tree } from './tree.ts'
 import { compilePattern, isWild } from './wildmatch.ts'
 import { type DirMergeRule, type FilterRule, MAX_RULES, type PatternRule, parseRule } from './wire/filters.ts'
@@ -195,7 +196,7 @@ async function readMergeFile(
   base: ByteString,
   inherited: readonly Rule[],
 ): Promise<readonly Rule[]> {
-  if ((tree.mode(node) & 0o170000) !== 0o100000) return inherited
+  if (!isRegularMode(tree.mode(node))) return inherited
   if (tree.size(node) > MAX_MERGE_FILE)
     throw new PeerError('filter', `the rule file "${merge.file}" is too large`)
   const content = await tree.open(node)

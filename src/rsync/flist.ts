@@ -7,23 +7,15 @@
  * later index means a place in the sorted list. A tree's nodes are numbered in sorted order already, so
  * for one source the walk yields both orders at once.
  */
+
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { ascii, type ByteString, splitBytes } from '../lib/bytes.ts'
+import { DIRECTORY, isDirectoryMode, isSymlinkMode, REGULAR, SYMLINK, TYPE_MASK } from '../lib/file-mode.ts'
 import type { FilterScope, Filters } from './filters.ts'
 import { lookup, type SourcePath } from './paths.ts'
 import type { Tree } from './tree.ts'
-import {
-  encodeIdList,
-  FLAG,
-  FlistEncoder,
-  type FlistEntry,
-  type FlistFormat,
-  S_IFDIR,
-  S_IFLNK,
-  S_IFMT,
-  S_IFREG,
-} from './wire/flist.ts'
+import { encodeIdList, FLAG, FlistEncoder, type FlistEntry, type FlistFormat } from './wire/flist.ts'
 import { XattrEncoder } from './wire/xattrs.ts'
 
 /** Entries handled before other sessions get a turn: a few milliseconds of work. */
@@ -89,7 +81,7 @@ export async function buildFileList(
 
   /** Follows a symbolic link where the options say so; -1 when it then leads nowhere. */
   const target = (node: number, path: ByteString): number => {
-    if ((tree.mode(node) & S_IFMT) !== S_IFLNK) return node
+    if (!isSymlinkMode(tree.mode(node))) return node
     const follow =
       options.copyLinks ||
       options.copyDirlinks ||
@@ -211,7 +203,7 @@ export async function buildFileList(
 }
 
 function isDirectory(tree: Tree, node: number): boolean {
-  return (tree.mode(node) & S_IFMT) === S_IFDIR
+  return isDirectoryMode(tree.mode(node))
 }
 
 /** True when `target` is `directory`, lies above it, or is one of the directories that links led through. */
@@ -327,15 +319,15 @@ export async function* encodeFileList(
         entry.linkGroup = LONE_GROUPS + place
       }
     }
-    const type = entry.mode & S_IFMT
-    if (type === S_IFREG) entry.checksum = options.checksum?.(node)
+    const type = entry.mode & TYPE_MASK
+    if (type === REGULAR) entry.checksum = options.checksum?.(node)
     encoder.entry(out, entry)
     if (options.owner) users.add(entry.uid)
     if (options.group) groups.add(entry.gid)
-    if (options.acls && type !== S_IFLNK && node >= 0) {
+    if (options.acls && type !== SYMLINK && node >= 0) {
       // No more than the mode says: the literal once, then "as before".
       encodeTrivialAcl(out, accessAcls++)
-      if (type === S_IFDIR) encodeTrivialAcl(out, defaultAcls++)
+      if (type === DIRECTORY) encodeTrivialAcl(out, defaultAcls++)
     }
     if (xattrs && node >= 0) xattrs.encode(out, tree.xattrs(node))
     if (out.length >= CHUNK) yield out.take()
@@ -367,7 +359,7 @@ function entryOf(tree: Tree, node: number, name: ByteString, directoryFlags: num
     gid: tree.gid(node),
     major: tree.major(node),
     minor: tree.minor(node),
-    linkTarget: (mode & S_IFMT) === S_IFLNK ? tree.linkTarget(node) : EMPTY,
+    linkTarget: (mode & TYPE_MASK) === SYMLINK ? tree.linkTarget(node) : EMPTY,
     directoryFlags,
     linkGroup: tree.linkGroup(node),
     linkFirst: -1,

@@ -4,11 +4,12 @@
  * A client's path is only ever looked up in a virtual tree, component by component, so there is nothing
  * to escape to: `..` stops at the module's root and symbolic links lead to other nodes of the same tree.
  */
+
 import { RefusedError } from '../errors.ts'
 import { ascii, type ByteString, joinBytes, showBytes, splitBytes } from '../lib/bytes.ts'
+import { isDirectoryMode, isSymlinkMode } from '../lib/file-mode.ts'
 import type { Tree } from './tree.ts'
 import { compilePattern, isWild } from './wildmatch.ts'
-import { S_IFDIR, S_IFLNK, S_IFMT } from './wire/flist.ts'
 
 /** Chains of symbolic links longer than this are taken for loops, as by Linux. */
 const MAX_LINK_HOPS = 40
@@ -84,11 +85,11 @@ export function lookup(tree: Tree, path: ByteString, follow: boolean, start = 0)
       node = tree.parent(node)
       continue
     }
-    if ((tree.mode(node) & S_IFMT) !== S_IFDIR) return -1
+    if (!isDirectoryMode(tree.mode(node))) return -1
     const child = tree.child(node, component)
     if (child < 0) return -1
     const last = todo.every((c) => c === '')
-    const isLink = (tree.mode(child) & S_IFMT) === S_IFLNK
+    const isLink = isSymlinkMode(tree.mode(child))
     if (!isLink || (last && !follow && todo.length === 0)) {
       node = child
       continue
@@ -131,9 +132,8 @@ function expand(tree: Tree, clean: CleanPath): CleanPath[] {
     const pattern = isWild(component) ? compilePattern(component) : undefined
     const next: typeof matches = []
     for (const match of matches) {
-      const directory =
-        (tree.mode(match.node) & S_IFMT) === S_IFLNK ? lookup(tree, match.path, true) : match.node
-      if (directory < 0 || (tree.mode(directory) & S_IFMT) !== S_IFDIR) continue
+      const directory = isSymlinkMode(tree.mode(match.node)) ? lookup(tree, match.path, true) : match.node
+      if (directory < 0 || !isDirectoryMode(tree.mode(directory))) continue
       const join = (name: ByteString) => (match.path === '' ? name : (`${match.path}/${name}` as ByteString))
       if (component === '.') {
         next.push({ node: directory, path: join(component) })
@@ -190,7 +190,7 @@ function sourceFor(
   }
   const full = join(base, clean.path)
   const node = lookup(tree, full, clean.trailingSlash)
-  if (clean.path === '' || (clean.trailingSlash && node >= 0 && (tree.mode(node) & S_IFMT) === S_IFDIR)) {
+  if (clean.path === '' || (clean.trailingSlash && node >= 0 && isDirectoryMode(tree.mode(node)))) {
     return {
       shown: full,
       rootPath: full,

@@ -5,8 +5,10 @@
  * Items are answered in the order in which they come. What the client may say, and how often, is bounded:
  * numbers are checked before memory is taken.
  */
+
 import { ConnectionLost, PeerError, StoreError } from '../errors.ts'
 import { type ByteString, showBytes } from '../lib/bytes.ts'
+import { isRegularMode, REGULAR, SYMLINK, TYPE_MASK } from '../lib/file-mode.ts'
 import { type Compressor, createCompressor } from './codecs.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
@@ -16,7 +18,6 @@ import { type Agreement, COMPAT } from './setup.ts'
 import { createTokenWriter } from './tokens.ts'
 import type { Content, Tree } from './tree.ts'
 import type { TransferOptions } from './wire/arguments.ts'
-import { S_IFLNK, S_IFMT, S_IFREG } from './wire/flist.ts'
 import {
   decodeU8,
   decodeU16,
@@ -146,7 +147,7 @@ class Transfer {
       this.#echo(item)
       return
     }
-    if (item.node < 0 || (tree.mode(item.node) & S_IFMT) !== S_IFREG) {
+    if (item.node < 0 || !isRegularMode(tree.mode(item.node))) {
       throw new PeerError('ndx', `asks for the data of ${showBytes(item.name)}, which is no regular file`)
     }
     const head = await wire.in.decode((bytes) => decodeSumHead(bytes, this.#protocol))
@@ -357,8 +358,8 @@ class Transfer {
     let total = 0
     for (const node of list.nodes) {
       if (node < 0) continue
-      const type = tree.mode(node) & S_IFMT
-      if (type === S_IFREG || type === S_IFLNK) total += tree.size(node)
+      const type = tree.mode(node) & TYPE_MASK
+      if (type === REGULAR || type === SYMLINK) total += tree.size(node)
     }
     const put = (value: number) =>
       this.#protocol < 30 ? encodeLongint(wire.out, value) : encodeVarlong(wire.out, value, 3)

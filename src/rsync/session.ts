@@ -6,8 +6,10 @@
  * sender.ts. The session reads and writes through a Wire and asks Modules for its tree; it knows neither
  * sockets nor stores.
  */
+
 import { ConnectionLost, PeerError, RefusedError, UpservError } from '../errors.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
+import { isRegularMode } from '../lib/file-mode.ts'
 import type { Derived } from './derived.ts'
 import { Filters } from './filters.ts'
 import { buildFileList, encodeFileList, type FileList } from './flist.ts'
@@ -23,7 +25,6 @@ import {
   type TransferOptions,
 } from './wire/arguments.ts'
 import { type FilterRule, MAX_RULE_BYTES, MAX_RULES, parseRule } from './wire/filters.ts'
-import { S_IFMT, S_IFREG } from './wire/flist.ts'
 import { agreeOnProtocol, formatGreeting, parseGreeting } from './wire/greeting.ts'
 import { decodeI32 } from './wire/ints.ts'
 import { TAG } from './wire/mux.ts'
@@ -397,7 +398,7 @@ export class Session {
         (name.startsWith(prefix) ? name.slice(prefix.length) : name) as ByteString,
         false,
       )
-      if (file.node < 0 || (tree.mode(file.node) & S_IFMT) !== S_IFREG) {
+      if (file.node < 0 || !isRegularMode(tree.mode(file.node))) {
         throw new RefusedError(`ERROR: --files-from: no file "${showBytes(name)}" in ${this.#module}`, 11)
       }
       const content = await tree.open(file.node)
@@ -461,8 +462,7 @@ export class Session {
     if (options.checksum) {
       // What the manifest has not is worked out before the list begins, so that encoding never waits.
       for (const node of list.nodes) {
-        if (node < 0 || (tree.mode(node) & S_IFMT) !== S_IFREG || derived.knownDigest(tree, node, name, 0))
-          continue
+        if (node < 0 || !isRegularMode(tree.mode(node)) || derived.knownDigest(tree, node, name, 0)) continue
         await derived.digest(tree, node, name, 0)
         this.#signal.throwIfAborted()
       }

@@ -4,8 +4,19 @@
  *
  * The encoder is the sending half only: a server never reads a list.
  */
+
 import type { ByteWriter } from '../../lib/byte-writer.ts'
 import type { ByteString } from '../../lib/bytes.ts'
+import {
+  BLOCK_DEVICE,
+  CHAR_DEVICE,
+  DIRECTORY,
+  FIFO,
+  REGULAR,
+  SOCKET,
+  SYMLINK,
+  TYPE_MASK,
+} from '../../lib/file-mode.ts'
 import { encodeLongint, encodeVarint, encodeVarlong } from './ints.ts'
 
 /** [flist-flags] Section 6.2. Bits that mean two things are told apart by protocol or type of entry. */
@@ -29,15 +40,6 @@ export const FLAG = {
   sameAtime: 0x4000,
   crtimeIsMtime: 0x20000,
 } as const
-
-export const S_IFMT = 0o170000
-export const S_IFDIR = 0o040000
-export const S_IFREG = 0o100000
-export const S_IFLNK = 0o120000
-export const S_IFCHR = 0o020000
-export const S_IFBLK = 0o060000
-export const S_IFIFO = 0o010000
-export const S_IFSOCK = 0o140000
 
 /** What was negotiated, as far as it shapes an entry. */
 export interface FlistFormat {
@@ -105,10 +107,10 @@ export class FlistEncoder {
   /** Appends one entry, but for its ACLs and extended attributes, which follow directly behind. */
   entry(out: ByteWriter, entry: FlistEntry): void {
     const { protocol } = this.#format
-    const type = entry.mode & S_IFMT
-    const isDir = type === S_IFDIR
-    const isDevice = type === S_IFCHR || type === S_IFBLK
-    const isSpecial = type === S_IFIFO || type === S_IFSOCK
+    const type = entry.mode & TYPE_MASK
+    const isDir = type === DIRECTORY
+    const isDevice = type === CHAR_DEVICE || type === BLOCK_DEVICE
+    const isSpecial = type === FIFO || type === SOCKET
     const rdevSent =
       (isDevice && this.#format.devices) || (isSpecial && this.#format.specials && protocol < 31)
     const major = isDevice ? entry.major : 0
@@ -177,19 +179,19 @@ export class FlistEncoder {
           else this.#int(out, minor)
         }
       }
-      if (type === S_IFLNK && this.#format.links) {
+      if (type === SYMLINK && this.#format.links) {
         this.#int(out, entry.linkTarget.length)
         out.string(entry.linkTarget)
       }
-      if (protocol < 30 && this.#format.hardLinks && (protocol === 27 ? type === S_IFREG : linked)) {
+      if (protocol < 30 && this.#format.hardLinks && (protocol === 27 ? type === REGULAR : linked)) {
         // Device and inode numbers, of which only equality counts.
         if (protocol === 27 || !(flags & FLAG.sameDev)) encodeLongint(out, LINK_DEVICE)
         encodeLongint(out, entry.linkGroup)
         this.#linkDevSent = true
       }
-      if (this.#format.checksumLength > 0 && (type === S_IFREG || protocol === 27)) {
+      if (this.#format.checksumLength > 0 && (type === REGULAR || protocol === 27)) {
         out.bytes(
-          type === S_IFREG && entry.checksum
+          type === REGULAR && entry.checksum
             ? entry.checksum
             : NO_CHECKSUM.subarray(0, this.#format.checksumLength),
         )
