@@ -9,9 +9,10 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { type Dispatcher, EnvHttpProxyAgent, request } from 'undici'
 import { ConfigError, UpstreamRefused } from '../errors.ts'
 import { formatDuration } from '../lib/units.ts'
+import type { Clock } from './clock.ts'
 import { header, parseRetryAfter } from './http-headers.ts'
 import type { SourceLimits } from './limits.ts'
-import { type Clock, Transient } from './retry.ts'
+import { Transient } from './retry.ts'
 import { showUrl, withoutUser } from './url.ts'
 
 /** An answer with a body that somebody asked for: 200, 206 or 416. Read it, or discard it. */

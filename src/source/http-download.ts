@@ -10,6 +10,7 @@
 import assert from 'node:assert/strict'
 import { SourceError, UpstreamChanged, UpstreamRefused } from '../errors.ts'
 import { ascii, showBytes } from '../lib/bytes.ts'
+import type { Clock } from './clock.ts'
 import { type Answer, type HttpClient, isMissing } from './http-client.ts'
 import {
   contentLength,
@@ -21,7 +22,7 @@ import {
   versionOf,
 } from './http-headers.ts'
 import type { SourceLimits } from './limits.ts'
-import { type Clock, Retries, Transient } from './retry.ts'
+import { Retries, Transient } from './retry.ts'
 import type { SourceEvent } from './source.ts'
 import type { Spool } from './spool.ts'
 import { showUrl, withoutUser } from './url.ts'

@@ -5,25 +5,11 @@
  * servers does not come back in step. Attempts are counted since the last progress: a download of hours
  * may break a hundred times, as long as each connection brings something.
  */
-import { setTimeout as sleepFor } from 'node:timers/promises'
 import { UpstreamUnreachable } from '../errors.ts'
 import { formatDuration } from '../lib/units.ts'
+import type { Clock } from './clock.ts'
 import type { SourceLimits } from './limits.ts'
 import type { SourceEvent } from './source.ts'
-
-/** Time and chance, passed in so that tests need neither. */
-export interface Clock {
-  now(): number
-  random(): number
-  /** Resolves after `ms`, rejects as soon as the signal aborts. */
-  sleep(ms: number, signal: AbortSignal): Promise<unknown>
-}
-
-export const SYSTEM_CLOCK: Clock = {
-  now: Date.now,
-  random: Math.random,
-  sleep: (ms, signal) => sleepFor(ms, undefined, { signal }),
-}
 
 /** A failure that may pass. Stays within the sources: `Retries` turns it into a wait or an error of ours. */
 export class Transient extends Error {

@@ -5,13 +5,11 @@
  * into bytes. What can go wrong upstream is settled here as far as that is possible (waiting, asking
  * again, going on where a connection broke), and told as a SourceError where it is not.
  *
- * One file per kind: http.ts (http:, https:) and directory.ts (file:).
+ * One file per kind: http.ts (http:, https:) and directory.ts (file:); create.ts chooses.
  */
 import { ConfigError } from '../errors.ts'
-import { DirectorySource } from './directory.ts'
-import { HttpSource } from './http.ts'
+import type { Clock } from './clock.ts'
 import type { SourceLimits } from './limits.ts'
-import type { Clock } from './retry.ts'
 import type { Spool } from './spool.ts'
 import { schemeOf } from './url.ts'
 
@@ -91,23 +89,6 @@ export type SourceEvent =
 export interface SourceDeps {
   limits?: Partial<SourceLimits>
   clock?: Partial<Clock>
-}
-
-/** Makes the source that a configuration describes, by the scheme of its URL. Throws ConfigError. */
-export function createSource(config: SourceConfig, deps: SourceDeps = {}): Source {
-  const scheme = schemeOf(config.url)
-  switch (scheme) {
-    case 'http':
-    case 'https':
-      return new HttpSource(config, deps)
-    case 'file':
-      return new DirectorySource(config, deps)
-    default:
-      throw new ConfigError(
-        `source "${config.name}": url "${config.url}" ${scheme ? `has the scheme "${scheme}"` : 'has no scheme'}`,
-        { hint: 'A source is an http://, https:// or file:// URL.' },
-      )
-  }
 }
 
 /** The source that a bare URL template stands for (`--source URL`): it offers any id. */

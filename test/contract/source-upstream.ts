@@ -10,8 +10,9 @@ import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import type { TestContext } from 'node:test'
+import { createSource } from '../../src/source/create.ts'
 import type { SourceLimits } from '../../src/source/limits.ts'
-import { createSource, type Source, type SourceConfig, type SourceEvent } from '../../src/source/source.ts'
+import type { Source, SourceConfig, SourceEvent } from '../../src/source/source.ts'
 import type { Spool } from '../../src/source/spool.ts'
 
 // Whoever runs the tests behind a proxy still means this machine by 127.0.0.1.

@@ -1,0 +1,242 @@
+/**
+ * The configuration: upserv.toml, environment and flags, checked and with every default filled in.
+ * The rest of the program sees one frozen value.
+ *
+ * What is set last wins: default, file, environment, flag. A key that we don't know is refused with the
+ * nearest one that we do: a misspelt budget must not mean the default.
+ */
+import { existsSync, readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { parse, TomlError } from 'smol-toml'
+import { z } from 'zod'
+import { ConfigError } from '../errors.ts'
+import { nearest } from '../lib/nearest.ts'
+import { parseSize } from '../lib/units.ts'
+import { type SourceConfig, sourceFromUrl } from '../source/source.ts'
+
+/** Where a packaged upserv looks when nobody says otherwise. */
+export const DEFAULT_CONFIG_FILE = '/etc/upserv/upserv.toml'
+
+/** Host and port to listen on. */
+export interface Listen {
+  readonly host: string
+  /** 0 for any free one. */
+  readonly port: number
+}
+
+export interface Config {
+  readonly dataDir: string
+  /** The most bytes that the data directory may take. */
+  readonly budget: number
+  readonly rsync: {
+    /** Empty: no listener of our own. */
+    readonly listen: readonly Listen[]
+    /** Text that every client sees first; '' for none. */
+    readonly motd: string
+    readonly handshakeTimeoutMs: number
+    readonly idleTimeoutMs: number
+  }
+  readonly http: { readonly listen: readonly Listen[] }
+  /** In the order in which they are tried. */
+  readonly sources: readonly SourceConfig[]
+  /** How long sessions may go on after SIGTERM. */
+  readonly shutdownMs: number
+  /** End by itself after so long without sessions, fetches and commands; 0 for never. */
+  readonly exitWhenIdleMs: number
+}
+
+/** What flags can set; undefined where a flag was not given. */
+export interface Flags {
+  config?: string | undefined
+  data?: string | undefined
+  budget?: string | undefined
+  rsync?: string | undefined
+  http?: string | undefined
+  source?: string[] | undefined
+  exitWhenIdle?: string | undefined
+}
+
+const size = z.union([z.string(), z.number().int().nonnegative()]).transform((value, context) => {
+  const bytes = typeof value === 'number' ? value : parseSize(value)
+  if (bytes === undefined) {
+    context.addIssue({ code: 'custom', message: `"${value}" is no size, such as "16GB" or "500 MiB"` })
+    return z.NEVER
+  }
+  return bytes
+})
+
+const listen = z.string().transform((value, context) => {
+  const parsed = parseListen(value)
+  if (!parsed) {
+    context.addIssue({
+      code: 'custom',
+      message: `"${value}" is no address to listen on, such as "127.0.0.1:8730" or "[::]:873"`,
+    })
+    return z.NEVER
+  }
+  return parsed
+})
+
+const listens = z.union([z.array(listen), listen.transform((one) => [one])])
+const seconds = z.number().positive().max(86_400)
+
+const sourceSchema = z.strictObject({
+  name: z.string().min(1),
+  builds: z.string().min(1).default('^.+$'),
+  url: z.string().min(1),
+  checksum: z.string().min(1).optional(),
+  contents: z.string().min(1).optional(),
+})
+
+const rsyncSchema = z.strictObject({
+  listen: listens.default([{ host: '::', port: 873 }]),
+  motd: z.string().default(''),
+  handshake_timeout: seconds.default(60),
+  idle_timeout: seconds.default(600),
+})
+
+const httpSchema = z.strictObject({ listen: listens.default([{ host: '127.0.0.1', port: 8730 }]) })
+
+/** Every key of upserv.toml, with its default. docs/configuration.md describes the same keys. */
+const fileSchema = z.strictObject({
+  data_dir: z.string().min(1).default('/var/lib/upserv'),
+  budget: size.default(16e9),
+  shutdown_timeout: seconds.default(30),
+  rsync: rsyncSchema.prefault({}),
+  http: httpSchema.prefault({}),
+  source: z.array(sourceSchema).default([]),
+})
+
+/** Tables of the file, by name. */
+const SECTIONS: Record<string, z.ZodObject> = { rsync: rsyncSchema, http: httpSchema, source: sourceSchema }
+
+type FileInput = z.output<typeof fileSchema>
+
+/** @throws ConfigError that names the key and, where there is one, the nearest right one. */
+export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config {
+  const named = flags.config ?? environment.UPSERV_CONFIG
+  const file = named ?? (existsSync(DEFAULT_CONFIG_FILE) ? DEFAULT_CONFIG_FILE : undefined)
+  const fromFile = file === undefined ? fileSchema.parse({}) : readConfigFile(file)
+  const budget = flags.budget === undefined ? fromFile.budget : flagSize('--budget', flags.budget)
+  const sources = [...(flags.source ?? []).map(sourceFromUrl), ...fromFile.source.map(toSourceConfig)]
+  return deepFreeze({
+    dataDir: resolve(flags.data ?? environment.UPSERV_DIR ?? fromFile.data_dir),
+    budget,
+    rsync: {
+      listen: flags.rsync === undefined ? fromFile.rsync.listen : flagListen('--rsync', flags.rsync),
+      motd: fromFile.rsync.motd,
+      handshakeTimeoutMs: fromFile.rsync.handshake_timeout * 1000,
+      idleTimeoutMs: fromFile.rsync.idle_timeout * 1000,
+    },
+    http: { listen: flags.http === undefined ? fromFile.http.listen : flagListen('--http', flags.http) },
+    sources: uniqueNames(sources),
+    shutdownMs: fromFile.shutdown_timeout * 1000,
+    exitWhenIdleMs:
+      flags.exitWhenIdle === undefined ? 0 : flagSeconds('--exit-when-idle', flags.exitWhenIdle) * 1000,
+  })
+}
+
+/** "HOST:PORT", "[::1]:873", ":873" (every address); undefined when it is none of these. */
+export function parseListen(text: string): Listen | undefined {
+  const match = /^(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:[\]]*)):(\d{1,5})$/.exec(text.trim())
+  if (!match) return undefined
+  const port = Number(match[3])
+  return port > 65535 ? undefined : { host: match[1] ?? (match[2] || '::'), port }
+}
+
+/** As people write it: brackets around IPv6. */
+export function formatListen({ host, port }: Listen): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+function readConfigFile(file: string): FileInput {
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch (cause) {
+    throw new ConfigError(`the configuration file ${file} cannot be read: ${(cause as Error).message}`, {
+      cause,
+      hint: 'Name another with --config or UPSERV_CONFIG.',
+    })
+  }
+  let table: unknown
+  try {
+    table = parse(text)
+  } catch (cause) {
+    if (!(cause instanceof TomlError)) throw cause
+    throw new ConfigError(`${file}:${cause.line}:${cause.column}: ${cause.message.split('\n')[0]}`, { cause })
+  }
+  const parsed = fileSchema.safeParse(table)
+  if (parsed.success) return parsed.data
+  throw new ConfigError(`${file}: ${describeIssue(parsed.error.issues[0]!)}`)
+}
+
+function describeIssue(issue: z.core.$ZodIssue): string {
+  const path = issue.path
+    .map((part) => (typeof part === 'number' ? `[${part}]` : String(part)))
+    .join('.')
+    .replaceAll('.[', '[')
+  if (issue.code === 'unrecognized_keys') {
+    const key = issue.keys[0]!
+    const known = nearest(key, knownKeys(issue.path))
+    return `unknown key "${path ? `${path}.` : ''}${key}"${known ? `; did you mean "${known}"?` : ''}`
+  }
+  return path ? `${path}: ${issue.message}` : issue.message
+}
+
+/** The keys that are known at a place of the file. */
+function knownKeys(path: readonly PropertyKey[]): string[] {
+  return Object.keys((SECTIONS[String(path[0] ?? '')] ?? fileSchema).shape)
+}
+
+/** Every key, as a person writes it: "budget", "rsync.listen", "source.url". */
+export function configKeys(): string[] {
+  return [
+    ...Object.keys(fileSchema.shape).filter((key) => !(key in SECTIONS)),
+    ...Object.entries(SECTIONS).flatMap(([section, schema]) =>
+      Object.keys(schema.shape).map((key) => `${section}.${key}`),
+    ),
+  ]
+}
+
+function toSourceConfig(source: z.output<typeof sourceSchema>): SourceConfig {
+  return { ...source, checksum: source.checksum, contents: source.contents }
+}
+
+/** Messages and logs name sources, so two of one name get numbers. */
+function uniqueNames(sources: SourceConfig[]): SourceConfig[] {
+  const seen = new Map<string, number>()
+  return sources.map((source) => {
+    const count = (seen.get(source.name) ?? 0) + 1
+    seen.set(source.name, count)
+    return count === 1 ? source : { ...source, name: `${source.name}-${count}` }
+  })
+}
+
+function flagSize(flag: string, value: string): number {
+  const bytes = parseSize(value)
+  if (bytes === undefined) throw new ConfigError(`${flag}: "${value}" is no size, such as 16GB or 500MiB`)
+  return bytes
+}
+
+function flagListen(flag: string, value: string): Listen[] {
+  if (value === 'off') return []
+  const parsed = parseListen(value)
+  if (!parsed)
+    throw new ConfigError(`${flag}: "${value}" is no address to listen on, such as 127.0.0.1:8730, or off`)
+  return [parsed]
+}
+
+function flagSeconds(flag: string, value: string): number {
+  const number = Number(value)
+  if (!(number > 0 && number <= 86_400)) throw new ConfigError(`${flag}: "${value}" is no number of seconds`)
+  return number
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value)
+    for (const inner of Object.values(value)) deepFreeze(inner)
+  }
+  return value
+}

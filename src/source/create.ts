@@ -1,0 +1,23 @@
+/** The kinds of source there are, by the scheme of their URL. */
+import { ConfigError } from '../errors.ts'
+import { DirectorySource } from './directory.ts'
+import { HttpSource } from './http.ts'
+import type { Source, SourceConfig, SourceDeps } from './source.ts'
+import { schemeOf } from './url.ts'
+
+/** Makes the source that a configuration describes, by the scheme of its URL. Throws ConfigError. */
+export function createSource(config: SourceConfig, deps: SourceDeps = {}): Source {
+  const scheme = schemeOf(config.url)
+  switch (scheme) {
+    case 'http':
+    case 'https':
+      return new HttpSource(config, deps)
+    case 'file':
+      return new DirectorySource(config, deps)
+    default:
+      throw new ConfigError(
+        `source "${config.name}": url "${config.url}" ${scheme ? `has the scheme "${scheme}"` : 'has no scheme'}`,
+        { hint: 'A source is an http://, https:// or file:// URL.' },
+      )
+  }
+}

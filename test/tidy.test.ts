@@ -1,0 +1,130 @@
+/**
+ * What keeps the tree in order: imports go one way, every file is reached, and what people can meet
+ * (error codes, configuration keys, states of a session) is in the docs.
+ */
+import assert from 'node:assert/strict'
+import { globSync, readFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { configKeys } from '../src/config/config.ts'
+import { NEXT } from '../src/rsync/session.ts'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
+
+/**
+ * What each folder of src/ may import beside itself. Everyone may use errors.ts, version.ts and lib/. The
+ * leaves (rsync, store, source, archive) don't know each other.
+ */
+const MAY_IMPORT: Record<string, readonly string[]> = {
+  lib: [],
+  rsync: [],
+  store: [],
+  source: [],
+  archive: [],
+  config: ['source'],
+  build: ['rsync', 'store', 'source', 'archive'],
+  daemon: ['build', 'rsync', 'config'],
+  http: ['build', 'config'],
+  'server.ts': ['build', 'rsync', 'store', 'config', 'daemon', 'http'],
+  cli: ['server.ts', 'build', 'daemon', 'config', 'store'],
+  'errors.ts': [],
+  'version.ts': [],
+}
+const FOR_ALL = ['lib', 'errors.ts', 'version.ts']
+
+const sources = globSync('{src,bin}/**/*.ts', { cwd: ROOT })
+const modules = sources.filter((path) => !path.endsWith('.test.ts'))
+
+/** Files that one file names in imports, `import()` types and siblingModule calls. */
+function importsOf(path: string): string[] {
+  const text = read(path)
+  const found: string[] = []
+  for (const [, specifier] of text.matchAll(/(?:from|import)\s*\(?\s*'(\.[^']*)'/g)) found.push(specifier!)
+  for (const [, specifier] of text.matchAll(/siblingModule\(import\.meta\.url, '(\.[^']*)'\)/g))
+    found.push(`${specifier}.ts`)
+  return found.map((specifier) => relative(ROOT, join(ROOT, dirname(path), specifier)))
+}
+
+/** The part of src/ that a file belongs to. */
+function partOf(path: string): string {
+  return path.startsWith('bin/') ? 'bin' : path.split('/')[1]!
+}
+
+test('imports go one way', () => {
+  for (const path of modules) {
+    const part = partOf(path)
+    if (part === 'bin') continue
+    const allowed = MAY_IMPORT[part]
+    assert.ok(allowed, `${path}: nobody has said what src/${part} may import`)
+    for (const imported of importsOf(path)) {
+      const target = partOf(imported)
+      assert.ok(
+        target === part || allowed.includes(target) || FOR_ALL.includes(target),
+        `${path} imports ${imported}, but src/${part} may not import from src/${target}`,
+      )
+    }
+  }
+})
+
+test('codecs of the wire are pure: they import no IO', () => {
+  for (const path of modules.filter((path) => path.startsWith('src/rsync/wire/'))) {
+    assert.doesNotMatch(
+      read(path),
+      /from 'node:(?:fs|net|stream|http|timers|child_process|worker_threads)/,
+      path,
+    )
+  }
+})
+
+test('no imports go round in a circle', () => {
+  const graph = new Map(modules.map((path) => [path, importsOf(path)]))
+  const done = new Set<string>()
+  const visit = (path: string, trail: readonly string[]): void => {
+    assert.ok(!trail.includes(path), `a circle: ${[...trail.slice(trail.indexOf(path)), path].join(' -> ')}`)
+    if (done.has(path)) return
+    // Types alone make no circle at run time, but they still tie two files together: none are let through.
+    for (const next of graph.get(path) ?? []) visit(next, [...trail, path])
+    done.add(path)
+  }
+  for (const path of modules) visit(path, [])
+})
+
+test('every file is reached from the executable', () => {
+  const reached = new Set<string>()
+  const visit = (path: string): void => {
+    if (reached.has(path)) return
+    reached.add(path)
+    for (const next of importsOf(path)) visit(next)
+  }
+  visit('bin/upserv.ts')
+  assert.deepEqual(
+    modules.filter((path) => !reached.has(path)),
+    [],
+  )
+})
+
+test('every error code is in docs/operations.md', () => {
+  const operations = read('docs/operations.md')
+  const codes = [...read('src/errors.ts').matchAll(/readonly code(?:: string)? = '([A-Z_]+)'/g)].map(
+    ([, code]) => code!,
+  )
+  assert.ok(codes.length > 10)
+  for (const code of codes) assert.match(operations, new RegExp(`\`${code}\``), `${code} is not explained`)
+})
+
+test('every configuration key is in docs/configuration.md', () => {
+  const page = read('docs/configuration.md')
+  for (const key of configKeys()) assert.ok(page.includes(`\`${key}\``), `${key} is not described`)
+})
+
+test('the state diagram in docs/architecture.md is that of the code', () => {
+  const lines = Object.entries(NEXT).flatMap(([state, steps]) =>
+    Object.entries(steps)
+      .filter(([step]) => step !== 'refuse')
+      .map(([step, next]) => `    ${state} --> ${next} : ${step}`),
+  )
+  const diagram = `stateDiagram-v2\n    [*] --> greeting\n${lines.join('\n')}\n`
+  assert.ok(read('docs/architecture.md').includes(diagram), `docs/architecture.md must hold:\n${diagram}`)
+})
