@@ -1,0 +1,93 @@
+/**
+ * Carries out what eviction.ts decides, for the budget: first blobs that nobody needs any more, then
+ * builds. One eviction at a time, so that two fetches never each evict for the same bytes.
+ */
+import { NoRoom } from '../errors.ts'
+import { Mutex } from '../lib/mutex.ts'
+import { formatSize } from '../lib/units.ts'
+import type { Evictor } from '../store/budget.ts'
+import type { Store } from '../store/store.ts'
+import { type Candidate, type DepartureLedger, planEviction } from './eviction.ts'
+
+/** How often a plan is made anew because a build was leased or pinned before its turn came. */
+const MAX_PLANS = 10
+
+/** What we ask of whoever knows sessions. */
+export interface Tenancy {
+  isLeased(id: string): boolean
+  /** Removes the build unless it is leased by now; false when it is. No lease may come in between. */
+  removeUnleased(id: string): Promise<boolean>
+}
+
+export class BuildEvictor implements Evictor {
+  readonly #store: Store
+  readonly #tenancy: Tenancy
+  readonly #onEvict: (id: string) => void
+  readonly #turn = new Mutex()
+
+  /** `onEvict` is told of each build that went. */
+  constructor(store: Store, tenancy: Tenancy, onEvict: (id: string) => void = () => {}) {
+    this.#store = store
+    this.#tenancy = tenancy
+    this.#onEvict = onEvict
+  }
+
+  async heldBytes(): Promise<number> {
+    const held = (await this.candidates()).filter(({ sticky, leased }) => sticky || leased)
+    return await this.#store.bytesOf(held.map(({ id }) => id))
+  }
+
+  async evict(bytes: number, incoming?: Uint8Array): Promise<void> {
+    await this.#turn.run(() => this.#evict(bytes, incoming))
+  }
+
+  async #evict(bytes: number, incoming: Uint8Array | undefined): Promise<void> {
+    const goal = this.#store.bytes - bytes
+    for (let attempt = 0; attempt < MAX_PLANS; attempt++) {
+      const excess = this.#store.bytes - goal
+      const ledger = await this.#store.plan()
+      const rescued = incoming ? await ledger.arrive(incoming) : 0
+      // What looks dead after a collection is what ingests under way rely on: it frees nothing.
+      const dead = attempt === 0 ? (await this.#store.deadBytes()) - rescued : 0
+      const asPlanned = dead >= excess || (await this.#removeBuilds(excess - dead, excess, ledger))
+      if (!asPlanned) continue
+      await this.#store.collect(excess)
+      if (this.#store.bytes <= goal) return
+    }
+    throw new NoRoom(
+      `${formatSize(bytes)} could not be freed: builds came into use faster than they could go`,
+    )
+  }
+
+  /** False when a build was leased or pinned before its turn came: then a new plan is due. */
+  async #removeBuilds(needed: number, asked: number, ledger: DepartureLedger): Promise<boolean> {
+    const candidates = await this.candidates()
+    const plan = await planEviction(candidates, needed, ledger)
+    if (plan.type === 'impossible') {
+      const kept = candidates.filter(({ sticky, leased }) => sticky || leased).length
+      throw new NoRoom(
+        `${formatSize(asked)} more are needed, but evicting would free ${formatSize(plan.couldFree)} at most` +
+          ` (${kept} of ${candidates.length} builds are sticky or in use)`,
+        { hint: 'Raise `budget`, or unpin builds.' },
+      )
+    }
+    for (const id of plan.evict) {
+      if (!this.#store.has(id) || (await this.#store.isSticky(id))) return false
+      if (!(await this.#tenancy.removeUnleased(id))) return false
+      this.#onEvict(id)
+    }
+    return true
+  }
+
+  /** All held builds, as the policy sees them. */
+  async candidates(): Promise<Candidate[]> {
+    return await Promise.all(
+      this.#store.ids().map(async (id) => ({
+        id,
+        accessed: this.#store.accessed(id).getTime(),
+        sticky: await this.#store.isSticky(id),
+        leased: this.#tenancy.isLeased(id),
+      })),
+    )
+  }
+}

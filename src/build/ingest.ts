@@ -1,0 +1,549 @@
+/**
+ * Ingest: turns an archive's members into sealed packs and a sealed manifest. One pass, nothing unpacked.
+ *
+ * Synchronous, for a worker thread: a reader calls `entry` and `data`, and `finish` seals. Content that
+ * the store or this archive had already is not written again; whether it is known shows only when its
+ * digest does, so larger files are written while they stream and taken back if they are.
+ *
+ * Rules of the tree; what breaks one is an ArchiveError that names the entry:
+ * - A path is described once. A parent that the archive never describes is implied: a directory, 0755,
+ *   0:0, as old as the newest entry directly in it. A parent may be described after what lies below it.
+ *   The root is no exception.
+ * - What has something below it is a directory; a symlink to one is not.
+ * - A hard link names an earlier entry that is no directory. It shares attributes and content with it.
+ * - Paths are at most 4095 bytes and names 255, as Linux has it, and there are limits to how many entries
+ *   there are and how deep they lie.
+ *
+ * Names of owners are those of the archive; for ids that it has no name for, those in the tree's own
+ * etc/passwd and etc/group. The first name of an id wins.
+ */
+import { createHash, type Hash, hash } from 'node:crypto'
+import { unlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { createXXHash128, type IHasher } from 'hash-wasm'
+import type { ArchiveEntry, ArchiveEntryType, ArchiveSink } from '../archive/archive.ts'
+import { ArchiveError } from '../errors.ts'
+import { type ByteString, byteString, compareBytes, showBytes } from '../lib/bytes.ts'
+import {
+  BLOCK_DEVICE,
+  CHAR_DEVICE,
+  DIRECTORY,
+  FIFO,
+  isDirectoryMode,
+  isRegularMode,
+  PERMISSION_MASK,
+  REGULAR,
+  SOCKET,
+  SYMLINK,
+} from '../lib/file-mode.ts'
+import { encodeManifest, type TreeEntry, type Xattr } from '../store/manifest.ts'
+import { PACK_LIMIT, PackWriter } from '../store/pack.ts'
+import { newPackName } from '../store/paths.ts'
+import type { SealedIngest } from '../store/store.ts'
+
+export interface IngestLimits {
+  maxEntries: number
+  /** Path components. */
+  maxDepth: number
+}
+
+/** Far above any real system tree, and about what a worker thread can hold in memory. */
+export const DEFAULT_INGEST_LIMITS: IngestLimits = { maxEntries: 5_000_000, maxDepth: 512 }
+
+/** What we ask of whoever keeps the budget. All calls return at once or block this thread. */
+export interface IngestRoom {
+  /** Before anything of a file is written. @throws NoRoom when that can't fit. */
+  claim(bytes: number): void
+  /** The content was known: its claim is not used. */
+  giveBack(bytes: number): void
+  /** The disk is full: true when there is room now and writing should be tried again. */
+  diskFull(): boolean
+}
+
+/** Which content the store has. `claim` also keeps it there for us. */
+export interface KnownContent {
+  claim(digest: Uint8Array): boolean
+}
+
+export interface IngestResult extends SealedIngest {
+  manifest: Uint8Array<ArrayBuffer>
+  /** Bytes of all packs. */
+  packBytes: number
+  /** Content that was not written because it was known, from the store or from earlier in the archive. */
+  reusedBytes: number
+  entries: number
+  /** Nearly all files share this mtime (seconds): a reproducible image. `rsync -a` would skip changed files of equal size. */
+  uniformMtime: number | undefined
+}
+
+/** Linux's PATH_MAX and NAME_MAX: what is longer could not be made on a device. */
+const MAX_PATH_BYTES = 4095
+const MAX_NAME_BYTES = 255
+
+/** Files up to this size are gathered in memory and hashed at once, which is several times faster per file. */
+const SMALL_FILE = 256 * 1024
+
+/** A passwd file larger than this is none. */
+const MAX_ACCOUNT_FILE = 2 ** 20
+
+/** Fewer files than this sharing an mtime are no sign of anything. */
+const UNIFORM_MIN_FILES = 16
+/** Reproducible images clamp: files older than the build date may keep their own mtime. */
+const UNIFORM_SHARE = 0.9
+
+const TYPE_BITS: Record<Exclude<ArchiveEntryType, 'hardlink'>, number> = {
+  file: REGULAR,
+  directory: DIRECTORY,
+  symlink: SYMLINK,
+  'char-device': CHAR_DEVICE,
+  'block-device': BLOCK_DEVICE,
+  fifo: FIFO,
+  socket: SOCKET,
+}
+
+const ROOT = '' as ByteString
+const NO_XATTRS: readonly Xattr[] = []
+
+export class Ingest implements ArchiveSink {
+  readonly #blobs: BlobSink
+  readonly #room: IngestRoom
+  readonly #limits: IngestLimits
+  readonly #entries: TreeEntry[] = []
+  readonly #byPath = new Map<ByteString, number>()
+  /** Directories that something lies in but that were not described (yet). */
+  readonly #implied = new Set<number>()
+  readonly #userNames = new Map<number, ByteString>()
+  readonly #groupNames = new Map<number, ByteString>()
+  readonly #accountFiles = new Map<ByteString, Uint8Array>()
+  /** The file whose content comes now: its entry, and how many bytes are still to come. */
+  #current: { entry: number; path: ByteString; account: Uint8Array[] | undefined } | undefined
+  #toCome = 0
+
+  private constructor(blobs: BlobSink, room: IngestRoom, limits: IngestLimits) {
+    this.#blobs = blobs
+    this.#room = room
+    this.#limits = limits
+    this.#addEntry(impliedDirectory(ROOT, 0), ROOT)
+    this.#implied.add(0)
+  }
+
+  /** `directory` is empty and ours; the packs are written there. */
+  static async create(
+    directory: string,
+    known: KnownContent,
+    room: IngestRoom,
+    limits = DEFAULT_INGEST_LIMITS,
+  ): Promise<Ingest> {
+    return new Ingest(new BlobSink(directory, known, room, await createXXHash128()), room, limits)
+  }
+
+  entry(entry: ArchiveEntry): void {
+    if (this.#current) throw new Error('an entry began before the content of the last one was complete')
+    this.#noteOwner(entry)
+    if (entry.type === 'hardlink') {
+      this.#addHardLink(entry)
+      return
+    }
+    const index = this.#place(entry)
+    if (entry.type !== 'file') return
+    this.#room.claim(entry.size)
+    const isAccountFile = entry.path === 'etc/passwd' || entry.path === 'etc/group'
+    this.#current = {
+      entry: index,
+      path: entry.path,
+      account: isAccountFile && entry.size <= MAX_ACCOUNT_FILE ? [] : undefined,
+    }
+    this.#toCome = entry.size
+    this.#blobs.begin(entry.size)
+    if (entry.size === 0) this.#endFile()
+  }
+
+  data(chunk: Uint8Array): void {
+    if (!this.#current || chunk.length > this.#toCome)
+      throw new Error('more content than the entry announced')
+    this.#current.account?.push(Uint8Array.from(chunk))
+    this.#blobs.append(chunk)
+    this.#toCome -= chunk.length
+    if (this.#toCome === 0) this.#endFile()
+  }
+
+  /** Seals everything. When this returns the packs are durable. */
+  finish(): IngestResult {
+    if (this.#current) throw new ArchiveError(`the archive ends within ${showBytes(this.#current.path)}`)
+    this.#dateImplied()
+    this.#addAccountNames()
+    const { packs, packBytes } = this.#blobs.seal()
+    return {
+      packs,
+      packBytes,
+      reusedBytes: this.#blobs.reusedBytes,
+      entries: this.#entries.length,
+      uniformMtime: uniformMtime(this.#entries),
+      manifest: encodeManifest({
+        entries: this.#entries,
+        blobs: this.#blobs.table(),
+        userNames: this.#userNames,
+        groupNames: this.#groupNames,
+      }),
+    }
+  }
+
+  /** Lets go of open files after an error. Whoever gave us the directory removes it. */
+  abort(): void {
+    this.#blobs.close()
+  }
+
+  #endFile(): void {
+    const { entry, path, account } = this.#current!
+    this.#current = undefined
+    this.#entries[entry]!.blob = this.#blobs.end()
+    if (account) this.#accountFiles.set(path, Buffer.concat(account))
+  }
+
+  // -------------------------------------------------------------------------------------------------
+  // The tree.
+
+  /** Enters an entry, or completes the directory that was implied before. Returns its index. */
+  #place(entry: ArchiveEntry): number {
+    const { path } = entry
+    const known = this.#byPath.get(path)
+    if (known !== undefined) {
+      if (!this.#implied.delete(known)) throw refused(path, 'is in the archive twice')
+      if (entry.type !== 'directory')
+        throw refused(path, `is a ${entry.type}, but other entries lie below it`)
+      this.#entries[known] = { ...describe(entry), parent: this.#entries[known]!.parent, name: nameOf(path) }
+      return known
+    }
+    const parent = this.#parentOf(path)
+    return this.#addEntry({ ...describe(entry), parent, name: nameOf(path) }, path)
+  }
+
+  #addHardLink({ path, linkTarget }: ArchiveEntry): void {
+    if (path === linkTarget) throw refused(path, 'is a hard link to itself')
+    const target = this.#byPath.get(linkTarget)
+    if (target === undefined) {
+      throw refused(path, `is a hard link to ${showBytes(linkTarget)}, which is not in the archive before it`)
+    }
+    const first = this.#entries[target]!
+    if (isDirectoryMode(first.mode))
+      throw refused(path, `is a hard link to the directory ${showBytes(linkTarget)}`)
+    if (this.#byPath.has(path)) throw refused(path, 'is in the archive twice')
+    const sameAs = first.sameAs >= 0 ? first.sameAs : target
+    this.#addEntry({ ...first, parent: this.#parentOf(path), name: nameOf(path), sameAs }, path)
+  }
+
+  /** The directory that `path` lies in, implied with all above it where the archive has not described it. */
+  #parentOf(path: ByteString): number {
+    const cut = path.lastIndexOf('/')
+    const parentPath = (cut < 0 ? '' : path.slice(0, cut)) as ByteString
+    const known = this.#byPath.get(parentPath)
+    if (known !== undefined) {
+      if (!isDirectoryMode(this.#entries[known]!.mode)) {
+        throw refused(path, `lies below ${showBytes(parentPath)}, which is not a directory`)
+      }
+      return known
+    }
+    // Recursion ends at the root, and is no deeper than a path of 4095 bytes can be.
+    if (path.length > MAX_PATH_BYTES) throw refused(path, `has a path of ${path.length} bytes`)
+    const parent = this.#parentOf(parentPath)
+    const index = this.#addEntry(impliedDirectory(nameOf(parentPath), parent), parentPath)
+    this.#implied.add(index)
+    return index
+  }
+
+  #addEntry(entry: TreeEntry, path: ByteString): number {
+    const { maxEntries, maxDepth } = this.#limits
+    if (path.length > MAX_PATH_BYTES) throw refused(path, `has a path of ${path.length} bytes`)
+    if (entry.name.length > MAX_NAME_BYTES) throw refused(path, `has a name of ${entry.name.length} bytes`)
+    if (depthOf(path) > maxDepth) throw refused(path, `lies more than ${maxDepth} directories deep`)
+    if (this.#entries.length >= maxEntries)
+      throw refused(path, `is one entry more than the ${maxEntries} we take`)
+    this.#byPath.set(path, this.#entries.length)
+    return this.#entries.push(entry) - 1
+  }
+
+  /** Children come behind their parents, so going backwards every directory's children are dated before it. */
+  #dateImplied(): void {
+    if (this.#implied.size === 0) return
+    const newer = (a: TreeEntry, b: TreeEntry) => a.mtime - b.mtime || a.mtimeNsec - b.mtimeNsec
+    const dated = new Set<number>()
+    for (let i = this.#entries.length - 1; i > 0; i--) {
+      const entry = this.#entries[i]!
+      if (!this.#implied.has(entry.parent)) continue
+      const parent = this.#entries[entry.parent]!
+      if (dated.has(entry.parent) && newer(entry, parent) <= 0) continue
+      dated.add(entry.parent)
+      parent.mtime = entry.mtime
+      parent.mtimeNsec = entry.mtimeNsec
+    }
+  }
+
+  // -------------------------------------------------------------------------------------------------
+  // Owners' names.
+
+  #noteOwner({ uid, gid, userName, groupName }: ArchiveEntry): void {
+    if (userName && !this.#userNames.has(uid)) this.#userNames.set(uid, userName)
+    if (groupName && !this.#groupNames.has(gid)) this.#groupNames.set(gid, groupName)
+  }
+
+  #addAccountNames(): void {
+    const users = parseAccounts(this.#accountFiles.get('etc/passwd' as ByteString))
+    const groups = parseAccounts(this.#accountFiles.get('etc/group' as ByteString))
+    for (const { uid, gid } of this.#entries) {
+      const user = users.get(uid)
+      if (user !== undefined && !this.#userNames.has(uid)) this.#userNames.set(uid, user)
+      const group = groups.get(gid)
+      if (group !== undefined && !this.#groupNames.has(gid)) this.#groupNames.set(gid, group)
+    }
+  }
+}
+
+/** Content in, blob numbers out: hashes, tells new from known, writes packs. */
+class BlobSink {
+  readonly #directory: string
+  readonly #known: KnownContent
+  readonly #room: IngestRoom
+  readonly #xxh128: IHasher
+  readonly #numbers = new Map<ByteString, number>()
+  readonly #sizes: number[] = []
+  #sha256s = Buffer.alloc(32 * 1024)
+  #md5s = Buffer.alloc(16 * 1024)
+  #xxh128s = Buffer.alloc(16 * 1024)
+  readonly #sealed: { path: string; size: number }[] = []
+  #pack: PackWriter | undefined
+  #size = 0
+  /** Small files are gathered here; larger ones have hashes that run along. */
+  readonly #small = Buffer.allocUnsafe(SMALL_FILE)
+  #gathered = 0
+  #running: { sha256: Hash; md5: Hash; pack: PackWriter } | undefined
+  reusedBytes = 0
+
+  constructor(directory: string, known: KnownContent, room: IngestRoom, xxh128: IHasher) {
+    this.#directory = directory
+    this.#known = known
+    this.#room = room
+    this.#xxh128 = xxh128
+  }
+
+  begin(size: number): void {
+    this.#size = size
+    this.#gathered = 0
+    if (size <= SMALL_FILE) return
+    this.#running = { sha256: createHash('sha256'), md5: createHash('md5'), pack: this.#packFor(size) }
+    this.#running.pack.begin()
+    this.#xxh128.init()
+  }
+
+  append(chunk: Uint8Array): void {
+    if (this.#running) {
+      this.#running.sha256.update(chunk)
+      this.#running.md5.update(chunk)
+      this.#xxh128.update(chunk)
+      this.#running.pack.append(chunk)
+    } else {
+      this.#small.set(chunk, this.#gathered)
+      this.#gathered += chunk.length
+    }
+  }
+
+  /** The content is complete. Returns its blob number. */
+  end(): number {
+    return this.#running ? this.#endLarge() : this.#endSmall()
+  }
+
+  /** Digests of all distinct contents so far, by number. */
+  table() {
+    return {
+      count: this.#sizes.length,
+      sizes: this.#sizes,
+      sha256: this.#sha256s,
+      md5: this.#md5s,
+      xxh128: this.#xxh128s,
+    }
+  }
+
+  seal(): { packs: string[]; packBytes: number } {
+    this.#sealPack()
+    return {
+      packs: this.#sealed.map(({ path }) => path),
+      packBytes: this.#sealed.reduce((sum, { size }) => sum + size, 0),
+    }
+  }
+
+  close(): void {
+    this.#pack?.close()
+    this.#pack = undefined
+  }
+
+  #endSmall(): number {
+    const content = this.#small.subarray(0, this.#gathered)
+    const sha256 = hash('sha256', content, 'buffer')
+    const seen = this.#numbers.get(byteString(sha256))
+    if (seen !== undefined) {
+      this.#noteReuse()
+      return seen
+    }
+    if (content.length > 0) {
+      if (this.#known.claim(sha256)) {
+        this.#noteReuse()
+      } else {
+        const pack = this.#packFor(content.length)
+        pack.begin()
+        pack.append(content)
+        pack.keep(sha256)
+      }
+    }
+    return this.#number(
+      sha256,
+      hash('md5', content, 'buffer'),
+      this.#xxh128.init().update(content).digest('binary'),
+    )
+  }
+
+  #endLarge(): number {
+    const { sha256: running, md5, pack } = this.#running!
+    this.#running = undefined
+    const sha256 = running.digest()
+    const xxh128 = this.#xxh128.digest('binary')
+    const seen = this.#numbers.get(byteString(sha256))
+    if (seen !== undefined || this.#known.claim(sha256)) {
+      pack.drop()
+      this.#noteReuse()
+    } else {
+      pack.keep(sha256)
+    }
+    return seen ?? this.#number(sha256, md5.digest(), xxh128)
+  }
+
+  /** The content at hand takes no room. */
+  #noteReuse(): void {
+    this.reusedBytes += this.#size
+    this.#room.giveBack(this.#size)
+  }
+
+  #number(sha256: Uint8Array, md5: Uint8Array, canonicalXxh128: Uint8Array): number {
+    const number = this.#sizes.push(this.#size) - 1
+    if ((number + 1) * 32 > this.#sha256s.length) {
+      this.#sha256s = Buffer.concat([this.#sha256s], this.#sha256s.length * 2)
+      this.#md5s = Buffer.concat([this.#md5s], this.#md5s.length * 2)
+      this.#xxh128s = Buffer.concat([this.#xxh128s], this.#xxh128s.length * 2)
+    }
+    this.#sha256s.set(sha256, number * 32)
+    this.#md5s.set(md5, number * 16)
+    // Canonical form is big-endian, high half first; rsync's is little-endian, low half first: the reverse.
+    for (let i = 0; i < 16; i++) this.#xxh128s[number * 16 + i] = canonicalXxh128[15 - i]!
+    this.#numbers.set(byteString(sha256), number)
+    return number
+  }
+
+  #packFor(size: number): PackWriter {
+    if (this.#pack && this.#pack.count > 0 && this.#pack.size + size > PACK_LIMIT) this.#sealPack()
+    this.#pack ??= new PackWriter(join(this.#directory, newPackName()), () => this.#room.diskFull())
+    return this.#pack
+  }
+
+  #sealPack(): void {
+    const pack = this.#pack
+    if (!pack) return
+    this.#pack = undefined
+    if (pack.count === 0) {
+      pack.close()
+      unlinkSync(pack.path)
+    } else {
+      this.#sealed.push({ path: pack.path, size: pack.seal().size })
+    }
+  }
+}
+
+/** Everything about an entry but its place in the tree. */
+function describe(entry: ArchiveEntry): Omit<TreeEntry, 'parent' | 'name'> {
+  const { type, uid, gid, mtime, mtimeNsec, linkTarget } = entry
+  const isDevice = type === 'char-device' || type === 'block-device'
+  return {
+    mode: TYPE_BITS[type as keyof typeof TYPE_BITS] | (entry.mode & PERMISSION_MASK),
+    uid,
+    gid,
+    size: type === 'file' ? entry.size : type === 'symlink' ? linkTarget.length : 0,
+    mtime,
+    mtimeNsec,
+    major: isDevice ? entry.major : 0,
+    minor: isDevice ? entry.minor : 0,
+    linkTarget: type === 'symlink' ? linkTarget : ROOT,
+    sameAs: -1,
+    xattrs: sortedXattrs(entry.xattrs),
+    blob: -1,
+  }
+}
+
+function impliedDirectory(name: ByteString, parent: number): TreeEntry {
+  return {
+    parent,
+    name,
+    mode: DIRECTORY | 0o755,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    mtime: 0,
+    mtimeNsec: 0,
+    major: 0,
+    minor: 0,
+    linkTarget: ROOT,
+    sameAs: -1,
+    xattrs: NO_XATTRS,
+    blob: -1,
+  }
+}
+
+function sortedXattrs(xattrs: ArchiveEntry['xattrs']): readonly Xattr[] {
+  if (!xattrs || xattrs.size === 0) return NO_XATTRS
+  return [...xattrs]
+    .map(([name, value]) => ({ name, value: Uint8Array.from(value) }))
+    .sort((a, b) => compareBytes(a.name, b.name))
+}
+
+/** Lines of passwd(5) or group(5): name, password, id. The first name of an id wins. */
+function parseAccounts(content: Uint8Array | undefined): Map<number, ByteString> {
+  const names = new Map<number, ByteString>()
+  if (!content) return names
+  for (const line of byteString(content).split('\n')) {
+    const [name, , id] = line.split(':')
+    if (name && id && /^\d{1,10}$/.test(id) && !names.has(Number(id)))
+      names.set(Number(id), name as ByteString)
+  }
+  return names
+}
+
+/** The mtime that nearly all regular files have, if they do. */
+function uniformMtime(entries: readonly TreeEntry[]): number | undefined {
+  // Majority vote: if one mtime has more than half of the files, it is the one left standing.
+  let candidate = 0
+  let votes = 0
+  let files = 0
+  for (const { mode, mtime } of entries) {
+    if (!isRegularMode(mode)) continue
+    files++
+    if (votes === 0) candidate = mtime
+    votes += mtime === candidate ? 1 : -1
+  }
+  if (files < UNIFORM_MIN_FILES) return undefined
+  let sharing = 0
+  for (const { mode, mtime } of entries) if (isRegularMode(mode) && mtime === candidate) sharing++
+  return sharing >= files * UNIFORM_SHARE ? candidate : undefined
+}
+
+function nameOf(path: ByteString): ByteString {
+  return path.slice(path.lastIndexOf('/') + 1) as ByteString
+}
+
+function depthOf(path: ByteString): number {
+  if (path === '') return 0
+  let depth = 1
+  for (let at = path.indexOf('/'); at >= 0; at = path.indexOf('/', at + 1)) depth++
+  return depth
+}
+
+function refused(path: ByteString, why: string): ArchiveError {
+  return new ArchiveError(`entry ${path === '' ? '(the root)' : showBytes(path)} ${why}`, {
+    hint: 'The archive is broken or was made to do harm; nothing of it was kept.',
+  })
+}

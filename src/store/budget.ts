@@ -1,0 +1,245 @@
+/**
+ * Budget: how much the data directory may take, and who may write how much of it.
+ *
+ * Three kinds of bytes count: what the store holds (builds and packs), what others report (cache, spools),
+ * and what is reserved for fetches that are under way. The rule:
+ *
+ * - A fetch may write beyond the budget, since nothing is evicted for a build that may never be complete;
+ *   but never more than could be made to fit: all that is reserved plus all that cannot be evicted now
+ *   (sticky, leased) stays within the budget. What breaks that is refused with NoRoom before it is
+ *   written, and nothing is evicted.
+ * - Only one fetch at a time goes beyond the budget; another one that has to waits for its turn.
+ * - When a fetch is complete, `settle` evicts until everything is within the budget.
+ * - A file system that is really full cannot wait for that: builds are evicted at once.
+ */
+import { statfs } from 'node:fs/promises'
+import { NoRoom } from '../errors.ts'
+import { formatSize } from '../lib/units.ts'
+import { type RoomAnswer, RoomDesk, type RoomQuestion } from './room.ts'
+
+/** Grants are at least this large where there is room: few questions, and little reserved in vain. */
+const GRANT_BYTES = 64 * 2 ** 20
+
+/** What a file system must keep free while we write: manifests, the other services' logs. */
+const DISK_RESERVE_BYTES = 64 * 2 ** 20
+
+/** Whoever can evict builds. All of them are asked for only when the budget is short. */
+export interface Evictor {
+  /** Bytes that no eviction could free now: sticky builds and those in use, shared blobs once. */
+  heldBytes(): Promise<number>
+  /**
+   * Frees at least so many bytes, none of them blobs in `incoming` (digests of a build that is about to be
+   * published). @throws NoRoom, having evicted nothing, when that's impossible.
+   */
+  evict(bytes: number, incoming?: Uint8Array): Promise<void>
+}
+
+export interface BudgetOptions {
+  limit: number
+  /** A directory on the file system that holds the data directory. */
+  path: string
+  /** Bytes of builds and packs. */
+  stored: () => number
+  evictor: Evictor
+  /** Bytes that the file system has left for us; for tests. */
+  diskFree?: () => Promise<number>
+}
+
+export class Budget {
+  readonly limit: number
+  readonly #stored: () => number
+  readonly #evictor: Evictor
+  readonly #diskFree: () => Promise<number>
+  /** Bytes that others report, by what they are for. */
+  readonly #charges = new Map<string, number>()
+  readonly #rooms = new Set<Room>()
+  /** The one that may go beyond the budget, and those that wait for it to end. */
+  #beyond: Room | undefined
+  readonly #waiting: { room: Room; resume: () => void }[] = []
+
+  constructor(options: BudgetOptions) {
+    this.limit = options.limit
+    this.#stored = options.stored
+    this.#evictor = options.evictor
+    this.#diskFree =
+      options.diskFree ??
+      (async () => {
+        const { bavail, bsize } = await statfs(options.path)
+        return bavail * bsize
+      })
+  }
+
+  /** Sets what something outside builds and packs takes: "cache", "spools". */
+  charge(what: string, bytes: number): void {
+    this.#charges.set(what, bytes)
+  }
+
+  /** Bytes that the data directory takes, without what fetches under way write. */
+  get used(): number {
+    let bytes = this.#stored()
+    for (const charge of this.#charges.values()) bytes += charge
+    return bytes
+  }
+
+  /** Bytes granted to fetches under way. */
+  get reserved(): number {
+    let bytes = 0
+    for (const room of this.#rooms) bytes += room.granted
+    return bytes
+  }
+
+  /** An account for one fetch. It must be closed. */
+  openRoom(id: string): Room {
+    const room: Room = new Room(id, {
+      reserve: (bytes) => this.#reserve(room, bytes),
+      makeDiskRoom: () => this.#makeDiskRoom(GRANT_BYTES),
+      settle: (written, incoming) => this.#settle(room, written, incoming),
+      closed: () => this.#close(room),
+    })
+    this.#rooms.add(room)
+    return room
+  }
+
+  /** Evicts until `used` is within the budget; for start and after the budget was changed. */
+  async enforce(): Promise<void> {
+    const excess = this.used - this.limit
+    if (excess > 0) await this.#evictor.evict(excess)
+  }
+
+  /** Decides and grants without an await in between, so that two fetches never get the same bytes. */
+  async #reserve(room: Room, bytes: number): Promise<number> {
+    const generous = Math.max(bytes, GRANT_BYTES)
+    let granted = bytes
+    // Nothing needs to be waited for or counted to know this.
+    if (room.granted + bytes > this.limit) throw this.#noRoom(room, bytes, 0)
+    if (this.#fits(generous)) {
+      granted = generous
+    } else if (!this.#fits(bytes)) {
+      await this.#goBeyond(room)
+      const held = await this.#evictor.heldBytes()
+      const available = this.limit - held - this.reserved
+      if (bytes > available) throw this.#noRoom(room, bytes, held)
+      granted = Math.min(generous, available)
+    }
+    room.granted += granted
+    try {
+      await this.#makeDiskRoom(bytes)
+    } catch (error) {
+      room.granted -= granted
+      throw error
+    }
+    return granted
+  }
+
+  #fits(bytes: number): boolean {
+    return this.used + this.reserved + bytes <= this.limit
+  }
+
+  /** Waits until no other fetch is beyond the budget. */
+  async #goBeyond(room: Room): Promise<void> {
+    while (this.#beyond && this.#beyond !== room) {
+      await new Promise<void>((resume) => this.#waiting.push({ room, resume }))
+      if (!this.#rooms.has(room)) throw new NoRoom(`the fetch of build ${room.id} was given up`)
+    }
+    this.#beyond = room
+  }
+
+  async #makeDiskRoom(bytes: number): Promise<void> {
+    const free = await this.#diskFree()
+    const missing = bytes + DISK_RESERVE_BYTES - free
+    if (missing <= 0) return
+    await this.#evictor.evict(missing)
+    const freeNow = await this.#diskFree()
+    if (freeNow < bytes) {
+      throw new NoRoom(`the disk is full: ${formatSize(freeNow)} are free, ${formatSize(bytes)} are needed`, {
+        hint: 'Something else takes the room: see `df` and `du` on the file system of data_dir.',
+      })
+    }
+  }
+
+  /** The fetch is complete and wrote so many bytes: makes it fit. */
+  async #settle(room: Room, written: number, incoming: Uint8Array): Promise<void> {
+    room.granted = written
+    const excess = this.used + this.reserved - this.limit
+    if (excess <= 0) return
+    await this.#goBeyond(room)
+    const excessNow = this.used + this.reserved - this.limit
+    if (excessNow > 0) await this.#evictor.evict(excessNow, incoming)
+  }
+
+  #close(room: Room): void {
+    this.#rooms.delete(room)
+    if (this.#beyond === room) this.#beyond = undefined
+    // All look again: one of them goes, the others go back to waiting, those that were closed give up.
+    for (const { resume } of this.#waiting.splice(0)) resume()
+  }
+
+  #noRoom(room: Room, bytes: number, held: number): NoRoom {
+    const needs = `build ${room.id} needs at least ${formatSize(room.granted + bytes)}`
+    const others = this.reserved - room.granted
+    const taken = [
+      held > 0 ? `${formatSize(held)} are sticky or in use` : '',
+      others > 0 ? `${formatSize(others)} are reserved for other fetches` : '',
+    ].filter((part) => part !== '')
+    const budget = `the budget is ${formatSize(this.limit)}`
+    return new NoRoom(
+      `${needs}; ${taken.length > 0 ? `${budget}, of which ${taken.join(' and ')}` : budget}`,
+      {
+        hint: 'Raise `budget`, or unpin builds.',
+      },
+    )
+  }
+}
+
+interface RoomOwner {
+  reserve(bytes: number): Promise<number>
+  makeDiskRoom(): Promise<void>
+  settle(written: number, incoming: Uint8Array): Promise<void>
+  closed(): void
+}
+
+/** One fetch's account. `memory` goes to the worker thread, which makes a RoomClient of it. */
+export class Room {
+  readonly id: string
+  /** Bytes that this fetch may have written. */
+  granted = 0
+  readonly #owner: RoomOwner
+  readonly #desk: RoomDesk
+
+  constructor(id: string, owner: RoomOwner) {
+    this.id = id
+    this.#owner = owner
+    this.#desk = new RoomDesk((question) => this.#answer(question))
+  }
+
+  get memory(): SharedArrayBuffer {
+    return this.#desk.memory
+  }
+
+  /** For what the main thread itself writes (a spooled download). @throws NoRoom. */
+  async reserve(bytes: number): Promise<void> {
+    await this.#owner.reserve(bytes)
+  }
+
+  /**
+   * Makes everything fit, evicting builds; right before `Store.publish`. `written`: bytes that the fetch
+   * takes in the end; `incoming`: digests of the blobs that the build needs. @throws NoRoom.
+   */
+  async settle(written: number, incoming: Uint8Array): Promise<void> {
+    await this.#owner.settle(written, incoming)
+  }
+
+  /** The fetch has ended: what it wrote is published, and counted by the store, or gone. */
+  close(): void {
+    this.#desk.close()
+    this.#owner.closed()
+  }
+
+  async #answer(question: RoomQuestion): Promise<RoomAnswer> {
+    if (question.type === 'disk-full') {
+      await this.#owner.makeDiskRoom()
+      return { granted: 1 }
+    }
+    return { granted: await this.#owner.reserve(question.bytes) }
+  }
+}

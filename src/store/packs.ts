@@ -1,0 +1,307 @@
+/**
+ * All packs of the store: which there are, where each blob is, reading, adopting, rewriting, dropping.
+ *
+ * Rules: a pack gets its name in packs/ only when it is sealed and fsynced. A blob's row leaves the index
+ * before its bytes leave the disk, and a rewritten pack is durable before the old one is unlinked. A crash
+ * between any two lines here leaves at worst a pack that nothing refers to, which the sweep removes.
+ */
+import { mkdir, open, readdir, rename, rmdir, stat, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { StoreCorrupt, type StoreError } from '../errors.ts'
+import { asBuffer } from '../lib/bytes.ts'
+import { BlobIndex, type BlobRow, type PackNumber } from './blob-index.ts'
+import { syncDirectory } from './durable.ts'
+import {
+  encodePackHeader,
+  encodePackIndex,
+  PACK_RECORD_BYTES,
+  PackFile,
+  type PackIndex,
+  type PackRecord,
+  readPackIndex,
+} from './pack.ts'
+import { DIRECTORY_MODE, FILE_MODE, newPackName, PACK_SUFFIX, type StorePaths } from './paths.ts'
+
+/** Packs that stay open although nobody reads from them: far below the usual limit of 1024 descriptors. */
+const MAX_IDLE_PACKS = 128
+
+/** Blobs entered into the index between two breaths of the event loop: about 5 ms. */
+const BATCH = 10_000
+
+/** Packs whose indexes are read at the same time at start. */
+const OPENING_AT_ONCE = 8
+
+/** What rewriting reads at once. */
+const COPY_BYTES = 2 ** 20
+
+/** Called between two steps that a crash may come between; tests stop the world there. */
+export type Step = (name: string) => void | Promise<void>
+
+export interface PackInfo {
+  readonly number: PackNumber
+  readonly path: string
+  readonly size: number
+  readonly file: PackFile
+  /** Could not be read when it was to be rewritten: not tried again until the next start. */
+  unreadable: boolean
+}
+
+export class Packs {
+  readonly index: BlobIndex
+  readonly #paths: StorePaths
+  readonly #step: Step
+  readonly #packs = new Map<PackNumber, PackInfo>()
+  /** Those that are or were open, the longest unused first. */
+  readonly #opened = new Set<PackInfo>()
+  #nextNumber = 0
+  #bytes = 0
+
+  private constructor(paths: StorePaths, index: BlobIndex, step: Step) {
+    this.#paths = paths
+    this.index = index
+    this.#step = step
+  }
+
+  /**
+   * Reads the index of every pack. One that cannot be right is handed to `onProblem` and left alone, its
+   * blobs unknown: builds that need them are damaged, all others are served.
+   */
+  static async open(paths: StorePaths, step: Step, onProblem: (problem: StoreError) => void): Promise<Packs> {
+    const names = (await readdir(paths.packs)).filter((name) => name.endsWith(PACK_SUFFIX)).sort()
+    const found: { path: string; index: PackIndex }[] = []
+    let unreadable = 0
+    let next = 0
+    const read = async () => {
+      for (let name = names[next++]; name !== undefined; name = names[next++]) {
+        const path = paths.pack(name)
+        try {
+          found.push({ path, index: await readPackIndex(path) })
+        } catch (error) {
+          if (!(error instanceof StoreCorrupt)) throw error
+          unreadable += (await stat(path)).size
+          onProblem(error)
+        }
+      }
+    }
+    await Promise.all(Array.from({ length: OPENING_AT_ONCE }, read))
+    const blobs = found.reduce((sum, { index }) => sum + index.count, 0)
+    const packs = new Packs(paths, new BlobIndex(blobs), step)
+    packs.#bytes = unreadable
+    for (const { path, index } of found) await packs.#enter(path, index)
+    return packs
+  }
+
+  /** Bytes of all pack files. */
+  get bytes(): number {
+    return this.#bytes
+  }
+  get count(): number {
+    return this.#packs.size
+  }
+  list(): Iterable<PackInfo> {
+    return this.#packs.values()
+  }
+
+  /** Takes over sealed, fsynced packs from an ingest. When this returns their blobs are durable and known. */
+  async adopt(sealedPacks: readonly string[]): Promise<void> {
+    const adopted: string[] = []
+    for (const sealed of sealedPacks) {
+      const path = this.#paths.pack(newPackName())
+      await rename(sealed, path)
+      adopted.push(path)
+      await this.#step('adopt: pack renamed into place')
+    }
+    // The names must last before a manifest that needs them does.
+    if (adopted.length > 0) await syncDirectory(this.#paths.packs)
+    for (const path of adopted) await this.#enter(path, await readPackIndex(path))
+  }
+
+  /** Opens a blob for reading. @throws StoreCorrupt when the store does not have it. */
+  async openBlob(digest: Uint8Array): Promise<BlobReader> {
+    for (;;) {
+      const row = this.index.find(digest)
+      if (row < 0) {
+        throw new StoreCorrupt(`blob ${asBuffer(digest).toString('hex')} is missing from the store`, {
+          hint: 'A pack was lost or damaged: remove the build and fetch it again.',
+        })
+      }
+      const offset = this.index.offset(row)
+      const size = this.index.length(row)
+      const pack = this.#packs.get(this.index.pack(row))!
+      try {
+        await pack.file.acquire()
+      } catch (error) {
+        // Compaction moved the blob while we opened the old pack: look again.
+        if ((error as NodeJS.ErrnoException).code === 'ENOENT' && this.#packs.get(pack.number) !== pack)
+          continue
+        throw error
+      }
+      this.#noteUse(pack)
+      return new BlobReader(pack.file, offset, size)
+    }
+  }
+
+  /** Removes a pack whose rows have left the index. */
+  async drop(pack: PackInfo): Promise<void> {
+    this.#forget(pack)
+    await unlink(pack.path)
+    await this.#step('drop: pack unlinked')
+  }
+
+  /**
+   * Copies the blobs of `rows` into a new pack and drops the old one. `rows` are all rows of the pack that
+   * are still in the index. Readers of the old pack finish undisturbed.
+   */
+  async rewrite(pack: PackInfo, rows: readonly BlobRow[]): Promise<void> {
+    const scratch = this.#paths.newCompaction()
+    await mkdir(scratch, { mode: DIRECTORY_MODE })
+    const sealed = join(scratch, newPackName())
+    const inOrder = [...rows].sort((a, b) => this.index.offset(a) - this.index.offset(b))
+    let records: PackRecord[]
+    try {
+      records = await this.#copyBlobs(pack, inOrder, sealed)
+    } catch (error) {
+      await unlink(sealed).catch(() => {})
+      await rmdir(scratch).catch(() => {})
+      pack.unreadable = error instanceof StoreCorrupt || (error as NodeJS.ErrnoException).code === 'EIO'
+      throw error
+    }
+    await this.#step('rewrite: new pack sealed')
+    const path = this.#paths.pack(newPackName())
+    await rename(sealed, path)
+    await this.#step('rewrite: new pack renamed into place')
+    // The new name must last before the old one goes: until then both packs hold the blobs.
+    await syncDirectory(this.#paths.packs)
+    const { size } = await stat(path)
+    const moved = this.#register(path, size)
+    for (const [i, row] of inOrder.entries()) this.index.move(row, moved.number, records[i]!.offset)
+    await this.#step('rewrite: before the old pack is unlinked')
+    await this.drop(pack)
+    await rmdir(scratch)
+  }
+
+  /** Closes what is open and not in use. */
+  close(): void {
+    for (const pack of this.#packs.values()) pack.file.retire()
+  }
+
+  async #copyBlobs(pack: PackInfo, rows: readonly BlobRow[], to: string): Promise<PackRecord[]> {
+    const out = await open(to, 'wx', FILE_MODE)
+    try {
+      await pack.file.acquire()
+      try {
+        const header = encodePackHeader()
+        await out.writeFile(header)
+        const buffer = Buffer.allocUnsafe(COPY_BYTES)
+        const records: PackRecord[] = []
+        let written = header.length
+        // Neighbours stay neighbours, so a run of live blobs is copied in large pieces.
+        for (let i = 0; i < rows.length; ) {
+          const start = this.index.offset(rows[i]!)
+          let end = start
+          for (; i < rows.length && this.index.offset(rows[i]!) === end; i++) {
+            const length = this.index.length(rows[i]!)
+            records.push({
+              digest: this.index.digest(rows[i]!).slice(),
+              offset: written + end - start,
+              length,
+            })
+            end += length
+          }
+          for (let at = start; at < end; at += COPY_BYTES) {
+            const chunk = buffer.subarray(0, Math.min(COPY_BYTES, end - at))
+            await pack.file.read([chunk], at)
+            await out.writeFile(chunk)
+          }
+          written += end - start
+        }
+        await out.writeFile(encodePackIndex(records, written))
+        // Durable before it gets its name, like every pack.
+        await out.sync()
+        return records
+      } finally {
+        pack.file.release()
+      }
+    } finally {
+      await out.close()
+    }
+  }
+
+  async #enter(path: string, blobs: PackIndex): Promise<void> {
+    const { number } = this.#register(path, blobs.fileSize)
+    for (let i = 0; i < blobs.count; i++) {
+      this.index.add(blobs.records, i * PACK_RECORD_BYTES, number, blobs.offset(i), blobs.length(i))
+      if (i % BATCH === BATCH - 1) await nextTurn()
+    }
+  }
+
+  #register(path: string, size: number): PackInfo {
+    const pack: PackInfo = {
+      number: this.#nextNumber++,
+      path,
+      size,
+      file: new PackFile(path),
+      unreadable: false,
+    }
+    this.#packs.set(pack.number, pack)
+    this.#bytes += size
+    return pack
+  }
+
+  #forget(pack: PackInfo): void {
+    this.#packs.delete(pack.number)
+    this.#opened.delete(pack)
+    this.#bytes -= pack.size
+    pack.file.retire()
+  }
+
+  #noteUse(pack: PackInfo): void {
+    this.#opened.delete(pack)
+    this.#opened.add(pack)
+    if (this.#opened.size <= MAX_IDLE_PACKS) return
+    for (const candidate of this.#opened) {
+      candidate.file.rest()
+      if (candidate.file.isOpen) continue
+      this.#opened.delete(candidate)
+      if (this.#opened.size <= MAX_IDLE_PACKS) return
+    }
+  }
+}
+
+/** The bytes of one blob, as they were when it was opened, wherever they move. Whoever opens it closes it. */
+export class BlobReader {
+  readonly size: number
+  readonly #file: PackFile
+  readonly #offset: number
+  #open = true
+
+  constructor(file: PackFile, offset: number, size: number) {
+    this.#file = file
+    this.#offset = offset
+    this.size = size
+  }
+
+  /** Where the bytes rest, for a thread that reads by itself while this reader is open. */
+  get place(): { fd: number; offset: number } {
+    return { fd: this.#file.fd, offset: this.#offset }
+  }
+
+  /** Fills all of `targets`, one after the other, from `position` of the blob on; nothing beyond `size`. */
+  async read(targets: readonly Uint8Array[], position: number): Promise<void> {
+    const end = targets.reduce((sum, { length }) => sum + length, position)
+    if (position < 0 || end > this.size) {
+      throw new RangeError(`bytes ${position} to ${end} of a blob of ${this.size}`)
+    }
+    await this.#file.read(targets, this.#offset + position)
+  }
+
+  close(): void {
+    if (this.#open) this.#file.release()
+    this.#open = false
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}

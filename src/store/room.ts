@@ -1,0 +1,124 @@
+/**
+ * Room on the disk for one ingest, asked for by its worker thread and granted by the main thread.
+ *
+ * An ingest runs synchronously and must not write a byte that the budget has not granted, so its thread
+ * asks and sleeps until there is an answer (Atomics.wait); the main thread may evict or wait for another
+ * fetch meanwhile. Grants come in large pieces, so questions are rare and most claims are an addition.
+ *
+ * The shared memory: [state, kind, length of message] as Int32, [asked bytes, granted bytes] as Float64,
+ * then the message of a refusal in UTF-8. Whoever's turn it is by `state` may write the rest.
+ */
+import { NoRoom } from '../errors.ts'
+
+const IDLE = 0
+const ASKED = 1
+const ANSWERED = 2
+
+const KIND_GRANT = 1
+const KIND_DISK_FULL = 2
+
+const NUMBERS_AT = 16
+const MESSAGE_AT = 32
+const MESSAGE_BYTES = 1024
+
+export type RoomQuestion = { type: 'grant'; bytes: number } | { type: 'disk-full' }
+
+/** Granted bytes, or why there are none. */
+export type RoomAnswer = { granted: number } | { refusal: string }
+
+function viewsOf(memory: SharedArrayBuffer) {
+  return {
+    flags: new Int32Array(memory, 0, 3),
+    numbers: new Float64Array(memory, NUMBERS_AT, 2),
+    message: new Uint8Array(memory, MESSAGE_AT, MESSAGE_BYTES),
+  }
+}
+
+/** The worker thread's side. */
+export class RoomClient {
+  readonly #views: ReturnType<typeof viewsOf>
+  #granted = 0
+  #claimed = 0
+
+  constructor(memory: SharedArrayBuffer) {
+    this.#views = viewsOf(memory)
+  }
+
+  /** Before anything of a file of so many bytes is written. @throws NoRoom. */
+  claim(bytes: number): void {
+    const missing = this.#claimed + bytes - this.#granted
+    if (missing > 0) this.#granted += this.#ask(KIND_GRANT, missing)
+    this.#claimed += bytes
+  }
+
+  /** Some of what was claimed was not used. */
+  giveBack(bytes: number): void {
+    this.#claimed -= bytes
+  }
+
+  /** The disk is full, whatever was granted: true when there is room now. @throws NoRoom. */
+  diskFull(): boolean {
+    return this.#ask(KIND_DISK_FULL, 0) > 0
+  }
+
+  #ask(kind: number, bytes: number): number {
+    const { flags, numbers, message } = this.#views
+    flags[1] = kind
+    numbers[0] = bytes
+    Atomics.store(flags, 0, ASKED)
+    Atomics.notify(flags, 0)
+    while (Atomics.load(flags, 0) === ASKED) Atomics.wait(flags, 0, ASKED)
+    const length = flags[2]!
+    const granted = numbers[1]!
+    const refusal = length > 0 ? Buffer.from(message.slice(0, length)).toString('utf8') : undefined
+    Atomics.store(flags, 0, IDLE)
+    if (refusal !== undefined) throw new NoRoom(refusal)
+    return granted
+  }
+}
+
+/** The main thread's side: hands each question to `answer` until it is closed. */
+export class RoomDesk {
+  readonly memory = new SharedArrayBuffer(MESSAGE_AT + MESSAGE_BYTES)
+  readonly #views = viewsOf(this.memory)
+  readonly #answer: (question: RoomQuestion) => Promise<RoomAnswer>
+  #closed = false
+
+  constructor(answer: (question: RoomQuestion) => Promise<RoomAnswer>) {
+    this.#answer = answer
+    void this.#serve()
+  }
+
+  /** Nobody is left to ask; a thread that still does is refused. */
+  close(): void {
+    this.#closed = true
+    const { flags } = this.#views
+    if (Atomics.load(flags, 0) === ASKED) this.#reply({ refusal: 'the fetch was given up' })
+    // Wakes our own waiting loop, which then ends.
+    Atomics.notify(flags, 0)
+  }
+
+  async #serve(): Promise<void> {
+    const { flags, numbers } = this.#views
+    while (!this.#closed) {
+      const state = Atomics.load(flags, 0)
+      if (state !== ASKED) {
+        const waiting = Atomics.waitAsync(flags, 0, state)
+        if (waiting.async) await waiting.value
+        continue
+      }
+      const question: RoomQuestion =
+        flags[1] === KIND_DISK_FULL ? { type: 'disk-full' } : { type: 'grant', bytes: numbers[0]! }
+      const answer = await this.#answer(question).catch((error: Error) => ({ refusal: error.message }))
+      if (!this.#closed) this.#reply(answer)
+    }
+  }
+
+  #reply(answer: RoomAnswer): void {
+    const { flags, numbers, message } = this.#views
+    numbers[1] = 'granted' in answer ? answer.granted : 0
+    flags[2] = 'refusal' in answer ? new TextEncoder().encodeInto(answer.refusal, message).written : 0
+    Atomics.store(flags, 0, ANSWERED)
+    Atomics.notify(flags, 0)
+  }
+}
