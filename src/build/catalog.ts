@@ -1,0 +1,82 @@
+/**
+ * Catalog: which builds are held, and who holds on to them.
+ *
+ * A lease keeps a build from being evicted or removed. Taking one and deciding to remove are both
+ * synchronous, so nothing comes in between: a build that is leaving can't be leased any more, and one that
+ * is leased doesn't leave.
+ */
+import { CommandError } from '../errors.ts'
+import type { Store } from '../store/store.ts'
+import type { Tenancy } from './evictor.ts'
+
+export interface Lease {
+  readonly id: string
+  /** Gives it back; further calls do nothing. */
+  release(): void
+}
+
+export class Catalog implements Tenancy {
+  readonly #store: Store
+  readonly #leases = new Map<string, number>()
+  readonly #leaving = new Map<string, Promise<void>>()
+
+  constructor(store: Store) {
+    this.#store = store
+  }
+
+  /** Held builds, in the order that a person would give them: 9 before 10. */
+  ids(): string[] {
+    return this.#store.ids().sort((a, b) => COLLATOR.compare(a, b))
+  }
+
+  /** Holds on to a build; undefined when it is not held or about to leave. */
+  lease(id: string): Lease | undefined {
+    if (!this.#store.has(id) || this.#leaving.has(id)) return undefined
+    this.#leases.set(id, (this.#leases.get(id) ?? 0) + 1)
+    let released = false
+    return {
+      id,
+      release: () => {
+        if (released) return
+        released = true
+        const left = this.#leases.get(id)! - 1
+        if (left > 0) this.#leases.set(id, left)
+        else this.#leases.delete(id)
+      },
+    }
+  }
+
+  isLeased(id: string): boolean {
+    return this.#leases.has(id)
+  }
+
+  /** Resolves once a removal under way is complete. */
+  async left(id: string): Promise<void> {
+    await this.#leaving.get(id)
+  }
+
+  async removeUnleased(id: string): Promise<boolean> {
+    if (this.isLeased(id) || !this.#store.has(id)) return false
+    const leaving = this.#leaving.get(id) ?? this.#store.remove(id).finally(() => this.#leaving.delete(id))
+    this.#leaving.set(id, leaving)
+    await leaving
+    return true
+  }
+
+  /** An operator's wish. @throws CommandError when the build is in use, or not held. */
+  async remove(id: string): Promise<void> {
+    this.assertHeld(id)
+    if (await this.removeUnleased(id)) return
+    throw new CommandError(`build ${id} is in use`, {
+      hint: 'Wait until its clients are done: see `upserv status`.',
+    })
+  }
+
+  /** @throws CommandError when it is not. */
+  assertHeld(id: string): void {
+    if (!this.#store.has(id))
+      throw new CommandError(`build ${id} is not held`, { hint: 'See `upserv list`.' })
+  }
+}
+
+const COLLATOR = new Intl.Collator('en', { numeric: true })

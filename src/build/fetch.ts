@@ -1,0 +1,423 @@
+/**
+ * Fetch: a missing build is had from its source and becomes visible. One fetch for each build at a time,
+ * however many wait for it; each of them is told how it goes, at least every two seconds.
+ *
+ * The long half runs in a thread (fetch-job.ts). Here: who waits, what they are told, room and publishing.
+ */
+import { stat } from 'node:fs/promises'
+import { pathToFileURL } from 'node:url'
+import { Worker } from 'node:worker_threads'
+import { CommandError, NoSuchBuild, RelayedError, type UpservError } from '../errors.ts'
+import type { Logger } from '../lib/log.ts'
+import { siblingModule } from '../lib/module-path.ts'
+import { nearestOf } from '../lib/nearest.ts'
+import { formatDuration, formatSize } from '../lib/units.ts'
+import { createSource } from '../source/create.ts'
+import type { Source, SourceConfig, SourceEvent } from '../source/source.ts'
+import type { Budget } from '../store/budget.ts'
+import { generateContents } from '../store/contents.ts'
+import { Manifest } from '../store/manifest.ts'
+import type { BuildInfo, Staging, Store } from '../store/store.ts'
+import { moduleOf } from './build-id.ts'
+import type { Catalog, Lease } from './catalog.ts'
+import type { FetchJob, FetchOutcome, FetchProgress } from './fetch-job.ts'
+import type { FetchMessage, FetchOrder, FetchWorkerData } from './fetch-worker.ts'
+import type { FetchStatus } from './operations.ts'
+
+/** Clients stay if a line comes more often than every half of their --timeout, which we don't know yet. */
+const SAY_EVERY_MS = 1500
+/** That an upstream does not have a build is believed for this long. */
+const ABSENT_MS = 60_000
+/** More absent ids than this are not remembered: clients choose them. */
+const MAX_ABSENT = 10_000
+/** How often a download starts over when the file changes upstream, or what was kept of it is bad. */
+const MAX_STARTS = 3
+/** A thread that was told to stop may take so long to put its download away. */
+const STOP_MS = 5000
+/** The rate that people are told is that of about the last so many milliseconds. */
+const RATE_WINDOW_MS = 5000
+
+/** What a build's own contents file takes, at most about: it is written after room was made. */
+const CONTENTS_SHARE = 3
+
+export interface FetchesOptions {
+  store: Store
+  catalog: Catalog
+  budget: Budget
+  sources: readonly SourceConfig[]
+  log: Logger
+  /** Milliseconds on a clock that never jumps. */
+  now?: () => number
+}
+
+export class Fetches {
+  readonly #options: FetchesOptions
+  readonly #sources: readonly { config: SourceConfig; source: Source }[]
+  readonly #running = new Map<string, Flight>()
+  readonly #absent = new Map<string, { error: Error; until: number }>()
+  readonly #now: () => number
+  #closed = false
+
+  /** @throws ConfigError for a source that can't be right. */
+  constructor(options: FetchesOptions) {
+    this.#options = options
+    this.#sources = options.sources.map((config) => ({ config, source: createSource(config) }))
+    this.#now = options.now ?? (() => performance.now())
+  }
+
+  /** Fetches under way. */
+  status(): FetchStatus[] {
+    return [...this.#running.values()].map((flight) => flight.status())
+  }
+
+  /**
+   * Gets a build that is not held, or joins those who wait for it. Whoever stops waiting leaves the fetch
+   * running: the next one who asks will be glad of it.
+   * @returns a lease on the build. @throws NoSuchBuild, NotPublished and whatever else went wrong.
+   */
+  async get(id: string, say: (line: string) => void, signal: AbortSignal): Promise<Lease> {
+    const flight = this.#running.get(id) ?? this.#start(id)
+    return this.#wait(flight, say, signal)
+  }
+
+  /** Makes a build of an archive on this machine. @throws CommandError when the id is taken. */
+  async import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void> {
+    if (this.#options.store.has(id) || this.#running.has(id)) {
+      throw new CommandError(`build ${id} is held already`, {
+        hint: 'Choose another id, or `upserv remove` it first.',
+      })
+    }
+    if (!(await stat(file).catch(() => undefined))?.isFile()) {
+      throw new CommandError(`${file} is no file that this user can read`)
+    }
+    // A path is a URL whose template has nothing to fill in.
+    const url = pathToFileURL(file).href
+    const source = { name: 'import', builds: '^.+$', url, checksum: undefined, contents: undefined }
+    const lease = await this.#wait(this.#launch(id, [source]), say, signal)
+    lease.release()
+  }
+
+  /** Stops what is under way so that a later start can go on from there. */
+  async close(): Promise<void> {
+    this.#closed = true
+    await Promise.all([...this.#running.values()].map((flight) => flight.stop()))
+  }
+
+  #start(id: string): Flight {
+    const known = this.#absent.get(id)
+    if (known && known.until > this.#now()) throw known.error
+    this.#absent.delete(id)
+    const sources = this.#sources.filter(({ source }) => source.offers(id)).map(({ config }) => config)
+    if (sources.length === 0) throw this.#noSuchBuild(id)
+    return this.#launch(id, sources)
+  }
+
+  #launch(id: string, sources: readonly SourceConfig[]): Flight {
+    if (this.#closed) throw new CommandError('the server is stopping', { hint: 'Try again in a minute.' })
+    const flight = new Flight(id, sources, this.#options, this.#now)
+    this.#running.set(id, flight)
+    void flight.done
+      .catch((error: Error) => {
+        if ((error as UpservError).code === 'BUILD_NOT_PUBLISHED' && this.#absent.size < MAX_ABSENT) {
+          this.#absent.set(id, { error, until: this.#now() + ABSENT_MS })
+        }
+      })
+      .finally(() => this.#running.delete(id))
+    return flight
+  }
+
+  async #wait(flight: Flight, say: (line: string) => void, signal: AbortSignal): Promise<Lease> {
+    const stop = flight.listen(say)
+    try {
+      await withSignal(flight.done, signal)
+      const lease = this.#options.catalog.lease(flight.id)
+      if (!lease) throw new CommandError(`build ${flight.id} left again at once: the budget is too small`)
+      return lease
+    } finally {
+      stop()
+    }
+  }
+
+  #noSuchBuild(id: string): NoSuchBuild {
+    const near = nearestOf(id, this.#options.store.ids()).map(moduleOf)
+    const held = this.#options.catalog.ids().slice(-3).map(moduleOf)
+    const known = near.length > 0 ? near : held
+    const names = known.length > 0 ? `; held now: ${known.join(', ')}` : ''
+    return new NoSuchBuild(`no such build: ${moduleOf(id)} is not held, and no source offers it${names}`)
+  }
+}
+
+/** One fetch under way. */
+class Flight {
+  readonly id: string
+  /** Settles when the build is visible, or why it is not. */
+  readonly done: Promise<void>
+  readonly #options: FetchesOptions
+  readonly #sources: readonly SourceConfig[]
+  readonly #now: () => number
+  readonly #listeners = new Set<(line: string) => void>()
+  readonly #rate: RateMeter
+  #worker: Worker | undefined
+  #stopped = false
+  #phase = 'looking for it'
+  #source = ''
+  #received = 0
+  #total: number | undefined
+
+  constructor(id: string, sources: readonly SourceConfig[], options: FetchesOptions, now: () => number) {
+    this.id = id
+    this.#sources = sources
+    this.#options = options
+    this.#now = now
+    this.#rate = new RateMeter(now)
+    this.#source = sources[0]!.name
+    this.done = this.#run()
+    this.done.catch(() => {}) // Whoever waits hears of it; nobody has to wait.
+  }
+
+  status(): FetchStatus {
+    return {
+      id: this.id,
+      source: this.#source,
+      phase: this.#phase,
+      receivedBytes: this.#received,
+      totalBytes: this.#total ?? null,
+      waiting: this.#listeners.size,
+    }
+  }
+
+  /** Tells how it goes until the returned function is called. */
+  listen(say: (line: string) => void): () => void {
+    this.#listeners.add(say)
+    say(`${moduleOf(this.id)} is not here yet: it is being fetched, please wait.`)
+    const timer = setInterval(() => say(this.#describe()), SAY_EVERY_MS)
+    return () => {
+      clearInterval(timer)
+      this.#listeners.delete(say)
+    }
+  }
+
+  /** Stops soon, keeping what a later fetch can go on from. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    this.#worker?.postMessage({ type: 'abort' } satisfies FetchOrder)
+    const timer = setTimeout(() => void this.#worker?.terminate(), STOP_MS)
+    await this.done.catch(() => {})
+    clearTimeout(timer)
+  }
+
+  async #run(): Promise<void> {
+    const { log } = this.#options
+    const began = this.#now()
+    log.info({ build: this.id, sources: this.#sources.map(({ name }) => name) }, 'fetch began')
+    for (let start = 1; ; start++) {
+      try {
+        await this.#attempt()
+        log.info(
+          {
+            build: this.id,
+            source: this.#source,
+            bytes: this.#received,
+            ms: Math.round(this.#now() - began),
+          },
+          'fetch done',
+        )
+        return
+      } catch (error) {
+        const code = (error as UpservError).code
+        // Parts that do not belong together may have come from what an earlier start had kept.
+        const again = code === 'SOURCE_CHANGED' || (this.#resumed && SPOILED.has(code))
+        if (!again || start === MAX_STARTS || this.#stopped) {
+          log.warn(
+            { build: this.id, source: this.#source, code, reason: (error as Error).message },
+            'fetch failed',
+          )
+          throw error
+        }
+        log.info({ build: this.id, reason: (error as Error).message }, 'fetch starts over')
+        this.#tellAll(`${moduleOf(this.id)}: starting over: ${(error as Error).message}`)
+      }
+    }
+  }
+
+  /** Whether bytes that an earlier process had downloaded were used. */
+  #resumed = false
+
+  async #attempt(): Promise<void> {
+    const { store, budget } = this.#options
+    this.#resumed = false
+    this.#received = 0
+    const room = budget.openRoom(this.id)
+    let staging: Staging | undefined
+    try {
+      staging = await store.beginIngest(this.id)
+      const outcome = await this.#inThread(staging, room.memory)
+      this.#phase = 'publishing it'
+      const { ingest } = outcome
+      await room.settle(ingest.packBytes + ingest.manifest.length * (1 + CONTENTS_SHARE), outcome.blobs)
+      await this.#publish(staging, outcome)
+      staging = undefined
+    } finally {
+      if (staging) await store.discardIngest(staging)
+      room.close()
+    }
+    await budget
+      .enforce()
+      .catch((error: Error) => this.#options.log.warn({ reason: error.message }, 'over the budget'))
+  }
+
+  async #publish(staging: Staging, outcome: FetchOutcome): Promise<void> {
+    const { store, catalog } = this.#options
+    const { ingest } = outcome
+    const info: BuildInfo = {
+      id: this.id,
+      source: outcome.source,
+      url: outcome.url,
+      fetched: new Date().toISOString(),
+      archiveBytes: outcome.archiveBytes,
+      archiveSha256: outcome.archiveSha256,
+      totals: Manifest.decode(ingest.manifest).totals,
+      addedBytes: ingest.packBytes,
+      uniformMtime: ingest.uniformMtime ?? null,
+    }
+    await store.publish(staging, ingest, (manifest) => outcome.contents ?? generateContents(manifest), info)
+    // Held until everybody who waits has a lease of their own, which they take as soon as we are done.
+    const lease = catalog.lease(this.id)
+    setImmediate(() => setImmediate(() => lease?.release()))
+    if (info.uniformMtime !== null) {
+      this.#options.log.warn(
+        { build: this.id, mtime: new Date(info.uniformMtime * 1000).toISOString() },
+        'all files of this build share one mtime: clients that update to or from such a build should add -c, which costs the server nothing',
+      )
+    }
+  }
+
+  #inThread(staging: Staging, room: SharedArrayBuffer): Promise<FetchOutcome> {
+    const job: FetchJob = {
+      id: this.id,
+      sources: this.#sources,
+      directory: staging.directory,
+      spool: this.#options.store.paths.spool(this.id),
+      known: staging.known.data,
+    }
+    const worker = new Worker(siblingModule(import.meta.url, './fetch-worker'), {
+      workerData: { job, room } satisfies FetchWorkerData,
+      name: `fetch ${this.id}`,
+    })
+    this.#worker = worker
+    if (this.#stopped) worker.postMessage({ type: 'abort' } satisfies FetchOrder)
+    let settled: FetchMessage | undefined
+    return new Promise<FetchOutcome>((resolve, reject) => {
+      worker.on('message', (message: FetchMessage) => {
+        if (message.type === 'progress') this.#note(message.progress)
+        else settled = message
+      })
+      worker.once('error', (error) => reject(error))
+      // Only when the thread has ended are its files closed.
+      worker.once('exit', (code) => {
+        this.#worker = undefined
+        if (settled?.type === 'done') resolve(settled.outcome)
+        else if (settled?.type === 'failed') reject(new RelayedError(settled.error))
+        else reject(new Error(`the thread of the fetch ended with ${code}`))
+      })
+    })
+  }
+
+  // -------------------------------------------------------------------------------------------------
+  // What people are told
+
+  #note(progress: FetchProgress): void {
+    const module = moduleOf(this.id)
+    switch (progress.type) {
+      case 'locating':
+        this.#source = progress.source
+        this.#phase = `asking ${progress.source} for it`
+        break
+      case 'found': {
+        this.#source = progress.source
+        this.#total = progress.totalBytes
+        this.#phase = 'downloading and unpacking'
+        const size = progress.totalBytes === undefined ? 'of unknown size' : formatSize(progress.totalBytes)
+        this.#tellAll(`${module}: found ${progress.url} (${size})`)
+        break
+      }
+      case 'received':
+        this.#received = progress.bytes
+        this.#rate.add(progress.bytes)
+        break
+      case 'finishing':
+        this.#phase = 'downloaded, checking it'
+        break
+      case 'event':
+        this.#noteEvent(progress.event)
+        break
+    }
+  }
+
+  #noteEvent(event: SourceEvent): void {
+    this.#options.log.info({ build: this.id, source: this.#source, ...event }, 'source event')
+    const module = moduleOf(this.id)
+    if (event.type === 'retry') {
+      const { attempt, of, waitMs, reason } = event
+      this.#tellAll(`${module}: ${reason}; trying again in ${formatDuration(waitMs)} (${attempt} of ${of})`)
+    } else if (event.type === 'resumed') {
+      this.#resumed = true
+      this.#tellAll(`${module}: going on at ${formatSize(event.at)}`)
+    }
+  }
+
+  #describe(): string {
+    const module = moduleOf(this.id)
+    if (!this.#phase.startsWith('downloading')) return `${module}: ${this.#phase} ...`
+    const parts = [
+      this.#total
+        ? `${Math.floor((100 * this.#received) / this.#total)} % (${formatSize(this.#received)} of ${formatSize(this.#total)})`
+        : formatSize(this.#received),
+    ]
+    const rate = this.#rate.perSecond()
+    if (rate > 0) {
+      parts.push(`${formatSize(rate)}/s`)
+      if (this.#total) parts.push(`${formatDuration(((this.#total - this.#received) / rate) * 1000)} left`)
+    }
+    return `${module}: ${this.#phase}: ${parts.join(', ')}`
+  }
+
+  #tellAll(line: string): void {
+    for (const say of this.#listeners) say(line)
+  }
+}
+
+/** Codes of errors that bad bytes from an earlier process could be behind. */
+const SPOILED = new Set(['ARCHIVE_BAD', 'SOURCE_DIGEST_MISMATCH'])
+
+/** Bytes per second over the last few seconds. */
+class RateMeter {
+  readonly #now: () => number
+  readonly #samples: { at: number; bytes: number }[] = []
+
+  constructor(now: () => number) {
+    this.#now = now
+  }
+
+  add(bytes: number): void {
+    const at = this.#now()
+    this.#samples.push({ at, bytes })
+    while (this.#samples.length > 2 && at - this.#samples[1]!.at > RATE_WINDOW_MS) this.#samples.shift()
+  }
+
+  perSecond(): number {
+    const first = this.#samples[0]
+    const last = this.#samples.at(-1)
+    if (!first || !last || last.at <= first.at) return 0
+    return Math.max(0, ((last.bytes - first.bytes) * 1000) / (this.#now() - first.at))
+  }
+}
+
+function withSignal<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason)
+    if (signal.aborted) return onAbort()
+    signal.addEventListener('abort', onAbort, { once: true })
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}

@@ -1,0 +1,75 @@
+/**
+ * What an operator can ask of upserv, whoever carries it out: the process itself, or the one that owns the
+ * data directory, through its control socket.
+ */
+
+/** One line of `upserv list`. */
+export interface BuildSummary {
+  id: string
+  /** Regular files. */
+  files: number
+  /** All entries of the tree. */
+  entries: number
+  /** Logical size: the content of all files, names of one hard-linked file counted once. */
+  bytes: number
+  /** What removing the build would free now. */
+  storedBytes: number
+  sticky: boolean
+  /** A session or fetch holds it at the moment. */
+  inUse: boolean
+  /** ISO 8601. */
+  accessed: string
+  fetched: string
+  /** Name of the source that it came from; "import" for one brought by hand. */
+  source: string
+}
+
+/** A fetch under way. */
+export interface FetchStatus {
+  id: string
+  source: string
+  phase: string
+  receivedBytes: number
+  totalBytes: number | null
+  /** Clients and commands that wait for it. */
+  waiting: number
+}
+
+export interface Status {
+  version: string
+  pid: number
+  dataDir: string
+  /** Addresses that clients can connect to. */
+  listening: string[]
+  uptimeSeconds: number
+  budgetBytes: number
+  usedBytes: number
+  builds: number
+  sessions: number
+  fetches: FetchStatus[]
+}
+
+/** What `upserv gc` did, or would do. */
+export interface GcReport {
+  dryRun: boolean
+  budgetBytes: number
+  usedBytes: number
+  /** Blobs that no build needs any more. */
+  deadBytes: number
+  /** Builds that had to go, or would have to, for the budget. */
+  evicted: string[]
+  freedBytes: number
+}
+
+export interface Operations {
+  list(): Promise<BuildSummary[]>
+  status(): Promise<Status>
+  /** Gets a build that is not held; `say` is told how it goes. @returns false when it was held already. */
+  fetch(id: string, say: (line: string) => void, signal: AbortSignal): Promise<boolean>
+  /** Makes a build of an archive on this machine. `file` is an absolute path. */
+  import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void>
+  pin(id: string): Promise<void>
+  unpin(id: string): Promise<void>
+  remove(id: string): Promise<void>
+  gc(options: { dryRun: boolean }): Promise<GcReport>
+}

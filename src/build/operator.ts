@@ -1,0 +1,133 @@
+/** Carries out what an operator asks for, in the process that owns the data directory. */
+import { CommandError } from '../errors.ts'
+import type { Budget } from '../store/budget.ts'
+import type { Store } from '../store/store.ts'
+import { checkBuildId } from './build-id.ts'
+import type { Catalog } from './catalog.ts'
+import { planEviction } from './eviction.ts'
+import type { BuildEvictor } from './evictor.ts'
+import type { Fetches } from './fetch.ts'
+import type { BuildSummary, GcReport, Operations, Status } from './operations.ts'
+
+export interface OperatorParts {
+  store: Store
+  catalog: Catalog
+  budget: Budget
+  evictor: BuildEvictor
+  fetches: Fetches
+  /** What only the server as a whole knows. */
+  facts: () => Pick<Status, 'version' | 'listening' | 'uptimeSeconds' | 'sessions'>
+}
+
+export class Operator implements Operations {
+  readonly #parts: OperatorParts
+
+  constructor(parts: OperatorParts) {
+    this.#parts = parts
+  }
+
+  async list(): Promise<BuildSummary[]> {
+    const { store, catalog } = this.#parts
+    const freed = await store.exclusiveBytes()
+    const summaries: BuildSummary[] = []
+    for (const id of catalog.ids()) {
+      const info = await store.info(id).catch((error: unknown) => {
+        if (store.has(id)) throw error
+        return undefined // It left while we were looking.
+      })
+      if (!info) continue
+      summaries.push({
+        id,
+        files: info.totals.files,
+        entries: info.totals.entries,
+        bytes: info.totals.bytes,
+        storedBytes: freed.get(id) ?? 0,
+        sticky: await store.isSticky(id),
+        inUse: catalog.isLeased(id),
+        accessed: store.accessed(id).toISOString(),
+        fetched: info.fetched,
+        source: info.source,
+      })
+    }
+    return summaries
+  }
+
+  async status(): Promise<Status> {
+    const { store, budget, fetches, facts } = this.#parts
+    return {
+      ...facts(),
+      pid: process.pid,
+      dataDir: store.paths.root,
+      budgetBytes: budget.limit,
+      usedBytes: budget.used,
+      builds: store.ids().length,
+      fetches: fetches.status(),
+    }
+  }
+
+  async fetch(id: string, say: (line: string) => void, signal: AbortSignal): Promise<boolean> {
+    const { store, catalog, fetches } = this.#parts
+    checkBuildId(id)
+    await catalog.left(id)
+    if (store.has(id)) return false
+    const lease = await fetches.get(id, say, signal)
+    lease.release()
+    return true
+  }
+
+  async import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void> {
+    await this.#parts.fetches.import(file, checkBuildId(id), say, signal)
+  }
+
+  async pin(id: string): Promise<void> {
+    this.#parts.catalog.assertHeld(id)
+    await this.#parts.store.pin(id)
+  }
+
+  async unpin(id: string): Promise<void> {
+    this.#parts.catalog.assertHeld(id)
+    await this.#parts.store.unpin(id)
+  }
+
+  async remove(id: string): Promise<void> {
+    const { store, catalog } = this.#parts
+    catalog.assertHeld(id)
+    if (await store.isSticky(id)) {
+      throw new CommandError(`build ${id} is sticky`, { hint: `First: upserv unpin ${id}` })
+    }
+    await catalog.remove(id)
+    await store.collect()
+  }
+
+  async gc({ dryRun }: { dryRun: boolean }): Promise<GcReport> {
+    const { store, catalog, budget, evictor } = this.#parts
+    const before = budget.used
+    const deadBytes = await store.deadBytes()
+    const excess = Math.max(0, before - deadBytes - budget.limit)
+    const held = store.ids()
+    if (dryRun) {
+      const candidates = await evictor.candidates()
+      const plan = await planEviction(candidates, excess, await store.plan())
+      const possible = plan.type === 'possible'
+      return {
+        dryRun,
+        budgetBytes: budget.limit,
+        usedBytes: before,
+        deadBytes,
+        evicted: possible ? plan.evict : [],
+        freedBytes: deadBytes + (possible ? plan.frees : plan.couldFree),
+      }
+    }
+    // All that is dead, not just what is mostly dead: somebody asked for it by name.
+    await store.collect(deadBytes)
+    await budget.enforce()
+    return {
+      dryRun,
+      budgetBytes: budget.limit,
+      usedBytes: budget.used,
+      deadBytes: await store.deadBytes(),
+      evicted: held.filter((id) => !store.has(id) && !catalog.isLeased(id)),
+      freedBytes: before - budget.used,
+    }
+  }
+}

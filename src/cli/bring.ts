@@ -1,0 +1,39 @@
+/** `upserv fetch` and `import`: progress on stderr, one line that changes when a person looks on. */
+import { resolve } from 'node:path'
+import type { Config } from '../config/config.ts'
+import { withOperations } from './operations.ts'
+
+export async function fetchCommand(config: Config, id: string): Promise<void> {
+  const fetched = await withProgress((say, signal) =>
+    withOperations(config, (operations) => operations.fetch(id, say, signal)),
+  )
+  process.stdout.write(fetched ? `build ${id} is fetched\n` : `build ${id} is held already\n`)
+}
+
+export async function importCommand(config: Config, file: string, id: string): Promise<void> {
+  await withProgress((say, signal) =>
+    withOperations(config, (operations) => operations.import(resolve(file), id, say, signal)),
+  )
+  process.stdout.write(`build ${id} is imported\n`)
+}
+
+async function withProgress<T>(
+  work: (say: (line: string) => void, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const abort = new AbortController()
+  const onSignal = (): void => abort.abort(new Error('interrupted'))
+  process.once('SIGINT', onSignal)
+  process.once('SIGTERM', onSignal)
+  const { isTTY, columns } = process.stderr
+  const say = (line: string): void => {
+    // On a terminal each line takes the place of the one before.
+    process.stderr.write(isTTY ? `\r\x1b[K${line.slice(0, (columns ?? 80) - 1)}` : `${line}\n`)
+  }
+  try {
+    return await work(say, abort.signal)
+  } finally {
+    if (isTTY) process.stderr.write('\r\x1b[K')
+    process.off('SIGINT', onSignal)
+    process.off('SIGTERM', onSignal)
+  }
+}

@@ -1,0 +1,88 @@
+/** `upserv list`, `status` and `gc`: what they print. */
+import type { BuildSummary, GcReport, Status } from '../build/operations.ts'
+import type { Config } from '../config/config.ts'
+import { formatDuration, formatSize } from '../lib/units.ts'
+import { withOperations } from './operations.ts'
+
+export async function listCommand(config: Config, { json }: { json?: boolean }): Promise<void> {
+  const builds = await withOperations(config, (operations) => operations.list())
+  print(json ? JSON.stringify(builds, null, 2) : formatList(builds))
+}
+
+export async function statusCommand(config: Config, { json }: { json?: boolean }): Promise<void> {
+  const status = await withOperations(config, (operations) => operations.status())
+  print(json ? JSON.stringify(status, null, 2) : formatStatus(status))
+}
+
+export async function gcCommand(
+  config: Config,
+  { json, dryRun }: { json?: boolean; dryRun?: boolean },
+): Promise<void> {
+  const report = await withOperations(config, (operations) => operations.gc({ dryRun: dryRun === true }))
+  print(json ? JSON.stringify(report, null, 2) : formatGc(report))
+}
+
+export function formatList(builds: readonly BuildSummary[]): string {
+  if (builds.length === 0) return 'No builds are held.'
+  const rows = builds.map((build) => [
+    build.id,
+    String(build.files),
+    formatSize(build.bytes),
+    formatSize(build.storedBytes),
+    shortTime(build.accessed),
+    shortTime(build.fetched),
+    build.source,
+    [build.sticky ? 'sticky' : '', build.inUse ? 'in use' : ''].filter(Boolean).join(', '),
+  ])
+  return formatTable([['BUILD', 'FILES', 'SIZE', 'FREES', 'ACCESSED', 'FETCHED', 'SOURCE', ''], ...rows])
+}
+
+export function formatStatus(status: Status): string {
+  const lines = [
+    `upserv ${status.version}, pid ${status.pid}, up ${formatDuration(status.uptimeSeconds * 1000)}`,
+    `listening   ${status.listening.length > 0 ? status.listening.map((address) => `rsync://${address}`).join(' ') : 'no'}`,
+    `data        ${status.dataDir}`,
+    `used        ${formatSize(status.usedBytes)} of ${formatSize(status.budgetBytes)}, ${status.builds} ${status.builds === 1 ? 'build' : 'builds'}`,
+    `sessions    ${status.sessions}`,
+  ]
+  for (const fetch of status.fetches) {
+    const size =
+      fetch.totalBytes === null
+        ? formatSize(fetch.receivedBytes)
+        : `${formatSize(fetch.receivedBytes)} of ${formatSize(fetch.totalBytes)}`
+    lines.push(
+      `fetching    ${fetch.id} from ${fetch.source}: ${fetch.phase}, ${size}, ${fetch.waiting} waiting`,
+    )
+  }
+  return lines.join('\n')
+}
+
+function formatGc(report: GcReport): string {
+  const verb = report.dryRun ? 'would be' : 'was'
+  const evicted = report.evicted.length > 0 ? `: ${report.evicted.join(', ')}` : ''
+  return [
+    `${formatSize(report.usedBytes)} of ${formatSize(report.budgetBytes)} are used.`,
+    `${report.evicted.length} builds ${report.dryRun ? 'would be' : 'were'} evicted${evicted}; ${formatSize(report.freedBytes)} ${verb} freed.`,
+  ].join('\n')
+}
+
+/** Columns as wide as they need to be. */
+function formatTable(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+function shortTime(iso: string): string {
+  return iso.slice(0, 16).replace('T', ' ')
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`)
+}

@@ -1,0 +1,111 @@
+/** argv -> subcommand -> exit code. One file for each subcommand that is more than a call. */
+import { Command, CommanderError, Option } from 'commander'
+import { loadConfig } from '../config/config.ts'
+import { ConfigError, UpservError } from '../errors.ts'
+import { VERSION } from '../version.ts'
+import { fetchCommand, importCommand } from './bring.ts'
+import { runInetd } from './inetd.ts'
+import { gcCommand, listCommand, statusCommand } from './look.ts'
+import { withOperations } from './operations.ts'
+import { runServe } from './serve.ts'
+
+/** Exit codes, as sysexits.h has them. docs and upserv(1) list the same. */
+export const EXIT = { ok: 0, failed: 1, usage: 64, unavailable: 69, internal: 70, config: 78 } as const
+
+/** Runs the command line. @returns the exit code; what people read is on stdout and stderr. */
+export async function main(argv: readonly string[]): Promise<number> {
+  const program = createProgram()
+  try {
+    await program.parseAsync([...argv], { from: 'user' })
+    return EXIT.ok
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage
+    if (error instanceof UpservError) {
+      process.stderr.write(`upserv: ${error.message}\n`)
+      if (error.hint) process.stderr.write(`        ${error.hint}\n`)
+      return exitCodeOf(error)
+    }
+    process.stderr.write(`upserv: internal error: ${(error as Error).stack ?? String(error)}\n`)
+    return EXIT.internal
+  }
+}
+
+function exitCodeOf(error: UpservError): number {
+  if (error instanceof ConfigError) return EXIT.config
+  return error.code.startsWith('SOURCE_') || error.code === 'STORE_LOCKED' ? EXIT.unavailable : EXIT.failed
+}
+
+function createProgram(): Command {
+  const program = new Command('upserv')
+    .description('On-demand upgrade server: devices update whole-system builds from it with stock rsync.')
+    .version(VERSION)
+    .exitOverride()
+    .showHelpAfterError('(see: upserv --help)')
+    .addHelpText(
+      'after',
+      '\nEnvironment: UPSERV_DIR is the data directory, UPSERV_CONFIG the configuration file.',
+    )
+
+  const common = (command: Command): Command =>
+    command
+      .addOption(
+        new Option('--config <file>', 'configuration file (default: /etc/upserv/upserv.toml if it exists)'),
+      )
+      .addOption(new Option('--data <dir>', 'data directory (default: /var/lib/upserv)'))
+  const sub = (name: string, description: string): Command =>
+    common(program.command(name).description(description)).exitOverride()
+  const collect = (value: string, all: string[] = []): string[] => [...all, value]
+
+  sub('serve', 'serve builds, fetching those that are missing')
+    .option('--budget <size>', 'the most that the data directory may take, such as 16GB')
+    .option(
+      '--rsync <host:port>',
+      'listen here for rsync (default: [::]:873; port 0: any free one; off: nowhere)',
+    )
+    .option('--http <host:port>', 'listen here for HTTP (default: 127.0.0.1:8730; off: nowhere)')
+    .option(
+      '--source <url>',
+      'fetch missing builds from here, as in http://host/os{build}.tar.gz; may be repeated',
+      collect,
+    )
+    .option('--exit-when-idle <seconds>', 'end after so long without anything to do')
+    .action((flags) => runServe(loadConfig(flags, process.env)))
+
+  sub('server', 'serve one connection on stdin and stdout, for xinetd and inetd').action((flags) =>
+    runInetd(loadConfig(flags, process.env), flags),
+  )
+
+  sub('fetch', 'fetch a build now, if it is not held')
+    .argument('<id>')
+    .action((id: string, flags) => fetchCommand(loadConfig(flags, process.env), id))
+  sub('import', 'make a build of an archive on this machine')
+    .argument('<file>')
+    .requiredOption('--as <id>', 'the id of the build')
+    .action((file: string, flags) => importCommand(loadConfig(flags, process.env), file, flags.as))
+  sub('list', 'show the builds that are held')
+    .option('--json', 'for programs')
+    .action((flags) => listCommand(loadConfig(flags, process.env), flags))
+  sub('status', 'show what the server is doing')
+    .option('--json', 'for programs')
+    .action((flags) => statusCommand(loadConfig(flags, process.env), flags))
+  sub('pin', 'never evict a build')
+    .argument('<id>')
+    .action((id: string, flags) =>
+      withOperations(loadConfig(flags, process.env), (operations) => operations.pin(id)),
+    )
+  sub('unpin', 'let a build be evicted again')
+    .argument('<id>')
+    .action((id: string, flags) =>
+      withOperations(loadConfig(flags, process.env), (operations) => operations.unpin(id)),
+    )
+  sub('remove', 'delete a build')
+    .argument('<id>')
+    .action((id: string, flags) =>
+      withOperations(loadConfig(flags, process.env), (operations) => operations.remove(id)),
+    )
+  sub('gc', 'free what nobody needs, and keep to the budget')
+    .option('--dry-run', 'only say what would go')
+    .option('--json', 'for programs')
+    .action((flags) => gcCommand(loadConfig(flags, process.env), flags))
+  return program
+}

@@ -1,0 +1,58 @@
+/** Commands work while a server runs, by talking to it, and while none does, by being the owner themselves. */
+import type { Operations } from '../build/operations.ts'
+import type { Config } from '../config/config.ts'
+import { connectControl, remoteOperations } from '../daemon/control.ts'
+import { StoreLocked } from '../errors.ts'
+import { createLogger } from '../lib/log.ts'
+import { Upserv } from '../server.ts'
+import { StorePaths } from '../store/paths.ts'
+
+/** A server that has just taken the lock opens its socket within this time. */
+const OWNER_STARTS_MS = 5000
+const RETRY_MS = 50
+
+/**
+ * Carries out something with the operations of a data directory.
+ * @throws StoreLocked when another process owns it and does not answer.
+ */
+export async function withOperations<T>(
+  config: Config,
+  use: (operations: Operations) => Promise<T>,
+): Promise<T> {
+  const { socket } = new StorePaths(config.dataDir)
+  const deadline = Date.now() + OWNER_STARTS_MS
+  for (;;) {
+    const first = await connectControl(socket)
+    if (first) {
+      // The connection that told us is used for the first request.
+      let spare: typeof first | undefined = first
+      const connection = async () => {
+        const mine = spare ?? (await connectControl(socket))
+        spare = undefined
+        if (!mine) throw new StoreLocked('the server has just ended', { hint: 'Try again.' })
+        return mine
+      }
+      return use(remoteOperations(connection))
+    }
+    let owner: Upserv
+    try {
+      owner = await Upserv.open(config, quietLogger())
+    } catch (error) {
+      if (!(error instanceof StoreLocked) || Date.now() > deadline) throw error
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
+      continue
+    }
+    try {
+      return await use(owner.operations)
+    } finally {
+      await owner.close()
+    }
+  }
+}
+
+/** A command tells what matters by itself. */
+function quietLogger() {
+  const log = createLogger()
+  log.level = process.env.LOG_LEVEL ?? 'error'
+  return log
+}

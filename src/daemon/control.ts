@@ -1,0 +1,236 @@
+/**
+ * The control socket: other upserv processes on this machine talk to the one that owns the data directory.
+ *
+ * A request is one line of JSON; answers are lines of JSON, any number of `say` and then one `result` or
+ * `error`. A request of type `rsync` makes the rest of the connection an rsync session, which is how
+ * xinetd's one process for each client ends up in the one server. The socket lies in the data directory
+ * and only its owner may use it.
+ */
+import { chmodSync, closeSync, openSync, rmSync } from 'node:fs'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { basename, dirname, join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { z } from 'zod'
+import type { Operations } from '../build/operations.ts'
+import { CommandError, RelayedError, reportError } from '../errors.ts'
+
+const id = z.string().max(300)
+const requestSchema = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('rsync'), peer: z.string().max(200) }),
+  z.strictObject({ type: z.literal('list') }),
+  z.strictObject({ type: z.literal('status') }),
+  z.strictObject({ type: z.literal('fetch'), id }),
+  z.strictObject({ type: z.literal('import'), file: z.string().max(4096), id }),
+  z.strictObject({ type: z.literal('pin'), id }),
+  z.strictObject({ type: z.literal('unpin'), id }),
+  z.strictObject({ type: z.literal('remove'), id }),
+  z.strictObject({ type: z.literal('gc'), dryRun: z.boolean() }),
+])
+type Request = z.output<typeof requestSchema>
+
+type Answer =
+  | { type: 'say'; line: string }
+  | { type: 'result'; value: unknown }
+  | { type: 'error'; code: string; message: string; hint?: string | undefined }
+
+/** A request is one short line. */
+const MAX_REQUEST = 16 * 1024
+/** sun_path of a Unix socket holds so many bytes, its final NUL included. */
+const MAX_SOCKET_PATH = 108
+
+export interface ControlHandlers {
+  operations: Operations
+  /** Takes over a connection that carries rsync. */
+  rsync(socket: Socket, peer: string): void
+  /** Requests under way keep an idle server from ending itself. */
+  onRequest?: (running: Promise<unknown>) => void
+}
+
+/** Listens on the socket. What a dead owner left there is replaced: the caller holds the store's lock. */
+export async function listenControl(path: string, handlers: ControlHandlers): Promise<Server> {
+  rmSync(path, { force: true })
+  const server = createServer({ allowHalfOpen: true }, (socket) => void serve(socket, handlers))
+  await withShortPath(
+    path,
+    (short) =>
+      new Promise<void>((resolve, reject) => {
+        server.once('error', reject)
+        server.listen(short, () => resolve())
+      }),
+  )
+  chmodSync(path, 0o600)
+  return server
+}
+
+/** Connects to the owner of a data directory; undefined when there is none. */
+export async function connectControl(path: string): Promise<Socket | undefined> {
+  return withShortPath(
+    path,
+    (short) =>
+      new Promise<Socket | undefined>((resolve, reject) => {
+        const socket = connect({ path: short, allowHalfOpen: true })
+        socket.once('connect', () => {
+          socket.removeAllListeners('error')
+          resolve(socket)
+        })
+        socket.once('error', (error: NodeJS.ErrnoException) => {
+          if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED') resolve(undefined)
+          else
+            reject(
+              new CommandError(`${path}: ${error.message}`, {
+                cause: error,
+                hint: 'Run this as the user that upserv runs as.',
+              }),
+            )
+        })
+      }),
+  )
+}
+
+/** Asks the owner for a session: from then on the socket speaks rsync. */
+export function requestRsync(socket: Socket, peer: string): void {
+  socket.write(`${JSON.stringify({ type: 'rsync', peer } satisfies Request)}\n`)
+}
+
+/** The operations of the owner at the other end of a fresh connection, for one request. */
+export function remoteOperations(connection: () => Promise<Socket>): Operations {
+  const ask = async <T>(
+    request: Request,
+    say: (line: string) => void = () => {},
+    signal?: AbortSignal,
+  ): Promise<T> => {
+    const socket = await connection()
+    const hangUp = () => socket.destroy()
+    signal?.addEventListener('abort', hangUp, { once: true })
+    try {
+      socket.write(`${JSON.stringify(request)}\n`)
+      for await (const line of createInterface({ input: socket })) {
+        const answer = JSON.parse(line) as Answer
+        if (answer.type === 'say') say(answer.line)
+        else if (answer.type === 'result') return answer.value as T
+        else throw new RelayedError({ ...answer, hint: answer.hint })
+      }
+      signal?.throwIfAborted()
+      throw new CommandError('the server ended before it answered', {
+        hint: 'Look into its log, then try again.',
+      })
+    } finally {
+      signal?.removeEventListener('abort', hangUp)
+      socket.destroy()
+    }
+  }
+  return {
+    list: () => ask({ type: 'list' }),
+    status: () => ask({ type: 'status' }),
+    fetch: (build, say, signal) => ask({ type: 'fetch', id: build }, say, signal),
+    import: (file, build, say, signal) => ask({ type: 'import', file, id: build }, say, signal),
+    pin: (build) => ask({ type: 'pin', id: build }),
+    unpin: (build) => ask({ type: 'unpin', id: build }),
+    remove: (build) => ask({ type: 'remove', id: build }),
+    gc: ({ dryRun }) => ask({ type: 'gc', dryRun }),
+  }
+}
+
+async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
+  const abort = new AbortController()
+  socket.on('error', () => abort.abort())
+  let request: Request
+  try {
+    request = requestSchema.parse(JSON.parse(await readRequestLine(socket)))
+  } catch {
+    socket.end(
+      `${JSON.stringify({ type: 'error', code: 'COMMAND_REFUSED', message: 'no such request' } satisfies Answer)}\n`,
+    )
+    return
+  }
+  if (request.type === 'rsync') {
+    socket.removeAllListeners('error')
+    handlers.rsync(socket, request.peer)
+    return
+  }
+  socket.once('close', () => abort.abort())
+  const send = (answer: Answer): void => {
+    if (socket.writable) socket.write(`${JSON.stringify(answer)}\n`)
+  }
+  const running = carryOut(request, handlers.operations, (line) => send({ type: 'say', line }), abort.signal)
+  handlers.onRequest?.(running)
+  try {
+    send({ type: 'result', value: (await running) ?? null })
+  } catch (error) {
+    send({ type: 'error', ...reportError(error) })
+  }
+  socket.end()
+}
+
+function carryOut(
+  request: Exclude<Request, { type: 'rsync' }>,
+  operations: Operations,
+  say: (line: string) => void,
+  signal: AbortSignal,
+): Promise<unknown> {
+  switch (request.type) {
+    case 'list':
+      return operations.list()
+    case 'status':
+      return operations.status()
+    case 'fetch':
+      return operations.fetch(request.id, say, signal)
+    case 'import':
+      return operations.import(request.file, request.id, say, signal)
+    case 'pin':
+      return operations.pin(request.id)
+    case 'unpin':
+      return operations.unpin(request.id)
+    case 'remove':
+      return operations.remove(request.id)
+    case 'gc':
+      return operations.gc(request)
+  }
+}
+
+/** The first line; what follows it stays in the socket. */
+function readRequestLine(socket: Socket): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let seen = Buffer.alloc(0)
+    const settle = (error?: Error): void => {
+      socket.off('readable', onReadable)
+      socket.off('end', onEnd)
+      if (error) reject(error)
+    }
+    const onEnd = (): void => settle(new Error('no request'))
+    const onReadable = (): void => {
+      for (
+        let piece = socket.read() as Buffer | null;
+        piece !== null;
+        piece = socket.read() as Buffer | null
+      ) {
+        seen = Buffer.concat([seen, piece])
+        const end = seen.indexOf(0x0a)
+        if (end >= 0) {
+          settle()
+          if (end + 1 < seen.length) socket.unshift(seen.subarray(end + 1))
+          resolve(seen.toString('utf8', 0, end))
+          return
+        }
+        if (seen.length > MAX_REQUEST) {
+          settle(new Error('request too long'))
+          return
+        }
+      }
+    }
+    socket.on('readable', onReadable)
+    socket.once('end', onEnd)
+    onReadable()
+  })
+}
+
+/** A path that is too long for a Unix socket is reached through an open file descriptor of its directory. */
+async function withShortPath<T>(path: string, use: (short: string) => Promise<T>): Promise<T> {
+  if (Buffer.byteLength(path) < MAX_SOCKET_PATH) return use(path)
+  const directory = openSync(dirname(path), 'r')
+  try {
+    return await use(join('/proc/self/fd', String(directory), basename(path)))
+  } finally {
+    closeSync(directory)
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * A Node stream as the session's Duplex: reads on demand, writes with back-pressure, closes gracefully.
+ */
+import type { Readable, Writable } from 'node:stream'
+import { ConnectionLost } from '../errors.ts'
+import type { Duplex } from '../rsync/wire.ts'
+
+/** How long a client may take to read our last words and hang up. */
+const DRAIN_MS = 5000
+
+export class StreamDuplex implements Duplex {
+  readonly #input: Readable
+  readonly #output: Writable
+  #ended = false
+  #failure: ConnectionLost | undefined
+  #wake: (() => void) | undefined
+  #drained: (() => void) | undefined
+
+  /** A socket is both; stdin and stdout are one each. */
+  constructor(input: Readable, output: Writable) {
+    this.#input = input
+    this.#output = output
+    const fail = (error?: Error): void => {
+      this.#failure ??= new ConnectionLost('the connection broke', { cause: error })
+      this.#notify()
+    }
+    input.on('readable', () => this.#wake?.())
+    input.once('end', () => {
+      this.#ended = true
+      this.#wake?.()
+    })
+    input.on('error', fail)
+    input.once('close', () => {
+      this.#ended = true
+      this.#wake?.()
+    })
+    output.on('drain', () => this.#drained?.())
+    output.on('error', fail)
+    output.once('close', () => fail())
+  }
+
+  async read(): Promise<Uint8Array | undefined> {
+    for (;;) {
+      const piece = this.#input.read() as Buffer | null
+      if (piece !== null) return piece
+      if (this.#failure) throw this.#failure
+      if (this.#ended) return undefined
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+      this.#wake = undefined
+    }
+  }
+
+  async write(data: Uint8Array): Promise<void> {
+    if (this.#failure) throw this.#failure
+    if (this.#output.write(data)) return
+    await new Promise<void>((resolve) => {
+      this.#drained = resolve
+    })
+    this.#drained = undefined
+    if (this.#failure) throw this.#failure
+  }
+
+  /** Ends whatever waits, at once. */
+  destroy(): void {
+    this.#input.destroy()
+    this.#output.destroy()
+  }
+
+  /**
+   * Says no more, reads what still comes, and closes when the peer does or after a short while. Closing
+   * with unread input would make the kernel reset the connection, and the client could lose our last
+   * lines (docs/rsync-protocol.md, section 9.6).
+   */
+  async close(): Promise<void> {
+    const timer = setTimeout(() => this.destroy(), DRAIN_MS)
+    try {
+      this.#output.end()
+      while ((await this.read()) !== undefined) {
+        // Nobody listens any more.
+      }
+    } catch {
+      // The peer hung up first.
+    } finally {
+      clearTimeout(timer)
+      this.destroy()
+    }
+  }
+
+  #notify(): void {
+    this.#wake?.()
+    this.#drained?.()
+  }
+}
