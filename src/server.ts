@@ -14,6 +14,7 @@ import { Fetches } from './build/fetch.ts'
 import type { Operations } from './build/operations.ts'
 import { Operator } from './build/operator.ts'
 import { Resolver } from './build/resolver.ts'
+import { Spools } from './build/spools.ts'
 import type { Config } from './config/config.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
@@ -41,13 +42,27 @@ export class Upserv {
     this.store = store
     const catalog = new Catalog(store)
     const evictor = new BuildEvictor(store, catalog, (id) => log.info({ build: id }, 'build evicted'))
+    const complain = (what: string) => (error: Error) => log.warn({ reason: error.message }, what)
+    const spools = new Spools(
+      store.paths,
+      (id) => this.fetches.isRunning(id),
+      (bytes) => budget.charge('spools', bytes),
+    )
     const budget = new Budget({
       limit: config.budget,
       path: config.dataDir,
       stored: () => store.bytes,
       evictor,
+      dropSpare: (bytes) => spools.drop(bytes),
     })
-    this.fetches = new Fetches({ store, catalog, budget, sources: config.sources, log })
+    this.fetches = new Fetches({
+      store,
+      catalog,
+      budget,
+      sources: config.sources,
+      log,
+      onChange: () => void spools.refresh().catch(complain('counting spools failed')),
+    })
     this.resolver = new Resolver(store, catalog, this.fetches)
     this.operations = new Operator({
       store,
@@ -63,10 +78,11 @@ export class Upserv {
       }),
     })
     // What a crash left behind, and a budget that was lowered: nobody waits for this.
-    void store
-      .collect()
+    void spools
+      .refresh()
+      .then(() => store.collect())
       .then(() => budget.enforce())
-      .catch((error: Error) => log.warn({ reason: error.message }, 'cleaning up failed'))
+      .catch(complain('cleaning up failed'))
   }
 
   /** @throws StoreLocked when another process owns the directory; StoreFormat, ConfigError. */

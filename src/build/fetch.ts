@@ -46,6 +46,8 @@ export interface FetchesOptions {
   budget: Budget
   sources: readonly SourceConfig[]
   log: Logger
+  /** Called whenever a fetch has begun or ended. */
+  onChange?: () => void
   /** Milliseconds on a clock that never jumps. */
   now?: () => number
 }
@@ -63,6 +65,11 @@ export class Fetches {
     this.#options = options
     this.#sources = options.sources.map((config) => ({ config, source: createSource(config) }))
     this.#now = options.now ?? (() => performance.now())
+  }
+
+  /** Whether a fetch of that build is under way. */
+  isRunning(id: string): boolean {
+    return this.#running.has(id)
   }
 
   /** Fetches under way. */
@@ -116,13 +123,17 @@ export class Fetches {
     if (this.#closed) throw new CommandError('the server is stopping', { hint: 'Try again in a minute.' })
     const flight = new Flight(id, sources, this.#options, this.#now)
     this.#running.set(id, flight)
+    this.#options.onChange?.()
     void flight.done
       .catch((error: Error) => {
         if ((error as UpservError).code === 'BUILD_NOT_PUBLISHED' && this.#absent.size < MAX_ABSENT) {
           this.#absent.set(id, { error, until: this.#now() + ABSENT_MS })
         }
       })
-      .finally(() => this.#running.delete(id))
+      .finally(() => {
+        this.#running.delete(id)
+        this.#options.onChange?.()
+      })
     return flight
   }
 

@@ -41,6 +41,8 @@ export interface BudgetOptions {
   /** Bytes of builds and packs. */
   stored: () => number
   evictor: Evictor
+  /** Frees so many bytes, if it can, of what can be had again: gives way before any build does. */
+  dropSpare?: (bytes: number) => Promise<void>
   /** Bytes that the file system has left for us; for tests. */
   diskFree?: () => Promise<number>
 }
@@ -49,6 +51,7 @@ export class Budget {
   readonly limit: number
   readonly #stored: () => number
   readonly #evictor: Evictor
+  readonly #dropSpare: (bytes: number) => Promise<void>
   readonly #diskFree: () => Promise<number>
   /** Bytes that others report, by what they are for. */
   readonly #charges = new Map<string, number>()
@@ -61,6 +64,7 @@ export class Budget {
     this.limit = options.limit
     this.#stored = options.stored
     this.#evictor = options.evictor
+    this.#dropSpare = options.dropSpare ?? (async () => {})
     this.#diskFree =
       options.diskFree ??
       (async () => {
@@ -102,8 +106,7 @@ export class Budget {
 
   /** Evicts until `used` is within the budget; for start and after the budget was changed. */
   async enforce(): Promise<void> {
-    const excess = this.used - this.limit
-    if (excess > 0) await this.#evictor.evict(excess)
+    await this.#evictExcess(() => this.used - this.limit)
   }
 
   /** Decides and grants without an await in between, so that two fetches never get the same bytes. */
@@ -146,7 +149,9 @@ export class Budget {
 
   async #makeDiskRoom(bytes: number): Promise<void> {
     const free = await this.#diskFree()
-    const missing = bytes + DISK_RESERVE_BYTES - free
+    if (free >= bytes + DISK_RESERVE_BYTES) return
+    await this.#dropSpare(bytes + DISK_RESERVE_BYTES - free)
+    const missing = bytes + DISK_RESERVE_BYTES - (await this.#diskFree())
     if (missing <= 0) return
     await this.#evictor.evict(missing)
     const freeNow = await this.#diskFree()
@@ -160,11 +165,17 @@ export class Budget {
   /** The fetch is complete and wrote so many bytes: makes it fit. */
   async #settle(room: Room, written: number, incoming: Uint8Array): Promise<void> {
     room.granted = written
-    const excess = this.used + this.reserved - this.limit
-    if (excess <= 0) return
+    const excess = (): number => this.used + this.reserved - this.limit
+    if (excess() <= 0) return
     await this.#goBeyond(room)
-    const excessNow = this.used + this.reserved - this.limit
-    if (excessNow > 0) await this.#evictor.evict(excessNow, incoming)
+    await this.#evictExcess(excess, incoming)
+  }
+
+  /** Spare bytes first, then builds. `excess` is asked again, as others come and go meanwhile. */
+  async #evictExcess(excess: () => number, incoming?: Uint8Array): Promise<void> {
+    if (excess() > 0) await this.#dropSpare(excess())
+    const left = excess()
+    if (left > 0) await this.#evictor.evict(left, incoming)
   }
 
   #close(room: Room): void {

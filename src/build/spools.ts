@@ -1,0 +1,73 @@
+/**
+ * Spools: downloads that broke off, kept on disk so that a later fetch of the same build can go on.
+ *
+ * They count in the budget, give way before any build does, and go when nobody has come back for them. A
+ * fetch under way accounts for its own spool (fetch-job.ts), so only idle ones are counted here.
+ */
+import { readdir, rm, stat } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { SPOOL_SUFFIX, type StorePaths } from '../store/paths.ts'
+
+/** Upstreams replace their files and devices move on: what is older is hardly ever of use. */
+const MAX_AGE_MS = 14 * 24 * 3600 * 1000
+
+interface IdleSpool {
+  path: string
+  bytes: number
+  /** When it last grew, in ms since 1970. */
+  changed: number
+}
+
+export class Spools {
+  readonly #paths: StorePaths
+  readonly #isActive: (id: string) => boolean
+  readonly #onChange: (bytes: number) => void
+
+  /**
+   * @param isActive whether a fetch of that build is under way.
+   * @param onChange is told how many bytes all idle spools take.
+   */
+  constructor(paths: StorePaths, isActive: (id: string) => boolean, onChange: (bytes: number) => void) {
+    this.#paths = paths
+    this.#isActive = isActive
+    this.#onChange = onChange
+  }
+
+  /** Counts anew; for start, and whenever a fetch begins or ends. Those that are too old go. */
+  async refresh(now = Date.now()): Promise<void> {
+    let bytes = 0
+    for (const spool of await this.#idle()) {
+      if (now - spool.changed > MAX_AGE_MS) await rm(spool.path, { recursive: true, force: true })
+      else bytes += spool.bytes
+    }
+    this.#onChange(bytes)
+  }
+
+  /** Removes idle spools, those first that nobody has come back for the longest time, until so many bytes are free. */
+  async drop(bytes: number): Promise<void> {
+    let freed = 0
+    for (const spool of (await this.#idle()).sort((a, b) => a.changed - b.changed)) {
+      if (freed >= bytes) break
+      await rm(spool.path, { recursive: true, force: true })
+      freed += spool.bytes
+    }
+    await this.refresh()
+  }
+
+  async #idle(): Promise<IdleSpool[]> {
+    const found: IdleSpool[] = []
+    for (const name of await readdir(this.#paths.incoming)) {
+      if (!name.endsWith(SPOOL_SUFFIX) || this.#isActive(basename(name, SPOOL_SUFFIX))) continue
+      const path = join(this.#paths.incoming, name)
+      let bytes = 0
+      let changed = 0
+      for (const file of await readdir(path).catch(() => [])) {
+        const stats = await stat(join(path, file)).catch(() => undefined)
+        bytes += stats?.size ?? 0
+        changed = Math.max(changed, stats?.mtimeMs ?? 0)
+      }
+      found.push({ path, bytes, changed })
+    }
+    return found
+  }
+}
