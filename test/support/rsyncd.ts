@@ -1,0 +1,57 @@
+/**
+ * The stock daemon, serving the same modules from plain directories: what upserv is measured against, and
+ * the proof that an interop test asks for the right thing.
+ */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { freePort, ServerProcess, waitForPort } from './processes.ts'
+import { RSYNC } from './rsync.ts'
+import { isRoot } from './scratch.ts'
+
+export interface RsyncdOptions {
+  /** Where its configuration, log and lock go. */
+  scratch: string
+  /** Module name to directory. */
+  modules: Readonly<Record<string, { path: string; comment?: string }>>
+  motd?: string
+}
+
+export interface Rsyncd {
+  readonly port: number
+  readonly process: ServerProcess
+  stop(): Promise<void>
+}
+
+export async function startRsyncd({ scratch, modules, motd }: RsyncdOptions): Promise<Rsyncd> {
+  const file = (name: string): string => join(scratch, name)
+  if (motd !== undefined) writeFileSync(file('motd'), motd)
+  const settings = [
+    'use chroot = no',
+    'munge symlinks = no', // the default without chroot; it would change every link target
+    'numeric ids = no',
+    'read only = yes',
+    'reverse lookup = no',
+    `pid file = ${file('rsyncd.pid')}`,
+    `lock file = ${file('rsyncd.lock')}`,
+    `log file = ${file('rsyncd.log')}`,
+    ...(motd === undefined ? [] : [`motd file = ${file('motd')}`]),
+    ...(isRoot ? ['uid = 0', 'gid = 0'] : []),
+    ...Object.entries(modules).flatMap(([name, { path, comment }]) => [
+      `[${name}]`,
+      `  path = ${path}`,
+      ...(comment === undefined ? [] : [`  comment = ${comment}`]),
+    ]),
+  ]
+  writeFileSync(file('rsyncd.conf'), `${settings.join('\n')}\n`)
+  const port = await freePort()
+  const place = [`--config=${file('rsyncd.conf')}`, `--port=${port}`, '--address=127.0.0.1']
+  const process = new ServerProcess(RSYNC, ['--daemon', '--no-detach', ...place])
+  await waitForPort(port, process)
+  return {
+    port,
+    process,
+    stop: async () => {
+      await process.stop()
+    },
+  }
+}

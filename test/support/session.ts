@@ -1,0 +1,194 @@
+/**
+ * Sessions without a server around them: on a connection made of two queues, where a test plays the
+ * client byte by byte, or on a TCP port for the real client.
+ */
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import { StreamDuplex } from '../../src/daemon/duplex.ts'
+import { ConnectionLost, NoSuchBuild } from '../../src/errors.ts'
+import { Derived } from '../../src/rsync/derived.ts'
+import { Session, type SessionContext, type SessionReport } from '../../src/rsync/session.ts'
+import type { Modules, Tree } from '../../src/rsync/tree.ts'
+import type { Duplex } from '../../src/rsync/wire.ts'
+
+/** The seed of all conversations in docs/rsync-protocol.md, section 12. */
+export const SEED = 0x12345678
+
+/** Modules by name, each of one tree that stays. Counts what was not given back. */
+export class FixedModules implements Modules {
+  readonly #trees: ReadonlyMap<string, Tree>
+  held = 0
+
+  constructor(trees: Readonly<Record<string, Tree>>) {
+    this.#trees = new Map(Object.entries(trees))
+  }
+
+  async list(): Promise<{ name: string; comment: string }[]> {
+    return [...this.#trees.keys()].map((name) => ({ name, comment: `the module ${name}` }))
+  }
+
+  async open(name: string): Promise<{ tree: Tree; release: () => void }> {
+    const tree = this.#trees.get(name)
+    if (!tree) throw new NoSuchBuild(`Unknown module '${name}'`)
+    this.held++
+    return { tree, release: () => this.held-- }
+  }
+}
+
+const sharedDerived = new Derived()
+
+/** A context whose clock stands still, unless a test brings one that moves. */
+export function sessionContext(
+  trees: Readonly<Record<string, Tree>>,
+  changes: Partial<SessionContext> = {},
+): SessionContext & { modules: Modules } {
+  return {
+    modules: new FixedModules(trees),
+    derived: sharedDerived,
+    motd: '',
+    checksumSeed: SEED,
+    limits: { handshakeMs: 60_000, idleMs: 600_000 },
+    now: () => 0,
+    ...changes,
+  }
+}
+
+/** Both ends of a connection in memory. The session has one end; the methods below are the client's. */
+export class Pipe implements Duplex {
+  readonly #input: Uint8Array[] = []
+  readonly #output: Buffer[] = []
+  #ended = false
+  #broken = false
+  #wakeReader: (() => void) | undefined
+  #wakeClient: (() => void) | undefined
+  /** Set: writes wait until the connection breaks, as those to a client that never reads. */
+  stuck = false
+
+  read = async (): Promise<Uint8Array | undefined> => {
+    while (this.#input.length === 0) {
+      if (this.#broken) throw new ConnectionLost('broken')
+      if (this.#ended) return undefined
+      await new Promise<void>((resolve) => {
+        this.#wakeReader = resolve
+      })
+    }
+    return this.#input.shift()
+  }
+
+  write = async (data: Uint8Array): Promise<void> => {
+    while (this.stuck && !this.#broken) {
+      await new Promise<void>((resolve) => {
+        this.#wakeReader = resolve
+      })
+    }
+    if (this.#broken) throw new ConnectionLost('broken')
+    this.#output.push(Buffer.from(data))
+    this.#wakeClient?.()
+  }
+
+  send(data: Uint8Array | string): void {
+    this.#input.push(typeof data === 'string' ? Buffer.from(data, 'latin1') : data)
+    this.#wakeReader?.()
+  }
+
+  /** The client says no more. */
+  end(): void {
+    this.#ended = true
+    this.#wakeReader?.()
+  }
+
+  /** The connection is gone, for whoever reads or writes. */
+  destroy(): void {
+    this.#broken = true
+    this.#wakeReader?.()
+  }
+
+  /** Everything that the session has said and nobody has taken. */
+  get output(): Buffer {
+    return Buffer.concat(this.#output)
+  }
+
+  /** Takes exactly `size` bytes, waiting for them at most a second. */
+  async take(size: number): Promise<Buffer> {
+    const deadline = performance.now() + 1000
+    while (this.output.length < size) {
+      if (performance.now() > deadline) {
+        throw new Error(`${size} bytes expected, got only ${this.output.toString('hex')}`)
+      }
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, 20)
+        this.#wakeClient = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+    const all = this.output
+    this.#output.length = 0
+    this.#output.push(all.subarray(size))
+    return all.subarray(0, size)
+  }
+}
+
+/** A session on a pipe, under way. */
+export function startSession(context: SessionContext): {
+  pipe: Pipe
+  session: Session
+  report: Promise<SessionReport>
+} {
+  const pipe = new Pipe()
+  const session = new Session(pipe, context, new AbortController().signal)
+  return { pipe, session, report: session.run(() => pipe.destroy()) }
+}
+
+/** All that a session says to a client that says `input` and then no more. */
+export async function converse(
+  context: SessionContext,
+  input: Uint8Array | string | readonly Uint8Array[],
+): Promise<{ output: Buffer; report: SessionReport }> {
+  const { pipe, report } = startSession(context)
+  for (const piece of typeof input === 'string' || input instanceof Uint8Array ? [input] : input) {
+    pipe.send(piece)
+  }
+  pipe.end()
+  const done = await report
+  return { output: pipe.output, report: done }
+}
+
+/** A port where the real client finds sessions, and what went over each connection. */
+export interface TestPort extends AsyncDisposable {
+  port: number
+  reports: SessionReport[]
+  /** What clients sent, by connection. */
+  received: Buffer[]
+}
+
+export async function listen(context: SessionContext): Promise<TestPort> {
+  const reports: SessionReport[] = []
+  const received: Buffer[] = []
+  const server = createServer(async (socket) => {
+    const number = received.push(Buffer.alloc(0)) - 1
+    const duplex = new StreamDuplex(socket, socket)
+    const tapped: Duplex = {
+      read: async () => {
+        const piece = await duplex.read()
+        if (piece) received[number] = Buffer.concat([received[number]!, piece])
+        return piece
+      },
+      write: (data) => duplex.write(data),
+    }
+    const session = new Session(tapped, context, new AbortController().signal)
+    reports.push(await session.run(() => duplex.destroy()))
+    await duplex.close()
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    port: (server.address() as { port: number }).port,
+    reports,
+    received,
+    [Symbol.asyncDispose]: async () => {
+      server.close()
+    },
+  }
+}
