@@ -36,6 +36,8 @@ export class Upserv {
   readonly fetches: Fetches
   /** Set by `serve`: what only the server as a whole knows. */
   facts: { listening: string[]; sessions: () => number } = { listening: [], sessions: () => 0 }
+  readonly #spools: Spools
+  readonly #budget: Budget
   readonly #began = performance.now()
 
   private constructor(store: Store, config: Config, log: Logger) {
@@ -43,7 +45,7 @@ export class Upserv {
     const catalog = new Catalog(store)
     const evictor = new BuildEvictor(store, catalog, (id) => log.info({ build: id }, 'build evicted'))
     const complain = (what: string) => (error: Error) => log.warn({ reason: error.message }, what)
-    const spools = new Spools(
+    this.#spools = new Spools(
       store.paths,
       (id) => this.fetches.isRunning(id),
       (bytes) => budget.charge('spools', bytes),
@@ -53,15 +55,16 @@ export class Upserv {
       path: config.dataDir,
       stored: () => store.bytes,
       evictor,
-      dropSpare: (bytes) => spools.drop(bytes),
+      dropSpare: (bytes) => this.#spools.drop(bytes),
     })
+    this.#budget = budget
     this.fetches = new Fetches({
       store,
       catalog,
       budget,
       sources: config.sources,
       log,
-      onChange: () => void spools.refresh().catch(complain('counting spools failed')),
+      onChange: () => void this.#spools.refresh().catch(complain('counting spools failed')),
     })
     this.resolver = new Resolver(store, catalog, this.fetches)
     this.operations = new Operator({
@@ -77,12 +80,6 @@ export class Upserv {
         uptimeSeconds: Math.round((performance.now() - this.#began) / 1000),
       }),
     })
-    // What a crash left behind, and a budget that was lowered: nobody waits for this.
-    void spools
-      .refresh()
-      .then(() => store.collect())
-      .then(() => budget.enforce())
-      .catch(complain('cleaning up failed'))
   }
 
   /** @throws StoreLocked when another process owns the directory; StoreFormat, ConfigError. */
@@ -90,11 +87,22 @@ export class Upserv {
     const onProblem = (problem: Error): void => log.error({ reason: problem.message }, 'store damaged')
     const store = await Store.open(config.dataDir, { onProblem })
     try {
-      return new Upserv(store, config, log)
+      const upserv = new Upserv(store, config, log)
+      await upserv.#spools.refresh()
+      return upserv
     } catch (error) {
       await store.close()
       throw error
     }
+  }
+
+  /**
+   * Frees what a crash left behind, and what a budget that was lowered no longer allows. For a server: a
+   * command that only looks must not change anything.
+   */
+  async tidy(): Promise<void> {
+    await this.store.collect()
+    await this.#budget.enforce()
   }
 
   /** Fetches stop in a way that can be gone on from. */
@@ -146,7 +154,10 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     stopping ??= (async () => {
       log.info({ sessions: doors.sessions }, 'stopping')
       for (const close of closers) await close()
-      await doors.close(config.shutdownMs)
+      const goodbye = doors.close(config.shutdownMs)
+      // Who waits for a fetch is told to come back, rather than kept for a build that won't be complete.
+      await upserv.fetches.close()
+      await goodbye
       await upserv.close()
       await derived.close()
       log.info('stopped')
@@ -181,6 +192,10 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     throw error
   }
   upserv.facts = { listening, sessions: () => doors.sessions }
+  // Nobody waits for this; it ends with the store when we are stopped.
+  void upserv.tidy().catch((error: Error) => {
+    if (!stopping) log.warn({ reason: error.message }, 'cleaning up failed')
+  })
 
   if (config.exitWhenIdleMs > 0) {
     const timer = setInterval(() => {

@@ -7,7 +7,7 @@
  */
 import { createHash, type Hash } from 'node:crypto'
 import { readArchive } from '../archive/read.ts'
-import { DigestMismatch, NoRoom, NotPublished, SourceError } from '../errors.ts'
+import { ArchiveError, DigestMismatch, NoRoom, NotPublished, SourceError } from '../errors.ts'
 import { createSource } from '../source/create.ts'
 import type { Download, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
@@ -95,7 +95,7 @@ export async function runFetchJob(
       }
     } catch (error) {
       ingest.abort()
-      throw error
+      throw error instanceof ArchiveError ? namingArchive(archive.url, error) : error
     }
   } catch (error) {
     // The archive is bad, or does not fit: going on from what was downloaded would end just so.
@@ -145,6 +145,11 @@ async function locate(
           `build-${job.id} is not published by ${job.sources.map(({ name }) => name).join(', ')}`,
         ))
   )
+}
+
+/** Readers of archives don't know where the bytes come from; whoever reads the message has to. */
+function namingArchive(url: string, { message, hint, cause }: ArchiveError): ArchiveError {
+  return new ArchiveError(`${url}: ${message}`, { ...(hint === undefined ? {} : { hint }), cause })
 }
 
 async function* counted(

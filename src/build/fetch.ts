@@ -120,7 +120,7 @@ export class Fetches {
   }
 
   #launch(id: string, sources: readonly SourceConfig[]): Flight {
-    if (this.#closed) throw new CommandError('the server is stopping', { hint: 'Try again in a minute.' })
+    if (this.#closed) throw serverIsStopping()
     const flight = new Flight(id, sources, this.#options, this.#now)
     this.#running.set(id, flight)
     this.#options.onChange?.()
@@ -235,10 +235,14 @@ class Flight {
         )
         return
       } catch (error) {
+        if (this.#stopped) {
+          log.info({ build: this.id, source: this.#source, bytes: this.#received }, 'fetch stopped')
+          throw serverIsStopping()
+        }
         const code = (error as UpservError).code
         // Parts that do not belong together may have come from what an earlier start had kept.
         const again = code === 'SOURCE_CHANGED' || (this.#resumed && SPOILED.has(code))
-        if (!again || start === MAX_STARTS || this.#stopped) {
+        if (!again || start === MAX_STARTS) {
           log.warn(
             { build: this.id, source: this.#source, code, reason: (error as Error).message },
             'fetch failed',
@@ -396,6 +400,12 @@ class Flight {
   #tellAll(line: string): void {
     for (const say of this.#listeners) say(line)
   }
+}
+
+function serverIsStopping(): CommandError {
+  return new CommandError('the server is stopping', {
+    hint: 'Try again in a minute: a download goes on from where it was.',
+  })
 }
 
 /** Codes of errors that bad bytes from an earlier process could be behind. */

@@ -56,13 +56,15 @@ export function compareBytes(a: ByteString, b: ByteString): number {
 export function showBytes(bytes: ByteString, limit = 200): string {
   const cut = bytes.length > limit ? bytes.slice(0, limit) : bytes
   const buffer = Buffer.from(cut, 'latin1')
-  let text: string
+  let text: string = cut
+  let unsafe = /[\x00-\x1f\x7f-\xff\\]/g
   try {
     text = strictUtf8.decode(buffer)
+    unsafe = /[\x00-\x1f\x7f-\x9f\\\u2028\u2029\u202a-\u202e\u2066-\u2069]/g
   } catch {
-    text = cut.replace(/[\x80-\xff]/g, (c) => `\\x${c.charCodeAt(0).toString(16)}`)
+    // Not UTF-8: every byte that is not ASCII is shown by its number.
   }
-  const shown = text.replace(/[\x00-\x1f\x7f-\x9f\\\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (c) => {
+  const shown = text.replace(unsafe, (c) => {
     if (c === '\n') return '\\n'
     if (c === '\t') return '\\t'
     if (c === '\\') return '\\\\'

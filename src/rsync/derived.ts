@@ -16,6 +16,8 @@ import type { Content, Tree } from './tree.ts'
 
 /** Content up to this size is worked on in the event loop: below a millisecond even for MD4. */
 const INLINE_SIZE = 64 * 1024
+/** A table of so many blocks is made in a fraction of a millisecond. */
+const INLINE_BLOCKS = 1024
 /** Digests kept, of some 100 bytes each. */
 const MAX_DIGESTS = 200_000
 /** A thread without work ends after this time. */
@@ -37,8 +39,8 @@ export class Derived {
   ): Promise<Delta> {
     if (content.size === 0) return []
     const task: Task = { type: 'match', place: placeOf(content), sums, rule, inplace }
-    if (content.size <= INLINE_SIZE) return runTask(task)
     const { head } = sums
+    if (content.size <= INLINE_SIZE && head.count <= INLINE_BLOCKS) return runTask(task)
     const question = `${contentKey}:${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}:${head.count}:${head.blockLength}:${head.strongLength}:${head.remainder}:${hash('sha256', sums.strong)}:${hash('sha256', bytesOf(sums.weak))}`
     return this.#deltas.run(question, () => this.#inThread(task))
   }
@@ -46,9 +48,8 @@ export class Derived {
   /**
    * The digest of a regular file: as it was computed when the build came in, or else worked out once and
    * kept, after the content was found to be what it was then.
-   * @param name 'md4' for the plain MD4 that -c means below protocol 30.
    */
-  async digest(tree: Tree, node: number, name: DigestName | 'md4', seed: number): Promise<Uint8Array> {
+  async digest(tree: Tree, node: number, name: DigestName, seed: number): Promise<Uint8Array> {
     const known = this.knownDigest(tree, node, name, seed)
     if (known) return known
     const key = digestKey(tree, node, name, seed)
@@ -76,7 +77,7 @@ export class Derived {
   }
 
   /** The digest when it can be had without reading anything. */
-  knownDigest(tree: Tree, node: number, name: DigestName | 'md4', seed: number): Uint8Array | undefined {
+  knownDigest(tree: Tree, node: number, name: DigestName, seed: number): Uint8Array | undefined {
     if (name === 'md5' || name === 'xxh128') {
       const recorded = tree.digest(node, name)
       if (recorded) return recorded

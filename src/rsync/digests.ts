@@ -7,7 +7,8 @@
 import { createHash, hash } from 'node:crypto'
 import { createMD4, createXXHash3, createXXHash64, createXXHash128, type IHasher } from 'hash-wasm'
 
-export type DigestName = 'xxh128' | 'xxh3' | 'xxh64' | 'md5' | 'md4-seeded' | 'sha1' | 'none'
+/** 'md4-seeded' is the legacy form of protocol 29 and older, which hashes the seed with every file. */
+export type DigestName = 'xxh128' | 'xxh3' | 'xxh64' | 'md5' | 'md4' | 'md4-seeded' | 'sha1' | 'none'
 
 /** Bytes of a file digest. */
 export const DIGEST_LENGTH: Record<DigestName, number> = {
@@ -15,6 +16,7 @@ export const DIGEST_LENGTH: Record<DigestName, number> = {
   xxh3: 8,
   xxh64: 8,
   md5: 16,
+  md4: 16,
   'md4-seeded': 16,
   sha1: 20,
   none: 1,
@@ -28,15 +30,18 @@ export const DIGEST_LENGTH: Record<DigestName, number> = {
  */
 export const OFFERED_DIGESTS = ['xxh128', 'xxh3', 'xxh64', 'md5', 'sha1', 'none'] as const
 
-/** The digest that a client means by a name, or undefined for one we do not have. */
+/**
+ * The digest that a client insists on by name, or undefined for one we do not have. Here MD4 may be had:
+ * should the client hash its seed the other way round, no block matches and all is sent as literals.
+ */
 export function digestNamed(name: string): DigestName | undefined {
   if (name === 'xxhash') return 'xxh64'
+  if (name === 'md4') return 'md4'
   return (OFFERED_DIGESTS as readonly string[]).includes(name) ? (name as DigestName) : undefined
 }
 
 /**
- * The digest that follows a file's data, and (but for protocol 29 and older) the one of -c, in the wire's
- * layout. Takes all pieces in one go, so that states can be shared: no two digests are ever under way at
+ * The digest that follows a file's data, and the one of -c, in the wire's layout. Takes all pieces in one go, so that states can be shared: no two digests are ever under way at
  * once in one thread.
  *
  * Only the legacy MD4 hashes the seed, in front of the data and also when it is 0.
@@ -49,6 +54,8 @@ export function fileDigest(name: DigestName, seed: number, pieces: Iterable<Uint
       for (const piece of pieces) state.update(piece)
       return state.digest()
     }
+    case 'md4':
+      return run(MD4, pieces)
     case 'md4-seeded':
       return run(MD4, pieces, seedBytes(seed))
     case 'none':
@@ -56,11 +63,6 @@ export function fileDigest(name: DigestName, seed: number, pieces: Iterable<Uint
     default:
       return run(FILE_XXH[name], pieces).reverse()
   }
-}
-
-/** The -c digest of protocol 29 and older: MD4 of the content alone. */
-export function plainMd4(pieces: Iterable<Uint8Array>): Uint8Array {
-  return run(MD4, pieces)
 }
 
 function run(state: IHasher, pieces: Iterable<Uint8Array>, head?: Uint8Array): Uint8Array {
@@ -88,6 +90,7 @@ export function createBlockSum({ name, seed, seedFirst }: BlockSumRule): (block:
         : (block) => createHash('md5').update(block).update(seedPart).digest()
     case 'sha1':
       return (block) => createHash('sha1').update(seedPart).update(block).digest()
+    case 'md4':
     case 'md4-seeded':
       return (block) => run(BLOCK_MD4, [block, seedPart])
     case 'none':

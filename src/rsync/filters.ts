@@ -58,7 +58,8 @@ export class Filters {
 
   /**
    * The scope inside `directory`, whose rule files are read from the tree.
-   * @param base name of the directory relative to the transfer root; '' for the root itself.
+   * @param base path of the directory from the module's root: where patterns with a leading slash in its
+   *   rule files are anchored.
    * @param onlyRooted the directory lies above the transfer root, where only rules with a leading slash
    *   in the name of their file count.
    */
@@ -96,14 +97,14 @@ export class Filters {
     if (this.#steps.length > MAX_RULES) throw new PeerError('filter', `more than ${MAX_RULES} rules`)
     switch (rule.type) {
       case 'pattern':
-        this.#steps.push({ type: 'rule', rule: compileRule(rule, ascii('')) })
+        this.#steps.push({ type: 'rule', rule: compileRule(rule) })
         break
       case 'dir-merge':
         this.#steps.push({ type: 'merge', slot: this.#merges.push(rule) - 1 })
         break
       case 'cvs-defaults':
         for (const text of CVS_DEFAULTS) {
-          this.#steps.push({ type: 'rule', rule: compileRule(excludeRule(text), ascii('')) })
+          this.#steps.push({ type: 'rule', rule: compileRule(excludeRule(text)) })
         }
         break
       case 'clear':
@@ -121,8 +122,11 @@ function applies(rule: Rule, name: ByteString, path: ByteString, isDirectory: bo
   return matched !== rule.negate
 }
 
-/** @param base where a pattern with a leading slash is anchored, relative to the transfer root. */
-function compileRule(rule: PatternRule, base: ByteString): Rule {
+/**
+ * @param base for a rule of a rule file: the path of its directory from the module's root, where a pattern
+ *   with a leading slash is anchored. Without it that is the transfer root.
+ */
+function compileRule(rule: PatternRule, base?: ByteString): Rule {
   let text = rule.pattern
   const directoriesOnly = text.length > 1 && text.endsWith('/')
   if (directoriesOnly) text = text.slice(0, -1) as ByteString
@@ -133,19 +137,14 @@ function compileRule(rule: PatternRule, base: ByteString): Rule {
     include: rule.include,
     negate: rule.negate,
     directoriesOnly,
-    test: compileTest(text, {
-      slashes,
-      anchored: anchored || rule.fromModuleRoot,
-      fromModuleRoot: rule.fromModuleRoot,
-      base,
-    }),
+    test: compileTest(text, { slashes, anchored, fromModuleRoot: rule.fromModuleRoot, base }),
   }
 }
 
 /** The table of docs/rsync-protocol.md, section 5.4, one case after the other. */
 function compileTest(
   text: ByteString,
-  how: { slashes: number; anchored: boolean; fromModuleRoot: boolean; base: ByteString },
+  how: { slashes: number; anchored: boolean; fromModuleRoot: boolean; base: ByteString | undefined },
 ): Rule['test'] {
   const { slashes, anchored, fromModuleRoot, base } = how
   const wild = isWild(text)
@@ -157,26 +156,26 @@ function compileTest(
   const whole = (name: ByteString, isDirectory: boolean): boolean =>
     equals(name) || (alsoItself && isDirectory && equals(`${name}/` as ByteString))
 
-  if (anchored) {
-    return (name, path, isDirectory) => {
-      if (fromModuleRoot) return whole(path, isDirectory)
-      if (base === '') return whole(name, isDirectory)
-      return name.startsWith(`${base}/`) && whole(name.slice(base.length + 1) as ByteString, isDirectory)
+  if (anchored && base !== undefined && !fromModuleRoot) {
+    const above = base === '' ? '' : `${base}/`
+    return (_name, path, isDirectory) =>
+      path.startsWith(above) && whole(path.slice(above.length) as ByteString, isDirectory)
+  }
+  const test = (subject: ByteString, isDirectory: boolean): boolean => {
+    if (anchored) return whole(subject, isDirectory)
+    if (slashes === 0 && !doubleStar) {
+      return equals(subject.slice(subject.lastIndexOf('/') + 1) as ByteString)
     }
-  }
-  if (slashes === 0 && !doubleStar) {
-    return (name) => equals(name.slice(name.lastIndexOf('/') + 1) as ByteString)
-  }
-  if (!wild) return (name) => name === text || name.endsWith(`/${text}`)
-  if (!doubleStar) return (name) => tailWith(name, slashes, equals)
-  return (name, _path, isDirectory) => {
-    if (whole(name, isDirectory)) return true
-    if (text.startsWith('**')) return equals(`/${name}` as ByteString)
-    for (let at = name.indexOf('/'); at >= 0; at = name.indexOf('/', at + 1)) {
-      if (whole(name.slice(at + 1) as ByteString, isDirectory)) return true
+    if (!wild) return subject === text || subject.endsWith(`/${text}`)
+    if (!doubleStar) return tailWith(subject, slashes, equals)
+    if (whole(subject, isDirectory)) return true
+    if (text.startsWith('**')) return whole(`/${subject}` as ByteString, isDirectory)
+    for (let at = subject.indexOf('/'); at >= 0; at = subject.indexOf('/', at + 1)) {
+      if (whole(subject.slice(at + 1) as ByteString, isDirectory)) return true
     }
     return false
   }
+  return (name, path, isDirectory) => test(fromModuleRoot ? path : name, isDirectory)
 }
 
 /** Tests the last `slashes` + 1 components; false when there are fewer. */
@@ -217,9 +216,7 @@ async function readMergeFile(
       parents = []
       continue
     }
-    const rule = merge.bare
-      ? bareRule(word, merge)
-      : parseRule(merge.words ? (word.replace('_', ' ') as ByteString) : word, false)
+    const rule = merge.bare ? bareRule(word, merge) : parseRule(word, false)
     if (rule.type === 'pattern') own.push(compileRule(rule, base))
     else if (rule.type === 'cvs-defaults')
       own.push(...CVS_DEFAULTS.map((t) => compileRule(excludeRule(t), base)))

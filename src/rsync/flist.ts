@@ -8,18 +8,24 @@
  * for one source the walk yields both orders at once.
  */
 
-import { setImmediate as nextTurn } from 'node:timers/promises'
+import { RefusedError } from '../errors.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { ascii, type ByteString, splitBytes } from '../lib/bytes.ts'
 import { DIRECTORY, isDirectoryMode, isSymlinkMode, REGULAR, SYMLINK, TYPE_MASK } from '../lib/file-mode.ts'
+import { Pacer, pacedSort } from '../lib/pacer.ts'
 import type { FilterScope, Filters } from './filters.ts'
 import { lookup, type SourcePath } from './paths.ts'
 import type { Tree } from './tree.ts'
+import { AclEncoder } from './wire/acls.ts'
 import { encodeIdList, FLAG, FlistEncoder, type FlistEntry, type FlistFormat } from './wire/flist.ts'
 import { XattrEncoder } from './wire/xattrs.ts'
 
-/** Entries handled before other sessions get a turn: a few milliseconds of work. */
-const ENTRIES_PER_TURN = 2000
+/**
+ * A list may hold each entry of the tree so often, and so many more: overlapping arguments and followed
+ * links name files again, but a request that goes beyond means harm.
+ */
+const MAX_REPEATS = 8
+const MAX_EXTRA = 100_000
 /** Bytes of encoded list handed on at a time. */
 const CHUNK = 64 * 1024
 
@@ -29,7 +35,6 @@ export interface ListOptions {
   dirs: boolean
   relative: boolean
   impliedDirs: boolean
-  oneFileSystem: boolean
   copyLinks: boolean
   copyDirlinks: boolean
   copyUnsafeLinks: boolean
@@ -41,6 +46,7 @@ export interface ListOptions {
 /** Something to tell the client beside the list. */
 export interface ListNotice {
   type: 'missing' | 'skipped-directory' | 'broken-link'
+  /** Inside the module; of a skipped directory its name in the list. */
   path: ByteString
 }
 
@@ -54,161 +60,215 @@ export interface FileList {
   readonly flags: readonly number[]
   /** Index on the wire -> place in transmission order. */
   readonly order: Uint32Array
+  /** Bytes of all regular files and symlinks. */
+  readonly totalSize: number
   readonly notices: readonly ListNotice[]
 }
 
+/**
+ * The list that a request gets.
+ * @throws RefusedError when it would be longer than any honest request makes it.
+ */
 export async function buildFileList(
   tree: Tree,
-  sources: readonly SourcePath[],
+  sources: Iterable<SourcePath>,
   filters: Filters,
   options: ListOptions,
   signal: AbortSignal,
 ): Promise<FileList> {
-  const names: ByteString[] = []
-  const nodes: number[] = []
-  const flags: number[] = []
-  const notices: ListNotice[] = []
-  /** Places in sorted order, as long as one source gives it for free. */
-  const sorted: number[] = []
-  let inOrder = sources.length === 1 && options.protocol >= 29 && !options.relative
-  const impliedSent = new Set<ByteString>()
+  const builder = new ListBuilder(tree, filters, options, new Pacer(signal))
+  for (const source of sources) await builder.add(source)
+  return builder.finish()
+}
 
-  const add = (name: ByteString, node: number, entryFlags: number): number => {
-    names.push(name)
-    flags.push(entryFlags)
-    return nodes.push(node) - 1
+/** A directory whose own entry is in the list and whose children are not yet. */
+interface OpenDirectory {
+  node: number
+  name: ByteString
+  /** Of its own entry. */
+  place: number
+  scope: FilterScope
+  /** Directories that followed links led away from, on the way here. */
+  ancestors: readonly number[]
+}
+
+class ListBuilder {
+  readonly #tree: Tree
+  readonly #filters: Filters
+  readonly #options: ListOptions
+  readonly #pacer: Pacer
+  readonly #most: number
+  readonly #names: ByteString[] = []
+  readonly #nodes: number[] = []
+  readonly #flags: number[] = []
+  readonly #notices: ListNotice[] = []
+  /** Places in sorted order, for as long as the walk yields it for free. */
+  readonly #sorted: number[] = []
+  #inOrder: boolean
+  #sources = 0
+  #totalSize = 0
+  readonly #impliedSent = new Set<ByteString>()
+
+  constructor(tree: Tree, filters: Filters, options: ListOptions, pacer: Pacer) {
+    this.#tree = tree
+    this.#filters = filters
+    this.#options = options
+    this.#pacer = pacer
+    this.#most = tree.count * MAX_REPEATS + MAX_EXTRA
+    this.#inOrder = options.protocol >= 29 && !options.relative
+  }
+
+  async add(source: SourcePath): Promise<void> {
+    if (++this.#sources > 1) this.#inOrder = false
+    if (this.#pacer.due) await this.#pacer.rest()
+    const tree = this.#tree
+    const { recurse, dirs } = this.#options
+    const node = source.node < 0 ? -1 : this.#follow(source.node, pathOf(source, source.name))
+    if (node < 0) {
+      this.#missing(source)
+      return
+    }
+    this.#addImplied(source)
+
+    let scope = this.#filters.outermost()
+    if (this.#filters.hasMergeFiles) scope = await scopeAbove(tree, source, this.#filters, scope)
+    const isDir = isDirectory(tree, node)
+    if (source.name !== '.' && !this.#keeps(source, source.name, isDir, scope)) return
+    if (isDir && !recurse && !dirs) {
+      this.#notice({ type: 'skipped-directory', path: source.name })
+      return
+    }
+    const withContents = isDir && (recurse || source.contents)
+    const flags = isDir ? (withContents ? FLAG.topDir : FLAG.noContentDir) : 0
+    const place = this.#addEntry(source.name, node, flags)
+    if (withContents) await this.#walk(source, { node, name: source.name, place, scope, ancestors: [] })
+    else this.#sorted.push(place)
+  }
+
+  async finish(): Promise<FileList> {
+    const names = this.#names
+    const order = this.#options.unsorted
+      ? Uint32Array.from(names, (_, i) => i)
+      : this.#inOrder
+        ? Uint32Array.from(this.#sorted)
+        : await sortedOrder(this.#tree, names, this.#nodes, this.#options.protocol, this.#pacer)
+    const totalSize = this.#totalSize
+    return { names, nodes: this.#nodes, flags: this.#flags, order, totalSize, notices: this.#notices }
+  }
+
+  /** Depth first, by a stack: each directory's children in one go, then what lies below each of them. */
+  async #walk(source: SourcePath, top: OpenDirectory): Promise<void> {
+    const tree = this.#tree
+    const stack = [top]
+    while (stack.length > 0) {
+      const directory = stack.pop()!
+      this.#sorted.push(directory.place)
+      const base = directory.name === '.' ? ascii('') : directory.name
+      const scope = this.#filters.hasMergeFiles
+        ? await this.#filters.enter(tree, directory.node, base, directory.scope)
+        : directory.scope
+      const first = tree.firstChild(directory.node)
+      const below: OpenDirectory[] = []
+      for (let child = first; child < first + tree.childCount(directory.node); child++) {
+        if (this.#pacer.due) await this.#pacer.rest()
+        const name = joinNames(base, tree.name(child))
+        const node = this.#follow(child, pathOf(source, name))
+        if (node < 0) {
+          this.#notice({ type: 'broken-link', path: pathOf(source, name) })
+          continue
+        }
+        const isDir = isDirectory(tree, node)
+        if (!this.#keeps(source, name, isDir, scope)) continue
+        const descends = isDir && this.#options.recurse
+        const place = this.#addEntry(name, node, isDir && !descends ? FLAG.noContentDir : 0)
+        if (!descends) {
+          this.#sorted.push(place)
+        } else if (node === child) {
+          below.push({ node, name, place, scope, ancestors: directory.ancestors })
+        } else {
+          // A followed link sorts among the directories, but its node does not lie there.
+          this.#inOrder = false
+          const ancestors = [...directory.ancestors, directory.node]
+          if (!isWithin(tree, ancestors, node)) below.push({ node, name, place, scope, ancestors })
+        }
+      }
+      for (let i = below.length - 1; i >= 0; i--) stack.push(below[i]!)
+    }
+  }
+
+  #addEntry(name: ByteString, node: number, flags: number): number {
+    if (this.#names.length + this.#notices.length >= this.#most) throw this.#tooLong()
+    if (node >= 0) {
+      const type = this.#tree.mode(node) & TYPE_MASK
+      if (type === REGULAR || type === SYMLINK) this.#totalSize += this.#tree.size(node)
+    }
+    this.#names.push(name)
+    this.#flags.push(flags)
+    return this.#nodes.push(node) - 1
+  }
+
+  #notice(notice: ListNotice): void {
+    if (this.#names.length + this.#notices.length >= this.#most) throw this.#tooLong()
+    this.#notices.push(notice)
+  }
+
+  #tooLong(): RefusedError {
+    return new RefusedError(
+      `ERROR: the request names more than ${this.#most} files, far more than there are`,
+      4,
+    )
+  }
+
+  #missing(source: SourcePath): void {
+    if (this.#options.missingArgs === 'delete') this.#addEntry(source.name, -1, 0)
+    else if (this.#options.missingArgs === 'report') this.#notice({ type: 'missing', path: source.shown })
+  }
+
+  /** The parents that -R implies, each once, followed through links and never filtered. */
+  #addImplied(source: SourcePath): void {
+    const { relative, impliedDirs, protocol } = this.#options
+    const parents = relative && (impliedDirs || protocol >= 30) ? source.implied : []
+    for (const name of source.dotFirst ? [ascii('.'), ...parents] : parents) {
+      if (this.#impliedSent.has(name)) continue
+      this.#impliedSent.add(name)
+      const node = lookup(this.#tree, pathOf(source, name), true)
+      if (node >= 0) this.#addEntry(name, node, FLAG.topDir | FLAG.noContentDir)
+    }
+  }
+
+  #keeps(source: SourcePath, name: ByteString, isDir: boolean, scope: FilterScope): boolean {
+    return this.#filters.isEmpty || this.#filters.keeps(name, pathOf(source, name), isDir, scope)
   }
 
   /** Follows a symbolic link where the options say so; -1 when it then leads nowhere. */
-  const target = (node: number, path: ByteString): number => {
+  #follow(node: number, path: ByteString): number {
+    const tree = this.#tree
     if (!isSymlinkMode(tree.mode(node))) return node
-    const follow =
-      options.copyLinks ||
-      options.copyDirlinks ||
-      (options.copyUnsafeLinks && isUnsafe(tree.linkTarget(node), path))
-    if (!follow) return node
+    const { copyLinks, copyDirlinks, copyUnsafeLinks } = this.#options
+    if (copyLinks || (copyUnsafeLinks && isUnsafe(tree.linkTarget(node), path)))
+      return lookup(tree, path, true)
+    if (!copyDirlinks) return node
     const end = lookup(tree, path, true)
-    if (options.copyLinks || (options.copyUnsafeLinks && isUnsafe(tree.linkTarget(node), path))) return end
     return end >= 0 && isDirectory(tree, end) ? end : node
   }
+}
 
-  for (const source of sources) {
-    const fullPath = (name: ByteString): ByteString =>
-      source.rootPath === ''
-        ? name
-        : name === '.'
-          ? source.rootPath
-          : (`${source.rootPath}/${name}` as ByteString)
-    const node = source.node < 0 ? -1 : target(source.node, fullPath(source.name))
-    if (node < 0) {
-      if (options.missingArgs === 'delete') add(source.name, -1, 0)
-      else if (options.missingArgs === 'report') notices.push({ type: 'missing', path: source.shown })
-      continue
-    }
-    if (source.dotFirst && !impliedSent.has(ascii('.'))) {
-      impliedSent.add(ascii('.'))
-      add(ascii('.'), lookup(tree, source.rootPath, true), FLAG.topDir | FLAG.noContentDir)
-    }
-    if (options.relative && (options.impliedDirs || options.protocol >= 30)) {
-      for (const parent of source.implied) {
-        if (impliedSent.has(parent)) continue
-        impliedSent.add(parent)
-        const parentNode = lookup(tree, fullPath(parent), true)
-        if (parentNode >= 0) add(parent, parentNode, FLAG.topDir | FLAG.noContentDir)
-      }
-    }
+function joinNames(base: ByteString, name: ByteString): ByteString {
+  return base === '' ? name : (`${base}/${name}` as ByteString)
+}
 
-    let scope = filters.outermost()
-    if (filters.hasMergeFiles) scope = await scopeAbove(tree, source, filters, scope)
-    const isDir = isDirectory(tree, node)
-    if (
-      source.name !== '.' &&
-      !filters.isEmpty &&
-      !filters.keeps(source.name, fullPath(source.name), isDir, scope)
-    ) {
-      continue
-    }
-    const withContents = isDir && (options.recurse || (options.dirs && source.contents))
-    if (isDir && !options.recurse && !options.dirs) {
-      notices.push({ type: 'skipped-directory', path: source.shown })
-      continue
-    }
-    const top = add(source.name, node, isDir ? (withContents ? FLAG.topDir : FLAG.noContentDir) : 0)
-    if (!withContents) {
-      sorted.push(top)
-      continue
-    }
-
-    // The walk: a stack of directories whose entries are already in the list and whose children are not.
-    const stack: {
-      node: number
-      name: ByteString
-      place: number
-      scope: FilterScope
-      ancestors?: readonly number[]
-    }[] = [{ node, name: source.name, place: top, scope }]
-    let turn = ENTRIES_PER_TURN
-    while (stack.length > 0) {
-      const directory = stack.pop()!
-      sorted.push(directory.place)
-      const prefix = directory.name === '.' ? '' : `${directory.name}/`
-      const inside = filters.hasMergeFiles
-        ? await filters.enter(
-            tree,
-            directory.node,
-            directory.name === '.' ? ascii('') : directory.name,
-            directory.scope,
-          )
-        : directory.scope
-      const first = tree.firstChild(directory.node)
-      const count = tree.childCount(directory.node)
-      const subdirectories: typeof stack = []
-      for (let child = first; child < first + count; child++) {
-        const name = (prefix + tree.name(child)) as ByteString
-        const at = target(child, fullPath(name))
-        if (at < 0) {
-          notices.push({ type: 'broken-link', path: fullPath(name) })
-          continue
-        }
-        const childIsDir = isDirectory(tree, at)
-        if (!filters.isEmpty && !filters.keeps(name, fullPath(name), childIsDir, inside)) continue
-        const descends = childIsDir && options.recurse
-        const place = add(name, at, childIsDir && !descends ? FLAG.noContentDir : 0)
-        if (at !== child && childIsDir) inOrder = false // a followed link sorts among the directories
-        if (!descends) {
-          sorted.push(place)
-          continue
-        }
-        const ancestors =
-          at === child ? directory.ancestors : [...(directory.ancestors ?? []), directory.node]
-        if (at !== child && isWithin(tree, directory.node, at, ancestors ?? [])) continue // a link to its own parent
-        subdirectories.push({ node: at, name, place, scope: inside, ...(ancestors ? { ancestors } : {}) })
-      }
-      for (let i = subdirectories.length - 1; i >= 0; i--) stack.push(subdirectories[i]!)
-      turn -= count
-      if (turn <= 0) {
-        turn = ENTRIES_PER_TURN
-        await nextTurn()
-        signal.throwIfAborted()
-      }
-    }
-  }
-
-  const order = options.unsorted
-    ? Uint32Array.from(names, (_, i) => i)
-    : inOrder
-      ? Uint32Array.from(sorted)
-      : sortedOrder(tree, names, nodes, options.protocol)
-  return { names, nodes, flags, order, notices }
+/** The path inside the module of a name in the list. */
+function pathOf(source: SourcePath, name: ByteString): ByteString {
+  return name === '.' ? source.rootPath : joinNames(source.rootPath, name)
 }
 
 function isDirectory(tree: Tree, node: number): boolean {
   return isDirectoryMode(tree.mode(node))
 }
 
-/** True when `target` is `directory`, lies above it, or is one of the directories that links led through. */
-function isWithin(tree: Tree, directory: number, target: number, ancestors: readonly number[]): boolean {
-  for (const start of [directory, ...ancestors]) {
+/** True when `target` is one of the directories or lies above one of them: descending would never end. */
+function isWithin(tree: Tree, directories: readonly number[], target: number): boolean {
+  for (const start of directories) {
     for (let node = start; ; node = tree.parent(node)) {
       if (node === target) return true
       if (node === tree.parent(node)) break
@@ -253,18 +313,20 @@ async function scopeAbove(
  * Both sides' order. From 29 on: files before directories at each level, directories by name + '/'.
  * Before: by the plain bytes of the full name. Names that come twice keep their order.
  */
-function sortedOrder(
+async function sortedOrder(
   tree: Tree,
   names: readonly ByteString[],
   nodes: readonly number[],
   protocol: number,
-): Uint32Array {
-  const keys =
-    protocol < 29
-      ? names
-      : names.map((name, i) => sortKey(name, nodes[i]! >= 0 && isDirectory(tree, nodes[i]!)))
+  pacer: Pacer,
+): Promise<Uint32Array> {
+  const keys: string[] = []
+  for (const [i, name] of names.entries()) {
+    if (pacer.due) await pacer.rest()
+    keys.push(protocol < 29 ? name : sortKey(name, nodes[i]! >= 0 && isDirectory(tree, nodes[i]!)))
+  }
   const order = Uint32Array.from(names, (_, i) => i)
-  return order.sort((a, b) => (keys[a]! < keys[b]! ? -1 : keys[a]! > keys[b]! ? 1 : a - b))
+  return pacedSort(order, (a, b) => (keys[a]! < keys[b]! ? -1 : keys[a]! > keys[b]! ? 1 : a - b), pacer)
 }
 
 /**
@@ -295,14 +357,14 @@ export async function* encodeFileList(
   tree: Tree,
   options: EncodeOptions,
 ): AsyncGenerator<Buffer> {
+  const pacer = new Pacer()
   const out = new ByteWriter(CHUNK + 8192)
   const encoder = new FlistEncoder(options)
   const xattrs = options.xattrs > 0 ? new XattrEncoder(options.xattrs > 1) : undefined
+  const acls = options.acls ? new AclEncoder() : undefined
   const firstOfGroup = new Map<number, number>()
   const users = new Set<number>()
   const groups = new Set<number>()
-  let accessAcls = 0
-  let defaultAcls = 0
 
   for (let place = 0; place < list.names.length; place++) {
     const node = list.nodes[place]!
@@ -324,27 +386,22 @@ export async function* encodeFileList(
     encoder.entry(out, entry)
     if (options.owner) users.add(entry.uid)
     if (options.group) groups.add(entry.gid)
-    if (options.acls && type !== SYMLINK && node >= 0) {
-      // No more than the mode says: the literal once, then "as before".
-      encodeTrivialAcl(out, accessAcls++)
-      if (type === DIRECTORY) encodeTrivialAcl(out, defaultAcls++)
+    if (acls && type !== SYMLINK && node >= 0) {
+      acls.encode(out, entry.mode, type === DIRECTORY, tree.xattrs(node))
     }
     if (xattrs && node >= 0) xattrs.encode(out, tree.xattrs(node))
     if (out.length >= CHUNK) yield out.take()
-    if (place % ENTRIES_PER_TURN === ENTRIES_PER_TURN - 1) await nextTurn()
+    if (pacer.due) await pacer.rest()
   }
   encoder.end(out, options.ioError)
   if (!options.numericIds) {
-    if (options.owner || options.acls) encodeIdList(out, namesOf(users, tree.userNames), options)
-    if (options.group || options.acls) encodeIdList(out, namesOf(groups, tree.groupNames), options)
+    for (const id of acls?.users ?? []) users.add(id)
+    for (const id of acls?.groups ?? []) groups.add(id)
+    if (options.owner || acls) encodeIdList(out, namesOf(users, tree.userNames), options)
+    if (options.group || acls) encodeIdList(out, namesOf(groups, tree.groupNames), options)
   }
   if (options.protocol < 30) out.i32(options.ioError)
   yield out.take()
-}
-
-function encodeTrivialAcl(out: ByteWriter, sentBefore: number): void {
-  if (sentBefore === 0) out.u16(0)
-  else out.u8(1)
 }
 
 function entryOf(tree: Tree, node: number, name: ByteString, directoryFlags: number): FlistEntry {

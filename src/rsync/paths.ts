@@ -6,15 +6,17 @@
  */
 
 import { RefusedError } from '../errors.ts'
-import { ascii, type ByteString, joinBytes, showBytes, splitBytes } from '../lib/bytes.ts'
+import { ascii, type ByteString, compareBytes, joinBytes, showBytes, splitBytes } from '../lib/bytes.ts'
 import { isDirectoryMode, isSymlinkMode } from '../lib/file-mode.ts'
+import { Pacer } from '../lib/pacer.ts'
 import type { Tree } from './tree.ts'
 import { compilePattern, isWild } from './wildmatch.ts'
 
 /** Chains of symbolic links longer than this are taken for loops, as by Linux. */
 const MAX_LINK_HOPS = 40
-/** The most arguments that patterns may expand to. */
-const MAX_MATCHES = 1_000_000
+/** The most arguments that the patterns of a request may expand to, and the most names that they may look at. */
+const MAX_MATCHES = 250_000
+const MAX_LOOKED = 20_000_000
 
 /** One thing to send. */
 export interface SourcePath {
@@ -44,7 +46,11 @@ export interface PathRequest {
 }
 
 /** The sources that a request names, patterns expanded, in the order of the arguments. */
-export function findSources(tree: Tree, request: PathRequest): SourcePath[] {
+export async function findSources(
+  tree: Tree,
+  request: PathRequest,
+  signal: AbortSignal,
+): Promise<SourcePath[]> {
   const prefix = request.module
   let paths = request.paths.map((path) =>
     path.startsWith(prefix) ? (path.slice(prefix.length) as ByteString) : path,
@@ -54,13 +60,12 @@ export function findSources(tree: Tree, request: PathRequest): SourcePath[] {
     paths = paths.flatMap((path) => path.split(` ${prefix}/`) as ByteString[])
   }
   if (paths.length === 0 && request.directoriesSent) paths = [ascii('')]
+  const search = new PatternSearch(tree, new Pacer(signal))
   const found: SourcePath[] = []
   for (const path of paths) {
-    for (const expanded of expand(tree, sanitize(path, request.relative))) {
-      if (found.length >= MAX_MATCHES)
-        throw new RefusedError(`the patterns match more than ${MAX_MATCHES} names`)
-      found.push(sourceFor(tree, expanded, request.relative))
-    }
+    const clean = sanitize(path, request.relative)
+    const expanded = isWild(clean.path) ? await search.expand(clean) : [clean]
+    for (const one of expanded) found.push(sourceFor(tree, one, request.relative))
   }
   return found
 }
@@ -73,7 +78,10 @@ export function findListed(tree: Tree, base: ByteString, name: ByteString, relat
   return source
 }
 
-/** The node at a path of the module, following symbolic links on the way (and at its end if `follow`). */
+/**
+ * The node at a path of the module, following symbolic links on the way (and at its end if `follow`).
+ * -1 when there is none.
+ */
 export function lookup(tree: Tree, path: ByteString, follow: boolean, start = 0): number {
   let hops = 0
   let node = start
@@ -125,41 +133,60 @@ function sanitize(path: ByteString, relative: boolean): CleanPath {
   return { path: joinBytes(parts, '/'), trailingSlash }
 }
 
-function expand(tree: Tree, clean: CleanPath): CleanPath[] {
-  if (!isWild(clean.path)) return [clean]
-  let matches: { node: number; path: ByteString }[] = [{ node: 0, path: ascii('') }]
-  for (const component of splitBytes(clean.path, '/')) {
-    const pattern = isWild(component) ? compilePattern(component) : undefined
-    const next: typeof matches = []
-    for (const match of matches) {
-      const directory = isSymlinkMode(tree.mode(match.node)) ? lookup(tree, match.path, true) : match.node
-      if (directory < 0 || !isDirectoryMode(tree.mode(directory))) continue
-      const join = (name: ByteString) => (match.path === '' ? name : (`${match.path}/${name}` as ByteString))
-      if (component === '.') {
-        next.push({ node: directory, path: join(component) })
-        continue
-      }
-      if (!pattern) {
-        const node = tree.child(directory, component)
-        if (node >= 0) next.push({ node, path: join(component) })
-        continue
-      }
-      const names: { node: number; name: ByteString }[] = []
-      const first = tree.firstChild(directory)
-      for (let node = first; node < first + tree.childCount(directory); node++) {
-        const name = tree.name(node)
-        if (pattern.matches(name)) names.push({ node, name })
-      }
-      // A shell would sort them so.
-      names.sort((a, b) => (a.name < b.name ? -1 : 1))
-      for (const { node, name } of names) next.push({ node, path: join(name) })
-    }
-    matches = next
-    if (matches.length > MAX_MATCHES)
-      throw new RefusedError(`the patterns match more than ${MAX_MATCHES} names`)
+/** Expands the patterns of one request, within bounds for all of them together. */
+class PatternSearch {
+  readonly #tree: Tree
+  readonly #pacer: Pacer
+  #looked = 0
+  #matched = 0
+
+  constructor(tree: Tree, pacer: Pacer) {
+    this.#tree = tree
+    this.#pacer = pacer
   }
-  if (matches.length === 0) return [clean]
-  return matches.map(({ path }) => ({ path, trailingSlash: clean.trailingSlash }))
+
+  /** Component by component; a path without any match stands for itself, and is then missing. */
+  async expand(clean: CleanPath): Promise<CleanPath[]> {
+    let matches: ByteString[] = [ascii('')]
+    for (const component of splitBytes(clean.path, '/')) {
+      const next: ByteString[] = []
+      for (const path of matches) {
+        const directory = lookup(this.#tree, path, true)
+        if (directory < 0 || !isDirectoryMode(this.#tree.mode(directory))) continue
+        for (const name of await this.#namesIn(directory, component)) {
+          next.push(path === '' ? name : (`${path}/${name}` as ByteString))
+        }
+      }
+      matches = next
+    }
+    this.#matched += matches.length
+    if (this.#matched > MAX_MATCHES) throw tooMany(`match more than ${MAX_MATCHES} names`)
+    if (matches.length === 0) return [clean]
+    return matches.map((path) => ({ path, trailingSlash: clean.trailingSlash }))
+  }
+
+  /** The names that a component stands for, sorted as a shell would. */
+  async #namesIn(directory: number, component: ByteString): Promise<ByteString[]> {
+    const tree = this.#tree
+    if (component === '.') return [component]
+    if (!isWild(component)) return tree.child(directory, component) >= 0 ? [component] : []
+    const pattern = compilePattern(component)
+    const names: ByteString[] = []
+    const first = tree.firstChild(directory)
+    const count = tree.childCount(directory)
+    this.#looked += count
+    if (this.#looked > MAX_LOOKED) throw tooMany(`look at more than ${MAX_LOOKED} names`)
+    for (let node = first; node < first + count; node++) {
+      if (this.#pacer.due) await this.#pacer.rest()
+      const name = tree.name(node)
+      if (pattern.matches(name)) names.push(name)
+    }
+    return names.sort(compareBytes)
+  }
+}
+
+function tooMany(what: string): RefusedError {
+  return new RefusedError(`ERROR: the patterns of this request ${what}`, 4)
 }
 
 function sourceFor(
@@ -176,7 +203,7 @@ function sourceFor(
     const name = (dot ? clean.path.slice(dot.index + dot[0].length) : clean.path) as ByteString
     const rootPath = join(base, head)
     const full = join(rootPath, name)
-    const node = lookup(tree, full, clean.trailingSlash)
+    const node = find(tree, full, clean.trailingSlash)
     const parts = name === '' ? [] : splitBytes(name, '/')
     return {
       shown: full,
@@ -189,8 +216,8 @@ function sourceFor(
     }
   }
   const full = join(base, clean.path)
-  const node = lookup(tree, full, clean.trailingSlash)
-  if (clean.path === '' || (clean.trailingSlash && node >= 0 && isDirectoryMode(tree.mode(node)))) {
+  const node = find(tree, full, clean.trailingSlash)
+  if (clean.path === '' || (clean.trailingSlash && node >= 0)) {
     return {
       shown: full,
       rootPath: full,
@@ -211,6 +238,12 @@ function sourceFor(
     implied: [],
     dotFirst: false,
   }
+}
+
+/** What an argument names; with a slash behind it only a directory will do, or a link to one. */
+function find(tree: Tree, path: ByteString, trailingSlash: boolean): number {
+  const node = lookup(tree, path, trailingSlash)
+  return trailingSlash && node >= 0 && !isDirectoryMode(tree.mode(node)) ? -1 : node
 }
 
 /** For messages: the path as a person would type it behind the module's name. */

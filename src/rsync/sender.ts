@@ -8,7 +8,8 @@
 
 import { ConnectionLost, PeerError, StoreError } from '../errors.ts'
 import { type ByteString, showBytes } from '../lib/bytes.ts'
-import { isRegularMode, REGULAR, SYMLINK, TYPE_MASK } from '../lib/file-mode.ts'
+import { isRegularMode } from '../lib/file-mode.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { type Compressor, createCompressor } from './codecs.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
@@ -47,10 +48,10 @@ const ITEM = {
 /** The destination file itself: the basis unless the client says otherwise. */
 const BASIS_SELF = 0x80
 /**
- * The most bytes of block sums taken into memory for one file. A client with more (a basis of 100 GB and
- * more, or tiny blocks forced by -B) gets that file whole, which is always right.
+ * The most bytes of block sums taken into memory for one file. A client with more (a basis of several 100 GB,
+ * or tiny blocks forced by -B) gets that file whole, which is always right.
  */
-const MAX_SUM_BYTES = 64 * 1024 * 1024
+const MAX_SUM_BYTES = 16 * 1024 * 1024
 /** Linux's own limit on a path, for names of alternative basis files. */
 const MAX_NAME = 4096
 
@@ -221,7 +222,9 @@ class Transfer {
     // Shared memory, so that a worker thread gets them without a copy.
     const weak = new Uint32Array(new SharedArrayBuffer(head.count * 4))
     const strong = new Uint8Array(new SharedArrayBuffer(head.count * head.strongLength))
+    const pacer = new Pacer(this.#context.signal)
     for (let k = 0, at = 0; k < head.count; k++, at += each) {
+      if (pacer.due) await pacer.rest()
       weak[k] = i32At(bytes, at)
       strong.set(bytes.subarray(at + 4, at + each), k * head.strongLength)
     }
@@ -354,18 +357,12 @@ class Transfer {
   }
 
   #statistics(): void {
-    const { wire, tree, list, listMs } = this.#context
-    let total = 0
-    for (const node of list.nodes) {
-      if (node < 0) continue
-      const type = tree.mode(node) & TYPE_MASK
-      if (type === REGULAR || type === SYMLINK) total += tree.size(node)
-    }
+    const { wire, list, listMs } = this.#context
     const put = (value: number) =>
       this.#protocol < 30 ? encodeLongint(wire.out, value) : encodeVarlong(wire.out, value, 3)
     put(wire.bytesRead)
     put(wire.bytesWritten + wire.out.length)
-    put(total)
+    put(list.totalSize)
     if (this.#protocol >= 29) {
       put(listMs.build)
       put(listMs.send)

@@ -10,12 +10,15 @@
 import { ConnectionLost, PeerError, RefusedError, UpservError } from '../errors.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
+import { Pacer } from '../lib/pacer.ts'
 import type { Derived } from './derived.ts'
+import { DIGEST_LENGTH } from './digests.ts'
+import { readListedNames } from './files-from.ts'
 import { Filters } from './filters.ts'
 import { buildFileList, encodeFileList, type FileList } from './flist.ts'
-import { findListed, findSources, type SourcePath, showPath } from './paths.ts'
+import { findSources, showPath } from './paths.ts'
 import { type TransferFigures, transfer } from './sender.ts'
-import { type Agreement, agree, COMPAT, listDigestLength } from './setup.ts'
+import { type Agreement, agree, COMPAT } from './setup.ts'
 import type { Modules, OpenModule, Tree } from './tree.ts'
 import {
   announcesSecludedArguments,
@@ -114,7 +117,6 @@ const LF = 0x0a
 const NUL = 0
 const MAX_LINE = 4096
 const MAX_EARLY_INPUT = 5120
-const MAX_LISTED_NAMES = 5_000_000
 /** Lines of the text phase stay below the stock server's own buffer. */
 const MAX_TEXT_LINE = 1000
 
@@ -287,14 +289,18 @@ export class Session {
     const began = this.#context.now()
     const sources =
       options.filesFrom === undefined
-        ? findSources(tree, {
-            module: ascii(this.#module),
-            paths: options.paths,
-            relative: options.relative,
-            secluded: options.secluded,
-            directoriesSent: options.recurse || options.dirs || options.listOnly,
-          })
-        : await this.#readListedNames(tree, options)
+        ? await findSources(
+            tree,
+            {
+              module: ascii(this.#module),
+              paths: options.paths,
+              relative: options.relative,
+              secluded: options.secluded,
+              directoriesSent: options.recurse || options.dirs || options.listOnly,
+            },
+            this.#signal,
+          )
+        : await readListedNames(wire, tree, ascii(this.#module), options, this.#protocol)
     const list = await buildFileList(
       tree,
       sources,
@@ -379,64 +385,13 @@ export class Session {
     }
   }
 
-  /** Names of --files-from, from the socket or from a file of the build. Section 2.8. */
-  async #readListedNames(tree: Tree, options: TransferOptions): Promise<SourcePath[]> {
-    const prefix = ascii(this.#module)
-    const path = options.paths[0] ?? prefix
-    const base = (path.startsWith(prefix) ? path.slice(prefix.length) : path) as ByteString
-    const sources: SourcePath[] = []
-    const take = (name: ByteString): void => {
-      sources.push(findListed(tree, base, name, options.relative))
-      if (sources.length > MAX_LISTED_NAMES)
-        throw new PeerError('files-from', `more than ${MAX_LISTED_NAMES} names`)
-    }
-    if (options.filesFrom !== '-') {
-      const name = options.filesFrom ?? ascii('')
-      const file = findListed(
-        tree,
-        ascii(''),
-        (name.startsWith(prefix) ? name.slice(prefix.length) : name) as ByteString,
-        false,
-      )
-      if (file.node < 0 || !isRegularMode(tree.mode(file.node))) {
-        throw new RefusedError(`ERROR: --files-from: no file "${showBytes(name)}" in ${this.#module}`, 11)
-      }
-      const content = await tree.open(file.node)
-      const bytes = Buffer.alloc(Math.min(content.size, MAX_LISTED_NAMES * 8))
-      try {
-        await content.read([bytes], 0)
-      } finally {
-        content.close()
-      }
-      const lines = bytes.toString('latin1').split(options.from0 ? /\0/ : /[\r\n\0]+/) as ByteString[]
-      for (const line of lines) if (line !== '' && (options.from0 || !/^[#;]/.test(line))) take(line)
-      return sources
-    }
-    // At protocol 30 the names travel outside the frames.
-    const reader =
-      this.#protocol === 30 ? this.#wire.outsideFrames(async (raw) => raw) : Promise.resolve(this.#wire.in)
-    const input = await reader
-    for (;;) {
-      const name = await input.decode((bytes) => {
-        const at = bytes.indexOf(NUL)
-        if (at < 0 && bytes.length > MAX_LINE)
-          throw new PeerError('files-from', `a name of more than ${MAX_LINE} bytes`)
-        return at < 0
-          ? undefined
-          : { value: Buffer.from(bytes.subarray(0, at)).toString('latin1') as ByteString, size: at + 1 }
-      })
-      if (name === '') return sources
-      take(name)
-    }
-  }
-
   /** Tells what could not be listed; returns the io_error that goes into the list. */
   async #tellNotices(list: FileList, options: TransferOptions): Promise<number> {
     let ioError = 0
     for (const { type, path } of list.notices) {
       const shown = showPath(this.#module, path)
       if (type === 'skipped-directory') {
-        await this.#wire.text(TAG.info, `skipping directory ${path === '' ? '.' : showBytes(path)}`)
+        await this.#wire.text(TAG.info, `skipping directory ${showBytes(path)}`)
       } else {
         const what = type === 'missing' ? 'link_stat' : 'symlink has no referent:'
         await this.#wire.text(
@@ -461,7 +416,9 @@ export class Session {
     const name = agreement.listDigest
     if (options.checksum) {
       // What the manifest has not is worked out before the list begins, so that encoding never waits.
+      const pacer = new Pacer(this.#signal)
       for (const node of list.nodes) {
+        if (pacer.due) await pacer.rest()
         if (node < 0 || !isRegularMode(tree.mode(node)) || derived.knownDigest(tree, node, name, 0)) continue
         await derived.digest(tree, node, name, 0)
         this.#signal.throwIfAborted()
@@ -473,7 +430,7 @@ export class Session {
       varintFlags: (agreement.compat & COMPAT.varintFlags) !== 0,
       safeEnd: this.#protocol >= 31 || (agreement.compat & COMPAT.safeFlist) !== 0,
       id0Names: (agreement.compat & COMPAT.id0Names) !== 0,
-      checksumLength: options.checksum ? listDigestLength(name) : 0,
+      checksumLength: options.checksum ? DIGEST_LENGTH[name] : 0,
       checksum: options.checksum ? (node) => derived.knownDigest(tree, node, name, 0) : undefined,
       ioError,
     })

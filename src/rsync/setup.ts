@@ -5,7 +5,7 @@
 import { RefusedError } from '../errors.ts'
 import { ascii } from '../lib/bytes.ts'
 import { type CodecName, codecNamed, OFFERED_CODECS } from './codecs.ts'
-import { DIGEST_LENGTH, type DigestName, digestNamed, OFFERED_DIGESTS } from './digests.ts'
+import { type DigestName, digestNamed, OFFERED_DIGESTS } from './digests.ts'
 import type { TransferOptions } from './wire/arguments.ts'
 import { decodeVstring, encodeVarint, encodeVstring } from './wire/ints.ts'
 import type { Wire } from './wire.ts'
@@ -30,15 +30,11 @@ export interface Agreement {
   readonly compat: number
   /** Digest of file data and of blocks. */
   readonly transferDigest: DigestName
-  /** Digest of -c; 'md4' is the plain one of protocol 29 and older. */
-  readonly listDigest: DigestName | 'md4'
+  /** Digest of -c: below protocol 30 the plain MD4. */
+  readonly listDigest: DigestName
   readonly seed: number
   /** How file data is compressed; undefined for not at all. */
   readonly codec: CodecName | undefined
-}
-
-export function listDigestLength(name: DigestName | 'md4'): number {
-  return name === 'md4' ? 16 : DIGEST_LENGTH[name]
 }
 
 /**
@@ -55,7 +51,7 @@ export async function agree(
   let compat = 0
   let refusal: RefusedError | undefined
   let transferDigest: DigestName = protocol >= 30 ? 'md5' : 'md4-seeded'
-  let listDigest: DigestName | 'md4' = protocol >= 30 ? 'md5' : 'md4'
+  let listDigest: DigestName = protocol >= 30 ? 'md5' : 'md4'
 
   if (protocol >= 30) {
     compat = compatFlags(options.info)
@@ -78,7 +74,7 @@ export async function agree(
   if (negotiateCodec) encodeVstring(wire.out, ascii(OFFERED_CODECS.join(' ')))
   if (negotiateDigest) {
     const theirs = (await wire.in.decode((bytes) => decodeVstring(bytes, MAX_NAMES))).split(' ')
-    const common = theirs.find((name) => digestNamed(name))
+    const common = theirs.find((name) => (OFFERED_DIGESTS as readonly string[]).includes(name))
     // The client finds out by itself and leaves with exit code 4.
     if (!common) throw new RefusedError(`no common checksum: the client has ${theirs.join(' ')}`, 4)
     transferDigest = digestNamed(common)!

@@ -5,6 +5,8 @@
  * Patterns come from clients, so matching must not explode: instead of regular expressions, a matcher
  * that on a mismatch goes back only to the last `*`, and where that one is stopped by a `/`, to the last
  * `**`. Earlier stars need no second try: whatever they could take more, a later one can take as well.
+ * Nor does a `*` that was stopped try the same places again when it is reached from a later start, so the
+ * work is bounded by the length of the pattern times that of the text.
  */
 import type { ByteString } from '../lib/bytes.ts'
 
@@ -38,6 +40,8 @@ function run(items: readonly Item[], text: ByteString): boolean {
   let starText = 0
   let doubleItem = -1
   let doubleText = 0
+  let stoppedItem = -1
+  let stoppedText = 0
   for (;;) {
     const item = items[i]
     if (item?.type === 'double-star') {
@@ -48,6 +52,7 @@ function run(items: readonly Item[], text: ByteString): boolean {
     }
     if (item?.type === 'star') {
       starItem = ++i
+      if (starItem === stoppedItem && t < stoppedText) t = stoppedText
       starText = t
       continue
     }
@@ -61,6 +66,10 @@ function run(items: readonly Item[], text: ByteString): boolean {
       t = ++starText
       i = starItem
     } else if (doubleItem >= 0 && doubleText < text.length) {
+      if (starItem >= 0) {
+        stoppedItem = starItem
+        stoppedText = starText
+      }
       t = ++doubleText
       i = doubleItem
       starItem = -1

@@ -322,6 +322,7 @@ export class Store {
     contents: (manifest: Manifest) => Uint8Array | AsyncIterable<Uint8Array>,
     info: BuildInfo,
   ): Promise<void> {
+    this.#assertOpen()
     if (this.#builds.has(id)) throw new StoreError(`build ${id} is held already`)
     await this.#step('publish: begin')
     // 2.
@@ -375,6 +376,7 @@ export class Store {
   }
 
   async #remove(id: string): Promise<void> {
+    this.#assertOpen()
     const build = this.#held(id)
     const digests = build.counted ? (await this.#blobsOf(build)).digests : undefined
     const removed = this.paths.newRemoved(id)
@@ -528,6 +530,11 @@ export class Store {
   }
 
   // -------------------------------------------------------------------------------------------------
+
+  /** Behind `close` the directory may be another process's already. */
+  #assertOpen(): void {
+    if (this.#closed) throw new StoreError('the store is closed')
+  }
 
   #held(id: string): HeldBuild {
     const build = this.#builds.get(id)

@@ -69,18 +69,20 @@ export function matchBlocks(
   const fullBlocks = head.remainder > 0 ? last : head.count
   const { size } = source
   const delta: Delta = []
+  const surviving = inplace ? new Surviving(head) : undefined
   let literalFrom = 0
   let position = 0
 
   const emit = (k: number, at: number, length: number): void => {
     if (at > literalFrom) delta.push(at - literalFrom)
     delta.push(-(k + 1))
+    surviving?.matched(k, at)
     position = at + length
     literalFrom = position
   }
 
   if (fullBlocks > 0 && size >= block) {
-    const table = new BlockTable(sums, fullBlocks, inplace)
+    const table = new BlockTable(sums, fullBlocks, surviving)
     const window = new Window(source, block)
     let rolling = false
     let s1 = 0
@@ -130,7 +132,7 @@ export function matchBlocks(
 
   // A shorter last block can only be the tail of the file.
   const tail = size - head.remainder
-  if (head.remainder > 0 && tail >= literalFrom && (!inplace || last * block >= tail)) {
+  if (head.remainder > 0 && tail >= literalFrom && surviving?.holds(last, tail) !== false) {
     const bytes = new Uint8Array(head.remainder)
     source.read(bytes, tail)
     if (weakSum(bytes, 0, bytes.length) === sums.weak[last] && sameStrong(sums, last, strongOf(bytes))) {
@@ -169,17 +171,40 @@ class Window {
   }
 }
 
+/**
+ * Which blocks of a basis that is being written over are still whole (section 8.7): those that begin at
+ * or behind the place written to, and those that were matched at exactly their own place before, where
+ * they were left as they are.
+ */
+class Surviving {
+  readonly #blockLength: number
+  readonly #kept: Uint8Array
+
+  constructor(head: SumHead) {
+    this.#blockLength = head.blockLength
+    this.#kept = new Uint8Array(head.count)
+  }
+
+  holds(block: number, position: number): boolean {
+    return block * this.#blockLength >= position || this.#kept[block] === 1
+  }
+
+  matched(block: number, position: number): void {
+    if (block * this.#blockLength === position) this.#kept[block] = 1
+  }
+}
+
 /** The client's full-length blocks by weak sum. */
 class BlockTable {
   readonly #sums: BlockSums
-  readonly #inplace: boolean
+  readonly #surviving: Surviving | undefined
   readonly #heads: Int32Array
   readonly #next: Int32Array
   readonly #shift: number
 
-  constructor(sums: BlockSums, count: number, inplace: boolean) {
+  constructor(sums: BlockSums, count: number, surviving: Surviving | undefined) {
     this.#sums = sums
-    this.#inplace = inplace
+    this.#surviving = surviving
     const bits = Math.min(22, Math.max(16, Math.ceil(Math.log2(count * 4))))
     this.#shift = 32 - bits
     this.#heads = new Int32Array(2 ** bits).fill(-1)
@@ -188,7 +213,7 @@ class BlockTable {
     for (let k = count - 1; k >= 0; k--) {
       const slot = this.#slot(sums.weak[k]!)
       // In place, blocks of equal sums differ in where they may be used.
-      if (!inplace) this.#dropEqual(slot, k)
+      if (!surviving) this.#dropEqual(slot, k)
       this.#next[k] = this.#heads[slot]!
       this.#heads[slot] = k
     }
@@ -211,11 +236,11 @@ class BlockTable {
     const length = sums.head.blockLength
     let strong: Uint8Array | undefined
     const equals = (k: number): boolean => {
-      if (sums.weak[k] !== weak || (this.#inplace && k * length < position)) return false
+      if (sums.weak[k] !== weak || this.#surviving?.holds(k, position) === false) return false
       strong ??= strongOf(bytes.subarray(at, at + length))
       return sameStrong(sums, k, strong)
     }
-    if (this.#inplace) {
+    if (this.#surviving) {
       const own = position / length
       if (Number.isInteger(own) && own < this.#next.length && equals(own)) return own
     }

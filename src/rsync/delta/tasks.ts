@@ -8,7 +8,6 @@ import {
   createBlockSum,
   type DigestName,
   fileDigest,
-  plainMd4,
   prepareBlockSum,
 } from '../digests.ts'
 import { type BlockSums, type Delta, matchBlocks } from './match.ts'
@@ -25,7 +24,7 @@ export type Task =
   | {
       type: 'digest'
       place: Place
-      name: DigestName | 'md4'
+      name: DigestName
       seed: number
       /** What the content's XXH128 was when the build came in; computed on the way and compared. */
       expected: Uint8Array | undefined
@@ -58,9 +57,7 @@ export async function runTask(task: Task): Promise<Delta | Uint8Array> {
           })
         }
       }
-      return task.name === 'md4'
-        ? plainMd4(pieces(task.place))
-        : fileDigest(task.name, task.seed, pieces(task.place))
+      return fileDigest(task.name, task.seed, pieces(task.place))
     }
   }
 }

@@ -37,7 +37,6 @@ export interface TransferOptions {
   readonly relative: boolean
   /** Parent directories of -R names are sent; always so from protocol 30 on. */
   readonly impliedDirs: boolean
-  readonly oneFileSystem: boolean
   readonly backup: boolean
   readonly numericIds: boolean
   readonly inplace: boolean
@@ -97,7 +96,11 @@ export function parseArguments(
     const options = dot < 0 ? vector : vector.slice(0, dot)
     readOptions([...options.map(unescapeOption), ...(dot < 0 ? [] : vector.slice(dot))], draft, false)
   }
-  if (draft.filesFrom !== undefined && draft.relativeSet !== false) draft.relative = true
+  if (draft.filesFrom !== undefined) {
+    if (draft.relativeSet !== false) draft.relative = true
+    // Directories that are named are sent; with a slash behind them their contents, one level.
+    if (!draft.recurse) draft.dirs = true
+  }
   if (draft.listOnly && !draft.recurse) draft.dirs = true
   delete draft.relativeSet
   return Object.freeze(draft)
@@ -192,9 +195,6 @@ function readCluster(letters: string, draft: Draft): void {
         break
       case 'R':
         draft.relative = true
-        break
-      case 'x':
-        draft.oneFileSystem = true
         break
       case 'b':
         draft.backup = true
@@ -300,10 +300,10 @@ function readLongOption(name: string, value: ByteString | undefined, draft: Draf
   }
 }
 
-function integer(name: string, value: string | undefined, min: number, max: number): number {
+function integer(name: string, value: ByteString | undefined, min: number, max: number): number {
   const number = value !== undefined && /^-?\d{1,12}$/.test(value) ? Number(value) : Number.NaN
   if (!(number >= min && number <= max)) {
-    throw new PeerError('arguments', `${name} needs a whole number, not "${showBytes(value as ByteString)}"`)
+    throw new PeerError('arguments', `${name} needs a whole number, not "${showBytes(value ?? ascii(''))}"`)
   }
   return number
 }
@@ -349,7 +349,6 @@ const NOTHING: TransferOptions = {
   cvsExclude: false,
   relative: false,
   impliedDirs: true,
-  oneFileSystem: false,
   backup: false,
   numericIds: false,
   inplace: false,

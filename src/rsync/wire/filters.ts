@@ -27,10 +27,7 @@ export interface DirMergeRule {
   words: boolean
   /** `-` or `+`: each line is a bare pattern of that kind. */
   bare: 'include' | 'exclude' | undefined
-  /** `C`: CVS's own way of reading; implies n, w and bare exclude patterns. */
-  cvs: boolean
-  /** Modifiers that the file's rules inherit. */
-  senderSide: boolean
+  /** `!`: what the file's bare patterns say applies to what does not match. */
   negate: boolean
 }
 
@@ -46,7 +43,7 @@ export type FilterRule =
 /** A rule text is never longer than this; clients' own limit is near it. */
 export const MAX_RULE_BYTES = 8192
 /** More rules than any person writes. */
-export const MAX_RULES = 100_000
+export const MAX_RULES = 20_000
 
 /**
  * @param oldStyle protocol 28 and older: `+ ` or `- ` or a bare pattern, which excludes.
@@ -90,8 +87,6 @@ export function parseRule(text: ByteString, oldStyle: boolean): FilterRule {
       noInherit: cvs || has('n'),
       words: cvs || has('w'),
       bare: cvs || has('-') ? 'exclude' : has('+') ? 'include' : undefined,
-      cvs,
-      senderSide: has('s'),
       negate: has('!'),
     }
   }

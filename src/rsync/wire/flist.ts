@@ -127,7 +127,9 @@ export class FlistEncoder {
     if (!this.#format.group || (!this.#first && entry.gid === this.#gid)) flags |= FLAG.sameGid
     if (entry.mtime === this.#mtime) flags |= FLAG.sameTime
     if (withNsec) flags |= FLAG.modNsec
-    if (this.#format.atimes && !isDir && entry.mtime === this.#atime) flags |= FLAG.sameAtime
+    // At protocol 27 the flags are one byte, which has no room for this one.
+    if (this.#format.atimes && !isDir && protocol >= 28 && entry.mtime === this.#atime)
+      flags |= FLAG.sameAtime
     if (this.#format.crtimes && this.#format.varintFlags) flags |= FLAG.crtimeIsMtime
 
     const rdev27 = protocol === 27 ? makedev(major, minor) : 0

@@ -36,13 +36,13 @@ export function formatGreeting(digests: readonly string[]): string {
  * @throws PeerError when the client is older than anything we speak.
  */
 export function agreeOnProtocol(client: Greeting): number {
-  // A pre-release (sub not 0) of a version is not that version: both sides step one back.
-  const theirs = client.sub !== 0 && client.version <= PROTOCOL_MAX ? client.version - 1 : client.version
-  if (theirs < PROTOCOL_MIN) {
+  if (client.version < PROTOCOL_MIN) {
     throw new PeerError(
       'greeting',
       `protocol ${client.version} is older than ${PROTOCOL_MIN}: rsync 2.6.0 or later is needed`,
     )
   }
-  return Math.min(theirs, PROTOCOL_MAX)
+  // A pre-release of our own version (its sub is not our 0) is not that version: both sides step one back.
+  if (client.version === PROTOCOL_MAX && client.sub !== 0) return PROTOCOL_MAX - 1
+  return Math.min(client.version, PROTOCOL_MAX)
 }
