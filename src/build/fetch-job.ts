@@ -6,6 +6,7 @@
  * to publish, or nothing.
  */
 import { createHash, type Hash } from 'node:crypto'
+import type { ArchiveSink } from '../archive/archive.ts'
 import { readArchive } from '../archive/read.ts'
 import { ArchiveError, DigestMismatch, NoRoom, NotPublished, SourceError } from '../errors.ts'
 import { createSource } from '../source/create.ts'
@@ -39,7 +40,7 @@ export type FetchProgress =
       totalBytes: number | undefined
       checked: string | undefined
     }
-  | { type: 'received'; bytes: number }
+  | { type: 'moved'; received: number; unpacked: number }
   | { type: 'finishing' }
   | { type: 'event'; event: SourceEvent }
 
@@ -56,7 +57,7 @@ export interface FetchOutcome {
 }
 
 /** At most so often is it told how many bytes came. */
-const RECEIVED_EVERY_MS = 250
+const TELL_EVERY_MS = 250
 
 /**
  * @throws SourceError, NoRoom, or the signal's reason. What was downloaded stays in the spool when a later
@@ -79,7 +80,11 @@ export async function runFetchJob(
     const digests = new ArchiveDigests(archive)
     const ingest = await Ingest.create(job.directory, new KnownBlobs(job.known), account)
     try {
-      await readArchive(counted(archive.bytes(), digests, tell), ingest, { signal })
+      const meter = new Meter(tell)
+      await readArchive(meter.downloads(archive.bytes(), digests), meter.unpacks(ingest), {
+        signal,
+        afterChunk: () => meter.show(),
+      })
       tell({ type: 'finishing' })
       digests.verify(archive)
       const result = ingest.finish()
@@ -152,22 +157,43 @@ function namingArchive(url: string, { message, hint, cause }: ArchiveError): Arc
   return new ArchiveError(`${url}: ${message}`, { ...(hint === undefined ? {} : { hint }), cause })
 }
 
-async function* counted(
-  chunks: AsyncIterable<Uint8Array>,
-  digests: ArchiveDigests,
-  tell: (progress: FetchProgress) => void,
-): AsyncGenerator<Uint8Array> {
-  let toldAt = 0
-  for await (const chunk of chunks) {
-    digests.update(chunk)
-    const now = performance.now()
-    if (now - toldAt >= RECEIVED_EVERY_MS) {
-      toldAt = now
-      tell({ type: 'received', bytes: digests.bytes })
-    }
-    yield chunk
+/** Counts what passes, and tells so now and then. */
+class Meter {
+  readonly #tell: (progress: FetchProgress) => void
+  #received = 0
+  #unpacked = 0
+  #toldAt = Number.NEGATIVE_INFINITY
+
+  constructor(tell: (progress: FetchProgress) => void) {
+    this.#tell = tell
   }
-  tell({ type: 'received', bytes: digests.bytes })
+
+  async *downloads(chunks: AsyncIterable<Uint8Array>, digests: ArchiveDigests): AsyncGenerator<Uint8Array> {
+    for await (const chunk of chunks) {
+      digests.update(chunk)
+      this.#received += chunk.length
+      this.show()
+      yield chunk
+    }
+    this.show(true)
+  }
+
+  /** The sink, with its content counted. */
+  unpacks(sink: ArchiveSink): ArchiveSink {
+    return {
+      entry: (entry) => sink.entry(entry),
+      data: (chunk) => {
+        this.#unpacked += chunk.length
+        sink.data(chunk)
+      },
+    }
+  }
+
+  show(now = false): void {
+    if (!now && performance.now() - this.#toldAt < TELL_EVERY_MS) return
+    this.#toldAt = performance.now()
+    this.#tell({ type: 'moved', received: this.#received, unpacked: this.#unpacked })
+  }
 }
 
 /** Digests of the archive as it was downloaded: SHA-256 for the record, and the one that was published. */

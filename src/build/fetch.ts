@@ -173,6 +173,7 @@ class Flight {
   #phase = 'looking for it'
   #source = ''
   #received = 0
+  #unpacked = 0
   #total: number | undefined
 
   constructor(id: string, sources: readonly SourceConfig[], options: FetchesOptions, now: () => number) {
@@ -351,14 +352,15 @@ class Flight {
       case 'found': {
         this.#source = progress.source
         this.#total = progress.totalBytes
-        this.#phase = 'downloading and unpacking'
+        this.#phase = DOWNLOADING
         const size = progress.totalBytes === undefined ? 'of unknown size' : formatSize(progress.totalBytes)
         this.#tellAll(`${module}: found ${progress.url} (${size})`)
         break
       }
-      case 'received':
-        this.#received = progress.bytes
-        this.#rate.add(progress.bytes)
+      case 'moved':
+        this.#received = progress.received
+        this.#unpacked = progress.unpacked
+        this.#rate.add(progress.received)
         break
       case 'finishing':
         this.#phase = 'downloaded, checking it'
@@ -383,7 +385,10 @@ class Flight {
 
   #describe(): string {
     const module = moduleOf(this.id)
-    if (!this.#phase.startsWith('downloading')) return `${module}: ${this.#phase} ...`
+    if (this.#phase !== DOWNLOADING) return `${module}: ${this.#phase} ...`
+    if (this.#received === this.#total) {
+      return `${module}: downloaded, still unpacking: ${formatSize(this.#unpacked)} so far`
+    }
     const parts = [
       this.#total
         ? `${Math.floor((100 * this.#received) / this.#total)} % (${formatSize(this.#received)} of ${formatSize(this.#total)})`
@@ -407,6 +412,8 @@ function serverIsStopping(): CommandError {
     hint: 'Try again in a minute: a download goes on from where it was.',
   })
 }
+
+const DOWNLOADING = 'downloading and unpacking'
 
 /** Codes of errors that bad bytes from an earlier process could be behind. */
 const SPOILED = new Set(['ARCHIVE_BAD', 'SOURCE_DIGEST_MISMATCH'])

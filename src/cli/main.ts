@@ -1,13 +1,13 @@
-/** argv -> subcommand -> exit code. One file for each subcommand that is more than a call. */
+/**
+ * argv -> subcommand -> exit code. One file for each subcommand that is more than a call.
+ *
+ * A subcommand's code is loaded when it is called: xinetd starts a process for each client, and that one
+ * shall be small.
+ */
 import { Command, CommanderError, Option } from 'commander'
-import { loadConfig } from '../config/config.ts'
+import { type Config, type Flags, loadConfig } from '../config/config.ts'
 import { ConfigError, UpservError } from '../errors.ts'
 import { VERSION } from '../version.ts'
-import { fetchCommand, importCommand } from './bring.ts'
-import { runInetd } from './inetd.ts'
-import { gcCommand, listCommand, statusCommand } from './look.ts'
-import { withOperations } from './operations.ts'
-import { runServe } from './serve.ts'
 
 /** Exit codes, as sysexits.h has them. docs and upserv(1) list the same. */
 export const EXIT = { ok: 0, failed: 1, usage: 64, unavailable: 69, internal: 70, config: 78 } as const
@@ -54,6 +54,7 @@ function createProgram(): Command {
       .addOption(new Option('--data <dir>', 'data directory (default: /var/lib/upserv)'))
   const sub = (name: string, description: string): Command =>
     common(program.command(name).description(description)).exitOverride()
+  const config = (flags: Flags): Config => loadConfig(flags, process.env)
   const collect = (value: string, all: string[] = []): string[] => [...all, value]
 
   sub('serve', 'serve builds, fetching those that are missing')
@@ -69,43 +70,45 @@ function createProgram(): Command {
       collect,
     )
     .option('--exit-when-idle <seconds>', 'end after so long without anything to do')
-    .action((flags) => runServe(loadConfig(flags, process.env)))
+    .action(async (flags) => (await import('./serve.ts')).runServe(config(flags)))
 
-  sub('server', 'serve one connection on stdin and stdout, for xinetd and inetd').action((flags) =>
-    runInetd(loadConfig(flags, process.env), flags),
+  sub('server', 'serve one connection on stdin and stdout, for xinetd and inetd').action(async (flags) =>
+    (await import('./inetd.ts')).runInetd(config(flags), flags),
   )
 
   sub('fetch', 'fetch a build now, if it is not held')
     .argument('<id>')
-    .action((id: string, flags) => fetchCommand(loadConfig(flags, process.env), id))
+    .action(async (id: string, flags) => (await import('./bring.ts')).fetchCommand(config(flags), id))
   sub('import', 'make a build of an archive on this machine')
     .argument('<file>')
     .requiredOption('--as <id>', 'the id of the build')
-    .action((file: string, flags) => importCommand(loadConfig(flags, process.env), file, flags.as))
+    .action(async (file: string, flags) =>
+      (await import('./bring.ts')).importCommand(config(flags), file, flags.as),
+    )
   sub('list', 'show the builds that are held')
     .option('--json', 'for programs')
-    .action((flags) => listCommand(loadConfig(flags, process.env), flags))
+    .action(async (flags) => (await import('./look.ts')).listCommand(config(flags), flags))
   sub('status', 'show what the server is doing')
     .option('--json', 'for programs')
-    .action((flags) => statusCommand(loadConfig(flags, process.env), flags))
+    .action(async (flags) => (await import('./look.ts')).statusCommand(config(flags), flags))
   sub('pin', 'never evict a build')
     .argument('<id>')
-    .action((id: string, flags) =>
-      withOperations(loadConfig(flags, process.env), (operations) => operations.pin(id)),
+    .action(async (id: string, flags) =>
+      (await import('./operations.ts')).withOperations(config(flags), (operations) => operations.pin(id)),
     )
   sub('unpin', 'let a build be evicted again')
     .argument('<id>')
-    .action((id: string, flags) =>
-      withOperations(loadConfig(flags, process.env), (operations) => operations.unpin(id)),
+    .action(async (id: string, flags) =>
+      (await import('./operations.ts')).withOperations(config(flags), (operations) => operations.unpin(id)),
     )
   sub('remove', 'delete a build')
     .argument('<id>')
-    .action((id: string, flags) =>
-      withOperations(loadConfig(flags, process.env), (operations) => operations.remove(id)),
+    .action(async (id: string, flags) =>
+      (await import('./operations.ts')).withOperations(config(flags), (operations) => operations.remove(id)),
     )
   sub('gc', 'free what nobody needs, and keep to the budget')
     .option('--dry-run', 'only say what would go')
     .option('--json', 'for programs')
-    .action((flags) => gcCommand(loadConfig(flags, process.env), flags))
+    .action(async (flags) => (await import('./look.ts')).gcCommand(config(flags), flags))
   return program
 }
