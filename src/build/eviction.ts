@@ -1,10 +1,10 @@
 /**
  * Which builds go to free a number of bytes. Policy only: decides, and changes nothing.
  *
- * Least recently accessed first; never a sticky or leased build. What a build frees depends on who else
- * goes, since blobs are shared, so the plan plays the departures through on a ledger. When enough would
- * be free, builds that turned out not to be needed for it stay after all, the most recently accessed of
- * them first: each build that goes is one without which the bytes would not be there.
+ * Strictly the least recently accessed first; never a sticky or leased build. What a build frees depends
+ * on who else goes, since blobs are shared, so the plan plays the departures through on a ledger, and
+ * stops as soon as enough would be free. It does not look for a smaller set: an operator must be able to
+ * tell from `upserv list` who goes next.
  */
 
 export interface Candidate {
@@ -19,8 +19,6 @@ export interface Candidate {
 export interface DepartureLedger {
   /** The build leaves: bytes that become free, given who left before. */
   leave(id: string): Promise<number>
-  /** It stays after all: bytes that are needed again. */
-  comeBack(id: string): Promise<number>
 }
 
 export type EvictionPlan =
@@ -45,15 +43,5 @@ export async function planEviction(
     evict.push(id)
   }
   if (frees < needed) return { type: 'impossible', couldFree: frees }
-  for (let i = evict.length - 1; i >= 0; i--) {
-    const id = evict[i]!
-    const neededAgain = await ledger.comeBack(id)
-    if (frees - neededAgain >= needed) {
-      frees -= neededAgain
-      evict.splice(i, 1)
-    } else {
-      await ledger.leave(id)
-    }
-  }
   return { type: 'possible', evict, frees }
 }

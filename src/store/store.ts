@@ -457,7 +457,6 @@ export class Store {
     }
     return {
       leave: (id) => change(id, (ledger, digests) => ledger.leave(digests)),
-      comeBack: (id) => change(id, (ledger, digests) => ledger.keep(digests)),
       arrive: (digests) => ledger.keep(digests),
     }
   }
@@ -578,8 +577,6 @@ export class Store {
 export interface EvictionLedger {
   /** The build leaves: bytes that become free, given who left before. */
   leave(id: string): Promise<number>
-  /** It stays after all: bytes that are needed again. */
-  comeBack(id: string): Promise<number>
   /**
    * Blobs that a build which is about to be published needs: they do not become free. Returns the bytes of
    * those that no held build needs.
