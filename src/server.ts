@@ -145,7 +145,9 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   )
   let commands = 0
   let stopping: Promise<void> | undefined
-  const closers: (() => Promise<unknown> | unknown)[] = []
+  const closers: (() => void)[] = []
+  /** For connections that nobody uses: they would keep the process from ending. */
+  const lastClosers: (() => void)[] = []
   const httpUrls: string[] = []
   const listening: string[] = []
   const { promise: ended, resolve: setEnded } = Promise.withResolvers<void>()
@@ -153,13 +155,14 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   const stop = (): Promise<void> => {
     stopping ??= (async () => {
       log.info({ sessions: doors.sessions }, 'stopping')
-      for (const close of closers) await close()
+      for (const close of closers) close()
       const goodbye = doors.close(config.shutdownMs)
       // Who waits for a fetch is told to come back, rather than kept for a build that won't be complete.
       await upserv.fetches.close()
       await goodbye
       await upserv.close()
       await derived.close()
+      for (const close of lastClosers) close()
       log.info('stopped')
       setEnded()
     })()
@@ -180,10 +183,12 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
           })
       },
     })
-    closers.push(() => void control.close())
+    closers.push(() => control.close())
+    lastClosers.push(() => control.hangUp())
     for (const address of config.http.listen) {
       const { server, url } = await listenHttp(address, () => stopping === undefined)
       closers.push(() => void server.close())
+      lastClosers.push(() => server.closeAllConnections())
       httpUrls.push(url)
     }
     for (const address of config.rsync.listen) listening.push(await doors.listen(address))

@@ -8,48 +8,72 @@
 import { spawn } from 'node:child_process'
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { Socket } from 'node:net'
+import { resolve } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config, Flags } from '../config/config.ts'
 import { connectControl, requestRsync } from '../daemon/control.ts'
+import { StreamDuplex } from '../daemon/duplex.ts'
 import { StoreError } from '../errors.ts'
-import { DIRECTORY_MODE, StorePaths } from '../store/paths.ts'
+import { DIRECTORY_MODE, FILE_MODE, StorePaths } from '../store/paths.ts'
+import { EXIT } from './exit.ts'
 
 /** How long an owner that we started stays without anything to do. */
 const OWNER_IDLE_SECONDS = 600
 /** How long we wait for an owner to open its socket. */
 const OWNER_STARTS_MS = 20_000
 const RETRY_MS = 50
+/** How long after one that found another owner a new one is tried. */
+const START_AGAIN_MS = 500
 
-export async function runInetd(config: Config, flags: Flags): Promise<void> {
+export async function runInetd(load: () => Config, flags: Flags): Promise<void> {
   const { input, output, peer } = standardStreams()
   let owner: Socket
   try {
-    owner = await findOwner(config, flags)
+    owner = await connectOwner(load(), flags, peer)
   } catch (error) {
     // The client waits for a greeting: without one it would only say that it saw none.
-    output.write(`@RSYNCD: 31.0 md5\n@ERROR: ${(error as Error).message.replaceAll('\n', ' ')}\n`)
+    const client = new StreamDuplex(input, output)
+    const reason = (error as Error).message.replaceAll('\n', ' ')
+    await client.write(Buffer.from(`@RSYNCD: 31.0 md5\n@ERROR: ${reason}\n`)).catch(() => undefined)
+    await client.close()
     throw error
   }
-  requestRsync(owner, peer)
   // Each direction ends by itself: a client may have said all and still listen.
   await Promise.allSettled([pipeline(input, owner), pipeline(owner, output)])
 }
 
-async function findOwner(config: Config, flags: Flags): Promise<Socket> {
-  const paths = new StorePaths(config.dataDir)
+/** A connection to an owner that has begun to serve it: one may end by itself just as we come. */
+async function connectOwner(config: Config, flags: Flags, peer: string): Promise<Socket> {
   const deadline = Date.now() + OWNER_STARTS_MS
-  let started = false
+  for (;;) {
+    const owner = await findOwner(config, flags, deadline)
+    requestRsync(owner, peer)
+    if (await speaks(owner)) return owner
+    owner.destroy()
+  }
+}
+
+/** Whether anything comes: a server greets first, whatever its client says. */
+function speaks(owner: Socket): Promise<boolean> {
+  return new Promise((settle) => {
+    owner.once('readable', () => settle(owner.readableLength > 0))
+    owner.once('error', () => settle(false))
+    owner.once('close', () => settle(false))
+  })
+}
+
+async function findOwner(config: Config, flags: Flags, deadline: number): Promise<Socket> {
+  const paths = new StorePaths(config.dataDir)
+  let start: OwnerStart | undefined
   for (;;) {
     const owner = await connectControl(paths.socket)
     if (owner) return owner
-    if (!started) {
-      // Of several that start at once, the lock lets one be the owner; the others end.
-      startOwner(config, flags)
-      started = true
-    }
-    if (Date.now() > deadline) {
+    // When another one was there, it either opens its socket soon or was about to end: then it is our turn.
+    const again = start?.outcome === 'another' && Date.now() - start.at > START_AGAIN_MS
+    if (!start || again) start = startOwner(config, flags)
+    if (start.outcome === 'failed' || Date.now() > deadline) {
       throw new StoreError(`no upserv could be started on ${config.dataDir}`, {
         hint: `See ${logFile(config)}.`,
       })
@@ -58,27 +82,56 @@ async function findOwner(config: Config, flags: Flags): Promise<Socket> {
   }
 }
 
-function startOwner(config: Config, flags: Flags): void {
-  mkdirSync(config.dataDir, { recursive: true, mode: DIRECTORY_MODE })
-  const log = openSync(logFile(config), 'a', 0o640)
+interface OwnerStart {
+  at: number
+  /** Undefined while it runs. */
+  outcome: 'another' | 'failed' | undefined
+}
+
+function startOwner(config: Config, flags: Flags): OwnerStart {
+  let log: number
+  try {
+    mkdirSync(config.dataDir, { recursive: true, mode: DIRECTORY_MODE })
+    log = openSync(logFile(config), 'a', FILE_MODE)
+  } catch (cause) {
+    throw new StoreError(`the data directory cannot be written: ${(cause as Error).message}`, { cause })
+  }
+  const idleSeconds = config.exitWhenIdleMs > 0 ? config.exitWhenIdleMs / 1000 : OWNER_IDLE_SECONDS
+  const configFile = flags.config ?? process.env.UPSERV_CONFIG
   const args = [
-    'serve',
-    '--data',
-    config.dataDir,
-    '--rsync',
-    'off',
-    '--http',
-    'off',
-    '--exit-when-idle',
-    String(OWNER_IDLE_SECONDS),
+    ...['serve', '--data', config.dataDir, '--rsync', 'off', '--http', 'off'],
+    ...['--exit-when-idle', String(idleSeconds)],
+    ...(configFile === undefined ? [] : ['--config', resolve(configFile)]),
   ]
-  if (flags.config !== undefined) args.push('--config', flags.config)
-  spawn(process.execPath, [process.argv[1]!, ...args], {
+  // A whole school that connects at once must not start as many owners, all but one of which would find
+  // the store's lock taken. flock(1) finds that out without starting node, and becomes it with --no-fork.
+  const alone = [
+    '--nonblock',
+    '--no-fork',
+    '--conflict-exit-code',
+    String(EXIT.unavailable),
+    startLock(config),
+  ]
+  const start: OwnerStart = { at: Date.now(), outcome: undefined }
+  const child = spawn('flock', [...alone, process.execPath, process.argv[1]!, ...args], {
     detached: true,
     stdio: ['ignore', 'ignore', log],
     cwd: '/',
-  }).unref()
+  })
+  child.once('error', () => {
+    start.outcome = 'failed'
+  })
+  child.once('exit', (code) => {
+    start.outcome = code === EXIT.unavailable || code === EXIT.ok ? 'another' : 'failed'
+  })
+  child.unref()
   closeSync(log)
+  return start
+}
+
+/** Locked by the owner that one of us started. Hidden, as it is not the store's. */
+function startLock(config: Config): string {
+  return `${config.dataDir}/.upserv.start`
 }
 
 /** xinetd gives a service nowhere to log to. */

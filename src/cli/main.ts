@@ -8,9 +8,7 @@ import { Command, CommanderError, Option } from 'commander'
 import { type Config, type Flags, loadConfig } from '../config/config.ts'
 import { ConfigError, UpservError } from '../errors.ts'
 import { VERSION } from '../version.ts'
-
-/** Exit codes, as sysexits.h has them. docs and upserv(1) list the same. */
-export const EXIT = { ok: 0, failed: 1, usage: 64, unavailable: 69, internal: 70, config: 78 } as const
+import { EXIT } from './exit.ts'
 
 /** Runs the command line. @returns the exit code; what people read is on stdout and stderr. */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -72,9 +70,9 @@ function createProgram(): Command {
     .option('--exit-when-idle <seconds>', 'end after so long without anything to do')
     .action(async (flags) => (await import('./serve.ts')).runServe(config(flags)))
 
-  sub('server', 'serve one connection on stdin and stdout, for xinetd and inetd').action(async (flags) =>
-    (await import('./inetd.ts')).runInetd(config(flags), flags),
-  )
+  sub('server', 'serve one connection on stdin and stdout, for xinetd and inetd')
+    .option('--exit-when-idle <seconds>', 'end the process behind it after so long (default: 600)')
+    .action(async (flags) => (await import('./inetd.ts')).runInetd(() => config(flags), flags))
 
   sub('fetch', 'fetch a build now, if it is not held')
     .argument('<id>')

@@ -56,7 +56,11 @@ export interface Flags {
   exitWhenIdle?: string | undefined
 }
 
-const size = z.union([z.string(), z.number().int().nonnegative()]).transform((value, context) => {
+/** What is said of a value that is not even of the right kind. */
+const NO_SIZE = 'a size is text such as "16GB", or a number of bytes'
+const NO_ADDRESS = 'an address to listen on is text such as "127.0.0.1:8730"'
+
+const size = z.union([z.string(), z.number().int().nonnegative()], NO_SIZE).transform((value, context) => {
   const bytes = typeof value === 'number' ? value : parseSize(value)
   if (bytes === undefined) {
     context.addIssue({ code: 'custom', message: `"${value}" is no size, such as "16GB" or "500 MiB"` })
@@ -65,7 +69,7 @@ const size = z.union([z.string(), z.number().int().nonnegative()]).transform((va
   return bytes
 })
 
-const listen = z.string().transform((value, context) => {
+const listen = z.string(NO_ADDRESS).transform((value, context) => {
   const parsed = parseListen(value)
   if (!parsed) {
     context.addIssue({
@@ -77,7 +81,10 @@ const listen = z.string().transform((value, context) => {
   return parsed
 })
 
-const listens = z.union([z.array(listen), listen.transform((one) => [one])])
+const listens = z.preprocess(
+  (value) => (Array.isArray(value) ? value : [value]), // one alone needs no brackets
+  z.array(listen),
+)
 const seconds = z.number().positive().max(86_400)
 
 const sourceSchema = z.strictObject({

@@ -7,7 +7,7 @@
  * and only its owner may use it.
  */
 import { chmodSync, closeSync, openSync, rmSync } from 'node:fs'
-import { connect, createServer, type Server, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { z } from 'zod'
@@ -46,10 +46,22 @@ export interface ControlHandlers {
   onRequest?: (running: Promise<unknown>) => void
 }
 
+export interface ControlDoor {
+  /** Takes no more requests; those under way go on. */
+  close(): void
+  /** Ends the connections that are left, such as those of who connected and asked for nothing. */
+  hangUp(): void
+}
+
 /** Listens on the socket. What a dead owner left there is replaced: the caller holds the store's lock. */
-export async function listenControl(path: string, handlers: ControlHandlers): Promise<Server> {
+export async function listenControl(path: string, handlers: ControlHandlers): Promise<ControlDoor> {
   rmSync(path, { force: true })
-  const server = createServer({ allowHalfOpen: true }, (socket) => void serve(socket, handlers))
+  const sockets = new Set<Socket>()
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+    void serve(socket, handlers)
+  })
   await withShortPath(
     path,
     (short) =>
@@ -59,7 +71,12 @@ export async function listenControl(path: string, handlers: ControlHandlers): Pr
       }),
   )
   chmodSync(path, 0o600)
-  return server
+  return {
+    close: () => void server.close(),
+    hangUp: () => {
+      for (const socket of sockets) socket.destroy()
+    },
+  }
 }
 
 /** Connects to the owner of a data directory; undefined when there is none. */

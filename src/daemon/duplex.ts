@@ -12,6 +12,7 @@ export class StreamDuplex implements Duplex {
   readonly #input: Readable
   readonly #output: Writable
   #ended = false
+  #closing = false
   #failure: ConnectionLost | undefined
   #wake: (() => void) | undefined
   #drained: (() => void) | undefined
@@ -36,7 +37,9 @@ export class StreamDuplex implements Duplex {
     })
     output.on('drain', () => this.#drained?.())
     output.on('error', fail)
-    output.once('close', () => fail())
+    output.once('close', () => {
+      if (!this.#closing) fail() // stdout, which is not stdin, closes as soon as we have said our last words
+    })
   }
 
   async read(): Promise<Uint8Array | undefined> {
@@ -75,6 +78,7 @@ export class StreamDuplex implements Duplex {
    */
   async close(): Promise<void> {
     const timer = setTimeout(() => this.destroy(), DRAIN_MS)
+    this.#closing = true
     try {
       this.#output.end()
       while ((await this.read()) !== undefined) {

@@ -9,7 +9,8 @@ export async function listenHttp(
   isReady: () => boolean,
 ): Promise<{ server: Server; url: string }> {
   const server = createServer((request, response) => {
-    const { pathname } = new URL(request.url ?? '/', 'http://localhost')
+    // Not `new URL`: a request can name what is none, such as "//".
+    const [pathname] = (request.url ?? '/').split('?', 1)
     const known = pathname === '/healthz' && (request.method === 'GET' || request.method === 'HEAD')
     const status = !known ? 404 : isReady() ? 200 : 503
     const text = !known ? 'not found\n' : status === 200 ? 'ok\n' : 'stopping\n'

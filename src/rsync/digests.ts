@@ -41,8 +41,8 @@ export function digestNamed(name: string): DigestName | undefined {
 }
 
 /**
- * The digest that follows a file's data, and the one of -c, in the wire's layout. Takes all pieces in one go, so that states can be shared: no two digests are ever under way at
- * once in one thread.
+ * The digest that follows a file's data, and the one of -c, in the wire's layout. Takes all pieces in one
+ * go, so that states can be shared: no two digests are ever under way at once in one thread.
  *
  * Only the legacy MD4 hashes the seed, in front of the data and also when it is 0.
  */

@@ -11,7 +11,7 @@ import { ascii, type ByteString } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
 import type { Tree } from './tree.ts'
 import { compilePattern, isWild } from './wildmatch.ts'
-import { type DirMergeRule, type FilterRule, MAX_RULES, type PatternRule, parseRule } from './wire/filters.ts'
+import { type DirMergeRule, type FilterRule, type PatternRule, parseRule } from './wire/filters.ts'
 
 /** A rule file inside a build that is larger than this is refused. */
 const MAX_MERGE_FILE = 1 << 20
@@ -94,7 +94,6 @@ export class Filters {
   }
 
   #add(rule: FilterRule): void {
-    if (this.#steps.length > MAX_RULES) throw new PeerError('filter', `more than ${MAX_RULES} rules`)
     switch (rule.type) {
       case 'pattern':
         this.#steps.push({ type: 'rule', rule: compileRule(rule) })

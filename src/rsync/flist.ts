@@ -10,7 +10,7 @@
 
 import { RefusedError } from '../errors.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
-import { ascii, type ByteString, splitBytes } from '../lib/bytes.ts'
+import { ascii, type ByteString, joinBytes, splitBytes } from '../lib/bytes.ts'
 import { DIRECTORY, isDirectoryMode, isSymlinkMode, REGULAR, SYMLINK, TYPE_MASK } from '../lib/file-mode.ts'
 import { Pacer, pacedSort } from '../lib/pacer.ts'
 import type { FilterScope, Filters } from './filters.ts'
@@ -123,7 +123,7 @@ class ListBuilder {
     if (this.#pacer.due) await this.#pacer.rest()
     const tree = this.#tree
     const { recurse, dirs } = this.#options
-    const node = source.node < 0 ? -1 : this.#follow(source.node, pathOf(source, source.name))
+    const node = source.node < 0 ? -1 : this.#follow(source.node, source, source.name)
     if (node < 0) {
       this.#missing(source)
       return
@@ -165,14 +165,14 @@ class ListBuilder {
       this.#sorted.push(directory.place)
       const base = directory.name === '.' ? ascii('') : directory.name
       const scope = this.#filters.hasMergeFiles
-        ? await this.#filters.enter(tree, directory.node, base, directory.scope)
+        ? await this.#filters.enter(tree, directory.node, pathOf(source, directory.name), directory.scope)
         : directory.scope
       const first = tree.firstChild(directory.node)
       const below: OpenDirectory[] = []
       for (let child = first; child < first + tree.childCount(directory.node); child++) {
         if (this.#pacer.due) await this.#pacer.rest()
         const name = joinNames(base, tree.name(child))
-        const node = this.#follow(child, pathOf(source, name))
+        const node = this.#follow(child, source, name)
         if (node < 0) {
           this.#notice({ type: 'broken-link', path: pathOf(source, name) })
           continue
@@ -227,7 +227,7 @@ class ListBuilder {
   /** The parents that -R implies, each once, followed through links and never filtered. */
   #addImplied(source: SourcePath): void {
     const { relative, impliedDirs, protocol } = this.#options
-    const parents = relative && (impliedDirs || protocol >= 30) ? source.implied : []
+    const parents = relative && (impliedDirs || protocol >= 30) ? parentsOf(source.name) : []
     for (const name of source.dotFirst ? [ascii('.'), ...parents] : parents) {
       if (this.#impliedSent.has(name)) continue
       this.#impliedSent.add(name)
@@ -241,20 +241,26 @@ class ListBuilder {
   }
 
   /** Follows a symbolic link where the options say so; -1 when it then leads nowhere. */
-  #follow(node: number, path: ByteString): number {
+  #follow(node: number, source: SourcePath, name: ByteString): number {
     const tree = this.#tree
     if (!isSymlinkMode(tree.mode(node))) return node
     const { copyLinks, copyDirlinks, copyUnsafeLinks } = this.#options
-    if (copyLinks || (copyUnsafeLinks && isUnsafe(tree.linkTarget(node), path)))
-      return lookup(tree, path, true)
-    if (!copyDirlinks) return node
-    const end = lookup(tree, path, true)
-    return end >= 0 && isDirectory(tree, end) ? end : node
+    const always = copyLinks || (copyUnsafeLinks && isUnsafe(tree.linkTarget(node), name))
+    if (!always && !copyDirlinks) return node
+    const end = lookup(tree, pathOf(source, name), true)
+    return always || (end >= 0 && isDirectory(tree, end)) ? end : node
   }
 }
 
 function joinNames(base: ByteString, name: ByteString): ByteString {
   return base === '' ? name : (`${base}/${name}` as ByteString)
+}
+
+/** The directories above a name, from the top down. */
+function* parentsOf(name: ByteString): Generator<ByteString> {
+  for (let at = name.indexOf('/'); at >= 0; at = name.indexOf('/', at + 1)) {
+    yield name.slice(0, at) as ByteString
+  }
 }
 
 /** The path inside the module of a name in the list. */
@@ -277,10 +283,13 @@ function isWithin(tree: Tree, directories: readonly number[], target: number): b
   return false
 }
 
-/** A link is unsafe when it is absolute or leads above the top of the transfer. */
-function isUnsafe(linkTarget: ByteString, path: ByteString): boolean {
+/**
+ * A link is unsafe when it is absolute or leads above the transfer root.
+ * @param name of the link, relative to the transfer root.
+ */
+function isUnsafe(linkTarget: ByteString, name: ByteString): boolean {
   if (linkTarget === '' || linkTarget.startsWith('/')) return true
-  let depth = splitBytes(path, '/').length - 1
+  let depth = splitBytes(name, '/').length - 1
   for (const part of splitBytes(linkTarget, '/')) {
     if (part === '..') depth--
     else if (part !== '' && part !== '.') depth++
@@ -301,7 +310,8 @@ async function scopeAbove(
   const stop = source.name === '.' ? parts.length : parts.length + 1
   let node = 0
   for (let i = 0; i < stop; i++) {
-    scope = await filters.enter(tree, node, ascii(''), scope, i < parts.length)
+    const path = joinBytes(parts.slice(0, i), '/')
+    scope = await filters.enter(tree, node, path, scope, i < parts.length)
     const next = parts[i] === undefined ? -1 : tree.child(node, parts[i]!)
     if (next < 0) break
     node = next
@@ -382,14 +392,13 @@ export async function* encodeFileList(
       }
     }
     const type = entry.mode & TYPE_MASK
+    const attributes = node < 0 ? [] : tree.xattrs(node)
     if (type === REGULAR) entry.checksum = options.checksum?.(node)
     encoder.entry(out, entry)
     if (options.owner) users.add(entry.uid)
     if (options.group) groups.add(entry.gid)
-    if (acls && type !== SYMLINK && node >= 0) {
-      acls.encode(out, entry.mode, type === DIRECTORY, tree.xattrs(node))
-    }
-    if (xattrs && node >= 0) xattrs.encode(out, tree.xattrs(node))
+    if (acls && type !== SYMLINK) acls.encode(out, entry.mode, type === DIRECTORY, attributes)
+    xattrs?.encode(out, attributes)
     if (out.length >= CHUNK) yield out.take()
     if (pacer.due) await pacer.rest()
   }

@@ -30,8 +30,6 @@ export interface SourcePath {
   node: number
   /** The argument ended in a slash (or named a module or "."): a directory's contents are meant. */
   contents: boolean
-  /** Names from the root down to the entry, for the parents which -R implies; empty without -R. */
-  implied: readonly ByteString[]
   /** A relative name that starts with "./": one "." entry comes first. */
   dotFirst: boolean
 }
@@ -60,12 +58,16 @@ export async function findSources(
     paths = paths.flatMap((path) => path.split(` ${prefix}/`) as ByteString[])
   }
   if (paths.length === 0 && request.directoriesSent) paths = [ascii('')]
-  const search = new PatternSearch(tree, new Pacer(signal))
+  const pacer = new Pacer(signal)
+  const search = new PatternSearch(tree, pacer)
   const found: SourcePath[] = []
   for (const path of paths) {
     const clean = sanitize(path, request.relative)
     const expanded = isWild(clean.path) ? await search.expand(clean) : [clean]
-    for (const one of expanded) found.push(sourceFor(tree, one, request.relative))
+    for (const one of expanded) {
+      if (pacer.due) await pacer.rest()
+      found.push(sourceFor(tree, one, request.relative))
+    }
   }
   return found
 }
@@ -74,8 +76,7 @@ export async function findSources(
 export function findListed(tree: Tree, base: ByteString, name: ByteString, relative: boolean): SourcePath {
   const clean = sanitize(name, relative)
   const rootPath = sanitize(base, false).path
-  const source = sourceFor(tree, { ...clean, path: clean.path }, relative, rootPath)
-  return source
+  return sourceFor(tree, clean, relative, rootPath)
 }
 
 /**
@@ -111,7 +112,7 @@ export function lookup(tree: Tree, path: ByteString, follow: boolean, start = 0)
 }
 
 interface CleanPath {
-  /** No leading slash, no empty or ".." component; '' for the root. With -R "." components remain. */
+  /** No leading slash, no empty or ".." component; '' for the root. With -R the first "." component remains. */
   path: ByteString
   trailingSlash: boolean
 }
@@ -119,14 +120,17 @@ interface CleanPath {
 function sanitize(path: ByteString, relative: boolean): CleanPath {
   const parts: ByteString[] = []
   const components = splitBytes(path, '/')
+  let keepsDot = relative
   for (const component of components) {
     if (component === '') continue
-    if (component === '.' && !(relative && !parts.includes(ascii('.')))) continue
-    if (component === '..') {
-      if (parts.length > 0 && parts[parts.length - 1] !== '.') parts.pop()
-      continue
+    if (component === '.') {
+      if (keepsDot) parts.push(component)
+      keepsDot = false
+    } else if (component !== '..') {
+      parts.push(component)
+    } else if (parts.length > 0 && parts[parts.length - 1] !== '.') {
+      parts.pop()
     }
-    parts.push(component)
   }
   const last = components[components.length - 1]
   const trailingSlash = last === '' || last === '.' || last === '..'
@@ -204,14 +208,12 @@ function sourceFor(
     const rootPath = join(base, head)
     const full = join(rootPath, name)
     const node = find(tree, full, clean.trailingSlash)
-    const parts = name === '' ? [] : splitBytes(name, '/')
     return {
       shown: full,
       rootPath,
       name: name === '' ? ascii('.') : name,
       node,
       contents: clean.trailingSlash || name === '',
-      implied: parts.slice(0, -1).map((_, i) => joinBytes(parts.slice(0, i + 1), '/')),
       dotFirst: dot !== null && head === '' && name !== '',
     }
   }
@@ -224,7 +226,6 @@ function sourceFor(
       name: ascii('.'),
       node,
       contents: true,
-      implied: [],
       dotFirst: false,
     }
   }
@@ -235,7 +236,6 @@ function sourceFor(
     name: full.slice(slash + 1) as ByteString,
     node,
     contents: false,
-    implied: [],
     dotFirst: false,
   }
 }

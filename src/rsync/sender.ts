@@ -17,7 +17,7 @@ import { DIGEST_LENGTH } from './digests.ts'
 import type { FileList } from './flist.ts'
 import { type Agreement, COMPAT } from './setup.ts'
 import { createTokenWriter } from './tokens.ts'
-import type { Content, Tree } from './tree.ts'
+import type { Content, Tree, Xattr } from './tree.ts'
 import type { TransferOptions } from './wire/arguments.ts'
 import {
   decodeU8,
@@ -33,7 +33,7 @@ import {
 import { TAG } from './wire/mux.ts'
 import { NDX_DEL_STATS, NDX_DONE, NdxDecoder, NdxEncoder } from './wire/ndx.ts'
 import { basisLength, decodeSumHead, encodeSumHead, type SumHead } from './wire/sums.ts'
-import { decodeXattrRequest, encodeXattrValues, sentXattrs } from './wire/xattrs.ts'
+import { encodeXattrValues, readXattrRequest, sentXattrs } from './wire/xattrs.ts'
 import type { Wire } from './wire.ts'
 
 /** [iflags] Section 8.1: those that matter to a sender. */
@@ -135,13 +135,19 @@ class Transfer {
     await this.#goodbye()
   }
 
-  #readNdx(): Promise<number> {
-    return this.#context.wire.in.decode((bytes) => this.#ndxIn.decode(bytes))
+  /** The next index or mark. Keep-alives of protocol 29 (an index just beyond the list) are passed over. */
+  async #readNdx(): Promise<number> {
+    const { wire, list } = this.#context
+    for (;;) {
+      const ndx = await wire.in.decode((bytes) => this.#ndxIn.decode(bytes))
+      if (this.#protocol !== 29 || ndx !== list.names.length) return ndx
+      const iflags = await wire.in.decode(decodeU16)
+      if (iflags !== ITEM.isNew) throw new PeerError('ndx', `${ndx} of ${list.names.length}`)
+    }
   }
 
   async #item(ndx: number): Promise<void> {
     const item = await this.#readItem(ndx)
-    if (!item) return
     const { wire, options, tree, signal } = this.#context
     const wantsData = this.#protocol < 29 || (item.iflags & ITEM.transfer) !== 0
     if (!wantsData || options.dryRun) {
@@ -173,15 +179,10 @@ class Transfer {
     }
   }
 
-  /** All of a request but its sums; undefined for a mere keep-alive. */
-  async #readItem(ndx: number): Promise<Item | undefined> {
+  /** All of a request but its sums. */
+  async #readItem(ndx: number): Promise<Item> {
     const { wire, list, options, agreement } = this.#context
     const input = wire.in
-    if (this.#protocol === 29 && ndx === list.names.length) {
-      const iflags = await input.decode(decodeU16)
-      if (iflags === ITEM.isNew) return undefined
-      throw new PeerError('ndx', `${ndx} of ${list.names.length}`)
-    }
     if (ndx < 0 || ndx >= list.names.length) throw new PeerError('ndx', `${ndx} of ${list.names.length}`)
     const place = list.order[ndx]!
     const item: Item = {
@@ -203,7 +204,7 @@ class Transfer {
       (item.iflags & ITEM.xname) !== 0 &&
       (item.iflags & ITEM.localChange) !== 0
     if (options.xattrs > 0 && item.iflags & ITEM.xattrs && !options.dryRun && !linkOptimised) {
-      item.xattrNumbers = await input.decode(decodeXattrRequest)
+      item.xattrNumbers = await readXattrRequest(input, this.#xattrsOf(item).length)
     }
     return item
   }
@@ -233,17 +234,19 @@ class Transfer {
 
   /** The echo that precedes every answer: what was asked, and the attribute values that were asked for. */
   #echo(item: Item): void {
-    const { wire, tree, options } = this.#context
-    const { out } = wire
+    const { out } = this.#context.wire
     this.#ndxOut.encode(out, item.ndx)
     if (this.#protocol < 29) return
     out.u16(item.iflags)
     if (item.iflags & ITEM.basisType) out.u8(item.basisType)
     if (item.xname !== undefined) encodeVstring(out, item.xname)
-    if (item.xattrNumbers) {
-      const sent = item.node < 0 ? [] : sentXattrs(tree.xattrs(item.node), options.xattrs > 1)
-      encodeXattrValues(out, item.xattrNumbers, sent)
-    }
+    if (item.xattrNumbers) encodeXattrValues(out, item.xattrNumbers, this.#xattrsOf(item))
+  }
+
+  /** The attributes of an entry, in the order that numbers them. */
+  #xattrsOf({ node }: Item): readonly Xattr[] {
+    const { tree, options } = this.#context
+    return node < 0 ? [] : sentXattrs(tree.xattrs(node), options.xattrs > 1)
   }
 
   async #sendFile(

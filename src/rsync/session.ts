@@ -27,7 +27,7 @@ import {
   parseArguments,
   type TransferOptions,
 } from './wire/arguments.ts'
-import { type FilterRule, MAX_RULE_BYTES, MAX_RULES, parseRule } from './wire/filters.ts'
+import { type FilterRule, MAX_FILTER_BYTES, MAX_RULE_BYTES, parseRule } from './wire/filters.ts'
 import { agreeOnProtocol, formatGreeting, parseGreeting } from './wire/greeting.ts'
 import { decodeI32 } from './wire/ints.ts'
 import { TAG } from './wire/mux.ts'
@@ -117,6 +117,8 @@ const LF = 0x0a
 const NUL = 0
 const MAX_LINE = 4096
 const MAX_EARLY_INPUT = 5120
+/** Clients take no longer timeout from a server. */
+const MAX_TIMEOUT_S = 86_400
 /** Lines of the text phase stay below the stock server's own buffer. */
 const MAX_TEXT_LINE = 1000
 
@@ -279,6 +281,7 @@ export class Session {
 
     const agreement = await agree(wire, this.#protocol, options, this.#context.checksumSeed)
     if (options.bandwidth > 0) wire.limitBandwidth(options.bandwidth)
+    if (this.#protocol >= 31) await this.#announceTimeout()
     this.#step('agreed')
     this.#refuse(options)
 
@@ -357,6 +360,13 @@ export class Session {
     }
   }
 
+  /** Tells the client how long it may be silent; while it is busy it then sends empty frames, too. */
+  async #announceTimeout(): Promise<void> {
+    const seconds = Buffer.alloc(4)
+    seconds.writeInt32LE(Math.min(MAX_TIMEOUT_S, Math.ceil(this.#context.limits.idleMs / 1000)))
+    await this.#wire.message(TAG.ioTimeout, seconds)
+  }
+
   /** What a server of finished builds never does. Told once text can reach the client (section 10.2). */
   #refuse(options: TransferOptions): void {
     if (!options.sender) {
@@ -374,14 +384,16 @@ export class Session {
 
   async #readFilters(): Promise<FilterRule[]> {
     const rules: FilterRule[] = []
+    let bytes = 0
     for (;;) {
       const length = await this.#wire.in.decode(decodeI32)
       if (length === 0) return rules
       if (length < 0 || length > MAX_RULE_BYTES) throw new PeerError('filter', `a rule of ${length} bytes`)
+      bytes += length
+      if (bytes > MAX_FILTER_BYTES)
+        throw new PeerError('filter', `more than ${MAX_FILTER_BYTES} bytes of rules`)
       const text = (await this.#wire.in.bytes(length)).toString('latin1') as ByteString
-      if (rules.push(parseRule(text, this.#protocol < 29)) > MAX_RULES) {
-        throw new PeerError('filter', `more than ${MAX_RULES} rules`)
-      }
+      rules.push(parseRule(text, this.#protocol < 29))
     }
   }
 
@@ -476,16 +488,14 @@ export class Session {
     const now = this.#context.now()
     const { handshakeMs, idleMs } = this.#context.limits
     const inHandshake = !['waiting', 'flist', 'transfer', 'closed'].includes(this.#state)
-    const quiet = now - Math.max(this.#wire.lastRead, this.#wire.lastWrite)
-    if (
-      (inHandshake && now - this.#owedSince > handshakeMs) ||
-      (this.#state !== 'waiting' && quiet > idleMs)
-    ) {
+    const waited = now - (this.#wire.waitingSince ?? now)
+    if ((inHandshake && now - this.#owedSince > handshakeMs) || waited > idleMs) {
       this.#abort.abort(new ConnectionLost('the client stalled'))
       hangUp()
       return
     }
-    const patience = this.#options?.timeout ? (this.#options.timeout * 1000) / 2 : KEEP_ALIVE_MS
+    const theirTimeout = this.#options?.timeout ? this.#options.timeout * 1000 : idleMs
+    const patience = Math.min(KEEP_ALIVE_MS, theirTimeout / 2, idleMs / 2)
     if (this.#wire.outMuxed && this.#state !== 'closed' && now - this.#wire.lastWrite > patience - WATCH_MS) {
       this.#wire.keepAlive().catch(() => {})
     }
@@ -499,5 +509,5 @@ function oneLine(text: string): string {
 }
 
 const WATCH_MS = 1000
-/** Without a timeout of the client's own, silence longer than this gets an empty frame. */
+/** Silence longer than this, or than half of the timeout that holds, gets an empty frame. */
 const KEEP_ALIVE_MS = 30_000

@@ -60,8 +60,8 @@ export async function agree(
   const explicit = options.checksumChoice !== undefined && options.checksumChoice !== 'auto'
   if (explicit) {
     const [first = '', second = first] = options.checksumChoice!.split(',')
-    const forTransfer = digestNamed(first)
-    const forList = digestNamed(second)
+    const forTransfer = first === 'auto' ? transferDigest : digestNamed(first)
+    const forList = second === 'auto' ? listDigest : digestNamed(second)
     if (forTransfer) transferDigest = forTransfer
     if (forList) listDigest = forList
     if (!forTransfer || !forList)

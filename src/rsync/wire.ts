@@ -38,20 +38,23 @@ export class Wire {
   #bandwidth = 0
   #allowance = 0
   #allowanceAt = 0
-  /** When something last went out or came in, by `now`. */
+  /** When something last went out, by `now`. */
   #lastWrite: number
-  #lastRead: number
+  /** Since when a read, and a write, waits for the peer. */
+  #readingSince: number | undefined
+  #writingSince: number | undefined
+  #writes = 0
   readonly #now: () => number
 
   constructor(door: Duplex, now: () => number) {
     this.#door = door
     this.#now = now
     this.#lastWrite = now()
-    this.#lastRead = now()
     this.#raw = new ByteReader(async () => {
       await this.flush()
+      this.#readingSince = now()
       const piece = await door.read()
-      this.#lastRead = now()
+      this.#readingSince = undefined
       return piece
     })
     this.#input = this.#raw
@@ -74,8 +77,12 @@ export class Wire {
     return this.#lastWrite
   }
 
-  get lastRead(): number {
-    return this.#lastRead
+  /**
+   * Since when the peer keeps us waiting: for what it should say, or for room for what we say. Undefined
+   * while it does not. An empty frame that it takes is no sign of life: the kernel takes it.
+   */
+  get waitingSince(): number | undefined {
+    return this.#writingSince ?? this.#readingSince
   }
 
   get outMuxed(): boolean {
@@ -143,8 +150,9 @@ export class Wire {
     return this.message(tag, Buffer.from(text.endsWith('\n') ? text : `${text}\n`).subarray(0, TEXT_MAX))
   }
 
-  /** An empty frame: tells a client that waits that we are alive. */
+  /** An empty frame: tells a client that waits that we are alive. None is needed while something goes out. */
   async keepAlive(): Promise<void> {
+    if (this.#writes > 0) return
     const frame = Buffer.alloc(FRAME_HEADER_SIZE)
     writeFrameHeader(frame, 0, TAG.data, 0)
     await this.#send(frame)
@@ -175,16 +183,24 @@ export class Wire {
   }
 
   async #send(data: Buffer): Promise<void> {
-    if (this.#bandwidth > 0) await this.#pace(data.length)
     this.#written += data.length
-    await this.#door.write(data)
-    this.#lastWrite = this.#now()
+    this.#writes++
+    // At a limited rate in slices, so that the client sees something move however slow that is.
+    const slice = this.#bandwidth > 0 ? Math.ceil(this.#bandwidth / SLICES_PER_SECOND) : data.length
+    for (let at = 0; at < data.length; at += slice) {
+      const piece = data.subarray(at, at + slice)
+      this.#writingSince = this.#now()
+      if (this.#bandwidth > 0) await this.#pace(piece.length)
+      await this.#door.write(piece)
+      this.#lastWrite = this.#now()
+    }
+    if (--this.#writes === 0) this.#writingSince = undefined
   }
 
-  /** A bucket that fills at the permitted rate and holds what may go out in a tenth of a second. */
+  /** A bucket that fills at the permitted rate and holds one slice. */
   async #pace(bytes: number): Promise<void> {
     const now = this.#now()
-    const most = this.#bandwidth / 10
+    const most = this.#bandwidth / SLICES_PER_SECOND
     this.#allowance =
       Math.min(most, this.#allowance + ((now - this.#allowanceAt) / 1000) * this.#bandwidth) - bytes
     this.#allowanceAt = now
@@ -215,3 +231,4 @@ export class Wire {
 
 /** With a limited rate, small frames make for an even flow. */
 const SMALL_FRAME = 8 * 1024
+const SLICES_PER_SECOND = 10

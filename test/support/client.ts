@@ -77,8 +77,8 @@ export class WaitingClient {
   }
 
   /** Waits for its end, which must be with this code. */
-  async ends(code: number): Promise<void> {
-    const timer = setTimeout(() => this.kill(), PATIENCE_MS)
+  async ends(code: number, patienceMs = PATIENCE_MS): Promise<void> {
+    const timer = setTimeout(() => this.kill(), patienceMs)
     const actual = await this.ended.finally(() => clearTimeout(timer))
     assert.equal(actual, code, this.output)
   }

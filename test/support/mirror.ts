@@ -120,7 +120,11 @@ export class Mirror implements AsyncDisposable {
   }
 
   /** A client that syncs a build to a fresh place while the test goes on. */
-  client(upserv: Upserv, id: string, args: readonly string[] = []): { client: WaitingClient; place: string } {
+  client(
+    upserv: Pick<Upserv, 'url'>,
+    id: string,
+    args: readonly string[] = [],
+  ): { client: WaitingClient; place: string } {
     const place = this.place()
     const client = new WaitingClient(['-aH', ...args, `${upserv.url}/build-${id}/root/`, place])
     this.#clients.push(client)

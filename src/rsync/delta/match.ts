@@ -36,6 +36,12 @@ export type Delta = number[]
  * one weak sum would otherwise be searched for hours.
  */
 const MAX_CANDIDATES = 1024
+/**
+ * For each byte of the new file so many bytes may be hashed, or blocks looked at, in vain; then the search
+ * ends. Sums made up so that weak ones are right where strong ones are not would otherwise cost the hash of
+ * a whole block at every single offset.
+ */
+const VAIN_WORK = 32
 /** Blocks of equal sums are kept once; only so far down a chain is looked for an equal one. */
 const EQUAL_SEARCH_DEPTH = 16
 /** Bytes of the new file held in memory beyond one block. */
@@ -82,22 +88,16 @@ export function matchBlocks(
   }
 
   if (fullBlocks > 0 && size >= block) {
-    const table = new BlockTable(sums, fullBlocks, surviving)
+    const table = new BlockTable(sums, fullBlocks, surviving, VAIN_WORK * size)
     const window = new Window(source, block)
-    let rolling = false
-    let s1 = 0
-    let s2 = 0
     let expected = -1
-    while (position + block <= size) {
+    while (position + block <= size && !table.exhausted) {
       window.cover(position)
       const bytes = window.bytes
       const base = window.base
-      if (!rolling) {
-        const sum = weakSum(bytes, position - base, position - base + block)
-        s1 = sum & 0xffff
-        s2 = sum >>> 16
-        rolling = true
-      }
+      const sum = weakSum(bytes, position - base, position - base + block)
+      let s1 = sum & 0xffff
+      let s2 = sum >>> 16
       // Everything that the window holds is tried before more is read.
       const stop = Math.min(window.end, size) - block
       let found = -1
@@ -105,15 +105,14 @@ export function matchBlocks(
         const weak = ((s1 & 0xffff) | (s2 << 16)) >>> 0
         if (table.mayHold(weak)) {
           found = table.find(weak, bytes, position - base, expected, position, strongOf)
-          if (found >= 0) break
+          if (found >= 0 || table.exhausted) break
         }
-        const out = (bytes[position - base]! << 24) >> 24
+        // The byte that would enter next is not in the window: what comes is summed anew.
         if (position >= stop) {
-          s1 = (s1 - out) | 0
-          s2 = (s2 - Math.imul(block, out)) | 0
           position++
           break
         }
+        const out = (bytes[position - base]! << 24) >> 24
         const entering = (bytes[position - base + block]! << 24) >> 24
         s1 = (s1 - out + entering) | 0
         s2 = (s2 - Math.imul(block, out) + s1) | 0
@@ -122,10 +121,6 @@ export function matchBlocks(
       if (found >= 0) {
         emit(found, position, block)
         expected = found + 1
-        rolling = false
-      } else {
-        // The byte that enters at the new position was not in the window: sum it anew.
-        rolling = false
       }
     }
   }
@@ -201,10 +196,13 @@ class BlockTable {
   readonly #heads: Int32Array
   readonly #next: Int32Array
   readonly #shift: number
+  /** What may still be done in vain. */
+  #patience: number
 
-  constructor(sums: BlockSums, count: number, surviving: Surviving | undefined) {
+  constructor(sums: BlockSums, count: number, surviving: Surviving | undefined, patience: number) {
     this.#sums = sums
     this.#surviving = surviving
+    this.#patience = patience
     const bits = Math.min(22, Math.max(16, Math.ceil(Math.log2(count * 4))))
     this.#shift = 32 - bits
     this.#heads = new Int32Array(2 ** bits).fill(-1)
@@ -217,6 +215,10 @@ class BlockTable {
       this.#next[k] = this.#heads[slot]!
       this.#heads[slot] = k
     }
+  }
+
+  get exhausted(): boolean {
+    return this.#patience < 0
   }
 
   mayHold(weak: number): boolean {
@@ -245,14 +247,13 @@ class BlockTable {
       if (Number.isInteger(own) && own < this.#next.length && equals(own)) return own
     }
     if (expected >= 0 && expected < this.#next.length && equals(expected)) return expected
-    let tried = 0
-    for (
-      let k = this.#heads[this.#slot(weak)]!;
-      k >= 0 && tried < MAX_CANDIDATES;
-      k = this.#next[k]!, tried++
-    ) {
+    let k = this.#heads[this.#slot(weak)]!
+    for (let tried = 0; k >= 0 && tried < MAX_CANDIDATES; tried++) {
       if (equals(k)) return k
+      this.#patience--
+      k = this.#next[k]!
     }
+    if (strong) this.#patience -= length
     return -1
   }
 

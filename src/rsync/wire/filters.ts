@@ -42,8 +42,8 @@ export type FilterRule =
 
 /** A rule text is never longer than this; clients' own limit is near it. */
 export const MAX_RULE_BYTES = 8192
-/** More rules than any person writes. */
-export const MAX_RULES = 20_000
+/** All rules together: each is tried on every name, so they cost time more than memory. */
+export const MAX_FILTER_BYTES = 256 * 1024
 
 /**
  * @param oldStyle protocol 28 and older: `+ ` or `- ` or a bare pattern, which excludes.

@@ -4,7 +4,7 @@
  */
 import { hash } from 'node:crypto'
 import { PeerError } from '../../errors.ts'
-import type { Decoded } from '../../lib/byte-reader.ts'
+import type { ByteReader } from '../../lib/byte-reader.ts'
 import type { ByteWriter } from '../../lib/byte-writer.ts'
 import { compareBytes } from '../../lib/bytes.ts'
 import type { Xattr } from '../tree.ts'
@@ -50,22 +50,18 @@ export class XattrEncoder {
   }
 }
 
-/** [xattr-request] The numbers of the attributes whose values a client asks for. */
-export function decodeXattrRequest(bytes: Uint8Array): Decoded<number[]> | undefined {
+/**
+ * [xattr-request] The numbers of the attributes whose values a client asks for, ascending.
+ * @param count attributes that the entry has.
+ */
+export async function readXattrRequest(input: ByteReader, count: number): Promise<number[]> {
   const numbers: number[] = []
-  let at = 0
   let number = 0
   for (;;) {
-    const step = decodeVarint(bytes.subarray(at))
-    if (!step) {
-      if (bytes.length > MAX_REQUEST_BYTES)
-        throw new PeerError('xattr-request', 'asks for too many attributes')
-      return undefined
-    }
-    at += step.size
-    if (step.value === 0) return { value: numbers, size: at }
-    number += step.value
-    if (step.value < 0 || number > MAX_ATTRIBUTES) throw new PeerError('xattr-request', `attribute ${number}`)
+    const step = await input.decode(decodeVarint)
+    if (step === 0) return numbers
+    number += step
+    if (step < 0 || number > count) throw new PeerError('xattr-request', `attribute ${number} of ${count}`)
     numbers.push(number)
   }
 }
@@ -74,8 +70,7 @@ export function decodeXattrRequest(bytes: Uint8Array): Decoded<number[]> | undef
 export function encodeXattrValues(out: ByteWriter, numbers: readonly number[], sent: readonly Xattr[]): void {
   let previous = 0
   for (const number of numbers) {
-    const value = sent[number - 1]?.value
-    if (!value) throw new PeerError('xattr-request', `attribute ${number} of ${sent.length}`)
+    const { value } = sent[number - 1]!
     encodeVarint(out, number - previous)
     encodeVarint(out, value.length)
     out.bytes(value)
@@ -83,7 +78,3 @@ export function encodeXattrValues(out: ByteWriter, numbers: readonly number[], s
   }
   out.u8(0)
 }
-
-/** No file has as many attributes. */
-const MAX_ATTRIBUTES = 65536
-const MAX_REQUEST_BYTES = 5 * MAX_ATTRIBUTES

@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { Pacer, pacedSort } from './pacer.ts'
+
+test('pacedSort: any numbers come out sorted and equal ones keep their order', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.nat(50), { minLength: 0, maxLength: 9000, size: 'max' }), async (keys) => {
+      const order = Uint32Array.from(keys, (_, i) => i)
+      const sorted = await pacedSort(order, (a, b) => keys[a]! - keys[b]!, new Pacer())
+      const expected = keys.map((_, i) => i).sort((a, b) => keys[a]! - keys[b]! || a - b)
+      assert.deepEqual([...sorted], expected)
+    }),
+    { numRuns: 30 },
+  )
+})
+
+test('Pacer: others run while long work goes on', async () => {
+  const pacer = new Pacer()
+  let turns = 0
+  const timer = setInterval(() => turns++, 1)
+  const until = performance.now() + 200
+  while (performance.now() < until) if (pacer.due) await pacer.rest()
+  clearInterval(timer)
+  assert.ok(turns >= 3, `others had ${turns} turns`)
+})
+
+test('Pacer: an aborted signal ends the work at the next rest', async () => {
+  const abort = new AbortController()
+  const pacer = new Pacer(abort.signal)
+  abort.abort(new Error('enough'))
+  await assert.rejects(pacer.rest(), /enough/)
+})

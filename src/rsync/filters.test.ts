@@ -1,0 +1,307 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { MemoryTree } from '../../test/support/memory-tree.ts'
+import { ascii, type ByteString } from '../lib/bytes.ts'
+import { type FilterScope, Filters } from './filters.ts'
+import { lookup } from './paths.ts'
+import { parseRule } from './wire/filters.ts'
+
+const filters = (rules: readonly string[], cvs = false): Filters =>
+  new Filters(
+    rules.map((rule) => parseRule(rule as ByteString, false)),
+    cvs,
+  )
+
+/** Names with a slash behind them are directories. `root` is the path of the transfer root in the module. */
+function keeps(filters: Filters, name: string, root = '', scope: FilterScope = filters.outermost()): boolean {
+  const isDirectory = name.endsWith('/')
+  const plain = (isDirectory ? name.slice(0, -1) : name) as ByteString
+  const path = (root === '' ? plain : `${root}/${plain}`) as ByteString
+  return filters.keeps(plain, path, isDirectory, scope)
+}
+
+/** docs/rsync-protocol.md, section 5.4: each row of its table, and what is said around it. */
+const TABLE: readonly { rules: string[]; kept?: string[]; dropped?: string[]; root?: string }[] = [
+  { rules: [], kept: ['a', 'd/', 'd/a'] },
+  // The first rule that matches decides.
+  { rules: ['- a'], kept: ['b', 'ab', 'a/b'], dropped: ['a', 'a/', 'd/a'] },
+  { rules: ['+ a', '- *'], kept: ['a', 'd/a'], dropped: ['b', 'd/', 'd/b'] },
+  { rules: ['- a', '+ a'], dropped: ['a'] },
+  { rules: ['+ */', '+ *.c', '- *'], kept: ['d/', 'd/e/', 'd/x.c'], dropped: ['x', 'd/x.h'] },
+  { rules: ['- a', '!', '- b'], kept: ['a'], dropped: ['b'] },
+  // No slash and no **: the last component.
+  { rules: ['- *.o'], kept: ['a.c', 'x.o/a'], dropped: ['a.o', 'd/a.o', 'x.o/'] },
+  { rules: ['- fo?'], kept: ['fo', 'fooo'], dropped: ['foo', 'd/foo'] },
+  { rules: ['- br\\[a\\]ck?'], kept: ['br\\[a\\]ckx'], dropped: ['br[a]ckx'] },
+  { rules: ['- back\\slash'], kept: ['backslash'], dropped: ['back\\slash', 'd/back\\slash'] },
+  // Directories only.
+  { rules: ['- d/'], kept: ['d', 'x/d'], dropped: ['d/', 'x/d/'] },
+  { rules: ['- */'], kept: ['a'], dropped: ['d/', 'd/e/'] },
+  { rules: ['- /'], kept: ['a', 'd/'] },
+  // Anchored: the whole name.
+  { rules: ['- /a'], kept: ['d/a', 'a/b', 'ab'], dropped: ['a', 'a/'] },
+  { rules: ['- /d/a'], kept: ['d', 'a', 'x/d/a'], dropped: ['d/a'] },
+  { rules: ['- /d/*'], kept: ['d/', 'd/e/f', 'x/d/a'], dropped: ['d/a', 'd/e/'] },
+  { rules: ['- /*'], kept: ['d/a'], dropped: ['a', 'd/'] },
+  { rules: ['- /d/**'], kept: ['d/', 'x/d/a'], dropped: ['d/a', 'd/e/f'] },
+  // Slashes, not anchored, wild, without **: so many components from the end.
+  { rules: ['- d/*.o'], kept: ['a.o', 'd/e/a.o', 'xd/a.o'], dropped: ['d/a.o', 'x/d/a.o'] },
+  { rules: ['- a/*/b'], kept: ['a/b', 'a/x/y/b'], dropped: ['a/x/b', 'z/a/x/b'] },
+  // Not wild, not anchored: equal, or at the end behind a slash.
+  { rules: ['- d/a'], kept: ['a', 'xd/a', 'd/ab', 'd/a/b'], dropped: ['d/a', 'x/d/a', 'd/a/'] },
+  // ** at the start: also with a slash before the name.
+  { rules: ['- **/x'], kept: ['ax', 'x/a'], dropped: ['x', 'a/x', 'a/b/x', 'x/'] },
+  { rules: ['- **x'], kept: ['xa'], dropped: ['x', 'ax', 'a/bx'] },
+  // ** elsewhere: the name and each tail behind a slash.
+  { rules: ['- a/**/b'], kept: ['a/b', 'xa/y/b'], dropped: ['a/x/b', 'z/a/x/y/b'] },
+  { rules: ['- a**b'], kept: ['ba'], dropped: ['ab', 'a/b', 'x/ab', 'x/a/c/b'] },
+  // dir/***: the directory itself, too.
+  { rules: ['- d/***'], kept: ['d', 'xd/'], dropped: ['d/', 'd/a', 'd/e/f', 'x/d/', 'x/d/a'] },
+  { rules: ['- /d/***'], kept: ['d', 'x/d/', 'x/d/a'], dropped: ['d/', 'd/a', 'd/e/f'] },
+  { rules: ['- **/d/***'], kept: ['d', 'dd/'], dropped: ['d/', 'd/a', 'x/d/', 'x/d/e/f'] },
+  // Negated.
+  { rules: ['-! *.c'], kept: ['a.c', 'd/a.c'], dropped: ['a.h', 'd/'] },
+  { rules: ['-! */'], kept: ['d/'], dropped: ['a'] },
+  { rules: ['+! a', '- *'], kept: ['b'], dropped: ['a'] },
+  // From the module's root.
+  { root: 'top/sub', rules: ['-/ /top/sub/a'], kept: ['b', 'd/a'], dropped: ['a'] },
+  { root: 'top/sub', rules: ['-/ sub/a'], kept: ['b', 'd/a'], dropped: ['a'] },
+  { root: 'top/sub', rules: ['-/ a'], kept: ['b'], dropped: ['a', 'd/a'] },
+  { root: 'top/sub', rules: ['-/ /top/*'], kept: ['a'] },
+  { root: 'top/sub', rules: ['-/ /top/**'], dropped: ['a', 'd/'] },
+  { root: 'top/sub', rules: ['- /top/sub/a', '- top/sub/b'], kept: ['a', 'b'] },
+  // Rules of the receiving side.
+  { rules: ['P a', 'R b', '-r c', '-x user.*'], kept: ['a', 'b', 'c'] },
+  { rules: ['H a', 'S b', '-s *'], kept: ['b'], dropped: ['a', 'c'] },
+  // CVS's own.
+  {
+    rules: ['-C'],
+    kept: ['a.c', 'core.c', 'git/'],
+    dropped: ['a.o', 'd/a~', '.git/', 'CVS', 'core', '#x', 'd/.svn/'],
+  },
+  { rules: ['+ *.o', '-C'], kept: ['a.o'], dropped: ['a.a'] },
+]
+for (const { rules, root, kept = [], dropped = [] } of TABLE) {
+  test(`filters: ${rules.join(', ') || 'none'}${root ? ` under ${root}` : ''}`, () => {
+    const compiled = filters(rules)
+    for (const name of kept) assert.ok(keeps(compiled, name, root), `${name} should stay`)
+    for (const name of dropped) assert.ok(!keeps(compiled, name, root), `${name} should go`)
+  })
+}
+
+test('filters: none, and none that need to enter directories', () => {
+  assert.ok(filters([]).isEmpty)
+  assert.ok(filters(['P a', '!']).isEmpty)
+  assert.ok(!filters(['- a']).isEmpty)
+  assert.ok(!filters(['- a']).hasMergeFiles)
+  assert.ok(filters([': .rules']).hasMergeFiles)
+  assert.ok(filters([], true).hasMergeFiles, '-C reads .cvsignore')
+})
+
+// ---------------------------------------------------------------------------------------------------
+// Rule files in directories: section 5.5.
+
+const file = (text: string) => ({ mode: 0o100644, data: Buffer.from(text) })
+const dir = (children: Record<string, object>) => ({ mode: 0o040755, children: children as never })
+
+interface MergeCase {
+  name: string
+  rules: string[]
+  cvs?: boolean
+  /** Rule files by directory. */
+  files: Record<string, string>
+  /** Directory to stand in, the transfer root being the module's. */
+  in: string
+  kept?: string[]
+  dropped?: string[]
+}
+
+const MERGE: readonly MergeCase[] = [
+  {
+    name: 'rules of the directory',
+    rules: [': .rules'],
+    files: { '': '- a\n' },
+    in: '',
+    kept: ['b'],
+    dropped: ['a'],
+  },
+  { name: 'no such file', rules: [': .other'], files: { '': '- a\n' }, in: '', kept: ['a'] },
+  {
+    name: 'parents are inherited',
+    rules: [': .rules'],
+    files: { '': '- a\n', d: '- b\n' },
+    in: 'd',
+    kept: ['d/c'],
+    dropped: ['d/a', 'd/b'],
+  },
+  {
+    name: 'the nearest file comes first',
+    rules: [': .rules'],
+    files: { '': '- a\n', d: '+ a\n' },
+    in: 'd',
+    kept: ['d/a'],
+  },
+  {
+    name: 'n: nothing is inherited',
+    rules: [':n .rules'],
+    files: { '': '- a\n', d: '- b\n' },
+    in: 'd',
+    kept: ['d/a'],
+    dropped: ['d/b'],
+  },
+  {
+    name: 'n: not through an empty directory either',
+    rules: [':n .rules'],
+    files: { '': '- a\n' },
+    in: 'd',
+    kept: ['d/a'],
+  },
+  {
+    name: 'inherited past a directory without a file',
+    rules: [': .rules'],
+    files: { '': '- a\n' },
+    in: 'd/e',
+    dropped: ['d/e/a'],
+  },
+  {
+    name: 'it stands where its rule stands',
+    rules: ['+ a', ': .rules', '- b'],
+    files: { '': '- a\n+ b\n' },
+    in: '',
+    kept: ['a', 'b'],
+  },
+  {
+    name: 'two files',
+    rules: [': .rules', ': .more'],
+    files: { '': '- a\n' },
+    in: '',
+    dropped: ['a'],
+    kept: ['.more'],
+  },
+  {
+    name: 'comments and empty lines',
+    rules: [': .rules'],
+    files: { '': '# - a\n\n; - a\n- b\r\n' },
+    in: '',
+    kept: ['a'],
+    dropped: ['b'],
+  },
+  {
+    name: 'a clear drops what came before and from above',
+    rules: [': .rules'],
+    files: { '': '- a\n', d: '- c\n!\n- b\n' },
+    in: 'd',
+    kept: ['d/a', 'd/c'],
+    dropped: ['d/b'],
+  },
+  {
+    name: 'a leading slash means the directory of the file',
+    rules: [': .rules'],
+    files: { d: '- /a\n- /e/x\n' },
+    in: 'd',
+    kept: ['a', 'd/e/a', 'e/x'],
+    dropped: ['d/a', 'd/e/x'],
+  },
+  {
+    name: 'and still does below it',
+    rules: [': .rules'],
+    files: { d: '- /e/a\n- /b\n' },
+    in: 'd/e',
+    kept: ['d/e/b'],
+    dropped: ['d/e/a'],
+  },
+  {
+    name: '-: bare patterns to leave out',
+    rules: [':- .rules'],
+    files: { '': 'a\n+ b\n' },
+    in: '',
+    kept: ['b'],
+    dropped: ['a', '+ b'],
+  },
+  {
+    name: '+: bare patterns to keep',
+    rules: [':+ .rules', '- *'],
+    files: { '': 'a\n' },
+    in: '',
+    kept: ['a'],
+    dropped: ['b'],
+  },
+  {
+    name: 'w: words',
+    rules: [':w .rules'],
+    files: { '': '-_a +_c -_* ' },
+    in: '',
+    kept: ['c'],
+    dropped: ['a', 'b'],
+  },
+  { name: 'C: words to leave out', rules: [':C'], files: { '': 'a *.b\n# ! ' }, in: '', kept: ['a', 'x.b'] },
+  {
+    name: 'CVS defaults inside a file',
+    rules: [': .rules'],
+    files: { '': '-C\n' },
+    in: '',
+    kept: ['a.c'],
+    dropped: ['a.o'],
+  },
+  {
+    name: '-C of the command line',
+    rules: [],
+    cvs: true,
+    files: { '': '- a\n' },
+    in: '',
+    kept: ['c'],
+    dropped: ['a', 'b.o'],
+  },
+]
+for (const { name, rules, cvs, files, in: where, kept = [], dropped = [] } of MERGE) {
+  test(`rule files: ${name}`, async () => {
+    const rulesIn = (path: string): Record<string, object> => {
+      const text = files[path]
+      return text === undefined ? {} : { '.rules': file(text), '.cvsignore': file(text) }
+    }
+    const tree = new MemoryTree(dir({ ...rulesIn(''), d: dir({ ...rulesIn('d'), e: dir(rulesIn('d/e')) }) }))
+    try {
+      const compiled = filters(rules, cvs)
+      let scope = await compiled.enter(tree, 0, ascii(''), compiled.outermost())
+      const parts = where === '' ? [] : where.split('/')
+      for (const i of parts.keys()) {
+        const path = parts.slice(0, i + 1).join('/') as ByteString
+        scope = await compiled.enter(tree, lookup(tree, path, false), path, scope)
+      }
+      for (const kept_ of kept) assert.ok(keeps(compiled, kept_, '', scope), `${kept_} should stay`)
+      for (const name of dropped) assert.ok(!keeps(compiled, name, '', scope), `${name} should go`)
+    } finally {
+      tree.close()
+    }
+  })
+}
+
+test('rule files: above the transfer root only those with a slash count', async () => {
+  const tree = new MemoryTree(dir({ '.rules': file('- a\n- /d/b\n'), d: dir({}) }))
+  try {
+    for (const [rule, drops] of [
+      [': /.rules', true],
+      [': .rules', false],
+    ] as const) {
+      const compiled = filters([rule])
+      const above = await compiled.enter(tree, 0, ascii(''), compiled.outermost(), true)
+      const scope = await compiled.enter(tree, lookup(tree, ascii('d'), false), ascii('d'), above)
+      assert.equal(keeps(compiled, 'a', 'd', scope), !drops)
+      assert.equal(keeps(compiled, 'b', 'd', scope), !drops, 'anchored at the directory of the file')
+      assert.equal(keeps(compiled, 'c', 'd', scope), true)
+    }
+  } finally {
+    tree.close()
+  }
+})
+
+test('rule files: one that is no regular file is none', async () => {
+  const tree = new MemoryTree(dir({ '.rules': dir({}) }))
+  try {
+    const compiled = filters([': .rules'])
+    const scope = await compiled.enter(tree, 0, ascii(''), compiled.outermost())
+    assert.ok(keeps(compiled, 'a', '', scope))
+  } finally {
+    tree.close()
+  }
+})

@@ -1,0 +1,231 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { MemoryTree } from '../../test/support/memory-tree.ts'
+import { RefusedError } from '../errors.ts'
+import { ascii, type ByteString } from '../lib/bytes.ts'
+import { findListed, findSources, lookup, type SourcePath, showPath } from './paths.ts'
+
+const file = () => ({ mode: 0o100644, data: Buffer.from('x') })
+const dir = (children: Record<string, object> = {}) => ({ mode: 0o040755, children: children as never })
+const link = (target: string) => ({ mode: 0o120777, target })
+
+const tree = new MemoryTree(
+  dir({
+    'a.txt': file(),
+    'ab.txt': file(),
+    'b.txt': file(),
+    '.hidden': file(),
+    'sp ace': file(),
+    'br[a]ck': file(),
+    'back\\slash': file(),
+    dir: dir({ one: file(), two: file(), sub: dir({ deep: file() }) }),
+    dir2: dir({ one: file() }),
+    empty: dir(),
+    links: dir({
+      file: link('../a.txt'),
+      dir: link('../dir'),
+      absolute: link('/dir/sub'),
+      up: link('../../../../dir2'),
+      nowhere: link('gone'),
+      loop: link('loop'),
+      ping: link('pong'),
+      pong: link('./ping'),
+      self: link('.'),
+      twice: link('dir'),
+    }),
+  }),
+)
+after(() => tree.close())
+
+const signal = new AbortController().signal
+const request = (paths: readonly string[], more: object = {}) => ({
+  module: ascii('m'),
+  paths: paths as readonly ByteString[],
+  relative: false,
+  secluded: false,
+  directoriesSent: true,
+  ...more,
+})
+
+/** As one line: where names are relative to, the name, and what is meant. */
+function show({ rootPath, name, node, contents }: SourcePath): string {
+  return `${rootPath}|${name}${contents ? '/' : ''}${node < 0 ? ' missing' : ''}`
+}
+
+async function found(paths: readonly string[], more: object = {}): Promise<string[]> {
+  return (await findSources(tree, request(paths, more), signal)).map(show)
+}
+
+/** docs/rsync-protocol.md, section 2.6. */
+const PLAIN: readonly { paths: string[]; found: string[]; more?: object }[] = [
+  // Trailing slashes.
+  { paths: ['m'], found: ['|./'] },
+  { paths: ['m/'], found: ['|./'] },
+  { paths: ['m/.'], found: ['|./'] },
+  { paths: ['m/dir'], found: ['|dir'] },
+  { paths: ['m/dir/'], found: ['dir|./'] },
+  { paths: ['m/dir/.'], found: ['dir|./'] },
+  { paths: ['m/dir//'], found: ['dir|./'] },
+  { paths: ['m/dir/sub/'], found: ['dir/sub|./'] },
+  { paths: ['m/dir/one'], found: ['dir|one'] },
+  { paths: ['m/dir/sub/deep'], found: ['dir/sub|deep'] },
+  { paths: ['m/a.txt/'], found: ['|a.txt missing'] },
+  { paths: ['m/nothing'], found: ['|nothing missing'] },
+  { paths: ['m/dir/nothing/at/all'], found: ['dir/nothing/at|all missing'] },
+  { paths: ['m/a.txt/b'], found: ['a.txt|b missing'] },
+  // None at all.
+  { paths: [], found: ['|./'] },
+  { paths: [], found: [], more: { directoriesSent: false } },
+  // Nothing leads out.
+  { paths: ['m/..'], found: ['|./'] },
+  { paths: ['m/../../dir2/'], found: ['dir2|./'] },
+  { paths: ['m/dir/../dir2/one'], found: ['dir2|one'] },
+  { paths: ['m/dir/..'], found: ['|./'] },
+  { paths: ['m/x/../a.txt'], found: ['|a.txt'] },
+  { paths: ['m/../etc/passwd'], found: ['etc|passwd missing'] },
+  { paths: ['m//dir///one'], found: ['dir|one'] },
+  { paths: ['m/./dir/./one'], found: ['dir|one'] },
+  // Several.
+  { paths: ['m/a.txt', 'm/dir/', 'm/a.txt'], found: ['|a.txt', 'dir|./', '|a.txt'] },
+  { paths: ['m/a.txt m/b.txt'], found: ['|a.txt', '|b.txt'] },
+  { paths: ['m/a.txt m/b.txt m/dir/'], found: ['|a.txt', '|b.txt', 'dir|./'] },
+  { paths: ['m/a.txt m/b.txt'], found: ['a.txt m|b.txt missing'], more: { secluded: true } },
+  { paths: ['m/sp ace'], found: ['|sp ace'] },
+  { paths: ['m/a.txt mm/b.txt'], found: ['a.txt mm|b.txt missing'] },
+  // Patterns.
+  { paths: ['m/*.txt'], found: ['|a.txt', '|ab.txt', '|b.txt'] },
+  { paths: ['m/?.txt'], found: ['|a.txt', '|b.txt'] },
+  { paths: ['m/[!a].txt'], found: ['|b.txt'] },
+  { paths: ['m/.h*'], found: ['|.hidden'] },
+  { paths: ['m/*h*'], found: ['|.hidden', '|back\\slash'] },
+  { paths: ['m/d*/one'], found: ['dir|one', 'dir2|one'] },
+  { paths: ['m/d*/'], found: ['dir|./', 'dir2|./'] },
+  { paths: ['m/*/*/deep'], found: ['dir/sub|deep', 'links/absolute|deep'] },
+  { paths: ['m/no*match'], found: ['|no*match missing'] },
+  { paths: ['m/no*match/'], found: ['|no*match missing'] },
+  { paths: ['m/*/nothing'], found: ['*|nothing missing'] },
+  { paths: ['m/br[a]ck'], found: ['|br[a]ck'] },
+  { paths: ['m/br\\[a\\]ck'], found: ['|br[a]ck'] },
+  { paths: ['m/back\\slash'], found: ['|back\\slash'] },
+  { paths: ['m/sp[ ]ace'], found: ['|sp ace'] },
+  { paths: ['m/*.txt'], found: ['|a.txt', '|ab.txt', '|b.txt'], more: { secluded: true } },
+  // Symbolic links on the way, and behind a slash.
+  { paths: ['m/links/file'], found: ['links|file'] },
+  { paths: ['m/links/file/'], found: ['links|file missing'] },
+  { paths: ['m/links/dir'], found: ['links|dir'] },
+  { paths: ['m/links/dir/'], found: ['links/dir|./'] },
+  { paths: ['m/links/dir/one'], found: ['links/dir|one'] },
+  { paths: ['m/links/twice/one'], found: ['links/twice|one'] },
+  { paths: ['m/links/absolute/deep'], found: ['links/absolute|deep'] },
+  { paths: ['m/links/up/one'], found: ['links/up|one'] },
+  { paths: ['m/links/self/self/self/file'], found: ['links/self/self/self|file'] },
+  { paths: ['m/links/nowhere'], found: ['links|nowhere'] },
+  { paths: ['m/links/nowhere/'], found: ['links|nowhere missing'] },
+  { paths: ['m/links/loop'], found: ['links|loop'] },
+  { paths: ['m/links/loop/x'], found: ['links/loop|x missing'] },
+  { paths: ['m/links/ping/'], found: ['links|ping missing'] },
+  {
+    paths: [`m/links/${'self/'.repeat(41)}file`],
+    found: [`links/${'self/'.repeat(41).slice(0, -1)}|file missing`],
+  },
+  { paths: ['m/links/d*/one'], found: ['links/dir|one'] },
+]
+for (const { paths, found: expected, more } of PLAIN) {
+  const how = more ? ` ${JSON.stringify(more)}` : ''
+  test(`paths: ${paths.join(', ').slice(0, 60)}${how}`, async () => {
+    assert.deepEqual(await found(paths, more), expected)
+  })
+}
+
+/** With -R the whole path is the name; "/./" divides. */
+const RELATIVE: readonly { path: string; found: string; dotFirst?: boolean }[] = [
+  { path: 'm/', found: '|./' },
+  { path: 'm/dir', found: '|dir' },
+  { path: 'm/dir/', found: '|dir/' },
+  { path: 'm/dir/sub/deep', found: '|dir/sub/deep' },
+  { path: 'm/dir/./sub/deep', found: 'dir|sub/deep' },
+  { path: 'm/dir/sub/.', found: 'dir/sub|./' },
+  { path: 'm/dir/./', found: 'dir|./' },
+  { path: 'm/./dir/sub', found: '|dir/sub', dotFirst: true },
+  { path: 'm/dir/./sub/./deep', found: 'dir|sub/deep' },
+  { path: 'm/../dir/one', found: '|dir/one' },
+  { path: 'm/links/dir/one', found: '|links/dir/one' },
+  { path: 'm/dir/nothing', found: '|dir/nothing missing' },
+  { path: 'm/a.txt/', found: '|a.txt/ missing' },
+]
+for (const { path, found, dotFirst = false } of RELATIVE) {
+  test(`paths with -R: ${path}`, async () => {
+    const [source, ...more] = await findSources(tree, request([path], { relative: true }), signal)
+    assert.equal(more.length, 0)
+    assert.equal(show(source!), found)
+    assert.equal(source!.dotFirst, dotFirst)
+  })
+}
+
+/** Names of a --files-from list. */
+const LISTED: readonly { base: string; name: string; relative: boolean; found: string }[] = [
+  { base: '', name: 'dir/one', relative: true, found: '|dir/one' },
+  { base: '/', name: 'dir/one', relative: true, found: '|dir/one' },
+  { base: '/dir', name: 'sub/deep', relative: true, found: 'dir|sub/deep' },
+  { base: '/dir/', name: 'sub/', relative: true, found: 'dir|sub/' },
+  { base: '/dir', name: 'sub/./deep', relative: true, found: 'dir/sub|deep' },
+  { base: '/dir', name: 'sub/deep', relative: false, found: 'dir/sub|deep' },
+  { base: '/dir', name: '../a.txt', relative: true, found: 'dir|a.txt missing' },
+  { base: '/../dir', name: '/one', relative: true, found: 'dir|one' },
+  { base: '', name: '*.txt', relative: true, found: '|*.txt missing' },
+  { base: '', name: 'br[a]ck', relative: true, found: '|br[a]ck' },
+  { base: '/dir', name: '.', relative: true, found: 'dir|./' },
+]
+for (const { base, name, relative, found } of LISTED) {
+  test(`listed: ${name} under ${base || 'the module'}${relative ? '' : ', without -R'}`, () => {
+    assert.equal(show(findListed(tree, base as ByteString, name as ByteString, relative)), found)
+  })
+}
+
+test('lookup: a last link is followed only if it must be', () => {
+  const mode = (path: string, follow: boolean): number => {
+    const node = lookup(tree, path as ByteString, follow)
+    return node < 0 ? node : tree.mode(node) & 0o170000
+  }
+  assert.equal(mode('links/file', false), 0o120000)
+  assert.equal(mode('links/file', true), 0o100000)
+  assert.equal(mode('links/twice', true), 0o040000)
+  assert.equal(mode('links/nowhere', false), 0o120000)
+  assert.equal(mode('links/nowhere', true), -1)
+  assert.equal(mode('links/loop', true), -1)
+  assert.equal(mode('links/up', true), 0o040000)
+  assert.equal(mode('', false), 0o040000)
+})
+
+test('showPath: as a person types it, harmless', () => {
+  assert.equal(showPath('m', ascii('')), 'm')
+  assert.equal(showPath('m', '/a\n\x1b' as ByteString).includes('\x1b'), false)
+})
+
+test('bounded: one endless argument costs no more than its length', async () => {
+  const half = 500_000
+  for (const [path, relative] of [
+    ['a/'.repeat(half), true],
+    [`${'a/'.repeat(half / 2)}${'./'.repeat(half / 2)}`, true],
+    ['../'.repeat(half), false],
+    ['dir/../'.repeat(half / 4), true],
+    [' m/'.repeat(half / 4), false],
+  ] as const) {
+    const began = performance.now()
+    await findSources(tree, request([`m/${path}`], { relative }), signal)
+    const ms = performance.now() - began
+    assert.ok(ms < 2000, `${ms} ms for ${path.slice(0, 20)}...`)
+  }
+})
+
+test('bounded: patterns that match everything, again and again', async () => {
+  const wide = new MemoryTree(
+    dir({ d: dir(Object.fromEntries(Array.from({ length: 2000 }, (_, i) => [`f${i}`, file()]))) }),
+  )
+  try {
+    const paths = Array.from({ length: 16_000 }, () => 'm/*/*')
+    await assert.rejects(findSources(wide, request(paths), signal), RefusedError)
+  } finally {
+    wide.close()
+  }
+})

@@ -1,0 +1,201 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { fromHex, toHex } from '../../test/support/hex.ts'
+import { Pipe } from '../../test/support/session.ts'
+import { ConnectionLost, PeerError } from '../errors.ts'
+import { ascii } from '../lib/bytes.ts'
+import { decodeI32 } from './wire/ints.ts'
+import { TAG } from './wire/mux.ts'
+import { FRAME_SIZE, Wire } from './wire.ts'
+
+function open(now: () => number = () => 0): { pipe: Pipe; wire: Wire } {
+  const pipe = new Pipe()
+  return { pipe, wire: new Wire(pipe, now) }
+}
+
+const decodeLine = (wire: Wire): Promise<string> => wire.readUntil(0x0a, 10, 'line')
+
+test('lines in, lines out', async () => {
+  const { pipe, wire } = open()
+  await wire.line('héllo')
+  assert.equal(pipe.output.toString(), 'héllo\n')
+  pipe.send('on')
+  pipe.send('e\ntwo\n')
+  assert.equal(await decodeLine(wire), 'one')
+  assert.equal(await decodeLine(wire), 'two')
+  assert.equal(wire.bytesRead, 8)
+  assert.equal(wire.bytesWritten, 7)
+})
+
+for (const [name, pieces] of [
+  ['at once', ['12345678901\n']],
+  ['without its end', ['12345678901']],
+  ['in pieces', ['12345', '67890', '1']],
+] as const) {
+  test(`a line that is too long is never right: ${name}`, async () => {
+    const { pipe, wire } = open()
+    for (const piece of pieces) pipe.send(piece)
+    await assert.rejects(decodeLine(wire), PeerError)
+  })
+}
+
+test('a line as long as it may be', async () => {
+  const { pipe, wire } = open()
+  pipe.send('1234567890\n')
+  assert.equal(await decodeLine(wire), '1234567890')
+})
+
+test('what we said goes out before we wait', async () => {
+  const { pipe, wire } = open()
+  wire.out.string(ascii('question'))
+  const answer = decodeLine(wire)
+  assert.equal((await pipe.take(8)).toString(), 'question')
+  pipe.send('x\n')
+  assert.equal(await answer, 'x')
+})
+
+test('frames out: one for each flush, messages in between, nothing for nothing', async () => {
+  const { pipe, wire } = open()
+  wire.out.i32(0x12345678)
+  await wire.startMuxOut()
+  await wire.flush()
+  wire.out.string(ascii('abc'))
+  await wire.message(TAG.noSend, fromHex('01000000'))
+  wire.out.u8(0xff)
+  await wire.text(TAG.info, 'hi')
+  await wire.keepAlive()
+  await wire.flush()
+  const expected = '78563412 03000007 616263 0400006d 01000000 01000007 ff 03000009 68690a 00000007'
+  assert.equal(toHex(pipe.output), toHex(fromHex(expected)))
+  assert.equal(wire.bytesWritten, pipe.output.length)
+})
+
+test('texts are cut to what every client takes', async () => {
+  const { pipe, wire } = open()
+  await wire.startMuxOut()
+  await wire.text(TAG.error, 'x'.repeat(10_000))
+  assert.equal(pipe.output.readUInt32LE(0) & 0xffffff, 4096)
+})
+
+test('flow waits until a frame is worth it', async () => {
+  const { pipe, wire } = open()
+  await wire.startMuxOut()
+  wire.out.bytes(Buffer.alloc(FRAME_SIZE - 5))
+  assert.equal(wire.flow(), undefined)
+  wire.out.u8(0)
+  await wire.flow()
+  assert.equal(pipe.output.length, FRAME_SIZE)
+  assert.equal(pipe.output.readUInt32LE(0), 0x07000000 | (FRAME_SIZE - 4))
+})
+
+const FRAMES_IN: readonly { name: string; hex: string[] }[] = [
+  { name: 'one frame', hex: ['04000007 01000000'] },
+  { name: 'cut anywhere', hex: ['04', '0000', '07 01', '00', '0000'] },
+  { name: 'a frame for each byte', hex: ['01000007 01 01000007 00 01000007 00 01000007 00'] },
+  { name: 'empty frames', hex: ['00000007 00000007 04000007 01000000 00000007'] },
+  {
+    name: 'messages in between',
+    hex: ['02000007 0100 00000031 0400006b 00000000 03000009 616263 02000007 0000'],
+  },
+  { name: 'a tag that nobody knows', hex: ['020000ee ffff 04000007 01000000'] },
+]
+for (const { name, hex } of FRAMES_IN) {
+  test(`frames in: ${name}`, async () => {
+    const { pipe, wire } = open()
+    wire.startMuxIn()
+    for (const piece of hex) pipe.send(fromHex(piece))
+    pipe.end()
+    assert.equal(await wire.in.decode(decodeI32), 1)
+    assert.equal(await wire.in.ended(), true)
+  })
+}
+
+for (const { name, hex, error } of [
+  { name: 'a tag below 0', hex: '04000006 01000000', error: PeerError },
+  { name: 'a giant message', hex: 'ffffff09', error: PeerError },
+  { name: 'the client gives up', hex: '0400005d 0b000000', error: ConnectionLost },
+  { name: 'the end inside a frame', hex: '05000007 0000', error: ConnectionLost },
+  { name: 'the end inside a header', hex: '0500', error: ConnectionLost },
+  { name: 'the end inside a message', hex: '05000009 00', error: ConnectionLost },
+]) {
+  test(`frames in: ${name}`, async () => {
+    const { pipe, wire } = open()
+    wire.startMuxIn()
+    pipe.send(fromHex(hex))
+    pipe.end()
+    await assert.rejects(wire.in.decode(decodeI32), error)
+  })
+}
+
+test('outside of frames for a while, and back behind the last byte', async () => {
+  const { pipe, wire } = open()
+  wire.startMuxIn()
+  pipe.send(fromHex('04000007 05000000 61620a 04000007 06000000'))
+  assert.equal(await wire.in.decode(decodeI32), 5)
+  const names = await wire.outsideFrames((raw) => raw.bytes(3))
+  assert.equal(names.toString(), 'ab\n')
+  assert.equal(await wire.in.decode(decodeI32), 6)
+})
+
+test('outside of frames only where a frame has ended', async () => {
+  const { pipe, wire } = open()
+  wire.startMuxIn()
+  pipe.send(fromHex('05000007 05000000 ff'))
+  await wire.in.decode(decodeI32)
+  await assert.rejects(
+    wire.outsideFrames((raw) => raw.bytes(1)),
+    PeerError,
+  )
+})
+
+// ---------------------------------------------------------------------------------------------------
+
+test('the peer keeps us waiting while it says nothing or takes nothing, and not while we work', async () => {
+  let clock = 1000
+  const { pipe, wire } = open(() => clock)
+  assert.equal(wire.waitingSince, undefined)
+  const line = decodeLine(wire)
+  await Promise.resolve()
+  clock = 2000
+  assert.equal(wire.waitingSince, 1000)
+  await wire.keepAlive()
+  assert.equal(wire.waitingSince, 1000, 'what the kernel takes is no sign of life')
+  assert.equal(wire.lastWrite, 2000)
+  pipe.send('x\n')
+  await line
+  assert.equal(wire.waitingSince, undefined)
+  pipe.stuck = true
+  const writing = wire.line('y')
+  clock = 3000
+  assert.equal(wire.waitingSince, 2000)
+  await wire.keepAlive()
+  pipe.destroy()
+  await assert.rejects(writing, ConnectionLost)
+})
+
+test('at a limited rate a frame goes out in slices, whole and evenly', async () => {
+  const rate = 40_000
+  const began = performance.now()
+  const { pipe, wire } = open(() => performance.now())
+  await wire.startMuxOut()
+  wire.limitBandwidth(rate)
+  const payload = Buffer.from('0123456789'.repeat(1600))
+  wire.out.bytes(payload)
+  const steps: number[] = []
+  const sending = wire.flush()
+  while (pipe.output.length < payload.length + 4) {
+    await pipe.take(0)
+    // Nothing may come between the slices of a frame.
+    await wire.keepAlive()
+    if (steps.at(-1) !== pipe.output.length) steps.push(pipe.output.length)
+    const fair = ((performance.now() - began) / 1000) * rate + rate / 5
+    assert.ok(pipe.output.length <= fair, `${pipe.output.length} bytes are more than ${fair}`)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  await sending
+  const ms = performance.now() - began
+  assert.ok(ms > 250, `16 kB at 40 kB a second took only ${ms} ms`)
+  assert.ok(steps.length >= 4, `it moved in ${steps.length} steps`)
+  assert.equal(toHex(pipe.output.subarray(0, 4)), '803e0007')
+  assert.deepEqual(pipe.output.subarray(4), payload)
+})

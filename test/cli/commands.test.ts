@@ -1,0 +1,172 @@
+/** Every command, with a server that owns the data directory and without one: they do and say the same. */
+import assert from 'node:assert/strict'
+import { existsSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { buildsOnDisk, bytesOnDisk, Mirror, randomTree } from '../support/mirror.ts'
+import type { RunResult } from '../support/processes.ts'
+import { upserv as runUpserv, type Upserv } from '../support/upserv.ts'
+
+for (const kind of ['with a server', 'without a server'] as const) {
+  describe(`commands, ${kind}`, () => {
+    let mirror: Mirror
+    let upserv: Upserv | undefined
+    let config: string
+
+    before(async () => {
+      mirror = new Mirror()
+      await mirror.publish('1', randomTree(1, 5, 20_000), { sha256: true })
+      await mirror.publish('2', randomTree(1, 8, 20_000), { suffix: 'tar.zst' }) // holds all that 1 holds
+      await mirror.publish('9', randomTree(9, 3, 400_000))
+      await mirror.startNginx()
+      config = mirror.path('upserv.toml')
+      writeFileSync(config, `[[source]]\nname = "mirror"\nurl = "${mirror.nginx.url}/{build}"\n`)
+      if (kind === 'with a server') upserv = await mirror.startUpserv({ config, sources: [] })
+    })
+    after(async () => {
+      await upserv?.stop()
+      await mirror?.[Symbol.asyncDispose]()
+    })
+
+    const cli = (...args: string[]): Promise<RunResult> =>
+      runUpserv([...args, '--data', mirror.data, '--config', config])
+    async function cliEnds(code: number, ...args: string[]): Promise<RunResult> {
+      const result = await cli(...args)
+      assert.equal(result.code, code, `${result.command}\n${result.stdout}${result.stderr}`)
+      // Whatever happens, nobody is shown where in the program it happened.
+      assert.doesNotMatch(result.stderr, /\n\s+at |undefined|internal error/)
+      return result
+    }
+    const list = async (): Promise<Record<string, unknown>[]> =>
+      JSON.parse((await cliEnds(0, 'list', '--json')).stdout)
+
+    test('list: nothing', async () => {
+      assert.deepEqual(await list(), [])
+      assert.match((await cliEnds(0, 'list')).stdout, /^No builds/)
+    })
+
+    test('fetch tells how it goes on stderr, and what came of it on stdout', async () => {
+      const { stdout, stderr } = await cliEnds(0, 'fetch', '1')
+      assert.equal(stdout, 'build 1 is fetched\n')
+      assert.match(stderr, /^build-1 is not here yet.*\nbuild-1: found http.*\n/)
+      assert.equal((await cliEnds(0, 'fetch', '1')).stdout, 'build 1 is held already\n')
+      await cliEnds(0, 'fetch', '2')
+    })
+
+    test('fetch of what is not published, and of what is no id', async () => {
+      assert.match(
+        (await cliEnds(1, 'fetch', '404')).stderr,
+        /^.*\n?upserv: build-404 is not published by mirror/,
+      )
+      assert.match(
+        (await cliEnds(1, 'fetch', '../1')).stderr,
+        /^upserv: "\.\.\/1" is no build id\n {8}An id has/,
+      )
+    })
+
+    test('list --json has what scripts rely on', async () => {
+      const [first, second, ...more] = await list()
+      assert.deepEqual(more, [])
+      const { accessed, fetched, bytes, storedBytes, ...rest } = second!
+      assert.deepEqual(rest, {
+        id: '2',
+        files: 8 + 1,
+        entries: 12,
+        sticky: false,
+        inUse: false,
+        source: 'mirror',
+      })
+      assert.equal(bytes, 160_000)
+      for (const time of [accessed, fetched]) {
+        assert.equal(new Date(time as string).toISOString(), time)
+        assert.ok(Math.abs(Date.parse(time as string) - Date.now()) < 600_000)
+      }
+      // All of 1 is also in 2: removing it frees its own manifest and the like, removing 2 frees three files.
+      assert.equal(first!.bytes, 100_000)
+      assert.ok((first!.storedBytes as number) < 5_000, `${first!.storedBytes}`)
+      assert.ok((storedBytes as number) > 60_000 && (storedBytes as number) < 70_000, `${storedBytes}`)
+      assert.match((await cliEnds(0, 'list')).stdout, /^BUILD .*\n1 .*\n2 .*mirror\n$/)
+    })
+
+    test('status', async () => {
+      const status = JSON.parse((await cliEnds(0, 'status', '--json')).stdout)
+      assert.equal(status.builds, 2)
+      assert.equal(status.dataDir, mirror.data)
+      assert.equal(status.budgetBytes, 16e9)
+      assert.deepEqual(status.fetches, [])
+      const onDisk = bytesOnDisk(mirror.data)
+      assert.ok(Math.abs(status.usedBytes - onDisk) < 3000, `says ${status.usedBytes}, takes ${onDisk}`)
+      if (upserv) assert.deepEqual(status.listening, [`127.0.0.1:${upserv.port}`])
+      const { stdout } = await cliEnds(0, 'status')
+      assert.match(stdout, upserv ? new RegExp(`rsync://127.0.0.1:${upserv.port}`) : /listening +no/)
+      assert.match(stdout, /of 16 GB, 2 builds/)
+    })
+
+    test('pin and unpin are touch and rm of the sticky file', async () => {
+      const sticky = join(mirror.data, 'builds', '1', 'sticky')
+      await cliEnds(0, 'pin', '1')
+      assert.ok(existsSync(sticky))
+      assert.equal((await list())[0]!.sticky, true)
+      assert.match(
+        (await cliEnds(1, 'remove', '1')).stderr,
+        /^upserv: build 1 is sticky\n {8}First: upserv unpin 1\n/,
+      )
+      await cliEnds(0, 'unpin', '1')
+      assert.ok(!existsSync(sticky))
+      writeFileSync(sticky, '')
+      assert.equal((await list())[0]!.sticky, true)
+      rmSync(sticky)
+      assert.equal((await list())[0]!.sticky, false)
+      assert.match((await cliEnds(1, 'pin', '404')).stderr, /^upserv: build 404 is not held\n/)
+    })
+
+    test('import makes a build of a file', async () => {
+      const file = mirror.archive('9')
+      assert.equal(
+        (await cliEnds(0, 'import', file, '--as', 'by-hand')).stdout,
+        'build by-hand is imported\n',
+      )
+      const imported = (await list()).find(({ id }) => id === 'by-hand')!
+      assert.equal(imported.source, 'import')
+      assert.equal(imported.bytes, 1_200_000)
+      assert.match((await cliEnds(1, 'import', file, '--as', '1')).stderr, /^upserv: build 1 is held already/)
+      assert.match((await cliEnds(1, 'import', '/no/such/file', '--as', '5')).stderr, /\/no\/such\/file/)
+      assert.match((await cliEnds(1, 'import', file, '--as', 'a/b')).stderr, /"a\/b" is no build id/)
+      assert.ok(statSync(file).size > 0, "the file is the operator's, and stays")
+      const junk = mirror.path('junk')
+      writeFileSync(junk, 'This is no archive.\n')
+      assert.match((await cliEnds(1, 'import', junk, '--as', '5')).stderr, /junk: .*archive/)
+      assert.deepEqual(mirror.incoming(), [])
+    })
+
+    test('remove', async () => {
+      if (upserv) await mirror.sync(upserv, 'by-hand')
+      await cliEnds(0, 'remove', 'by-hand')
+      assert.deepEqual(buildsOnDisk(mirror.data), ['1', '2'])
+      assert.match((await cliEnds(1, 'remove', 'by-hand')).stderr, /^upserv: build by-hand is not held/)
+    })
+
+    test('remove is refused while a client is at it', { skip: kind === 'without a server' }, async () => {
+      await cliEnds(0, 'fetch', '9')
+      const { client } = mirror.client(upserv!, '9', ['-v', '--outbuf=L', '--bwlimit=200k'])
+      await client.waitForLine(/^file-1$/)
+      client.freeze()
+      assert.equal((await list()).find(({ id }) => id === '9')!.inUse, true)
+      assert.match((await cliEnds(1, 'remove', '9')).stderr, /^upserv: build 9 is in use\n/)
+      assert.equal(JSON.parse((await cliEnds(0, 'status', '--json')).stdout).sessions, 1)
+      client.kill()
+      await client.ended
+      for (let tries = 0; (await cli('remove', '9')).code !== 0; tries++)
+        assert.ok(tries < 20, 'is never let go')
+    })
+
+    test('gc', async () => {
+      const dry = JSON.parse((await cliEnds(0, 'gc', '--dry-run', '--json')).stdout)
+      assert.deepEqual([dry.dryRun, dry.evicted], [true, []])
+      const report = JSON.parse((await cliEnds(0, 'gc', '--json')).stdout)
+      assert.deepEqual([report.dryRun, report.evicted, report.deadBytes], [false, [], 0])
+      assert.match((await cliEnds(0, 'gc')).stdout, /of 16 GB are used\.\n0 builds were evicted; 0 B/)
+      assert.deepEqual(buildsOnDisk(mirror.data), ['1', '2'])
+    })
+  })
+}
