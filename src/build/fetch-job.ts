@@ -13,7 +13,7 @@ import { createSource } from '../source/create.ts'
 import type { Download, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
 import { KnownBlobs, type KnownBlobsData } from '../store/known-blobs.ts'
-import { Manifest } from '../store/manifest.ts'
+import { Manifest, type TreeTotals } from '../store/manifest.ts'
 import { DIGEST_BYTES } from '../store/pack.ts'
 import type { RoomClient } from '../store/room.ts'
 import { Ingest, type IngestResult } from './ingest.ts'
@@ -52,6 +52,7 @@ export interface FetchOutcome {
   /** Upstream's own contents file. */
   contents: Uint8Array | undefined
   ingest: IngestResult
+  totals: TreeTotals
   /** SHA-256 digests of the blobs that the build needs, one after the other. */
   blobs: Uint8Array
 }
@@ -96,7 +97,7 @@ export async function runFetchJob(
         archiveSha256: digests.sha256,
         contents,
         ingest: result,
-        blobs: blobDigests(result),
+        ...describe(result),
       }
     } catch (error) {
       ingest.abort()
@@ -297,10 +298,11 @@ class AccountedSpool extends Spool {
   }
 }
 
-function blobDigests(result: IngestResult): Uint8Array {
+/** What the main thread needs of the manifest: decoding it takes too long there. */
+function describe(result: IngestResult): { totals: TreeTotals; blobs: Uint8Array } {
   const manifest = Manifest.decode(result.manifest)
-  const digests = new Uint8Array(manifest.blobCount * DIGEST_BYTES)
+  const blobs = new Uint8Array(manifest.blobCount * DIGEST_BYTES)
   for (let blob = 0; blob < manifest.blobCount; blob++)
-    digests.set(manifest.blobDigest(blob), blob * DIGEST_BYTES)
-  return digests
+    blobs.set(manifest.blobDigest(blob), blob * DIGEST_BYTES)
+  return { totals: manifest.totals, blobs }
 }

@@ -7,16 +7,16 @@
 import { stat } from 'node:fs/promises'
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { CommandError, NoSuchBuild, RelayedError, type UpservError } from '../errors.ts'
+import { CommandError, NoSuchBuild, RelayedError, SourceError, type UpservError } from '../errors.ts'
 import type { Logger } from '../lib/log.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import { nearestOf } from '../lib/nearest.ts'
+import { untilAborted } from '../lib/single-flight.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { createSource } from '../source/create.ts'
 import type { Source, SourceConfig, SourceEvent } from '../source/source.ts'
-import type { Budget } from '../store/budget.ts'
+import type { Budget, Room } from '../store/budget.ts'
 import { generateContents } from '../store/contents.ts'
-import { Manifest } from '../store/manifest.ts'
 import type { BuildInfo, Staging, Store } from '../store/store.ts'
 import { moduleOf } from './build-id.ts'
 import type { Catalog, Lease } from './catalog.ts'
@@ -30,6 +30,13 @@ const SAY_EVERY_MS = 1500
 const ABSENT_MS = 60_000
 /** More absent ids than this are not remembered: clients choose them. */
 const MAX_ABSENT = 10_000
+/**
+ * Fetches that work at the same time: each takes a thread, its share of the link and, when the budget is
+ * full, the turn to go beyond it. Others wait in line.
+ */
+const MAX_WORKING = 3
+/** Fetches that wait in line: more are refused, as clients choose the ids. */
+const MAX_IN_LINE = 100
 /** How often a download starts over when the file changes upstream, or what was kept of it is bad. */
 const MAX_STARTS = 3
 /** A thread that was told to stop may take so long to put its download away. */
@@ -37,7 +44,7 @@ const STOP_MS = 5000
 /** The rate that people are told is that of about the last so many milliseconds. */
 const RATE_WINDOW_MS = 5000
 
-/** What a build's own contents file takes, at most about: it is written after room was made. */
+/** What a generated contents file takes for each byte of manifest, at most about: room is made before it is written. */
 const CONTENTS_SHARE = 3
 
 export interface FetchesOptions {
@@ -57,6 +64,7 @@ export class Fetches {
   readonly #sources: readonly { config: SourceConfig; source: Source }[]
   readonly #running = new Map<string, Flight>()
   readonly #absent = new Map<string, { error: Error; until: number }>()
+  readonly #line = new WaitingLine(MAX_WORKING)
   readonly #now: () => number
   #closed = false
 
@@ -89,13 +97,14 @@ export class Fetches {
 
   /** Makes a build of an archive on this machine. @throws CommandError when the id is taken. */
   async import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void> {
+    if (!(await stat(file).catch(() => undefined))?.isFile()) {
+      throw new CommandError(`${file} is no file that this user can read`)
+    }
+    // No await between this and `#launch`: two who ask at once must not both get the id.
     if (this.#options.store.has(id) || this.#running.has(id)) {
       throw new CommandError(`build ${id} is held already`, {
         hint: 'Choose another id, or `upserv remove` it first.',
       })
-    }
-    if (!(await stat(file).catch(() => undefined))?.isFile()) {
-      throw new CommandError(`${file} is no file that this user can read`)
     }
     // A path is a URL whose template has nothing to fill in.
     const url = pathToFileURL(file).href
@@ -121,14 +130,15 @@ export class Fetches {
 
   #launch(id: string, sources: readonly SourceConfig[]): Flight {
     if (this.#closed) throw serverIsStopping()
-    const flight = new Flight(id, sources, this.#options, this.#now)
+    if (this.#line.length >= MAX_IN_LINE) {
+      throw new SourceError(`${this.#line.length} fetches wait already`, { hint: 'Try again later.' })
+    }
+    const flight = new Flight(id, sources, this.#options, this.#now, this.#line)
     this.#running.set(id, flight)
     this.#options.onChange?.()
     void flight.done
       .catch((error: Error) => {
-        if ((error as UpservError).code === 'BUILD_NOT_PUBLISHED' && this.#absent.size < MAX_ABSENT) {
-          this.#absent.set(id, { error, until: this.#now() + ABSENT_MS })
-        }
+        if ((error as UpservError).code === 'BUILD_NOT_PUBLISHED') this.#noteAbsent(id, error)
       })
       .finally(() => {
         this.#running.delete(id)
@@ -137,10 +147,15 @@ export class Fetches {
     return flight
   }
 
+  #noteAbsent(id: string, error: Error): void {
+    if (this.#absent.size >= MAX_ABSENT) this.#absent.delete(this.#absent.keys().next().value!)
+    this.#absent.set(id, { error, until: this.#now() + ABSENT_MS })
+  }
+
   async #wait(flight: Flight, say: (line: string) => void, signal: AbortSignal): Promise<Lease> {
     const stop = flight.listen(say)
     try {
-      await withSignal(flight.done, signal)
+      await untilAborted(flight.done, signal)
       const lease = this.#options.catalog.lease(flight.id)
       if (!lease) throw new CommandError(`build ${flight.id} left again at once: the budget is too small`)
       return lease
@@ -168,15 +183,28 @@ class Flight {
   readonly #now: () => number
   readonly #listeners = new Set<(line: string) => void>()
   readonly #rate: RateMeter
+  readonly #line: WaitingLine
+  readonly #abort = new AbortController()
   #worker: Worker | undefined
-  #stopped = false
+  #room: Room | undefined
+  /** Keeps the build from going again before those who waited have leases of their own. */
+  #lease: Lease | undefined
+  /** Whether bytes that an earlier process had downloaded were used. */
+  #resumed = false
   #phase = 'looking for it'
   #source = ''
   #received = 0
   #unpacked = 0
   #total: number | undefined
 
-  constructor(id: string, sources: readonly SourceConfig[], options: FetchesOptions, now: () => number) {
+  constructor(
+    id: string,
+    sources: readonly SourceConfig[],
+    options: FetchesOptions,
+    now: () => number,
+    line: WaitingLine,
+  ) {
+    this.#line = line
     this.id = id
     this.#sources = sources
     this.#options = options
@@ -184,7 +212,8 @@ class Flight {
     this.#rate = new RateMeter(now)
     this.#source = sources[0]!.name
     this.done = this.#run()
-    this.done.catch(() => {}) // Whoever waits hears of it; nobody has to wait.
+    // Whoever waits hears of it, and takes a lease in the same turn; nobody has to wait.
+    this.done.catch(() => {}).finally(() => setImmediate(() => this.#lease?.release()))
   }
 
   status(): FetchStatus {
@@ -211,8 +240,9 @@ class Flight {
 
   /** Stops soon, keeping what a later fetch can go on from. */
   async stop(): Promise<void> {
-    this.#stopped = true
+    this.#abort.abort(serverIsStopping())
     this.#worker?.postMessage({ type: 'abort' } satisfies FetchOrder)
+    this.#room?.abandon()
     const timer = setTimeout(() => void this.#worker?.terminate(), STOP_MS)
     await this.done.catch(() => {})
     clearTimeout(timer)
@@ -221,7 +251,19 @@ class Flight {
   async #run(): Promise<void> {
     const { log } = this.#options
     const began = this.#now()
-    log.info({ build: this.id, sources: this.#sources.map(({ name }) => name) }, 'fetch began')
+    const leave = await this.#line.enter(this.#abort.signal, (ahead) => {
+      this.#phase = `${ahead} ${ahead === 1 ? 'fetch is' : 'fetches are'} ahead of it`
+    })
+    try {
+      log.info({ build: this.id, sources: this.#sources.map(({ name }) => name) }, 'fetch began')
+      await this.#fetch(began)
+    } finally {
+      leave()
+    }
+  }
+
+  async #fetch(began: number): Promise<void> {
+    const { log } = this.#options
     for (let start = 1; ; start++) {
       try {
         await this.#attempt()
@@ -236,7 +278,7 @@ class Flight {
         )
         return
       } catch (error) {
-        if (this.#stopped) {
+        if (this.#abort.signal.aborted) {
           log.info({ build: this.id, source: this.#source, bytes: this.#received }, 'fetch stopped')
           throw serverIsStopping()
         }
@@ -256,26 +298,27 @@ class Flight {
     }
   }
 
-  /** Whether bytes that an earlier process had downloaded were used. */
-  #resumed = false
-
   async #attempt(): Promise<void> {
     const { store, budget } = this.#options
     this.#resumed = false
     this.#received = 0
     const room = budget.openRoom(this.id)
+    this.#room = room
     let staging: Staging | undefined
     try {
       staging = await store.beginIngest(this.id)
       const outcome = await this.#inThread(staging, room.memory)
-      this.#phase = 'publishing it'
-      const { ingest } = outcome
-      await room.settle(ingest.packBytes + ingest.manifest.length * (1 + CONTENTS_SHARE), outcome.blobs)
+      this.#phase = 'making room for it and publishing it'
+      const { ingest, contents } = outcome
+      const contentsBytes = contents?.length ?? ingest.manifest.length * CONTENTS_SHARE
+      await room.settle(ingest.packBytes + ingest.manifest.length + contentsBytes, outcome.blobs)
+      room.handOver()
       await this.#publish(staging, outcome)
       staging = undefined
     } finally {
       if (staging) await store.discardIngest(staging)
       room.close()
+      this.#room = undefined
     }
     await budget
       .enforce()
@@ -292,14 +335,12 @@ class Flight {
       fetched: new Date().toISOString(),
       archiveBytes: outcome.archiveBytes,
       archiveSha256: outcome.archiveSha256,
-      totals: Manifest.decode(ingest.manifest).totals,
+      totals: outcome.totals,
       addedBytes: ingest.packBytes,
       uniformMtime: ingest.uniformMtime ?? null,
     }
     await store.publish(staging, ingest, (manifest) => outcome.contents ?? generateContents(manifest), info)
-    // Held until everybody who waits has a lease of their own, which they take as soon as we are done.
-    const lease = catalog.lease(this.id)
-    setImmediate(() => setImmediate(() => lease?.release()))
+    this.#lease = catalog.lease(this.id)
     if (info.uniformMtime !== null) {
       this.#options.log.warn(
         { build: this.id, mtime: new Date(info.uniformMtime * 1000).toISOString() },
@@ -321,7 +362,7 @@ class Flight {
       name: `fetch ${this.id}`,
     })
     this.#worker = worker
-    if (this.#stopped) worker.postMessage({ type: 'abort' } satisfies FetchOrder)
+    if (this.#abort.signal.aborted) worker.postMessage({ type: 'abort' } satisfies FetchOrder)
     let settled: FetchMessage | undefined
     return new Promise<FetchOutcome>((resolve, reject) => {
       worker.on('message', (message: FetchMessage) => {
@@ -441,11 +482,55 @@ class RateMeter {
   }
 }
 
-function withSignal<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
-    if (signal.aborted) return onAbort()
-    signal.addEventListener('abort', onAbort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
-  })
+/** First come, first served, so many at a time. */
+class WaitingLine {
+  readonly #most: number
+  readonly #waiting: { enter: () => void; onPlace: (ahead: number) => void }[] = []
+  #working = 0
+
+  constructor(most: number) {
+    this.#most = most
+  }
+
+  /** Those who wait. */
+  get length(): number {
+    return this.#waiting.length
+  }
+
+  /**
+   * Waits for a place, which must be given back by calling what is returned.
+   * @param onPlace is told how many are ahead, now and whenever that changes.
+   */
+  async enter(signal: AbortSignal, onPlace: (ahead: number) => void): Promise<() => void> {
+    if (this.#working >= this.#most) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      const place = { enter: resolve, onPlace }
+      this.#waiting.push(place)
+      this.#tellPlaces()
+      try {
+        await untilAborted(promise, signal)
+      } catch (error) {
+        const at = this.#waiting.indexOf(place)
+        // Called up and aborted at once: the place goes to the next one.
+        if (at < 0) this.#leave()
+        else this.#waiting.splice(at, 1)
+        throw error
+      }
+    } else {
+      this.#working++
+    }
+    return () => this.#leave()
+  }
+
+  /** Whoever is called up takes over the place of the one who leaves. */
+  #leave(): void {
+    const next = this.#waiting.shift()
+    if (next) next.enter()
+    else this.#working--
+    this.#tellPlaces()
+  }
+
+  #tellPlaces(): void {
+    for (const [i, { onPlace }] of this.#waiting.entries()) onPlace(i + this.#working)
+  }
 }

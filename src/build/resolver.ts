@@ -1,6 +1,7 @@
 /** From the name of a module to its tree: what is held is leased, what is missing fetched first. */
 import { stat } from 'node:fs/promises'
 import { NoSuchBuild } from '../errors.ts'
+import { type ByteString, showBytes } from '../lib/bytes.ts'
 import { formatSize } from '../lib/units.ts'
 import type { ModuleLine, Modules, OpenModule } from '../rsync/tree.ts'
 import type { Store } from '../store/store.ts'
@@ -37,7 +38,7 @@ export class Resolver implements Modules {
   async open(name: string, say: (line: string) => void, signal: AbortSignal): Promise<OpenModule> {
     const id = idOfModule(name)
     if (id === undefined) {
-      throw new NoSuchBuild(`Unknown module '${name.slice(0, 100)}'`, {
+      throw new NoSuchBuild(`Unknown module '${showBytes(name as ByteString, 100)}'`, {
         hint: 'Modules are named build-<id>, such as build-802.',
       })
     }

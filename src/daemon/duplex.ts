@@ -15,7 +15,8 @@ export class StreamDuplex implements Duplex {
   #closing = false
   #failure: ConnectionLost | undefined
   #wake: (() => void) | undefined
-  #drained: (() => void) | undefined
+  /** Writers that wait for room. A keep-alive may come beside the session's own. */
+  #drained: (() => void)[] = []
 
   /** A socket is both; stdin and stdout are one each. */
   constructor(input: Readable, output: Writable) {
@@ -35,7 +36,7 @@ export class StreamDuplex implements Duplex {
       this.#ended = true
       this.#wake?.()
     })
-    output.on('drain', () => this.#drained?.())
+    output.on('drain', () => this.#wakeWriters())
     output.on('error', fail)
     output.once('close', () => {
       if (!this.#closing) fail() // stdout, which is not stdin, closes as soon as we have said our last words
@@ -58,10 +59,7 @@ export class StreamDuplex implements Duplex {
   async write(data: Uint8Array): Promise<void> {
     if (this.#failure) throw this.#failure
     if (this.#output.write(data)) return
-    await new Promise<void>((resolve) => {
-      this.#drained = resolve
-    })
-    this.#drained = undefined
+    await new Promise<void>((resolve) => this.#drained.push(resolve))
     if (this.#failure) throw this.#failure
   }
 
@@ -94,6 +92,10 @@ export class StreamDuplex implements Duplex {
 
   #notify(): void {
     this.#wake?.()
-    this.#drained?.()
+    this.#wakeWriters()
+  }
+
+  #wakeWriters(): void {
+    for (const wake of this.#drained.splice(0)) wake()
   }
 }

@@ -13,11 +13,13 @@ export function createLogger(): Logger {
 }
 
 /** "12:01:33 info  message key=value" from pino's line. */
-function readable(line: string): string {
-  const { level, time, msg, ...rest } = JSON.parse(line) as { level: number; time: string; msg: string }
+function readable(json: string): string {
+  const { level, time, msg, ...rest } = JSON.parse(json) as { level: number; time: string; msg: string }
   const name = pino.levels.labels[level] ?? String(level)
   const facts = Object.entries(rest).map(
     ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
   )
-  return `${[time.slice(11, 19), name.padEnd(5), msg, ...facts].join(' ')}\n`
+  // A value from outside must neither begin a line of its own nor drive the terminal.
+  const line = [time.slice(11, 19), name.padEnd(5), msg, ...facts].join(' ')
+  return `${line.replaceAll(/[\x00-\x08\x0a-\x1f\x7f-\x9f]/g, '?')}\n`
 }

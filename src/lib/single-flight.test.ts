@@ -38,3 +38,28 @@ test('a failure goes to all who asked, and the next one tries again', async () =
   )
   assert.equal(await flight.run('a', async () => 1), 1)
 })
+
+test('who gives up leaves the others alone; when nobody is left the computation is told', async () => {
+  const flight = new SingleFlight<string, number>()
+  const gate = Promise.withResolvers<number>()
+  let told = false
+  const compute = (signal: AbortSignal): Promise<number> => {
+    signal.addEventListener('abort', () => {
+      told = true
+      gate.reject(new Error('stopped'))
+    })
+    return gate.promise
+  }
+  const first = new AbortController()
+  const second = new AbortController()
+  const answers = [flight.run('a', compute, first.signal), flight.run('a', compute, second.signal)]
+  const outcomes = Promise.allSettled(answers)
+  first.abort(new Error('first left'))
+  await assert.rejects(answers[0]!, /first left/)
+  assert.equal(told, false)
+  second.abort(new Error('second left'))
+  await assert.rejects(answers[1]!, /second left/)
+  assert.equal(told, true)
+  await outcomes
+  assert.equal(flight.size, 0)
+})

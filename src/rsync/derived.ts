@@ -7,10 +7,12 @@
 import { hash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { Piscina } from 'piscina'
+import { StoreCorrupt } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import { type Place, runTask, type Task, type TaskResult } from './delta/tasks.ts'
+import type { Work, WorkResult } from './delta/worker.ts'
 import type { BlockSumRule, DigestName } from './digests.ts'
 import type { Content, Tree } from './tree.ts'
 
@@ -18,6 +20,11 @@ import type { Content, Tree } from './tree.ts'
 const INLINE_SIZE = 64 * 1024
 /** A table of so many blocks is made in a fraction of a millisecond. */
 const INLINE_BLOCKS = 1024
+/**
+ * Pieces of a file that its blocks may cut it into, at most about: a delta takes some 25 bytes for each.
+ * Block lengths that clients choose by themselves stay far below; -B1 does not.
+ */
+const MAX_STEPS = 2_000_000
 /** Digests kept, of some 100 bytes each. */
 const MAX_DIGESTS = 200_000
 /** A thread without work ends after this time. */
@@ -29,75 +36,131 @@ export class Derived {
   readonly #digesting = new SingleFlight<string, Uint8Array>()
   #pool: Piscina | undefined
 
-  /** How to make the file from the blocks that the client has. */
+  /**
+   * How to make a file from the blocks that the client has; undefined when it is to be sent whole, since
+   * the blocks are so small that describing it would take more memory than it is worth.
+   * @throws StoreError when the file can't be read; the signal's reason.
+   */
   async delta(
-    contentKey: string,
-    content: Content,
+    tree: Tree,
+    node: number,
     sums: BlockSums,
     rule: BlockSumRule,
     inplace: boolean,
-  ): Promise<Delta> {
-    if (content.size === 0) return []
-    const task: Task = { type: 'match', place: placeOf(content), sums, rule, inplace }
+    signal: AbortSignal,
+  ): Promise<Delta | undefined> {
     const { head } = sums
-    if (content.size <= INLINE_SIZE && head.count <= INLINE_BLOCKS) return runTask(task)
-    const question = `${contentKey}:${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}:${head.count}:${head.blockLength}:${head.strongLength}:${head.remainder}:${hash('sha256', sums.strong)}:${hash('sha256', bytesOf(sums.weak))}`
-    return this.#deltas.run(question, () => this.#inThread(task))
+    const size = tree.size(node)
+    if (size / head.blockLength > MAX_STEPS) return undefined
+    const task: Task = { type: 'match', sums, rule, inplace }
+    if (size <= INLINE_SIZE && head.count <= INLINE_BLOCKS)
+      return withContent(tree, node, (content) => runInline(task, content))
+    const sumsKey = `${hash('sha256', sums.strong)}:${hash('sha256', bytesOf(sums.weak))}`
+    const ruleKey = `${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}`
+    const headKey = `${head.count}:${head.blockLength}:${head.strongLength}:${head.remainder}`
+    return this.#deltas.run(
+      `${tree.contentKey(node)}:${ruleKey}:${headKey}:${sumsKey}`,
+      (stop) => withContent(tree, node, (content) => this.#inThread(task, placeOf(content), stop)),
+      signal,
+    )
   }
 
   /**
    * The digest of a regular file: as it was computed when the build came in, or else worked out once and
    * kept, after the content was found to be what it was then.
+   * @throws StoreError when it was not, or can't be read; the signal's reason.
    */
-  async digest(tree: Tree, node: number, name: DigestName, seed: number): Promise<Uint8Array> {
+  async digest(
+    tree: Tree,
+    node: number,
+    name: DigestName,
+    seed: number,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
     const known = this.knownDigest(tree, node, name, seed)
     if (known) return known
     const key = digestKey(tree, node, name, seed)
-    return this.#digesting.run(key, async () => {
-      const content = await tree.open(node)
-      try {
-        const expected = tree.digest(node, 'xxh128')
-        const task: Task = { type: 'digest', place: placeOf(content), name, seed, expected }
-        const value = content.size <= INLINE_SIZE ? await runTask(task) : await this.#inThread(task)
+    return this.#digesting.run(
+      key,
+      async (stop) => {
+        const task: Task = { type: 'digest', name, seed, expected: tree.digest(node, 'xxh128') }
+        const value = await withContent(tree, node, (content) =>
+          content.size <= INLINE_SIZE
+            ? runInline(task, content)
+            : this.#inThread(task, placeOf(content), stop),
+        )
         if (this.#digests.size >= MAX_DIGESTS) this.#digests.delete(this.#digests.keys().next().value!)
         this.#digests.set(key, value)
         return value
-      } finally {
-        content.close()
-      }
-    })
+      },
+      signal,
+    )
   }
 
   /** The digest of what lies behind the first `from` bytes, for --append; not kept. */
-  async tailDigest(content: Content, from: number, name: DigestName, seed: number): Promise<Uint8Array> {
-    const { fd, offset } = content.place
-    const place = { fd, offset: offset + from, size: content.size - from }
-    const task: Task = { type: 'digest', place, name, seed, expected: undefined }
-    return place.size <= INLINE_SIZE ? runTask(task) : this.#inThread(task)
+  async tailDigest(
+    tree: Tree,
+    node: number,
+    from: number,
+    name: DigestName,
+    seed: number,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
+    const task: Task = { type: 'digest', name, seed, expected: undefined }
+    return withContent(tree, node, ({ place, size }) =>
+      this.#inThread(task, { fd: place.fd, offset: place.offset + from, size: size - from }, signal),
+    )
   }
 
   /** The digest when it can be had without reading anything. */
   knownDigest(tree: Tree, node: number, name: DigestName, seed: number): Uint8Array | undefined {
-    if (name === 'md5' || name === 'xxh128') {
-      const recorded = tree.digest(node, name)
-      if (recorded) return recorded
-    }
-    return name === 'none' ? new Uint8Array(1) : this.#digests.get(digestKey(tree, node, name, seed))
+    if (name === 'none') return new Uint8Array(1)
+    return recordedDigest(tree, node, name) ?? this.#digests.get(digestKey(tree, node, name, seed))
   }
 
   async close(): Promise<void> {
     await this.#pool?.destroy()
   }
 
-  #inThread<T extends Task>(task: T): Promise<TaskResult[T['type']]> {
+  /** The file stays open until the thread has ended or been told to. */
+  async #inThread<T extends Task>(
+    task: T,
+    place: Place,
+    signal: AbortSignal,
+  ): Promise<TaskResult[T['type']]> {
     this.#pool ??= new Piscina({
       filename: siblingModule(import.meta.url, './delta/worker'),
       minThreads: 0,
       maxThreads: Math.max(1, availableParallelism()),
       idleTimeout: IDLE_MS,
     })
-    return this.#pool.run(task)
+    const result: WorkResult = await this.#pool.run({ task, place } satisfies Work, { signal })
+    if ('value' in result) return result.value as TaskResult[T['type']]
+    throw new StoreCorrupt(
+      result.error.message,
+      result.error.hint === undefined ? {} : { hint: result.error.hint },
+    )
   }
+}
+
+async function withContent<T>(tree: Tree, node: number, use: (content: Content) => Promise<T>): Promise<T> {
+  const content = await tree.open(node)
+  try {
+    return await use(content)
+  } finally {
+    content.close()
+  }
+}
+
+async function runInline<T extends Task>(task: T, content: Content): Promise<TaskResult[T['type']]> {
+  const bytes = Buffer.allocUnsafe(content.size)
+  await content.read([bytes], 0)
+  return runTask(task, bytes)
+}
+
+/** The digest as it was computed when the build came in. */
+export function recordedDigest(tree: Tree, node: number, name: DigestName): Uint8Array | undefined {
+  return name === 'md5' || name === 'xxh128' ? tree.digest(node, name) : undefined
 }
 
 function digestKey(tree: Tree, node: number, name: string, seed: number): string {

@@ -390,6 +390,23 @@ for (const { name, paths, options, rules, sent: expected, notices: said = [] } o
   })
 }
 
+test('list: --copy-unsafe-links looks at where the transfer begins', async () => {
+  const typesOf = async (path: string): Promise<Record<string, string>> => {
+    const list = await listOf([path], { copyUnsafeLinks: true, recurse: false, dirs: true })
+    const type = { 16807: 'file', 21609: 'link', 9604: 'directory' } as Record<number, string>
+    return Object.fromEntries(
+      list.names.map((name, i) => [name, type[tree.mode(list.nodes[i]!) & 0o170000]!]),
+    )
+  }
+  const inside = await typesOf('m/links/')
+  assert.equal(inside.file, 'file', '../order/a.txt leads out of links/')
+  assert.equal(inside.directory, 'directory')
+  assert.equal(inside.absolute, 'file')
+  assert.equal(inside.inside, 'link', 'real/f stays within')
+  const single = await typesOf('m/links/inside')
+  assert.deepEqual(single, { inside: 'link' })
+})
+
 test('list: -L through all kinds of loops ends, in the right order', async () => {
   const list = await listOf(['m/links/'], { copyLinks: true })
   assert.deepEqual(notices(list), ['broken-link links/gone'])

@@ -264,26 +264,12 @@ class Transfer {
     let delta: Delta
     let digest: Uint8Array
     try {
-      if (sums) {
-        const rule = {
-          name: transferDigest,
-          seed,
-          seedFirst: (agreement.compat & COMPAT.checksumSeedFix) !== 0,
-        }
-        delta = await derived.delta(
-          tree.contentKey(item.node),
-          content,
-          sums,
-          rule,
-          this.#writesInPlace(item),
-        )
-      } else {
-        delta = content.size > from ? [content.size - from] : []
-      }
+      const whole = content.size > from ? [content.size - from] : []
+      delta = (sums && (await this.#search(item, sums))) ?? whole
       digest =
         appending && options.append === 1 && this.#protocol >= 30 && from > 0
-          ? await derived.tailDigest(content, from, transferDigest, seed)
-          : await derived.digest(tree, item.node, transferDigest, seed)
+          ? await derived.tailDigest(tree, item.node, from, transferDigest, seed, signal)
+          : await derived.digest(tree, item.node, transferDigest, seed, signal)
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       await this.#cannotSend(item, error)
@@ -321,6 +307,13 @@ class Transfer {
     }
     wire.out.bytes(digest)
     figures.files++
+  }
+
+  #search(item: Item, sums: BlockSums): Promise<Delta | undefined> {
+    const { tree, agreement, derived, signal } = this.#context
+    const seedFirst = (agreement.compat & COMPAT.checksumSeedFix) !== 0
+    const rule = { name: agreement.transferDigest, seed: agreement.seed, seedFirst }
+    return derived.delta(tree, item.node, sums, rule, this.#writesInPlace(item), signal)
   }
 
   /** Whether the client overwrites its basis while it receives (section 8.7). */

@@ -7,12 +7,12 @@
  * sockets nor stores.
  */
 
-import { ConnectionLost, PeerError, RefusedError, UpservError } from '../errors.ts'
+import { ConnectionLost, PeerError, RefusedError, StoreError, UpservError } from '../errors.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
-import type { Derived } from './derived.ts'
-import { DIGEST_LENGTH } from './digests.ts'
+import { type Derived, recordedDigest } from './derived.ts'
+import { DIGEST_LENGTH, type DigestName } from './digests.ts'
 import { readListedNames } from './files-from.ts'
 import { Filters } from './filters.ts'
 import { buildFileList, encodeFileList, type FileList } from './flist.ts'
@@ -259,10 +259,8 @@ export class Session {
 
   /** A line that the client prints. It must not look like one of the protocol's own. */
   async #say(line: string): Promise<void> {
-    const shown = Buffer.from(line.startsWith('@') ? ` ${line}` : line)
-      .subarray(0, MAX_TEXT_LINE)
-      .toString()
-    await this.#wire.line(shown)
+    const shown = oneLine(line)
+    await this.#wire.line(shown.startsWith('@') ? ` ${shown}` : shown)
   }
 
   async #readLine(field: string): Promise<ByteString> {
@@ -417,6 +415,30 @@ export class Session {
     return options.ignoreErrors ? 0 : ioError
   }
 
+  /**
+   * The -c digest of each regular file. What the manifest has not is worked out before the list begins, so
+   * that encoding never waits. A file that can't be read has none: the client asks for it, and is told then.
+   */
+  async #listDigests(
+    tree: Tree,
+    list: FileList,
+    name: DigestName,
+  ): Promise<(node: number) => Uint8Array | undefined> {
+    const { derived } = this.#context
+    const workedOut = new Map<number, Uint8Array>()
+    const pacer = new Pacer(this.#signal)
+    for (const node of list.nodes) {
+      if (pacer.due) await pacer.rest()
+      if (node < 0 || !isRegularMode(tree.mode(node)) || recordedDigest(tree, node, name)) continue
+      try {
+        workedOut.set(node, await derived.digest(tree, node, name, 0, this.#signal))
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error
+      }
+    }
+    return (node) => recordedDigest(tree, node, name) ?? workedOut.get(node)
+  }
+
   async #sendList(
     tree: Tree,
     list: FileList,
@@ -424,18 +446,8 @@ export class Session {
     agreement: Agreement,
     ioError: number,
   ): Promise<void> {
-    const { derived } = this.#context
     const name = agreement.listDigest
-    if (options.checksum) {
-      // What the manifest has not is worked out before the list begins, so that encoding never waits.
-      const pacer = new Pacer(this.#signal)
-      for (const node of list.nodes) {
-        if (pacer.due) await pacer.rest()
-        if (node < 0 || !isRegularMode(tree.mode(node)) || derived.knownDigest(tree, node, name, 0)) continue
-        await derived.digest(tree, node, name, 0)
-        this.#signal.throwIfAborted()
-      }
-    }
+    const checksum = options.checksum ? await this.#listDigests(tree, list, name) : undefined
     const chunks = encodeFileList(list, tree, {
       ...options,
       protocol: this.#protocol,
@@ -443,7 +455,7 @@ export class Session {
       safeEnd: this.#protocol >= 31 || (agreement.compat & COMPAT.safeFlist) !== 0,
       id0Names: (agreement.compat & COMPAT.id0Names) !== 0,
       checksumLength: options.checksum ? DIGEST_LENGTH[name] : 0,
-      checksum: options.checksum ? (node) => derived.knownDigest(tree, node, name, 0) : undefined,
+      checksum,
       ioError,
     })
     for await (const chunk of chunks) {
@@ -502,10 +514,10 @@ export class Session {
   }
 }
 
+/** Text as one line that can neither be taken for several nor drive a terminal. A tab may stay. */
 function oneLine(text: string): string {
-  return Buffer.from(text.replaceAll(/\s*\n\s*/g, ' '))
-    .subarray(0, MAX_TEXT_LINE)
-    .toString()
+  const plain = text.replaceAll(/\s*\n\s*/g, ' ').replaceAll(/[\x00-\x08\x0a-\x1f\x7f-\x9f]/g, '?')
+  return Buffer.from(plain).subarray(0, MAX_TEXT_LINE).toString()
 }
 
 const WATCH_MS = 1000

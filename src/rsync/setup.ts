@@ -3,7 +3,7 @@
  * docs/rsync-protocol.md, sections 3.1 to 3.5. Its result holds for the whole session.
  */
 import { RefusedError } from '../errors.ts'
-import { ascii } from '../lib/bytes.ts'
+import { ascii, showBytes } from '../lib/bytes.ts'
 import { type CodecName, codecNamed, OFFERED_CODECS } from './codecs.ts'
 import { type DigestName, digestNamed, OFFERED_DIGESTS } from './digests.ts'
 import type { TransferOptions } from './wire/arguments.ts'
@@ -65,7 +65,10 @@ export async function agree(
     if (forTransfer) transferDigest = forTransfer
     if (forList) listDigest = forList
     if (!forTransfer || !forList)
-      refusal = new RefusedError(`this server has no checksum named "${options.checksumChoice}"`, 4)
+      refusal = new RefusedError(
+        `this server has no checksum named "${showBytes(ascii(options.checksumChoice ?? ''), 50)}"`,
+        4,
+      )
   }
   const negotiated = (compat & COMPAT.varintFlags) !== 0
   const negotiateDigest = negotiated && !explicit
@@ -76,7 +79,8 @@ export async function agree(
     const theirs = (await wire.in.decode((bytes) => decodeVstring(bytes, MAX_NAMES))).split(' ')
     const common = theirs.find((name) => (OFFERED_DIGESTS as readonly string[]).includes(name))
     // The client finds out by itself and leaves with exit code 4.
-    if (!common) throw new RefusedError(`no common checksum: the client has ${theirs.join(' ')}`, 4)
+    if (!common)
+      throw new RefusedError(`no common checksum: the client has ${showBytes(ascii(theirs.join(' ')))}`, 4)
     transferDigest = digestNamed(common)!
     listDigest = transferDigest
   }
@@ -84,14 +88,15 @@ export async function agree(
   if (negotiateCodec) {
     const theirs = (await wire.in.decode((bytes) => decodeVstring(bytes, MAX_NAMES))).split(' ')
     codec = theirs.map(codecNamed).find((name) => name !== undefined)
-    if (!codec) throw new RefusedError(`no common compression: the client has ${theirs.join(' ')}`, 4)
+    if (!codec)
+      throw new RefusedError(`no common compression: the client has ${showBytes(ascii(theirs.join(' ')))}`, 4)
   } else if (options.compress) {
     // Below compat bit 0x80 there is only zlib.
     const wanted = options.compressChoice ?? 'zlib'
     codec = codecNamed(wanted)
     if (!codec) {
       refusal ??= new RefusedError(
-        `this server has no compression named "${wanted}", only ${OFFERED_CODECS.join(', ')}`,
+        `this server has no compression named "${showBytes(ascii(wanted), 50)}", only ${OFFERED_CODECS.join(', ')}`,
         4,
       )
     }

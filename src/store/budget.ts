@@ -240,6 +240,19 @@ export class Room {
     await this.#owner.settle(written, incoming)
   }
 
+  /**
+   * What this fetch wrote is being published: the store counts it from now on. Until it does, for a moment
+   * nobody counts it; counted twice, it would make another fetch evict for bytes that are not there.
+   */
+  handOver(): void {
+    this.granted = 0
+  }
+
+  /** The fetch is given up: nothing more is granted, and a thread that waits for an answer wakes. */
+  abandon(): void {
+    this.#desk.abandon()
+  }
+
   /** The fetch has ended: what it wrote is published, and counted by the store, or gone. */
   close(): void {
     this.#desk.close()

@@ -10,7 +10,9 @@
  * is rewritten: its needed blobs move to a new pack, which is durable before the old one goes.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { StoreError } from '../errors.ts'
 import type { BlobIndex, BlobRow, PackNumber } from './blob-index.ts'
+import { diskError } from './disk-error.ts'
 import type { KnownBlobs } from './known-blobs.ts'
 import { BLOB_OVERHEAD, DIGEST_BYTES, PACK_FOOTER_BYTES, PACK_HEADER_BYTES } from './pack.ts'
 import type { PackInfo, Packs } from './packs.ts'
@@ -30,6 +32,12 @@ export class References {
   #counts = new Uint32Array(0)
   /** XOR of the numbers of all builds that need the blob: where the count is 1, that build. */
   #builds = new Uint32Array(0)
+  /**
+   * What was counted for each build, so that exactly this is undone. Never derived from the disk again: a
+   * blob that was missing then may have come with another build since, a manifest may have rotted. A row
+   * that is counted stays in the index, so its number means the same blob for as long.
+   */
+  readonly #rows = new Map<BuildNumber, RowSet>()
 
   constructor(index: BlobIndex) {
     this.#index = index
@@ -42,24 +50,34 @@ export class References {
   /** Counts a build's blobs. Returns how many of them (of those that have bytes) the store lacks. */
   async add(build: BuildNumber, digests: Uint8Array, sizes: ArrayLike<number>): Promise<number> {
     let missing = 0
+    const found = new Uint32Array(digests.length / DIGEST_BYTES)
+    let count = 0
     await eachRow(this.#index, digests, (row, blob) => {
-      if (row < 0) {
-        if (sizes[blob] !== 0) missing++
-        return
-      }
-      if (row >= this.#counts.length) this.#grow()
+      if (row >= 0) found[count++] = row
+      else if (sizes[blob] !== 0) missing++
+    })
+    const rows = RowSet.of(found.subarray(0, count))
+    if (this.#index.rowCount > this.#counts.length) this.#grow()
+    this.#rows.set(build, rows)
+    for (const row of rows) {
       this.#counts[row]!++
       this.#builds[row]! ^= build
-    })
+    }
     return missing
   }
 
-  async remove(build: BuildNumber, digests: Uint8Array): Promise<void> {
-    await eachRow(this.#index, digests, (row) => {
-      if (row < 0 || this.count(row) === 0) return
+  /** Undoes `add`. */
+  remove(build: BuildNumber): void {
+    for (const row of this.#rows.get(build) ?? []) {
       this.#counts[row]!--
       this.#builds[row]! ^= build
-    })
+    }
+    this.#rows.delete(build)
+  }
+
+  /** The rows that were counted for a build; none when it was not counted. */
+  rowsOf(build: BuildNumber): Iterable<BlobRow> {
+    return this.#rows.get(build) ?? []
   }
 
   /** For each build, what removing it alone would free of the packs. Linear in all blobs, milliseconds. */
@@ -73,15 +91,48 @@ export class References {
     return bytes
   }
 
-  /** A copy of the counts to plan with. */
-  ledger(): Ledger {
-    return new Ledger(this.#index, this.#counts.slice())
+  /** A copy of the counts to plan with, in which what ingests under way rely on is needed as well. */
+  ledger(known: readonly KnownBlobs[]): Ledger {
+    const counts = copyInto(new Uint32Array(this.#index.rowCount), this.#counts)
+    for (const blobs of known) for (const row of blobs.claimed()) counts[row]!++
+    return new Ledger(this.#index, counts)
   }
 
   #grow(): void {
     const rows = Math.max(this.#index.rowCount, Math.ceil(this.#counts.length * 1.5))
     this.#counts = copyInto(new Uint32Array(rows), this.#counts)
     this.#builds = copyInto(new Uint32Array(rows), this.#builds)
+  }
+}
+
+/**
+ * A set of rows as runs of neighbours: blobs that came with one pack have rows in a row, so thousands of
+ * builds can be remembered in little memory.
+ */
+class RowSet {
+  /** First row of a run and the one behind its last, in turn. */
+  readonly #runs: Uint32Array
+
+  private constructor(runs: Uint32Array) {
+    this.#runs = runs
+  }
+
+  /** Sorts `rows` in place; what is in it twice counts once. */
+  static of(rows: Uint32Array): RowSet {
+    rows.sort()
+    const runs: number[] = []
+    for (const row of rows) {
+      const end = runs.at(-1)
+      if (end !== undefined && row <= end) runs[runs.length - 1] = Math.max(end, row + 1)
+      else runs.push(row, row + 1)
+    }
+    return new RowSet(Uint32Array.from(runs))
+  }
+
+  *[Symbol.iterator](): Generator<BlobRow> {
+    for (let run = 0; run < this.#runs.length; run += 2) {
+      for (let row = this.#runs[run]!; row < this.#runs[run + 1]!; row++) yield row
+    }
   }
 }
 
@@ -96,24 +147,33 @@ export class Ledger {
   }
 
   /** One more needs these blobs. Returns the bytes that nobody needed before. */
-  async keep(digests: Uint8Array): Promise<number> {
+  keep(rows: Iterable<BlobRow>): number {
     let bytes = 0
-    await eachRow(this.#index, digests, (row) => {
-      if (row < 0) return
+    for (const row of rows) {
+      // Came after the ledger was made.
       if (row >= this.#counts.length)
         this.#counts = copyInto(new Uint32Array(this.#index.rowCount), this.#counts)
       if (this.#counts[row]!++ === 0) bytes += blobCost(this.#index, row)
+    }
+    return bytes
+  }
+
+  /** As `keep`, for those of the digests that the store has. */
+  async keepDigests(digests: Uint8Array): Promise<number> {
+    let bytes = 0
+    await eachRow(this.#index, digests, (row) => {
+      if (row >= 0) bytes += this.keep([row])
     })
     return bytes
   }
 
   /** One less needs these blobs. Returns the bytes that nobody needs any more. */
-  async leave(digests: Uint8Array): Promise<number> {
+  leave(rows: Iterable<BlobRow>): number {
     let bytes = 0
-    await eachRow(this.#index, digests, (row) => {
-      if (row < 0 || !this.#counts[row]) return
+    for (const row of rows) {
+      if (!this.#counts[row]) continue
       if (--this.#counts[row]! === 0) bytes += blobCost(this.#index, row)
-    })
+    }
     return bytes
   }
 }
@@ -123,23 +183,31 @@ export function emptyLedger(index: BlobIndex): Ledger {
   return new Ledger(index, new Uint32Array(index.rowCount))
 }
 
-/** Bytes in packs that no build needs. */
-export function deadBytes(packs: Packs, references: References): number {
-  let live = 0
-  for (const bytes of liveBytes(packs.index, references).values()) live += bytes
-  let payload = 0
-  for (const pack of packs.list()) payload += payloadOf(pack)
-  return payload - live
+/** What is needed, and by whom. */
+export interface Needs {
+  packs: Packs
+  references: References
+  /** What ingests under way rely on, asked anew after every wait: ingests begin at any time. */
+  known: () => readonly KnownBlobs[]
+}
+
+/** Bytes in packs that neither a build nor an ingest under way needs, and that a sweep could free. */
+export function deadBytes(needs: Needs): number {
+  const live = liveBytes(needs)
+  let dead = 0
+  for (const pack of needs.packs.list()) {
+    const needed = live.get(pack.number) ?? 0
+    if (needed === 0 || !pack.unreadable) dead += payloadOf(pack) - needed
+  }
+  return dead
 }
 
 /** What a sweep may touch and how far it goes. */
-export interface SweepOrder {
-  packs: Packs
-  references: References
-  /** What ingests under way rely on. */
-  known: Iterable<KnownBlobs>
+export interface SweepOrder extends Needs {
   /** Bytes that must become free: rewrites packs that are not mostly dead as well. */
   need: number
+  /** Told of a pack that can't be read; the sweep leaves it alone and goes on. */
+  onProblem: (problem: StoreError) => void
 }
 
 /**
@@ -147,51 +215,67 @@ export interface SweepOrder {
  * one pack at most. Returns what it freed and whether another call would find more to do.
  */
 export async function sweep(order: SweepOrder): Promise<{ freed: number; more: boolean }> {
-  const { packs, references, known } = order
+  const { packs } = order
   const bytesBefore = packs.bytes
-  const live = liveBytes(packs.index, references)
+  const freed = () => bytesBefore - packs.bytes
+  const { dead, partly } = sortPacks(order)
+  const left = deleteUnneeded(order, dead)
+  for (const pack of dead) {
+    // Ingests may just have come to rely on something in it: then it is no longer dead, and waits for them.
+    if (left.get(pack)!.length === 0) await packs.drop(pack)
+  }
+  const worth = partly.filter(({ share }) => share >= MOSTLY_DEAD || freed() < order.need)
+  for (const [i, { pack }] of worth.entries()) {
+    const rows = deleteUnneeded(order, [pack]).get(pack)!
+    const leftBytes = rows.reduce((sum, row) => sum + blobCost(packs.index, row), 0)
+    // Ingests came to rely on all that looked dead: the next one may be worth it.
+    if (leftBytes >= payloadOf(pack)) continue
+    try {
+      await packs.rewrite(pack, rows)
+    } catch (error) {
+      if (!pack.unreadable) throw error
+      order.onProblem(diskError(error, pack.path) as StoreError)
+    }
+    return { freed: freed(), more: i + 1 < worth.length || freed() < order.need }
+  }
+  return { freed: freed(), more: false }
+}
+
+/** Packs without a needed blob, and those that are partly dead, the deadest first. */
+function sortPacks(needs: Needs): { dead: PackInfo[]; partly: { pack: PackInfo; share: number }[] } {
+  const live = liveBytes(needs)
   const dead: PackInfo[] = []
-  const partly: { pack: PackInfo; dead: number; share: number }[] = []
-  for (const pack of packs.list()) {
+  const partly: { pack: PackInfo; share: number }[] = []
+  for (const pack of needs.packs.list()) {
     const needed = live.get(pack.number) ?? 0
     const unneeded = payloadOf(pack) - needed
     if (needed === 0) dead.push(pack)
-    else if (unneeded > 0 && !pack.unreadable)
-      partly.push({ pack, dead: unneeded, share: unneeded / pack.size })
+    else if (unneeded > 0 && !pack.unreadable) partly.push({ pack, share: unneeded / pack.size })
   }
   partly.sort((a, b) => b.share - a.share)
-  const willFree = dead.reduce((sum, pack) => sum + pack.size, 0)
-  const worth = partly.filter(({ share }) => share >= MOSTLY_DEAD || willFree < order.need)
-  const rewritten = worth[0]
+  return { dead, partly }
+}
 
-  const rows = rowsByPack(
-    packs.index,
-    new Set([...dead, ...(rewritten ? [rewritten.pack] : [])].map((p) => p.number)),
-  )
-  // From here to the index's last change there is no await: an ingest that begins sees all of it or nothing.
-  const kept = new Map<PackInfo, BlobRow[]>()
-  for (const pack of rewritten ? [...dead, rewritten.pack] : dead) {
+/**
+ * Takes the blobs that nobody needs out of the index and returns the rows that stay, by pack. Without an
+ * await, so that an ingest that begins sees all of it or nothing.
+ */
+function deleteUnneeded(
+  { packs, references, known }: Needs,
+  wanted: readonly PackInfo[],
+): Map<PackInfo, BlobRow[]> {
+  const ingests = known()
+  const rows = rowsByPack(packs.index, new Set(wanted.map(({ number }) => number)))
+  const left = new Map<PackInfo, BlobRow[]>()
+  for (const pack of wanted) {
     const keep: BlobRow[] = []
     for (const row of rows.get(pack.number) ?? []) {
-      if (references.count(row) > 0 || !givenUp(known, packs.index.digest(row))) keep.push(row)
+      if (references.count(row) > 0 || !givenUp(ingests, packs.index.digest(row))) keep.push(row)
       else packs.index.delete(row)
     }
-    kept.set(pack, keep)
+    left.set(pack, keep)
   }
-  for (const pack of dead) {
-    // Ingests rely on what is left in it, if anything: then it is no longer dead, and waits for them.
-    if (kept.get(pack)!.length === 0) await packs.drop(pack)
-  }
-  let shrunk = false
-  if (rewritten) {
-    const left = kept.get(rewritten.pack)!
-    const leftBytes = left.reduce((sum, row) => sum + blobCost(packs.index, row), 0)
-    // Not when ingests turned out to rely on all that looked dead.
-    shrunk = leftBytes < payloadOf(rewritten.pack)
-    if (shrunk) await packs.rewrite(rewritten.pack, left)
-  }
-  const freed = bytesBefore - packs.bytes
-  return { freed, more: shrunk && (worth.length > 1 || freed < order.need) }
+  return left
 }
 
 /** What a blob takes on disk, its record included. */
@@ -203,10 +287,13 @@ function payloadOf(pack: PackInfo): number {
   return pack.size - PACK_HEADER_BYTES - PACK_FOOTER_BYTES
 }
 
-function liveBytes(index: BlobIndex, references: References): Map<PackNumber, number> {
+function liveBytes({ packs, references, known }: Needs): Map<PackNumber, number> {
+  const { index } = packs
+  const claimed = new Uint8Array(index.rowCount)
+  for (const blobs of known()) for (const row of blobs.claimed()) claimed[row] = 1
   const live = new Map<PackNumber, number>()
   for (let row = 0; row < index.rowCount; row++) {
-    if (references.count(row) === 0) continue
+    if (references.count(row) === 0 && claimed[row] === 0) continue
     const pack = index.pack(row)
     live.set(pack, (live.get(pack) ?? 0) + blobCost(index, row))
   }

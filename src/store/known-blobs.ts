@@ -7,7 +7,7 @@
  * first one did. The table is a copy of the index as the ingest began; blobs that come later are simply
  * not known to it (they are written twice, and compaction drops the copy).
  */
-import { type BlobIndex, findInSnapshot, type IndexSnapshot } from './blob-index.ts'
+import { type BlobIndex, type BlobRow, findInSnapshot, type IndexSnapshot } from './blob-index.ts'
 
 const CLAIMED = 1
 const GONE = 2
@@ -42,5 +42,14 @@ export class KnownBlobs {
   giveUp(digest: Uint8Array): boolean {
     const row = findInSnapshot(this.data.index, digest)
     return row < 0 || Atomics.compareExchange(this.data.states, row, 0, GONE) !== CLAIMED
+  }
+
+  /**
+   * Rows of the blobs that the ingest relies on. They are rows of the store's index still, since no sweep
+   * took them out.
+   */
+  *claimed(): Generator<BlobRow> {
+    const { states } = this.data
+    for (let row = 0; row < states.length; row++) if (Atomics.load(states, row) === CLAIMED) yield row
   }
 }

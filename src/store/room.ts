@@ -77,11 +77,14 @@ export class RoomClient {
   }
 }
 
+const GIVEN_UP: RoomAnswer = { refusal: 'the fetch was given up' }
+
 /** The main thread's side: hands each question to `answer` until it is closed. */
 export class RoomDesk {
   readonly memory = new SharedArrayBuffer(MESSAGE_AT + MESSAGE_BYTES)
   readonly #views = viewsOf(this.memory)
   readonly #answer: (question: RoomQuestion) => Promise<RoomAnswer>
+  #abandoned = false
   #closed = false
 
   constructor(answer: (question: RoomQuestion) => Promise<RoomAnswer>) {
@@ -89,13 +92,21 @@ export class RoomDesk {
     void this.#serve()
   }
 
-  /** Nobody is left to ask; a thread that still does is refused. */
+  /**
+   * The fetch is given up: the question that is open and all later ones are refused, so that a thread that
+   * sleeps here wakes and can put its things away.
+   */
+  abandon(): void {
+    this.#abandoned = true
+    if (Atomics.load(this.#views.flags, 0) === ASKED) this.#reply(GIVEN_UP)
+  }
+
+  /** The thread has ended: nobody is left to ask. */
   close(): void {
+    this.abandon()
     this.#closed = true
-    const { flags } = this.#views
-    if (Atomics.load(flags, 0) === ASKED) this.#reply({ refusal: 'the fetch was given up' })
     // Wakes our own waiting loop, which then ends.
-    Atomics.notify(flags, 0)
+    Atomics.notify(this.#views.flags, 0)
   }
 
   async #serve(): Promise<void> {
@@ -109,8 +120,11 @@ export class RoomDesk {
       }
       const question: RoomQuestion =
         flags[1] === KIND_DISK_FULL ? { type: 'disk-full' } : { type: 'grant', bytes: numbers[0]! }
-      const answer = await this.#answer(question).catch((error: Error) => ({ refusal: error.message }))
-      if (!this.#closed) this.#reply(answer)
+      const answer = this.#abandoned
+        ? GIVEN_UP
+        : await this.#answer(question).catch((error: Error) => ({ refusal: error.message }))
+      // It may have been answered by `abandon` meanwhile.
+      if (Atomics.load(flags, 0) === ASKED) this.#reply(answer)
     }
   }
 

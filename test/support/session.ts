@@ -4,6 +4,7 @@
  */
 import { once } from 'node:events'
 import { createServer } from 'node:net'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { StreamDuplex } from '../../src/daemon/duplex.ts'
 import { ConnectionLost, NoSuchBuild } from '../../src/errors.ts'
 import { Derived } from '../../src/rsync/derived.ts'
@@ -64,7 +65,9 @@ export class Pipe implements Duplex {
   /** Set: writes wait until the connection breaks, as those to a client that never reads. */
   stuck = false
 
+  /** As from a socket: between two pieces everyone else has a turn. */
   read = async (): Promise<Uint8Array | undefined> => {
+    await nextTurn()
     while (this.#input.length === 0) {
       if (this.#broken) throw new ConnectionLost('broken')
       if (this.#ended) return undefined

@@ -1,8 +1,9 @@
 /**
- * The long computations over a file's content, as plain tasks that run in whichever thread has time.
+ * The long computations over a file's content, as plain tasks that run in whichever thread has time: over
+ * bytes in memory, or over bytes that the thread reads by itself.
  */
 import { readSync } from 'node:fs'
-import { StoreCorrupt } from '../../errors.ts'
+import { StoreCorrupt, StoreError } from '../../errors.ts'
 import {
   type BlockSumRule,
   createBlockSum,
@@ -10,7 +11,7 @@ import {
   fileDigest,
   prepareBlockSum,
 } from '../digests.ts'
-import { type BlockSums, type Delta, matchBlocks } from './match.ts'
+import { type BlockSums, type Delta, type MatchSource, matchBlocks } from './match.ts'
 
 /** Bytes that rest in a file which this process has open. */
 export interface Place {
@@ -20,10 +21,9 @@ export interface Place {
 }
 
 export type Task =
-  | { type: 'match'; place: Place; sums: BlockSums; rule: BlockSumRule; inplace: boolean }
+  | { type: 'match'; sums: BlockSums; rule: BlockSumRule; inplace: boolean }
   | {
       type: 'digest'
-      place: Place
       name: DigestName
       seed: number
       /** What the content's XXH128 was when the build came in; computed on the way and compared. */
@@ -35,46 +35,64 @@ export interface TaskResult {
   digest: Uint8Array
 }
 
-/** @throws StoreCorrupt when the content is not what it was when the build came in. */
-export async function runTask<T extends Task>(task: T): Promise<TaskResult[T['type']]>
-export async function runTask(task: Task): Promise<Delta | Uint8Array> {
+/**
+ * @param bytes where they rest, or the bytes themselves.
+ * @throws StoreError when they can't be read, or are not what they were when the build came in.
+ */
+export async function runTask<T extends Task>(
+  task: T,
+  bytes: Place | Uint8Array,
+): Promise<TaskResult[T['type']]>
+export async function runTask(task: Task, bytes: Place | Uint8Array): Promise<Delta | Uint8Array> {
+  const source = bytes instanceof Uint8Array ? inMemory(bytes) : onDisk(bytes)
   switch (task.type) {
     case 'match': {
       await prepareBlockSum(task.rule)
-      const { fd, offset, size } = task.place
-      const source = {
-        size,
-        read: (target: Uint8Array, position: number) => readExactly(fd, target, offset + position),
-      }
       return matchBlocks(source, task.sums, createBlockSum(task.rule), task.inplace)
     }
     case 'digest': {
       if (task.expected) {
-        const actual = fileDigest('xxh128', 0, pieces(task.place))
+        const actual = fileDigest('xxh128', 0, pieces(source))
         if (Buffer.compare(actual, task.expected) !== 0) {
           throw new StoreCorrupt('a blob is not what it was when its build came in', {
             hint: 'Remove the build and ask for it again: it is then fetched anew.',
           })
         }
       }
-      return fileDigest(task.name, task.seed, pieces(task.place))
+      return fileDigest(task.name, task.seed, pieces(source))
     }
   }
 }
 
 /** Each piece is only good until the next one is asked for. */
-function* pieces({ fd, offset, size }: Place): Generator<Uint8Array> {
-  const buffer = new Uint8Array(Math.min(size, 1 << 18))
-  for (let position = 0; position < size; position += buffer.length) {
-    const piece = buffer.subarray(0, Math.min(buffer.length, size - position))
-    readExactly(fd, piece, offset + position)
+function* pieces(source: MatchSource): Generator<Uint8Array> {
+  const buffer = new Uint8Array(Math.min(source.size, 1 << 18))
+  for (let position = 0; position < source.size; position += buffer.length) {
+    const piece = buffer.subarray(0, Math.min(buffer.length, source.size - position))
+    source.read(piece, position)
     yield piece
   }
 }
 
+function inMemory(bytes: Uint8Array): MatchSource {
+  return {
+    size: bytes.length,
+    read: (target, position) => target.set(bytes.subarray(position, position + target.length)),
+  }
+}
+
+function onDisk({ fd, offset, size }: Place): MatchSource {
+  return { size, read: (target, position) => readExactly(fd, target, offset + position) }
+}
+
 function readExactly(fd: number, target: Uint8Array, position: number): void {
   for (let filled = 0; filled < target.length; ) {
-    const got = readSync(fd, target, filled, target.length - filled, position + filled)
+    let got: number
+    try {
+      got = readSync(fd, target, filled, target.length - filled, position + filled)
+    } catch (cause) {
+      throw new StoreError(`a pack cannot be read: ${(cause as Error).message}`, { cause })
+    }
     if (got === 0) throw new StoreCorrupt(`a pack ends ${target.length - filled} bytes too early`)
     filled += got
   }

@@ -1,4 +1,19 @@
-/** What runs in the threads of the pool: see derived.ts. */
-import { runTask, type Task } from './tasks.ts'
+/** What runs in the threads of the pool: see derived.ts. Classes of errors do not survive the way back. */
+import { type ErrorReport, reportError, UpservError } from '../../errors.ts'
+import { type Place, runTask, type Task } from './tasks.ts'
 
-export default (task: Task): Promise<unknown> => runTask(task)
+export interface Work {
+  task: Task
+  place: Place
+}
+
+export type WorkResult = { value: unknown } | { error: ErrorReport }
+
+export default async ({ task, place }: Work): Promise<WorkResult> => {
+  try {
+    return { value: await runTask(task, place) }
+  } catch (error) {
+    if (!(error instanceof UpservError)) throw error
+    return { error: reportError(error) }
+  }
+}

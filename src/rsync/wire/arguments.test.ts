@@ -83,14 +83,14 @@ const OPTIONS: readonly { args: string[]; says: Partial<TransferOptions> }[] = [
   { args: ['--write-devices'], says: { inplace: true } },
   {
     args: ['--files-from=-', '--from0'],
-    says: { filesFrom: '-' as ByteString, from0: true, relative: true },
+    says: { filesFrom: '-' as ByteString, dirs: true, from0: true, relative: true },
   },
   {
     args: ['--files-from', 'm/list', '--from0'],
-    says: { filesFrom: 'm/list' as ByteString, from0: true, relative: true },
+    says: { filesFrom: 'm/list' as ByteString, dirs: true, from0: true, relative: true },
   },
-  { args: ['--files-from=-', '--no-relative'], says: { filesFrom: '-' as ByteString } },
-  { args: ['--no-relative', '--files-from=-'], says: { filesFrom: '-' as ByteString } },
+  { args: ['--files-from=-', '--no-relative'], says: { filesFrom: '-' as ByteString, dirs: true } },
+  { args: ['--no-relative', '--files-from=-'], says: { filesFrom: '-' as ByteString, dirs: true } },
   { args: ['--relative'], says: { relative: true } },
   { args: ['-R', '--no-relative'], says: {} },
   { args: ['--no-implied-dirs'], says: { impliedDirs: false } },
@@ -123,7 +123,7 @@ const OPTIONS: readonly { args: string[]; says: Partial<TransferOptions> }[] = [
   { args: ['--partial-dir', '-r', '--temp-dir', '-r', '--link-dest', '-r', '--max-size', '-r'], says: {} },
   // Escapes: section 2.2.
   { args: ['--iconv=a\\*b\\\\c\\ d'], says: { iconv: 'a*b\\c d' } },
-  { args: ['--files-from', 'm/sp\\ ace'], says: { filesFrom: 'm/sp ace' as ByteString, relative: true } },
+  { args: ['--files-from', 'm/sp\\ ace'], says: { filesFrom: 'm/sp ace' as ByteString, dirs: true, relative: true } },
 ]
 const NOTHING = parse()
 for (const { args, says } of OPTIONS) {

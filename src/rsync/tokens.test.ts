@@ -1,0 +1,194 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { test } from 'node:test'
+import { constants, inflateRawSync, zstdDecompressSync } from 'node:zlib'
+import fc from 'fast-check'
+import { Pipe } from '../../test/support/session.ts'
+import { StoreError } from '../errors.ts'
+import { type CodecName, createCompressor } from './codecs.ts'
+import { createTokenWriter } from './tokens.ts'
+import type { Content } from './tree.ts'
+import { Wire } from './wire.ts'
+
+const signal = new AbortController().signal
+
+function contentOf(data: Buffer, failAt = Number.POSITIVE_INFINITY): Content {
+  return {
+    size: data.length,
+    place: { fd: -1, offset: 0 },
+    read: async (targets, position) => {
+      let at = position
+      for (const target of targets) {
+        assert.ok(at + target.length <= data.length, 'asked for what is not there')
+        if (at + target.length > failAt) throw new StoreError('the disk says no')
+        target.set(data.subarray(at, at + target.length))
+        at += target.length
+      }
+    },
+    close: () => {},
+  }
+}
+
+/** A run of literal bytes, or a block's number. */
+type Step = { literal: number } | { block: number }
+
+/** What goes over the wire for these steps; literal bytes come from the content, one after the other. */
+async function send(
+  content: Content,
+  steps: readonly Step[],
+  codec?: CodecName,
+): Promise<{ wire: Buffer; failed: boolean }> {
+  const pipe = new Pipe()
+  const wire = new Wire(pipe, () => 0)
+  const tokens = createTokenWriter(wire, content, codec && createCompressor(codec), signal)
+  let position = 0
+  for (const step of steps) {
+    if ('block' in step) {
+      tokens.block(step.block)
+    } else {
+      await tokens.literal(position, step.literal)
+      position += step.literal
+    }
+  }
+  tokens.end()
+  await wire.flush()
+  return { wire: pipe.output, failed: tokens.failure !== undefined }
+}
+
+/** The receiver of an uncompressed stream. */
+function receivePlain(wire: Buffer): (Buffer | number)[] {
+  const got: (Buffer | number)[] = []
+  for (let at = 0; ; ) {
+    const token = wire.readInt32LE(at)
+    at += 4
+    if (token === 0) {
+      assert.equal(at, wire.length)
+      return got
+    }
+    if (token < 0) {
+      got.push(-token - 1)
+      continue
+    }
+    assert.ok(token <= 32_768, `${token} bytes in one piece: some releases refuse that`)
+    got.push(wire.subarray(at, at + token))
+    at += token
+  }
+}
+
+/** The receiver of a compressed one: runs of literal data are inflated where a block or the end follows. */
+function receiveCompressed(wire: Buffer, codec: CodecName): (Buffer | number)[] {
+  const got: (Buffer | number)[] = []
+  let run: Buffer[] = []
+  let last = 0
+  /** All runs of the file so far: for zlib they are one stream. */
+  const stream: Buffer[] = []
+  let inflated = 0
+  const endRun = (): void => {
+    if (run.length === 0) return
+    const data = Buffer.concat(run)
+    run = []
+    if (codec === 'zstd') {
+      got.push(zstdDecompressSync(data))
+      return
+    }
+    stream.push(data, Buffer.from('0000ffff', 'hex'))
+    const all = inflateRawSync(Buffer.concat(stream), { finishFlush: constants.Z_SYNC_FLUSH })
+    got.push(all.subarray(inflated))
+    inflated = all.length
+  }
+  const blocks = (first: number, further: number): void => {
+    endRun()
+    for (let k = 0; k <= further; k++) got.push(first + k)
+    last = first + further
+  }
+  for (let at = 0; ; ) {
+    const flag = wire[at++]!
+    if (flag === 0) {
+      endRun()
+      assert.equal(at, wire.length)
+      return got
+    }
+    if (flag >= 0xc0) {
+      blocks(last + (flag & 0x3f), wire.readUInt16LE(at))
+      at += 2
+    } else if (flag >= 0x80) {
+      blocks(last + (flag & 0x3f), 0)
+    } else if (flag >= 0x40) {
+      const length = ((flag & 0x3f) << 8) | wire[at++]!
+      assert.ok(length > 0, 'an empty chunk')
+      run.push(wire.subarray(at, at + length))
+      at += length
+    } else {
+      blocks(wire.readInt32LE(at), flag === 0x21 ? wire.readUInt16LE(at + 4) : 0)
+      at += flag === 0x21 ? 6 : 4
+    }
+  }
+}
+
+/** Joins pieces of literal data, so that how they were cut does not count. */
+function joined(parts: readonly (Buffer | number)[]): (string | number)[] {
+  const out: (string | number)[] = []
+  for (const part of parts) {
+    const before = out.at(-1)
+    if (typeof part === 'number') out.push(part)
+    else if (typeof before === 'string') out[out.length - 1] = before + part.toString('hex')
+    else out.push(part.toString('hex'))
+  }
+  return out
+}
+
+function expected(data: Buffer, steps: readonly Step[]): (string | number)[] {
+  let position = 0
+  return steps.map((step) => {
+    if ('block' in step) return step.block
+    position += step.literal
+    return data.subarray(position - step.literal, position).toString('hex')
+  })
+}
+
+const CODECS = [undefined, 'zlib', 'zlibx', 'zstd'] as const
+const receive = (wire: Buffer, codec: CodecName | undefined): (string | number)[] =>
+  joined(codec ? receiveCompressed(wire, codec) : receivePlain(wire))
+
+for (const codec of CODECS) {
+  const how = codec ?? 'plain'
+
+  for (const size of [1, 4096, 4097, 32_767, 32_768, 32_769, 262_143, 262_144, 262_145, 1_000_000]) {
+    test(`${how}: ${size} literal bytes, between blocks`, async () => {
+      const data = randomBytes(size)
+      const steps = [{ block: 3 }, { block: 4 }, { literal: size }, { block: 100 }]
+      const { wire } = await send(contentOf(data), steps, codec)
+      assert.deepEqual(receive(wire, codec), expected(data, steps))
+    })
+  }
+
+  test(`${how}: any mixture comes back`, async () => {
+    const step = fc.oneof(
+      fc.record({ literal: fc.integer({ min: 1, max: 3000 }) }),
+      fc.record({ block: fc.nat(200) }),
+    )
+    const property = fc.asyncProperty(fc.array(step, { maxLength: 20 }), fc.nat(), async (all, seed) => {
+      // Two runs of literal data never follow each other.
+      const steps = all.filter((one, i) => 'block' in one || !('literal' in (all[i - 1] ?? {})))
+      const length = steps.reduce((sum, one) => sum + ('literal' in one ? one.literal : 0), 0)
+      const data = Buffer.alloc(length, `text number ${seed}, `)
+      const { wire } = await send(contentOf(data), steps, codec)
+      assert.deepEqual(receive(wire, codec), expected(data, steps))
+    })
+    await fc.assert(property, { numRuns: 60 })
+  })
+
+  test(`${how}: nothing at all`, async () => {
+    const { wire } = await send(contentOf(Buffer.alloc(0)), [], codec)
+    assert.deepEqual(receive(wire, codec), [])
+  })
+
+  test(`${how}: where a read fails there are zeros, and it is told`, async () => {
+    const data = Buffer.alloc(600_000, 'x')
+    const { wire, failed } = await send(contentOf(data, 300_000), [{ literal: data.length }], codec)
+    assert.ok(failed)
+    const [hex] = receive(wire, codec) as [string]
+    assert.equal(hex.length, 2 * data.length, 'as many bytes as were announced')
+    assert.ok(hex.startsWith('78'.repeat(1000)) && hex.endsWith('00'.repeat(1000)))
+  })
+}
