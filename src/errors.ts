@@ -161,6 +161,11 @@ export class CommandError extends UpservError {
   readonly code: string = 'COMMAND_REFUSED'
 }
 
+/** A person pressed ^C, or a command was told to end. */
+export class Interrupted extends UpservError {
+  readonly code = 'INTERRUPTED'
+}
+
 // ---------------------------------------------------------------------------------------------------
 // The disk's turn.
 

@@ -66,7 +66,7 @@ export class Upserv {
       log,
       onChange: () => void this.#spools.refresh().catch(complain('counting spools failed')),
     })
-    this.resolver = new Resolver(store, catalog, this.fetches)
+    this.resolver = new Resolver(store, catalog, this.fetches, complain('an access could not be noted'))
     this.operations = new Operator({
       store,
       catalog,
@@ -113,6 +113,7 @@ export class Upserv {
 }
 
 export interface RunningServer {
+  readonly operations: Operations
   /** Addresses of the rsync doors. */
   readonly listening: readonly string[]
   readonly httpUrls: readonly string[]
@@ -138,6 +139,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       limits: { handshakeMs: config.rsync.handshakeTimeoutMs, idleMs: config.rsync.idleTimeoutMs },
       now,
     },
+    config.rsync.maxConnections,
     log,
     () => {
       busySince = now()
@@ -210,7 +212,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     }, config.exitWhenIdleMs / IDLE_CHECKS)
     closers.push(() => clearInterval(timer))
   }
-  return { listening, httpUrls, ended, stop }
+  return { operations: upserv.operations, listening, httpUrls, ended, stop }
 }
 
 /** File reads and compression of many clients share libuv's pool: as many threads as there are cores, and a few that wait for disks. */

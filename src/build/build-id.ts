@@ -19,7 +19,7 @@ export function moduleOf(id: string): string {
   return MODULE_PREFIX + id
 }
 
-/** An id as an operator typed it, with or without "build-". @throws CommandError */
+/** An id as an operator typed it. @throws CommandError */
 export function checkBuildId(text: string): string {
   if (isBuildId(text)) return text
   throw new CommandError(`"${text}" is no build id`, {

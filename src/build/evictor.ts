@@ -34,7 +34,8 @@ export class BuildEvictor implements Evictor {
 
   async heldBytes(): Promise<number> {
     const held = (await this.candidates()).filter(({ sticky, leased }) => sticky || leased)
-    return await this.#store.bytesOf(held.map(({ id }) => id))
+    const stays = await this.#store.bytesOf(held.map(({ id }) => id))
+    return stays + this.#store.packs.unknownBytes
   }
 
   async evict(bytes: number, incoming?: Uint8Array): Promise<void> {
@@ -47,8 +48,7 @@ export class BuildEvictor implements Evictor {
       const excess = this.#store.bytes - goal
       const ledger = await this.#store.plan()
       const rescued = incoming ? await ledger.arrive(incoming) : 0
-      // What looks dead after a collection is what ingests under way rely on: it frees nothing.
-      const dead = attempt === 0 ? (await this.#store.deadBytes()) - rescued : 0
+      const dead = (await this.#store.deadBytes()) - rescued
       const asPlanned = dead >= excess || (await this.#removeBuilds(excess - dead, excess, ledger))
       if (!asPlanned) continue
       await this.#store.collect(excess)

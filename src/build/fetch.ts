@@ -13,6 +13,7 @@ import { siblingModule } from '../lib/module-path.ts'
 import { nearestOf } from '../lib/nearest.ts'
 import { untilAborted } from '../lib/single-flight.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
+import { WaitingLine } from '../lib/waiting-line.ts'
 import { createSource } from '../source/create.ts'
 import type { Source, SourceConfig, SourceEvent } from '../source/source.ts'
 import type { Budget, Room } from '../store/budget.ts'
@@ -185,6 +186,7 @@ class Flight {
   readonly #rate: RateMeter
   readonly #line: WaitingLine
   readonly #abort = new AbortController()
+  #queued = false
   #worker: Worker | undefined
   #room: Room | undefined
   /** Keeps the build from going again before those who waited have leases of their own. */
@@ -235,6 +237,9 @@ class Flight {
     return () => {
       clearInterval(timer)
       this.#listeners.delete(say)
+      // Still in line, and nobody wants it any more.
+      if (this.#queued && this.#listeners.size === 0)
+        this.#abort.abort(new SourceError('nobody waits for it'))
     }
   }
 
@@ -252,8 +257,10 @@ class Flight {
     const { log } = this.#options
     const began = this.#now()
     const leave = await this.#line.enter(this.#abort.signal, (ahead) => {
+      this.#queued = true
       this.#phase = `${ahead} ${ahead === 1 ? 'fetch is' : 'fetches are'} ahead of it`
     })
+    this.#queued = false
     try {
       log.info({ build: this.id, sources: this.#sources.map(({ name }) => name) }, 'fetch began')
       await this.#fetch(began)
@@ -479,58 +486,5 @@ class RateMeter {
     const last = this.#samples.at(-1)
     if (!first || !last || last.at <= first.at) return 0
     return Math.max(0, ((last.bytes - first.bytes) * 1000) / (this.#now() - first.at))
-  }
-}
-
-/** First come, first served, so many at a time. */
-class WaitingLine {
-  readonly #most: number
-  readonly #waiting: { enter: () => void; onPlace: (ahead: number) => void }[] = []
-  #working = 0
-
-  constructor(most: number) {
-    this.#most = most
-  }
-
-  /** Those who wait. */
-  get length(): number {
-    return this.#waiting.length
-  }
-
-  /**
-   * Waits for a place, which must be given back by calling what is returned.
-   * @param onPlace is told how many are ahead, now and whenever that changes.
-   */
-  async enter(signal: AbortSignal, onPlace: (ahead: number) => void): Promise<() => void> {
-    if (this.#working >= this.#most) {
-      const { promise, resolve } = Promise.withResolvers<void>()
-      const place = { enter: resolve, onPlace }
-      this.#waiting.push(place)
-      this.#tellPlaces()
-      try {
-        await untilAborted(promise, signal)
-      } catch (error) {
-        const at = this.#waiting.indexOf(place)
-        // Called up and aborted at once: the place goes to the next one.
-        if (at < 0) this.#leave()
-        else this.#waiting.splice(at, 1)
-        throw error
-      }
-    } else {
-      this.#working++
-    }
-    return () => this.#leave()
-  }
-
-  /** Whoever is called up takes over the place of the one who leaves. */
-  #leave(): void {
-    const next = this.#waiting.shift()
-    if (next) next.enter()
-    else this.#working--
-    this.#tellPlaces()
-  }
-
-  #tellPlaces(): void {
-    for (const [i, { onPlace }] of this.#waiting.entries()) onPlace(i + this.#working)
   }
 }

@@ -6,6 +6,8 @@ import { ingestAlone, type TestEntry } from '../../test/support/trees.ts'
 import { ArchiveError, NoRoom } from '../errors.ts'
 import type { ByteString } from '../lib/bytes.ts'
 import { Manifest } from '../store/manifest.ts'
+import { BLOB_OVERHEAD } from '../store/pack.ts'
+import { DEFAULT_INGEST_LIMITS } from './ingest.ts'
 
 async function treeOf(entries: readonly TestEntry[]) {
   return Manifest.decode((await ingestAlone(entries)).manifest)
@@ -78,7 +80,7 @@ for (const { name, entries, says } of REFUSED) {
 }
 
 test('ingest counts entries, implied ones too', async () => {
-  const limits = { maxEntries: 3, maxDepth: 10 }
+  const limits = { ...DEFAULT_INGEST_LIMITS, maxEntries: 3, maxDepth: 10 }
   await ingestAlone([{ path: 'a/b' }], { limits })
   await assert.rejects(ingestAlone([{ path: 'a/b' }, { path: 'c' }], { limits }), /one entry more than the 3/)
 })
@@ -236,6 +238,6 @@ test('ingest claims room before a file is written, and gives back what it did no
     ],
     { room },
   )
-  assert.equal(claimed, 6)
+  assert.equal(claimed, 6 + 2 * BLOB_OVERHEAD)
   await assert.rejects(ingestAlone([{ path: 'a', size: 100e9 } as TestEntry], { room }), NoRoom)
 })

@@ -12,7 +12,7 @@
  * - What has something below it is a directory; a symlink to one is not.
  * - A hard link names an earlier entry that is no directory. It shares attributes and content with it.
  * - Paths are at most 4095 bytes and names 255, as Linux has it, and there are limits to how many entries
- *   there are and how deep they lie.
+ *   there are, how deep they lie and how much memory it takes to describe them.
  *
  * Names of owners are those of the archive; for ids that it has no name for, those in the tree's own
  * etc/passwd and etc/group. The first name of an id wins.
@@ -36,8 +36,9 @@ import {
   SOCKET,
   SYMLINK,
 } from '../lib/file-mode.ts'
-import { encodeManifest, type TreeEntry, type Xattr } from '../store/manifest.ts'
-import { PACK_LIMIT, PackWriter } from '../store/pack.ts'
+import { formatSize } from '../lib/units.ts'
+import { encodeManifest, type TreeEntry, type Xattr, XattrKeys } from '../store/manifest.ts'
+import { BLOB_OVERHEAD, PackWriter } from '../store/pack.ts'
 import { newPackName } from '../store/paths.ts'
 import type { SealedIngest } from '../store/store.ts'
 
@@ -45,10 +46,16 @@ export interface IngestLimits {
   maxEntries: number
   /** Path components. */
   maxDepth: number
+  /** Of paths, link targets, distinct sets of extended attributes and names of owners, all together. */
+  maxMetadataBytes: number
 }
 
 /** Far above any real system tree, and about what a worker thread can hold in memory. */
-export const DEFAULT_INGEST_LIMITS: IngestLimits = { maxEntries: 5_000_000, maxDepth: 512 }
+export const DEFAULT_INGEST_LIMITS: IngestLimits = {
+  maxEntries: 5_000_000,
+  maxDepth: 512,
+  maxMetadataBytes: 512 * 2 ** 20,
+}
 
 /** What we ask of whoever keeps the budget. All calls return at once or block this thread. */
 export interface IngestRoom {
@@ -80,6 +87,12 @@ export interface IngestResult extends SealedIngest {
 const MAX_PATH_BYTES = 4095
 const MAX_NAME_BYTES = 255
 
+/** A user or group name beyond this is none: Linux has 32, directory services have been seen to use more. */
+const MAX_OWNER_NAME_BYTES = 255
+
+/** More names of users, or of groups, than this are not kept; the rest of the ids stay numbers. */
+const MAX_OWNER_NAMES = 65_536
+
 /** Files up to this size are gathered in memory and hashed at once, which is several times faster per file. */
 const SMALL_FILE = 256 * 1024
 
@@ -110,6 +123,8 @@ export class Ingest implements ArchiveSink {
   readonly #limits: IngestLimits
   readonly #entries: TreeEntry[] = []
   readonly #byPath = new Map<ByteString, number>()
+  readonly #xattrs = new XattrSets()
+  #metadataBytes = 0
   /** Directories that something lies in but that were not described (yet). */
   readonly #implied = new Set<number>()
   readonly #userNames = new Map<number, ByteString>()
@@ -146,7 +161,7 @@ export class Ingest implements ArchiveSink {
     }
     const index = this.#place(entry)
     if (entry.type !== 'file') return
-    this.#room.claim(entry.size)
+    this.#room.claim(roomFor(entry.size))
     const isAccountFile = entry.path === 'etc/passwd' || entry.path === 'etc/group'
     this.#current = {
       entry: index,
@@ -211,11 +226,30 @@ export class Ingest implements ArchiveSink {
       if (!this.#implied.delete(known)) throw refused(path, 'is in the archive twice')
       if (entry.type !== 'directory')
         throw refused(path, `is a ${entry.type}, but other entries lie below it`)
-      this.#entries[known] = { ...describe(entry), parent: this.#entries[known]!.parent, name: nameOf(path) }
+      const { parent } = this.#entries[known]!
+      this.#entries[known] = { ...this.#describe(entry), parent, name: nameOf(path) }
       return known
     }
     const parent = this.#parentOf(path)
-    return this.#addEntry({ ...describe(entry), parent, name: nameOf(path) }, path)
+    return this.#addEntry({ ...this.#describe(entry), parent, name: nameOf(path) }, path)
+  }
+
+  #describe(entry: ArchiveEntry): Omit<TreeEntry, 'parent' | 'name'> {
+    const { xattrs, newBytes } = this.#xattrs.intern(entry.xattrs)
+    if (newBytes > 0) this.#countMetadata(newBytes, entry.path)
+    return { ...describe(entry), xattrs }
+  }
+
+  /** A small archive can describe very much: what it makes us remember is bounded. */
+  #countMetadata(bytes: number, path: ByteString): void {
+    this.#metadataBytes += bytes
+    const { maxMetadataBytes } = this.#limits
+    if (this.#metadataBytes > maxMetadataBytes) {
+      throw refused(
+        path,
+        `takes paths, links, attributes and owners beyond the ${formatSize(maxMetadataBytes)} that we take`,
+      )
+    }
   }
 
   #addHardLink({ path, linkTarget }: ArchiveEntry): void {
@@ -258,6 +292,7 @@ export class Ingest implements ArchiveSink {
     if (depthOf(path) > maxDepth) throw refused(path, `lies more than ${maxDepth} directories deep`)
     if (this.#entries.length >= maxEntries)
       throw refused(path, `is one entry more than the ${maxEntries} we take`)
+    this.#countMetadata(path.length + entry.linkTarget.length, path)
     this.#byPath.set(path, this.#entries.length)
     return this.#entries.push(entry) - 1
   }
@@ -281,20 +316,61 @@ export class Ingest implements ArchiveSink {
   // -------------------------------------------------------------------------------------------------
   // Owners' names.
 
-  #noteOwner({ uid, gid, userName, groupName }: ArchiveEntry): void {
-    if (userName && !this.#userNames.has(uid)) this.#userNames.set(uid, userName)
-    if (groupName && !this.#groupNames.has(gid)) this.#groupNames.set(gid, groupName)
+  #noteOwner({ uid, gid, userName, groupName, path }: ArchiveEntry): void {
+    this.#nameOwner(this.#userNames, uid, userName, path)
+    this.#nameOwner(this.#groupNames, gid, groupName, path)
+  }
+
+  #nameOwner(
+    names: Map<number, ByteString>,
+    id: number,
+    name: ByteString | undefined,
+    path: ByteString,
+  ): void {
+    if (!name || name.length > MAX_OWNER_NAME_BYTES || names.has(id) || names.size >= MAX_OWNER_NAMES) return
+    this.#countMetadata(name.length, path)
+    names.set(id, name)
   }
 
   #addAccountNames(): void {
-    const users = parseAccounts(this.#accountFiles.get('etc/passwd' as ByteString))
-    const groups = parseAccounts(this.#accountFiles.get('etc/group' as ByteString))
+    const [passwd, group] = ['etc/passwd', 'etc/group'] as ByteString[]
+    const users = parseAccounts(this.#accountFiles.get(passwd!))
+    const groups = parseAccounts(this.#accountFiles.get(group!))
     for (const { uid, gid } of this.#entries) {
-      const user = users.get(uid)
-      if (user !== undefined && !this.#userNames.has(uid)) this.#userNames.set(uid, user)
-      const group = groups.get(gid)
-      if (group !== undefined && !this.#groupNames.has(gid)) this.#groupNames.set(gid, group)
+      this.#nameOwner(this.#userNames, uid, users.get(uid), passwd!)
+      this.#nameOwner(this.#groupNames, gid, groups.get(gid), group!)
     }
+  }
+}
+
+/** What content of so many bytes takes on disk if it is new; an empty one is in no pack. */
+function roomFor(size: number): number {
+  return size === 0 ? 0 : size + BLOB_OVERHEAD
+}
+
+/** Extended attributes, each distinct set once: a global header of an archive repeats them with every entry. */
+class XattrSets {
+  readonly #keys = new XattrKeys()
+  readonly #byMap = new WeakMap<ReadonlyMap<ByteString, Uint8Array>, readonly Xattr[]>()
+  readonly #byContent = new Map<string, readonly Xattr[]>()
+
+  /** The set for an entry, and how many bytes of memory it takes that equal ones have not taken before. */
+  intern(map: ArchiveEntry['xattrs']): { xattrs: readonly Xattr[]; newBytes: number } {
+    if (!map || map.size === 0) return { xattrs: NO_XATTRS, newBytes: 0 }
+    const known = this.#byMap.get(map)
+    if (known) return { xattrs: known, newBytes: 0 }
+    const lent = [...map]
+      .map(([name, value]) => ({ name, value }))
+      .sort((a, b) => compareBytes(a.name, b.name))
+    const key = this.#keys.of(lent)
+    const equal = this.#byContent.get(key)
+    // Copied, as a value may be a small piece of something large.
+    const xattrs = equal ?? lent.map(({ name, value }) => ({ name, value: Uint8Array.from(value) }))
+    this.#byMap.set(map, xattrs)
+    if (equal) return { xattrs, newBytes: 0 }
+    this.#byContent.set(key, xattrs)
+    const newBytes = xattrs.reduce((sum, { name, value }) => sum + name.length + value.length, key.length)
+    return { xattrs, newBytes }
   }
 }
 
@@ -418,7 +494,7 @@ class BlobSink {
   /** The content at hand takes no room. */
   #noteReuse(): void {
     this.reusedBytes += this.#size
-    this.#room.giveBack(this.#size)
+    this.#room.giveBack(roomFor(this.#size))
   }
 
   #number(sha256: Uint8Array, md5: Uint8Array, canonicalXxh128: Uint8Array): number {
@@ -437,7 +513,7 @@ class BlobSink {
   }
 
   #packFor(size: number): PackWriter {
-    if (this.#pack && this.#pack.count > 0 && this.#pack.size + size > PACK_LIMIT) this.#sealPack()
+    if (this.#pack && !this.#pack.takes(size)) this.#sealPack()
     this.#pack ??= new PackWriter(join(this.#directory, newPackName()), () => this.#room.diskFull())
     return this.#pack
   }
@@ -455,8 +531,8 @@ class BlobSink {
   }
 }
 
-/** Everything about an entry but its place in the tree. */
-function describe(entry: ArchiveEntry): Omit<TreeEntry, 'parent' | 'name'> {
+/** Everything about an entry but its place in the tree and its extended attributes. */
+function describe(entry: ArchiveEntry): Omit<TreeEntry, 'parent' | 'name' | 'xattrs'> {
   const { type, uid, gid, mtime, mtimeNsec, linkTarget } = entry
   const isDevice = type === 'char-device' || type === 'block-device'
   return {
@@ -470,7 +546,6 @@ function describe(entry: ArchiveEntry): Omit<TreeEntry, 'parent' | 'name'> {
     minor: isDevice ? entry.minor : 0,
     linkTarget: type === 'symlink' ? linkTarget : ROOT,
     sameAs: -1,
-    xattrs: sortedXattrs(entry.xattrs),
     blob: -1,
   }
 }
@@ -492,13 +567,6 @@ function impliedDirectory(name: ByteString, parent: number): TreeEntry {
     xattrs: NO_XATTRS,
     blob: -1,
   }
-}
-
-function sortedXattrs(xattrs: ArchiveEntry['xattrs']): readonly Xattr[] {
-  if (!xattrs || xattrs.size === 0) return NO_XATTRS
-  return [...xattrs]
-    .map(([name, value]) => ({ name, value: Uint8Array.from(value) }))
-    .sort((a, b) => compareBytes(a.name, b.name))
 }
 
 /** Lines of passwd(5) or group(5): name, password, id. The first name of an id wins. */

@@ -31,23 +31,27 @@ export class Operator implements Operations {
     const freed = await store.exclusiveBytes()
     const summaries: BuildSummary[] = []
     for (const id of catalog.ids()) {
-      const info = await store.info(id).catch((error: unknown) => {
-        if (store.has(id)) throw error
-        return undefined // It left while we were looking.
-      })
-      if (!info) continue
-      summaries.push({
-        id,
-        files: info.totals.files,
-        entries: info.totals.entries,
-        bytes: info.totals.bytes,
-        storedBytes: freed.get(id) ?? 0,
-        sticky: await store.isSticky(id),
-        inUse: catalog.isLeased(id),
-        accessed: store.accessed(id).toISOString(),
-        fetched: info.fetched,
-        source: info.source,
-      })
+      // Held while we look, so that it does not leave in between; who left already is left out.
+      const wasLeased = catalog.isLeased(id)
+      const lease = catalog.lease(id)
+      if (!lease) continue
+      try {
+        const info = await store.info(id)
+        summaries.push({
+          id,
+          files: info.totals.files,
+          entries: info.totals.entries,
+          bytes: info.totals.bytes,
+          storedBytes: freed.get(id) ?? 0,
+          sticky: await store.isSticky(id),
+          inUse: wasLeased,
+          accessed: store.accessed(id).toISOString(),
+          fetched: info.fetched,
+          source: info.source,
+        })
+      } finally {
+        lease.release()
+      }
     }
     return summaries
   }
@@ -80,13 +84,11 @@ export class Operator implements Operations {
   }
 
   async pin(id: string): Promise<void> {
-    this.#parts.catalog.assertHeld(id)
-    await this.#parts.store.pin(id)
+    await this.#holding(id, () => this.#parts.store.pin(id))
   }
 
   async unpin(id: string): Promise<void> {
-    this.#parts.catalog.assertHeld(id)
-    await this.#parts.store.unpin(id)
+    await this.#holding(id, () => this.#parts.store.unpin(id))
   }
 
   async remove(id: string): Promise<void> {
@@ -99,8 +101,21 @@ export class Operator implements Operations {
     await store.collect()
   }
 
+  /** Under a lease, so that the build does not leave in between. @throws CommandError when it is not held. */
+  async #holding(id: string, work: () => Promise<void>): Promise<void> {
+    const { catalog } = this.#parts
+    await catalog.left(id)
+    catalog.assertHeld(id)
+    const lease = catalog.lease(id)
+    try {
+      await work()
+    } finally {
+      lease?.release()
+    }
+  }
+
   async gc({ dryRun }: { dryRun: boolean }): Promise<GcReport> {
-    const { store, catalog, budget, evictor } = this.#parts
+    const { store, budget, evictor } = this.#parts
     const before = budget.used
     const deadBytes = await store.deadBytes()
     const excess = Math.max(0, before - deadBytes - budget.limit)
@@ -126,8 +141,8 @@ export class Operator implements Operations {
       budgetBytes: budget.limit,
       usedBytes: budget.used,
       deadBytes: await store.deadBytes(),
-      evicted: held.filter((id) => !store.has(id) && !catalog.isLeased(id)),
-      freedBytes: before - budget.used,
+      evicted: held.filter((id) => !store.has(id)),
+      freedBytes: Math.max(0, before - budget.used),
     }
   }
 }

@@ -14,8 +14,10 @@ export class Resolver implements Modules {
   readonly #store: Store
   readonly #catalog: Catalog
   readonly #fetches: Fetches
+  readonly #onProblem: (problem: Error) => void
 
-  constructor(store: Store, catalog: Catalog, fetches: Fetches) {
+  constructor(store: Store, catalog: Catalog, fetches: Fetches, onProblem: (problem: Error) => void) {
+    this.#onProblem = onProblem
     this.#store = store
     this.#catalog = catalog
     this.#fetches = fetches
@@ -50,7 +52,8 @@ export class Resolver implements Modules {
       const path = this.#store.contentsPath(id)
       const { size } = await stat(path)
       const mtime = Math.floor(Date.parse(info.fetched) / 1000)
-      await this.#store.touch(id)
+      // A build that can't be marked as accessed can still be served.
+      await this.#store.touch(id).catch((error: Error) => this.#onProblem(error))
       return {
         tree: new BuildTree(manifest, this.#store, { path, size, mtime }),
         release: () => lease.release(),

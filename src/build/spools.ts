@@ -6,12 +6,14 @@
  */
 import { readdir, rm, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import { Mutex } from '../lib/mutex.ts'
 import { SPOOL_SUFFIX, type StorePaths } from '../store/paths.ts'
 
 /** Upstreams replace their files and devices move on: what is older is hardly ever of use. */
 const MAX_AGE_MS = 14 * 24 * 3600 * 1000
 
 interface IdleSpool {
+  id: string
   path: string
   bytes: number
   /** When it last grew, in ms since 1970. */
@@ -22,6 +24,7 @@ export class Spools {
   readonly #paths: StorePaths
   readonly #isActive: (id: string) => boolean
   readonly #onChange: (bytes: number) => void
+  readonly #turn = new Mutex()
 
   /**
    * @param isActive whether a fetch of that build is under way.
@@ -34,30 +37,43 @@ export class Spools {
   }
 
   /** Counts anew; for start, and whenever a fetch begins or ends. Those that are too old go. */
-  async refresh(now = Date.now()): Promise<void> {
+  refresh(now = Date.now()): Promise<void> {
+    return this.#turn.run(() => this.#refresh(now))
+  }
+
+  /** Removes idle spools, those first that nobody has come back for the longest time, until so many bytes are free. */
+  drop(bytes: number): Promise<void> {
+    return this.#turn.run(async () => {
+      let freed = 0
+      for (const spool of (await this.#idle()).sort((a, b) => a.changed - b.changed)) {
+        if (freed >= bytes) break
+        if (await this.#remove(spool)) freed += spool.bytes
+      }
+      await this.#refresh(Date.now())
+    })
+  }
+
+  async #refresh(now: number): Promise<void> {
     let bytes = 0
     for (const spool of await this.#idle()) {
-      if (now - spool.changed > MAX_AGE_MS) await rm(spool.path, { recursive: true, force: true })
-      else bytes += spool.bytes
+      const tooOld = now - spool.changed > MAX_AGE_MS
+      if (!tooOld || !(await this.#remove(spool))) bytes += spool.bytes
     }
     this.#onChange(bytes)
   }
 
-  /** Removes idle spools, those first that nobody has come back for the longest time, until so many bytes are free. */
-  async drop(bytes: number): Promise<void> {
-    let freed = 0
-    for (const spool of (await this.#idle()).sort((a, b) => a.changed - b.changed)) {
-      if (freed >= bytes) break
-      await rm(spool.path, { recursive: true, force: true })
-      freed += spool.bytes
-    }
-    await this.refresh()
+  /** False for one whose fetch has begun meanwhile. */
+  async #remove({ id, path }: IdleSpool): Promise<boolean> {
+    if (this.#isActive(id)) return false
+    await rm(path, { recursive: true, force: true })
+    return true
   }
 
   async #idle(): Promise<IdleSpool[]> {
     const found: IdleSpool[] = []
     for (const name of await readdir(this.#paths.incoming)) {
-      if (!name.endsWith(SPOOL_SUFFIX) || this.#isActive(basename(name, SPOOL_SUFFIX))) continue
+      const id = basename(name, SPOOL_SUFFIX)
+      if (!name.endsWith(SPOOL_SUFFIX) || this.#isActive(id)) continue
       const path = join(this.#paths.incoming, name)
       let bytes = 0
       let changed = 0
@@ -66,7 +82,7 @@ export class Spools {
         bytes += stats?.size ?? 0
         changed = Math.max(changed, stats?.mtimeMs ?? 0)
       }
-      found.push({ path, bytes, changed })
+      found.push({ id, path, bytes, changed })
     }
     return found
   }

@@ -1,18 +1,21 @@
 /** `upserv fetch` and `import`: progress on stderr, one line that changes when a person looks on. */
 import { resolve } from 'node:path'
 import type { Config } from '../config/config.ts'
+import { Interrupted } from '../errors.ts'
 import { withOperations } from './operations.ts'
 
 export async function fetchCommand(config: Config, id: string): Promise<void> {
   const fetched = await withProgress((say, signal) =>
-    withOperations(config, (operations) => operations.fetch(id, say, signal)),
+    withOperations(config, (operations) => operations.fetch(id, say, signal), { long: true }),
   )
   process.stdout.write(fetched ? `build ${id} is fetched\n` : `build ${id} is held already\n`)
 }
 
 export async function importCommand(config: Config, file: string, id: string): Promise<void> {
   await withProgress((say, signal) =>
-    withOperations(config, (operations) => operations.import(resolve(file), id, say, signal)),
+    withOperations(config, (operations) => operations.import(resolve(file), id, say, signal), {
+      long: true,
+    }),
   )
   process.stdout.write(`build ${id} is imported\n`)
 }
@@ -21,7 +24,10 @@ async function withProgress<T>(
   work: (say: (line: string) => void, signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const abort = new AbortController()
-  const onSignal = (): void => abort.abort(new Error('interrupted'))
+  const onSignal = (): void =>
+    abort.abort(
+      new Interrupted('stopped', { hint: 'What was downloaded is kept. A running server goes on fetching.' }),
+    )
   process.once('SIGINT', onSignal)
   process.once('SIGTERM', onSignal)
   const { isTTY, columns } = process.stderr

@@ -1,2 +1,10 @@
-/** Exit codes, as sysexits.h has them. docs and upserv(1) list the same. */
-export const EXIT = { ok: 0, failed: 1, usage: 64, unavailable: 69, internal: 70, config: 78 } as const
+/** Exit codes, as sysexits.h has them. docs/operations.md lists the same. */
+export const EXIT = {
+  ok: 0,
+  failed: 1,
+  usage: 64,
+  unavailable: 69,
+  internal: 70,
+  config: 78,
+  interrupted: 130,
+} as const

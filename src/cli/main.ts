@@ -6,7 +6,7 @@
  */
 import { Command, CommanderError, Option } from 'commander'
 import { type Config, type Flags, loadConfig } from '../config/config.ts'
-import { ConfigError, UpservError } from '../errors.ts'
+import { ConfigError, Interrupted, UpservError } from '../errors.ts'
 import { VERSION } from '../version.ts'
 import { EXIT } from './exit.ts'
 
@@ -30,6 +30,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 
 function exitCodeOf(error: UpservError): number {
   if (error instanceof ConfigError) return EXIT.config
+  if (error instanceof Interrupted) return EXIT.interrupted
   return error.code.startsWith('SOURCE_') || error.code === 'STORE_LOCKED' ? EXIT.unavailable : EXIT.failed
 }
 

@@ -4,7 +4,7 @@ import type { Config } from '../config/config.ts'
 import { connectControl, remoteOperations } from '../daemon/control.ts'
 import { StoreLocked } from '../errors.ts'
 import { createLogger } from '../lib/log.ts'
-import { Upserv } from '../server.ts'
+import { serve, Upserv } from '../server.ts'
 import { StorePaths } from '../store/paths.ts'
 
 /** A server that has just taken the lock opens its socket within this time. */
@@ -13,11 +13,13 @@ const RETRY_MS = 50
 
 /**
  * Carries out something with the operations of a data directory.
+ * @param long it may take a while: as the owner, let others in meanwhile, commands and xinetd's clients.
  * @throws StoreLocked when another process owns it and does not answer.
  */
 export async function withOperations<T>(
   config: Config,
   use: (operations: Operations) => Promise<T>,
+  { long = false } = {},
 ): Promise<T> {
   const { socket } = new StorePaths(config.dataDir)
   const deadline = Date.now() + OWNER_STARTS_MS
@@ -34,9 +36,9 @@ export async function withOperations<T>(
       }
       return use(remoteOperations(connection))
     }
-    let owner: Upserv
+    let owner: Owner
     try {
-      owner = await Upserv.open(config, quietLogger())
+      owner = await (long ? openServer(config) : openAlone(config))
     } catch (error) {
       if (!(error instanceof StoreLocked) || Date.now() > deadline) throw error
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
@@ -48,6 +50,22 @@ export async function withOperations<T>(
       await owner.close()
     }
   }
+}
+
+interface Owner {
+  operations: Operations
+  close(): Promise<void>
+}
+
+async function openAlone(config: Config): Promise<Owner> {
+  return Upserv.open(config, quietLogger())
+}
+
+/** A server without ports of its own: its control socket is the only way in. */
+async function openServer(config: Config): Promise<Owner> {
+  const withoutPorts = { ...config, rsync: { ...config.rsync, listen: [] }, http: { listen: [] } }
+  const { operations, stop } = await serve(withoutPorts, quietLogger())
+  return { operations, close: stop }
 }
 
 /** A command tells what matters by itself. */

@@ -33,6 +33,8 @@ export interface Config {
     readonly listen: readonly Listen[]
     /** Text that every client sees first; '' for none. */
     readonly motd: string
+    /** Sessions at a time. */
+    readonly maxConnections: number
     readonly handshakeTimeoutMs: number
     readonly idleTimeoutMs: number
   }
@@ -98,6 +100,7 @@ const sourceSchema = z.strictObject({
 const rsyncSchema = z.strictObject({
   listen: listens.default([{ host: '::', port: 873 }]),
   motd: z.string().default(''),
+  max_connections: z.number().int().positive().max(100_000).default(1000),
   handshake_timeout: seconds.default(60),
   idle_timeout: seconds.default(600),
 })
@@ -132,6 +135,7 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     rsync: {
       listen: flags.rsync === undefined ? fromFile.rsync.listen : flagListen('--rsync', flags.rsync),
       motd: fromFile.rsync.motd,
+      maxConnections: fromFile.rsync.max_connections,
       handshakeTimeoutMs: fromFile.rsync.handshake_timeout * 1000,
       idleTimeoutMs: fromFile.rsync.idle_timeout * 1000,
     },

@@ -5,14 +5,19 @@
 import type { Server, Socket } from 'node:net'
 import { createServer } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { formatListen, type Listen } from '../config/config.ts'
 import { ConfigError, UpservError } from '../errors.ts'
 import type { Logger } from '../lib/log.ts'
 import { Session, type SessionContext, type SessionReport } from '../rsync/session.ts'
 import { StreamDuplex } from './duplex.ts'
 
+/** After sessions were told to end at once, how long they are waited for. */
+const HANG_UP_MS = 2000
+
 export class Doors {
   readonly #context: SessionContext
+  readonly #maxSessions: number
   readonly #log: Logger
   readonly #onChange: () => void
   readonly #listeners: Server[] = []
@@ -20,8 +25,12 @@ export class Doors {
   readonly #abort = new AbortController()
   #number = 0
 
-  /** @param onChange called whenever a session begins or ends. */
-  constructor(context: SessionContext, log: Logger, onChange: () => void = () => {}) {
+  /**
+   * @param maxSessions more than these at a time are turned away.
+   * @param onChange called whenever a session begins or ends.
+   */
+  constructor(context: SessionContext, maxSessions: number, log: Logger, onChange: () => void = () => {}) {
+    this.#maxSessions = maxSessions
     this.#context = context
     this.#log = log
     this.#onChange = onChange
@@ -48,6 +57,10 @@ export class Doors {
 
   /** Serves one client on streams that are open. */
   admit(input: Readable, output: Writable, peer: string): void {
+    if (this.#sessions.size >= this.#maxSessions) {
+      void this.#turnAway(input, output, peer)
+      return
+    }
     const session = this.#serve(input, output, peer).finally(() => {
       this.#sessions.delete(session)
       this.#onChange()
@@ -59,9 +72,22 @@ export class Doors {
   /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. */
   async close(patienceMs: number): Promise<void> {
     for (const listener of this.#listeners) listener.close()
-    const timer = setTimeout(() => this.#abort.abort(), patienceMs)
-    await Promise.all(this.#sessions)
-    clearTimeout(timer)
+    const gone = Promise.all(this.#sessions)
+    const waiting = new AbortController()
+    await Promise.race([gone, sleep(patienceMs, undefined, { signal: waiting.signal }).catch(() => {})])
+    this.#abort.abort()
+    // What a session still waits for, such as a disk, must not keep the server from ending.
+    await Promise.race([gone, sleep(HANG_UP_MS, undefined, { signal: waiting.signal }).catch(() => {})])
+    waiting.abort()
+  }
+
+  /** A greeting has to come first, or the client would not understand the rest. */
+  async #turnAway(input: Readable, output: Writable, peer: string): Promise<void> {
+    this.#log.warn({ peer, sessions: this.#sessions.size }, 'turned away: too many sessions')
+    const duplex = new StreamDuplex(input, output)
+    const message = `@ERROR: max connections (${this.#maxSessions}) reached -- try again later`
+    await duplex.write(Buffer.from(`@RSYNCD: 31.0 md5\n${message}\n`)).catch(() => {})
+    await duplex.close()
   }
 
   async #serve(input: Readable, output: Writable, peer: string): Promise<void> {

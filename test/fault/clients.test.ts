@@ -1,0 +1,138 @@
+/**
+ * Clients that misbehave, against the running program: frozen in mid-transfer, too many, asking for too
+ * much; and blobs that rot on disk. Each hurts itself at most.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Mirror, randomTree } from '../support/mirror.ts'
+import { rsync } from '../support/rsync.ts'
+import type { Upserv } from '../support/upserv.ts'
+
+const MB = 1e6
+
+async function mirrorWith(files: number, bytes: number): Promise<Mirror> {
+  const mirror = new Mirror()
+  await mirror.publish('1', randomTree(1, files, bytes / files), { suffix: 'tar' })
+  await mirror.startNginx()
+  return mirror
+}
+
+async function sessionsOf(upserv: Upserv): Promise<number> {
+  const { stdout } = await upserv.cli(['status', '--json'])
+  return (JSON.parse(stdout) as { sessions: number }).sessions
+}
+
+describe('clients that misbehave', { concurrency: 2 }, () => {
+  test('a client frozen for longer than the keep-alives goes on when it wakes', async () => {
+    await using mirror = await mirrorWith(4, 60 * MB)
+    // Half of this without a sign of life and the server sends an empty frame, beside the write that waits.
+    const config = mirror.path('upserv.toml')
+    writeFileSync(config, '[rsync]\nidle_timeout = 8\n')
+    const upserv = await mirror.startUpserv({ config })
+    await mirror.assertServes(upserv, '1')
+    const { client, place } = mirror.client(upserv, '1', ['-v', '--outbuf=L'])
+    await client.waitForLine(/file|receiving/)
+    client.freeze()
+    await sleep(5500)
+    client.wake()
+    await client.ends(0)
+    mirror.assertTree('1', place)
+    assert.equal(await sessionsOf(upserv), 0)
+    await upserv.stop()
+  })
+
+  test('a client that stays frozen is given up, and its build can be removed', async () => {
+    await using mirror = await mirrorWith(4, 60 * MB)
+    const config = mirror.path('upserv.toml')
+    writeFileSync(config, '[rsync]\nidle_timeout = 3\n')
+    const upserv = await mirror.startUpserv({ config })
+    await mirror.assertServes(upserv, '1')
+    const { client } = mirror.client(upserv, '1', ['-v', '--outbuf=L'])
+    await client.waitForLine(/file|receiving/)
+    client.freeze()
+    await sleep(6000)
+    assert.equal(await sessionsOf(upserv), 0)
+    const removed = await upserv.cli(['remove', '1'])
+    assert.equal(removed.code, 0, removed.stderr)
+    client.wake()
+    await client.ended
+    await upserv.stop()
+  })
+
+  test('more connections than permitted are turned away with a word, and the others are served', async () => {
+    await using mirror = await mirrorWith(4, 1 * MB)
+    const config = mirror.path('upserv.toml')
+    writeFileSync(config, '[rsync]\nmax_connections = 2\n')
+    const upserv = await mirror.startUpserv({ config })
+    const idle = [connect(upserv.port, '127.0.0.1'), connect(upserv.port, '127.0.0.1')]
+    for (const socket of idle) await new Promise((resolve) => socket.once('data', resolve))
+    const refused = await rsync([`${upserv.url}/`])
+    assert.equal(refused.code, 5)
+    assert.match(refused.stderr, /@ERROR: max connections \(2\) reached/)
+    for (const socket of idle) socket.destroy()
+    await mirror.assertServes(upserv, '1')
+    await upserv.stop()
+  })
+
+  test('a crowd that asks for builds that are not there costs three fetches at a time', async () => {
+    await using mirror = await mirrorWith(4, 1 * MB)
+    // An upstream that takes connections and never answers.
+    const { createServer } = await import('node:net')
+    const silent = createServer(() => {}).listen(0, '127.0.0.1')
+    await new Promise((resolve) => silent.once('listening', resolve))
+    const { port } = silent.address() as { port: number }
+    const upserv = await mirror.startUpserv({ sources: [`http://127.0.0.1:${port}/{build}`] })
+    const crowd = Array.from({ length: 30 }, (_, i) => mirror.client(upserv, `absent-${i}`))
+    await crowd[29]!.client.waitForLine(/fetches are ahead of it/)
+    const { stdout } = await upserv.cli(['status', '--json'])
+    const { fetches } = JSON.parse(stdout) as { fetches: { phase: string }[] }
+    assert.equal(fetches.filter(({ phase }) => !phase.includes('ahead of it')).length, 3)
+    for (const { client } of crowd) client.kill()
+    await upserv.stop()
+    silent.close()
+  })
+
+  test('blocks of one byte get the file whole, not a delta that takes all memory', async () => {
+    await using mirror = await mirrorWith(1, 20 * MB)
+    const upserv = await mirror.startUpserv()
+    const { place } = await mirror.sync(upserv, '1')
+    const small = mirror.place()
+    mkdirSync(small)
+    writeFileSync(join(small, 'file-0'), readFileSync(join(place, 'file-0')).subarray(0, 256))
+    const result = await rsync(['-aH', '-B1', '--stats', `${upserv.url}/build-1/root/`, small], {
+      timeoutMs: 60_000,
+    })
+    assert.equal(result.code, 0, result.stderr)
+    assert.match(result.stdout, /Matched data: 0 bytes/)
+    mirror.assertTree('1', small)
+    await upserv.stop()
+  })
+
+  test('a blob that rots on disk: the client notices, gets all else, and nothing wrong', async () => {
+    await using mirror = await mirrorWith(3, 3 * MB)
+    const upserv = await mirror.startUpserv()
+    const { place } = await mirror.sync(upserv, '1')
+    const packs = join(mirror.data, 'packs')
+    const pack = openSync(join(packs, readdirSync(packs)[0]!), 'r+')
+    writeSync(pack, Buffer.from('rotten'), 0, 6, 1000) // within the first blob
+    closeSync(pack)
+    const filesIn = (directory: string) => readdirSync(directory).filter((name) => name.startsWith('file-'))
+    assert.equal(filesIn(place).length, 3)
+    for (const args of [[], ['--protocol=29'], ['--protocol=29', '-c'], ['-z']]) {
+      const target = mirror.place()
+      const result = await rsync(['-aH', ...args, `${upserv.url}/build-1/root/`, target], {
+        timeoutMs: 60_000,
+      })
+      assert.equal(result.code, 23, `${args.join(' ')}: ${result.stderr}`)
+      const came = filesIn(target)
+      assert.equal(came.length, 2, `${args.join(' ')}: ${came.join(' ')}`)
+      for (const name of came)
+        assert.deepEqual(readFileSync(join(target, name)), readFileSync(join(place, name)))
+    }
+    await upserv.stop()
+  })
+})
