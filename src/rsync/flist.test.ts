@@ -5,6 +5,7 @@ import { Cursor, decodeFlist, decodeIdList } from '../../test/support/flist-deco
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { RefusedError } from '../errors.ts'
 import { ascii, type ByteString, compareBytes } from '../lib/bytes.ts'
+import { DIRECTORY, REGULAR, SYMLINK, TYPE_MASK } from '../lib/file-mode.ts'
 import { Filters } from './filters.ts'
 import {
   buildFileList,
@@ -273,6 +274,12 @@ const SHAPES: readonly {
     options: { missingArgs: 'delete' },
     sent: ['nothing -', 'a.txt'],
   },
+  {
+    name: '--delete-missing-args and nothing else',
+    paths: ['m/nothing'],
+    options: { missingArgs: 'delete' },
+    sent: ['nothing -'],
+  },
   // -R
   {
     name: '-R sends the parents',
@@ -391,11 +398,15 @@ for (const { name, paths, options, rules, sent: expected, notices: said = [] } o
 }
 
 test('list: --copy-unsafe-links looks at where the transfer begins', async () => {
-  const typesOf = async (path: string): Promise<Record<string, string>> => {
+  const typesOf = async (path: string): Promise<Record<string, string | undefined>> => {
     const list = await listOf([path], { copyUnsafeLinks: true, recurse: false, dirs: true })
-    const type = { 16807: 'file', 21609: 'link', 9604: 'directory' } as Record<number, string>
+    const type = new Map([
+      [REGULAR, 'file'],
+      [SYMLINK, 'link'],
+      [DIRECTORY, 'directory'],
+    ])
     return Object.fromEntries(
-      list.names.map((name, i) => [name, type[tree.mode(list.nodes[i]!) & 0o170000]!]),
+      list.names.map((name, i) => [name, type.get(tree.mode(list.nodes[i]!) & TYPE_MASK)]),
     )
   }
   const inside = await typesOf('m/links/')

@@ -220,7 +220,7 @@ class ListBuilder {
   }
 
   #missing(source: SourcePath): void {
-    if (this.#options.missingArgs === 'delete') this.#addEntry(source.name, -1, 0)
+    if (this.#options.missingArgs === 'delete') this.#sorted.push(this.#addEntry(source.name, -1, 0))
     else if (this.#options.missingArgs === 'report') this.#notice({ type: 'missing', path: source.shown })
   }
 

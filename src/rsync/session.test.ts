@@ -428,6 +428,12 @@ test('names with control characters are escaped in the report', async () => {
   assert.equal(report.paths, 'm/a\\nb\\x07')
 })
 
+test('a flood of paths makes no flood of log', async () => {
+  const args = nul('--server', '--sender', '-r', '.', ...Array.from({ length: 5000 }, (_, i) => `t/${i}`))
+  const { report } = await converse(context(), `${hello}t\n${args}`)
+  assert.match(report.paths, /^t\/0 t\/1 .* t\/9 and 4990 more$/)
+})
+
 // ---------------------------------------------------------------------------------------------------
 // Deadlines, with a clock that the test moves.
 

@@ -119,6 +119,7 @@ const MAX_LINE = 4096
 const MAX_EARLY_INPUT = 5120
 /** Clients take no longer timeout from a server. */
 const MAX_TIMEOUT_S = 86_400
+const MAX_PATHS_SHOWN = 10
 /** Lines of the text phase stay below the stock server's own buffer. */
 const MAX_TEXT_LINE = 1000
 
@@ -182,7 +183,7 @@ export class Session {
       error: failure,
       protocol: this.#protocol,
       module: this.#module,
-      paths: this.#options ? this.#options.paths.map((path) => showBytes(path)).join(' ') : '',
+      paths: showPaths(this.#options?.paths ?? []),
       bytesIn: this.#wire.bytesRead,
       bytesOut: this.#wire.bytesWritten,
       entries: this.#entries,
@@ -512,6 +513,13 @@ export class Session {
       this.#wire.keepAlive().catch(() => {})
     }
   }
+}
+
+/** The paths of a request for a line of the log, whatever a client sends. */
+function showPaths(paths: readonly ByteString[]): string {
+  const shown = paths.slice(0, MAX_PATHS_SHOWN).map((path) => showBytes(path))
+  if (paths.length > MAX_PATHS_SHOWN) shown.push(`and ${paths.length - MAX_PATHS_SHOWN} more`)
+  return shown.join(' ')
 }
 
 /** Text as one line that can neither be taken for several nor drive a terminal. A tab may stay. */

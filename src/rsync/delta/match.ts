@@ -42,6 +42,8 @@ const MAX_CANDIDATES = 1024
  * a whole block at every single offset.
  */
 const VAIN_WORK = 32
+/** What a strong sum costs beside its bytes, in bytes. */
+const HASH_CALL = 512
 /** Blocks of equal sums are kept once; only so far down a chain is looked for an equal one. */
 const EQUAL_SEARCH_DEPTH = 16
 /** Bytes of the new file held in memory beyond one block. */
@@ -253,7 +255,7 @@ class BlockTable {
       this.#patience--
       k = this.#next[k]!
     }
-    if (strong) this.#patience -= length
+    if (strong) this.#patience -= length + HASH_CALL
     return -1
   }
 

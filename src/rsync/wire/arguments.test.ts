@@ -123,7 +123,10 @@ const OPTIONS: readonly { args: string[]; says: Partial<TransferOptions> }[] = [
   { args: ['--partial-dir', '-r', '--temp-dir', '-r', '--link-dest', '-r', '--max-size', '-r'], says: {} },
   // Escapes: section 2.2.
   { args: ['--iconv=a\\*b\\\\c\\ d'], says: { iconv: 'a*b\\c d' } },
-  { args: ['--files-from', 'm/sp\\ ace'], says: { filesFrom: 'm/sp ace' as ByteString, dirs: true, relative: true } },
+  {
+    args: ['--files-from', 'm/sp\\ ace'],
+    says: { filesFrom: 'm/sp ace' as ByteString, dirs: true, relative: true },
+  },
 ]
 const NOTHING = parse()
 for (const { args, says } of OPTIONS) {
