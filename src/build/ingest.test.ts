@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { xxhash128 } from 'hash-wasm'
-import { ingestAlone, type TestEntry } from '../../test/support/trees.ts'
+import { ENDLESS_ROOM, ingestAlone, type TestEntry } from '../../test/support/trees.ts'
 import { ArchiveError, NoRoom } from '../errors.ts'
 import type { ByteString } from '../lib/bytes.ts'
 import { Manifest } from '../store/manifest.ts'
@@ -240,4 +240,89 @@ test('ingest claims room before a file is written, and gives back what it did no
   )
   assert.equal(claimed, 6 + 2 * BLOB_OVERHEAD)
   await assert.rejects(ingestAlone([{ path: 'a', size: 100e9 } as TestEntry], { room }), NoRoom)
+})
+
+test('ingest: equal attributes are kept once, however many entries have them', async () => {
+  const value = Buffer.alloc(60_000, 'v')
+  const shared = new Map([['user.big' as ByteString, value]])
+  const entries = (xattrsOf: (i: number) => Map<ByteString, Uint8Array>) =>
+    Array.from({ length: 2000 }, (_, i) => ({ path: `f${i}`, xattrs: xattrsOf(i) }))
+  const limits = { ...DEFAULT_INGEST_LIMITS, maxMetadataBytes: 200_000 }
+  for (const [name, xattrsOf] of [
+    ['one map, as of a global header', () => shared],
+    ['maps that share values', () => new Map(shared)],
+  ] as const) {
+    const before = process.memoryUsage().arrayBuffers
+    let peak = 0
+    const room = {
+      ...ENDLESS_ROOM,
+      claim: () => {
+        peak = Math.max(peak, process.memoryUsage().arrayBuffers - before)
+      },
+    }
+    const { manifest } = await ingestAlone(entries(xattrsOf), { limits, room })
+    assert.ok(peak < 40e6, `${name}: ${peak} bytes`)
+    assert.ok(manifest.length < 500_000, name)
+    const tree = Manifest.decode(manifest)
+    assert.ok(Buffer.from(tree.xattrs(find(tree, 'f1999'))[0]!.value).equals(value), name)
+  }
+})
+
+const BOUNDED: { name: string; entries: TestEntry[] }[] = [
+  { name: 'paths', entries: Array.from({ length: 20 }, (_, i) => ({ path: `${'p'.repeat(200)}${i}` })) },
+  {
+    name: 'link targets',
+    entries: Array.from({ length: 20 }, (_, i) => ({
+      path: `${i}`,
+      type: 'symlink' as const,
+      linkTarget: 't'.repeat(200),
+    })),
+  },
+  {
+    name: 'attributes',
+    entries: Array.from({ length: 20 }, (_, i) => ({
+      path: `${i}`,
+      xattrs: new Map([['user.x' as ByteString, Buffer.alloc(200, i)]]),
+    })),
+  },
+  {
+    name: 'names of owners',
+    entries: Array.from({ length: 20 }, (_, i) => ({
+      path: `${i}`,
+      uid: i,
+      userName: 'n'.repeat(200) as ByteString,
+    })),
+  },
+  {
+    name: 'names of accounts',
+    entries: [
+      ...Array.from({ length: 20 }, (_, i) => ({ path: `${i}`, uid: i })),
+      {
+        path: 'etc/passwd',
+        content: Array.from({ length: 20 }, (_, i) => `${'n'.repeat(200)}:x:${i}:0\n`).join(''),
+      },
+    ],
+  },
+]
+for (const { name, entries } of BOUNDED) {
+  test(`ingest: ${name} take memory up to a limit`, async () => {
+    const limits = { ...DEFAULT_INGEST_LIMITS, maxMetadataBytes: 2000 }
+    await assert.rejects(ingestAlone(entries, { limits }), (error: Error) => {
+      assert.ok(error instanceof ArchiveError)
+      assert.match(error.message, /beyond the 2 kB that we take/)
+      return true
+    })
+  })
+}
+
+test('ingest: names of owners that are too long for any system are ignored', async () => {
+  const name = (length: number) => 'n'.repeat(length) as ByteString
+  const manifest = await treeOf([
+    { path: 'a', uid: 1, gid: 1, userName: name(256), groupName: name(256) },
+    { path: 'b', uid: 2, userName: name(255) },
+    { path: 'c', uid: 3 },
+    { path: 'etc/passwd', content: `${name(256)}:x:3:3\n` },
+  ])
+  assert.deepEqual([...manifest.userNames.keys()], [2])
+  assert.equal(manifest.groupNames.size, 0)
 })

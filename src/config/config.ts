@@ -102,7 +102,7 @@ const rsyncSchema = z.strictObject({
   motd: z.string().default(''),
   max_connections: z.number().int().positive().max(100_000).default(1000),
   handshake_timeout: seconds.default(60),
-  idle_timeout: seconds.default(600),
+  idle_timeout: seconds.default(1800),
 })
 
 const httpSchema = z.strictObject({ listen: listens.default([{ host: '127.0.0.1', port: 8730 }]) })

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { test } from 'node:test'
+import { Worker } from 'node:worker_threads'
 import { NoRoom } from '../errors.ts'
 import { Budget, type Evictor } from './budget.ts'
 
@@ -141,4 +143,60 @@ test('budget: enforce brings a directory that is too large within the budget', a
   const { world, budget } = setUp({ limit: 16 * GB, stored: 20 * GB, held: 0 })
   await budget.enforce()
   assert.deepEqual(world.evictions, [4 * GB])
+})
+
+test('budget: what does not fit in the end is refused with need and budget', async () => {
+  const { world, budget } = setUp({ limit: 16 * GB, stored: 15 * GB, held: 0 })
+  const room = budget.openRoom('803')
+  await room.reserve(4 * GB)
+  world.held = 14 * GB
+  await assert.rejects(room.settle(4 * GB, nothing), (error: Error) => {
+    assert.ok(error instanceof NoRoom)
+    assert.equal(
+      error.message,
+      'build 803 needs at least 4 GB; the budget is 16 GB, of which 14 GB are sticky or in use',
+    )
+    return true
+  })
+  room.close()
+})
+
+test('budget: on a small disk what fits is taken, though the reserve cannot be had', async () => {
+  const { world, budget } = setUp({ limit: 1 * GB, stored: 20e6, held: 15e6, diskFree: 10e6 })
+  const room = budget.openRoom('a')
+  await room.reserve(8e6)
+  assert.deepEqual(world.evictions, [], 'nothing is evicted for the reserve alone if that cannot be met')
+  await room.reserve(13e6)
+  assert.deepEqual(world.evictions, [3e6], 'what is needed is')
+  await assert.rejects(room.reserve(30e6), NoRoom)
+  room.close()
+})
+
+/** What a thread is told that asks since its disk is full. */
+async function askOfFullDisk(budget: Budget): Promise<boolean | string> {
+  const room = budget.openRoom('a')
+  const url = new URL('./room.ts', import.meta.url).href
+  const code = `
+    const { parentPort, workerData } = require('node:worker_threads')
+    import(${JSON.stringify(url)}).then(({ RoomClient }) => {
+      const room = new RoomClient(workerData)
+      try { parentPort.postMessage(room.diskFull()) } catch (error) { parentPort.postMessage(error.message) }
+    })`
+  const worker = new Worker(code, { eval: true, workerData: room.memory })
+  const [answer] = await once(worker, 'message')
+  await worker.terminate()
+  room.close()
+  return answer
+}
+
+test('budget: a disk that refuses a write is made room on, whatever it says is free', async () => {
+  const { world, budget } = setUp({ limit: 16 * GB, stored: 5 * GB, held: 0 })
+  assert.equal(await askOfFullDisk(budget), true)
+  assert.deepEqual(world.evictions, [64 * 2 ** 20])
+  // Less than a grant's worth may go: something does.
+  world.held = world.stored - 10e6
+  assert.equal(await askOfFullDisk(budget), true)
+  assert.deepEqual(world.evictions.slice(1), [1])
+  world.held = world.stored
+  assert.match(String(await askOfFullDisk(budget)), /the disk is full, and nothing is left/)
 })

@@ -96,8 +96,11 @@ export class Budget {
   openRoom(id: string): Room {
     const room: Room = new Room(id, {
       reserve: (bytes) => this.#reserve(room, bytes),
-      makeDiskRoom: () => this.#makeDiskRoom(GRANT_BYTES),
-      settle: (written, incoming) => this.#settle(room, written, incoming),
+      makeDiskRoom: () => this.#diskIsFull(),
+      settle: (written, incoming) =>
+        this.#settle(room, written, incoming).catch(async (error) => {
+          throw await this.#inItsTerms(room, error)
+        }),
       closed: () => this.#close(room),
     })
     this.#rooms.add(room)
@@ -147,18 +150,51 @@ export class Budget {
     this.#beyond = room
   }
 
+  /**
+   * Before so many bytes are written. What the file system should keep free beyond them is a wish: where
+   * evicting does not get it, what is really free decides.
+   */
   async #makeDiskRoom(bytes: number): Promise<void> {
+    const missing = async (): Promise<number> => bytes + DISK_RESERVE_BYTES - (await this.#diskFree())
+    const atFirst = await missing()
+    if (atFirst <= 0) return
+    await this.#dropSpare(atFirst)
+    const left = await missing()
+    if (left <= 0) return
+    if (await this.#tryEvict(left)) return
+    const needed = left - DISK_RESERVE_BYTES
+    if (needed <= 0 || (await this.#tryEvict(needed))) return
     const free = await this.#diskFree()
-    if (free >= bytes + DISK_RESERVE_BYTES) return
-    await this.#dropSpare(bytes + DISK_RESERVE_BYTES - free)
-    const missing = bytes + DISK_RESERVE_BYTES - (await this.#diskFree())
-    if (missing <= 0) return
-    await this.#evictor.evict(missing)
-    const freeNow = await this.#diskFree()
-    if (freeNow < bytes) {
-      throw new NoRoom(`the disk is full: ${formatSize(freeNow)} are free, ${formatSize(bytes)} are needed`, {
+    if (free < bytes) {
+      throw new NoRoom(`the disk is full: ${formatSize(free)} are free, ${formatSize(bytes)} are needed`, {
         hint: 'Something else takes the room: see `df` and `du` on the file system of data_dir.',
       })
+    }
+  }
+
+  /**
+   * A write was refused for want of room. The file system may say that plenty is free (quotas, inodes), so
+   * something goes in any case: a grant's worth, or at least what goes first.
+   */
+  async #diskIsFull(): Promise<void> {
+    const before = this.used
+    await this.#dropSpare(GRANT_BYTES)
+    const missing = GRANT_BYTES - (before - this.used)
+    if (missing <= 0 || (await this.#tryEvict(missing)) || this.used < before) return
+    if (await this.#tryEvict(1)) return
+    throw new NoRoom('the disk is full, and nothing is left that could be evicted', {
+      hint: 'Something else takes the room: see `df`, `df -i` and `quota` for the file system of data_dir.',
+    })
+  }
+
+  /** False when so many bytes cannot be freed. */
+  async #tryEvict(bytes: number): Promise<boolean> {
+    try {
+      await this.#evictor.evict(bytes)
+      return true
+    } catch (error) {
+      if (error instanceof NoRoom) return false
+      throw error
     }
   }
 
@@ -185,7 +221,13 @@ export class Budget {
     for (const { resume } of this.#waiting.splice(0)) resume()
   }
 
-  #noRoom(room: Room, bytes: number, held: number): NoRoom {
+  /** An evictor knows neither the build nor the budget; who reads the refusal has to. */
+  async #inItsTerms(room: Room, error: unknown): Promise<unknown> {
+    if (!(error instanceof NoRoom) || !this.#rooms.has(room)) return error
+    return this.#noRoom(room, 0, await this.#evictor.heldBytes(), error)
+  }
+
+  #noRoom(room: Room, bytes: number, held: number, cause?: NoRoom): NoRoom {
     const needs = `build ${room.id} needs at least ${formatSize(room.granted + bytes)}`
     const others = this.reserved - room.granted
     const taken = [
@@ -197,6 +239,7 @@ export class Budget {
       `${needs}; ${taken.length > 0 ? `${budget}, of which ${taken.join(' and ')}` : budget}`,
       {
         hint: 'Raise `budget`, or unpin builds.',
+        cause,
       },
     )
   }

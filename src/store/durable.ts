@@ -12,28 +12,14 @@
  * Asynchronous throughout, for the event loop: an fsync can take seconds. (pack.ts has the synchronous
  * half, which only worker threads use.)
  */
-import { mkdir, open, rename } from 'node:fs/promises'
+import { type FileHandle, open, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { DIRECTORY_MODE, FILE_MODE } from './paths.ts'
+import { diskError } from './disk-error.ts'
+import { FILE_MODE } from './paths.ts'
 
 /** Makes the names in a directory durable: what was created, renamed or removed there. */
 export async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-}
-
-/** Makes a file's content durable. */
-export async function syncFile(path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
+  await withFile(path, 'r', (handle) => handle.sync())
 }
 
 /** Step 1 and 2: a new file with durable content. Its name is durable once its directory is fsynced. */
@@ -41,36 +27,43 @@ export async function writeSynced(
   path: string,
   content: Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
 ): Promise<number> {
-  const handle = await open(path, 'wx', FILE_MODE)
-  let size = 0
-  try {
+  return await withFile(path, 'wx', async (handle) => {
+    let size = 0
     for await (const chunk of content instanceof Uint8Array ? [content] : content) {
       // writeFile on a handle goes on where it stands, and writes all of it.
       await handle.writeFile(chunk)
       size += chunk.length
     }
     await handle.sync()
-  } finally {
-    await handle.close()
-  }
-  return size
+    return size
+  })
 }
 
 /** All four steps, for a single small file that may be there already. */
 export async function replaceFile(path: string, content: Uint8Array): Promise<void> {
   const temporary = `${path}.new`
-  const handle = await open(temporary, 'w', FILE_MODE)
-  try {
+  await withFile(temporary, 'w', async (handle) => {
     await handle.writeFile(content)
     await handle.sync()
-  } finally {
-    await handle.close()
+  })
+  try {
+    await rename(temporary, path)
+  } catch (error) {
+    throw diskError(error, path)
   }
-  await rename(temporary, path)
   await syncDirectory(dirname(path))
 }
 
-/** Makes a directory (and its parents) where it is missing. Not durable: what is put in it says when. */
-export async function makeDirectory(path: string): Promise<void> {
-  await mkdir(path, { recursive: true, mode: DIRECTORY_MODE })
+/** Opens a file for `use` and closes it. @throws NoRoom, StoreError. */
+async function withFile<T>(path: string, flags: string, use: (handle: FileHandle) => Promise<T>): Promise<T> {
+  try {
+    const handle = await open(path, flags, FILE_MODE)
+    try {
+      return await use(handle)
+    } finally {
+      await handle.close()
+    }
+  } catch (error) {
+    throw diskError(error, path)
+  }
 }

@@ -93,7 +93,8 @@ export class References {
 
   /** A copy of the counts to plan with, in which what ingests under way rely on is needed as well. */
   ledger(known: readonly KnownBlobs[]): Ledger {
-    const counts = copyInto(new Uint32Array(this.#index.rowCount), this.#counts)
+    const rows = Math.max(this.#index.rowCount, this.#counts.length)
+    const counts = copyInto(new Uint32Array(rows), this.#counts)
     for (const blobs of known) for (const row of blobs.claimed()) counts[row]!++
     return new Ledger(this.#index, counts)
   }

@@ -19,9 +19,11 @@
  * A file without content has a blob too (of length 0, which no pack holds), so that every regular file
  * has digests and there is no special case.
  */
-import { createHash, webcrypto } from 'node:crypto'
+import { constants } from 'node:buffer'
+import { createHash, hash, webcrypto } from 'node:crypto'
 import { open, readFile } from 'node:fs/promises'
 import { endianness } from 'node:os'
+import { z } from 'zod'
 import { StoreCorrupt, StoreError, StoreFormat } from '../errors.ts'
 import { asBuffer, type ByteString, byteString, compareBytes } from '../lib/bytes.ts'
 import {
@@ -112,18 +114,31 @@ type Columns = { [Name in ColumnName]: Arrays[(typeof COLUMNS)[Name]] }
 
 const ARRAYS = { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array, i32: Int32Array, f64: Float64Array }
 
-interface Header {
-  entries: number
-  blobs: number
-  xattrSets: number
-  xattrs: number
-  totals: TreeTotals
-  /** Names as JSON strings of one character per byte. */
-  userNames: [number, string][]
-  groupNames: [number, string][]
+const COUNT = z.int().nonnegative()
+/** Names as JSON strings of one character per byte. */
+const OWNER_NAMES = z.array(z.tuple([COUNT, z.string().regex(/^[\x00-\xff]*$/)]))
+
+const HEADER = z.object({
+  entries: COUNT,
+  blobs: COUNT,
+  xattrSets: COUNT,
+  xattrs: COUNT,
+  totals: z.object({
+    entries: COUNT,
+    files: COUNT,
+    directories: COUNT,
+    symlinks: COUNT,
+    devices: COUNT,
+    specials: COUNT,
+    bytes: COUNT,
+    blobBytes: COUNT,
+  }) satisfies z.ZodType<TreeTotals>,
+  userNames: OWNER_NAMES,
+  groupNames: OWNER_NAMES,
   /** `offset` counts from the first byte behind the header; `length` is in bytes. */
-  columns: { name: string; type: string; offset: number; length: number }[]
-}
+  columns: z.array(z.object({ name: z.string(), type: z.string(), offset: COUNT, length: COUNT })),
+})
+type Header = z.infer<typeof HEADER>
 
 /** How many elements a column must have; undefined for heaps, whose length the Start column tells. */
 function elementsOf(name: ColumnName, { entries, blobs, xattrSets, xattrs }: Header): number | undefined {
@@ -205,7 +220,7 @@ export class Manifest {
   static #open(bytes: Uint8Array, digest: Uint8Array): Manifest {
     const seal = bytes.slice(bytes.length - SEAL_BYTES)
     if (!asBuffer(seal).equals(digest)) throw new StoreCorrupt('manifest does not match its seal')
-    const { header, dataStart } = decodeHeader(bytes)
+    const { header, dataStart } = decodeHeader(bytes, bytes.length)
     const columns = openColumns(aligned(bytes), header, dataStart)
     return new Manifest(header, columns, seal, bytes.length)
   }
@@ -364,7 +379,7 @@ export async function readManifestBlobs(path: string): Promise<{ digests: Uint8A
     const start = await read(0, Math.min(size, 32 * 1024))
     const needed = checkPrefix(start, size)
     const head = needed <= start.length ? start : await read(0, needed)
-    const { header, dataStart } = decodeHeader(head)
+    const { header, dataStart } = decodeHeader(head, size)
     const column = async (name: ColumnName) => {
       const found = header.columns.find((column) => column.name === name)
       if (!found) return new Uint8Array(elementBytes(name, header))
@@ -405,17 +420,25 @@ function sealed(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return bytes.subarray(0, bytes.length - SEAL_BYTES) as Uint8Array<ArrayBuffer>
 }
 
-function decodeHeader(bytes: Uint8Array): { header: Header; dataStart: number } {
+/** Nothing of a header is believed before its shape was checked, and its counts against the file's size. */
+function decodeHeader(bytes: Uint8Array, fileSize: number): { header: Header; dataStart: number } {
   const dataStart = PREFIX_BYTES + asBuffer(bytes).readUInt32LE(16)
   try {
-    const header = JSON.parse(asBuffer(bytes).toString('utf8', PREFIX_BYTES, dataStart)) as Header
-    for (const count of [header.entries, header.blobs, header.xattrSets, header.xattrs]) {
-      if (!Number.isSafeInteger(count) || count < 0 || count > 2 ** 31) throw new Error(`a count of ${count}`)
+    const header = HEADER.parse(JSON.parse(asBuffer(bytes).toString('utf8', PREFIX_BYTES, dataStart)))
+    // Each of these columns is in the file if there is more than one of its things: it is not all zero.
+    const smallest = {
+      entries: (header.entries + 1) * 4,
+      blobs: header.blobs * DIGEST_BYTES,
+      xattrSets: (header.xattrSets + 1) * 4,
+      xattrs: (header.xattrs + 1) * 4,
     }
-    if (!Array.isArray(header.columns)) throw new Error('no columns')
+    for (const [things, needed] of Object.entries(smallest)) {
+      if (needed > fileSize) throw new Error(`${fileSize} bytes cannot hold so many ${things}`)
+    }
     return { header, dataStart }
   } catch (cause) {
-    throw new StoreCorrupt(`manifest has a bad header: ${(cause as Error).message}`, { cause })
+    const why = cause instanceof z.ZodError ? z.prettifyError(cause) : (cause as Error).message
+    throw new StoreCorrupt(`manifest has a bad header: ${why}`, { cause })
   }
 }
 
@@ -464,9 +487,12 @@ function aligned(bytes: Uint8Array): Uint8Array {
   return bytes.byteOffset % 8 === 0 ? bytes : Uint8Array.from(bytes)
 }
 
+/** Errors of the file system stay as they are. All others say that the file is not what we wrote. */
 function about(path: string, error: unknown): unknown {
-  if (!(error instanceof StoreError)) return error
-  return new (error.constructor as typeof StoreError)(`${path}: ${error.message}`, { cause: error })
+  if (error instanceof StoreError)
+    return new (error.constructor as typeof StoreError)(`${path}: ${error.message}`, { cause: error })
+  if (error instanceof Error && 'syscall' in error) return error
+  return new StoreCorrupt(`${path}: ${(error as Error).message}`, { cause: error })
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -665,24 +691,54 @@ function totalsOf(entries: readonly TreeEntry[], blobs: BlobTable): TreeTotals {
   return totals
 }
 
+/** Names are read back as one string, so that they take no more than one can. It is far below 2^32. */
+const MAX_HEAP_BYTES = constants.MAX_STRING_LENGTH
+
 /** Byte strings one behind the other, and where each begins. */
 class Heap {
   readonly starts: Uint32Array
-  readonly #parts: ByteString[] = []
+  readonly #parts: (ByteString | Uint8Array)[] = []
   #length = 0
 
   constructor(count: number) {
     this.starts = new Uint32Array(count + 1)
   }
 
-  push(bytes: ByteString): void {
+  push(bytes: ByteString | Uint8Array): void {
     this.#parts.push(bytes)
     this.#length += bytes.length
+    if (this.#length > MAX_HEAP_BYTES)
+      throw new StoreError(`names or attributes of the tree take more than ${MAX_HEAP_BYTES} bytes`)
     this.starts[this.#parts.length] = this.#length
   }
 
   bytes(): Uint8Array {
-    return Buffer.from(this.#parts.join(''), 'latin1')
+    const bytes = Buffer.alloc(this.#length)
+    for (const [i, part] of this.#parts.entries()) {
+      if (typeof part === 'string') bytes.write(part, this.starts[i]!, 'latin1')
+      else bytes.set(part, this.starts[i]!)
+    }
+    return bytes
+  }
+}
+
+/** Tells sets of attributes apart by their content. */
+export class XattrKeys {
+  /** Readers hand out one value with many entries: it is hashed once. */
+  readonly #values = new WeakMap<Uint8Array, string>()
+
+  /** The same for equal sets, whose attributes are in the order of `Xattr`s in a TreeEntry. */
+  of(xattrs: readonly Xattr[]): string {
+    return xattrs.map(({ name, value }) => `${name}\0${this.#digest(value)}`).join('\0')
+  }
+
+  #digest(value: Uint8Array): string {
+    let digest = this.#values.get(value)
+    if (digest === undefined) {
+      digest = hash('sha256', value, 'base64')
+      this.#values.set(value, digest)
+    }
+    return digest
   }
 }
 
@@ -690,6 +746,7 @@ class Heap {
 class XattrTable {
   readonly #bySet = new Map<readonly Xattr[], number>()
   readonly #byContent = new Map<string, number>()
+  readonly #keys = new XattrKeys()
   readonly #setStarts = [0]
   readonly #pairs: Xattr[] = []
 
@@ -704,10 +761,10 @@ class XattrTable {
     if (xattrs.length === 0) return 0
     const known = this.#bySet.get(xattrs)
     if (known !== undefined) return known
-    const key = xattrs.map(({ name, value }) => `${name}\0${asBuffer(value).toString('base64')}`).join('\0')
+    const key = this.#keys.of(xattrs)
     let set = this.#byContent.get(key)
     if (set === undefined) {
-      this.#pairs.push(...xattrs)
+      for (const xattr of xattrs) this.#pairs.push(xattr)
       this.#setStarts.push(this.#pairs.length)
       set = this.sets
       this.#byContent.set(key, set)
@@ -718,17 +775,17 @@ class XattrTable {
 
   columns(): Partial<Columns> {
     const names = new Heap(this.#pairs.length)
-    const valueStarts = new Uint32Array(this.#pairs.length + 1)
-    this.#pairs.forEach(({ name, value }, i) => {
+    const values = new Heap(this.#pairs.length)
+    for (const { name, value } of this.#pairs) {
       names.push(name)
-      valueStarts[i + 1] = valueStarts[i]! + value.length
-    })
+      values.push(value)
+    }
     return {
       xattrSetStart: Uint32Array.from(this.#setStarts),
       xattrNameStart: names.starts,
       xattrNames: names.bytes(),
-      xattrValueStart: valueStarts,
-      xattrValues: Buffer.concat(this.#pairs.map(({ value }) => value)),
+      xattrValueStart: values.starts,
+      xattrValues: values.bytes(),
     }
   }
 }

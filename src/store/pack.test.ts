@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import fs, { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { StoreError } from '../errors.ts'
-import { PackFile, PackWriter, readPackIndex } from './pack.ts'
+import { NoRoom, StoreError } from '../errors.ts'
+import { PACK_LIMIT, PACK_MAX_BLOBS, PackFile, PackWriter, readPackIndex } from './pack.ts'
 
 const scratch = mkdtempSync(join(tmpdir(), 'upserv-pack-'))
 after(() => rmSync(scratch, { recursive: true }))
@@ -119,4 +120,66 @@ test('pack: a reader that is in use survives unlink and retirement', async () =>
   assert.equal(content.toString(), 'hello')
   file.release()
   assert.equal(file.isOpen, false)
+})
+
+test('pack: it ends at its size or its number of blobs, but takes one blob however large', () => {
+  const writer = new PackWriter(newPath())
+  assert.equal(writer.takes(2 * PACK_LIMIT), true)
+  const digest = Buffer.alloc(32)
+  for (let i = 0; i < PACK_MAX_BLOBS; i++) {
+    assert.equal(writer.takes(1), true)
+    writer.begin()
+    writer.append(Buffer.from('x'))
+    writer.keep(digest)
+  }
+  assert.equal(writer.takes(1), false)
+  writer.close()
+  const other = new PackWriter(newPath())
+  other.begin()
+  other.append(Buffer.from('x'))
+  other.keep(digest)
+  assert.equal(other.takes(PACK_LIMIT - 100), true)
+  assert.equal(other.takes(PACK_LIMIT), false)
+  other.close()
+})
+
+test('pack: room that does not help is asked for twice, then the writer gives up with NoRoom', (t) => {
+  let asked = 0
+  const writer = new PackWriter(newPath(), () => {
+    asked++
+    return true
+  })
+  t.mock.method(fs, 'writeSync', () => {
+    throw Object.assign(new Error('EDQUOT: quota'), { code: 'EDQUOT', syscall: 'write' })
+  })
+  syncBuiltinESMExports()
+  try {
+    assert.throws(() => writer.append(Buffer.alloc(2 * MB)), NoRoom)
+    assert.equal(asked, 2)
+  } finally {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+    writer.close()
+  }
+})
+
+test('pack: one failed opening does not lose the file that another reader opened since', async () => {
+  const path = newPath()
+  const file = new PackFile(path)
+  const first = file.acquire()
+  const second = file.acquire()
+  // The first to learn of the failure tries again at once, before the second one has learned of it.
+  const retried = first.catch(() => {
+    writePack(path, [Buffer.from('hello')])
+    return file.acquire()
+  })
+  await assert.rejects(second, { code: 'ENOENT' })
+  await retried
+  assert.equal(file.isOpen, true)
+  const { fd } = file
+  file.release()
+  file.rest()
+  assert.equal(file.isOpen, false)
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  assert.throws(() => fs.fstatSync(fd), { code: 'EBADF' })
 })

@@ -16,6 +16,7 @@ import { closeSync, fsyncSync, ftruncateSync, openSync, writeSync } from 'node:f
 import { type FileHandle, open } from 'node:fs/promises'
 import { StoreCorrupt, StoreError, StoreFormat } from '../errors.ts'
 import { asBuffer } from '../lib/bytes.ts'
+import { diskError, isDiskFull } from './disk-error.ts'
 import { FILE_MODE } from './paths.ts'
 
 export const DIGEST_BYTES = 32
@@ -35,8 +36,14 @@ export const ENCODING_RAW = 0
  */
 export const PACK_LIMIT = 128 * 2 ** 20
 
+/** A pack also ends at this many blobs: its index stays below 4 MB, and so does what it takes to read one. */
+export const PACK_MAX_BLOBS = 65_536
+
 /** How much the writer gathers before it writes: few system calls, little memory. */
 const WRITE_BUFFER = 2 ** 20
+
+/** How often in a row the writer asks for room without being able to write a byte afterwards. */
+const MAX_ASKS_IN_VAIN = 2
 
 /** What a blob costs on disk beyond its own bytes. */
 export const BLOB_OVERHEAD = PACK_RECORD_BYTES
@@ -199,7 +206,7 @@ export class PackWriter {
   constructor(path: string, whenFull: () => boolean = () => false) {
     this.path = path
     this.#whenFull = whenFull
-    this.#fd = openSync(path, 'wx', FILE_MODE)
+    this.#fd = this.#try(() => openSync(path, 'wx', FILE_MODE))
     this.append(encodePackHeader())
     this.#blobStart = this.size
   }
@@ -210,6 +217,11 @@ export class PackWriter {
   }
   get count(): number {
     return this.#records.length
+  }
+
+  /** False when a blob of so many bytes belongs into the next pack. */
+  takes(bytes: number): boolean {
+    return this.count === 0 || (this.count < PACK_MAX_BLOBS && this.size + bytes <= PACK_LIMIT)
   }
 
   begin(): void {
@@ -251,9 +263,9 @@ export class PackWriter {
     this.append(encodePackIndex(this.#records, indexOffset))
     this.#flush()
     // A dropped blob may have left bytes beyond the footer.
-    ftruncateSync(this.#fd, this.#flushed)
+    this.#try(() => ftruncateSync(this.#fd, this.#flushed))
     // Durable before the rename into packs/ makes it visible: see durable.ts, step 2.
-    fsyncSync(this.#fd)
+    this.#try(() => fsyncSync(this.#fd))
     const size = this.#flushed
     this.close()
     return { size, count: this.#records.length }
@@ -273,15 +285,26 @@ export class PackWriter {
 
   #write(bytes: Uint8Array): void {
     let done = 0
+    let asked = 0
     while (done < bytes.length) {
       try {
         done += writeSync(this.#fd, bytes, done, bytes.length - done, this.#flushed + done)
+        asked = 0
       } catch (error) {
-        const code = (error as NodeJS.ErrnoException).code
-        if ((code !== 'ENOSPC' && code !== 'EDQUOT') || !this.#whenFull()) throw error
+        // Room that was made and does not help must not cost one build after the other.
+        const askAgain = isDiskFull(error) && asked++ < MAX_ASKS_IN_VAIN
+        if (!askAgain || !this.#whenFull()) throw diskError(error, this.path)
       }
     }
     this.#flushed += bytes.length
+  }
+
+  #try<T>(action: () => T): T {
+    try {
+      return action()
+    } catch (error) {
+      throw diskError(error, this.path)
+    }
   }
 }
 
@@ -312,11 +335,13 @@ export class PackFile {
   async acquire(): Promise<void> {
     // Held first, opened then: otherwise it could be closed between the opening and us.
     this.#holds++
+    this.#opening ??= open(this.path, 'r')
+    const opening = this.#opening
     try {
-      this.#opening ??= open(this.path, 'r')
-      this.#handle = await this.#opening
+      this.#handle = await opening
     } catch (error) {
-      this.#opening = undefined
+      // Not that of somebody who has tried again meanwhile.
+      if (this.#opening === opening) this.#opening = undefined
       this.#holds--
       throw error
     }

@@ -5,12 +5,13 @@
  * before its bytes leave the disk, and a rewritten pack is durable before the old one is unlinked. A crash
  * between any two lines here leaves at worst a pack that nothing refers to, which the sweep removes.
  */
-import { mkdir, open, readdir, rename, rmdir, stat, unlink } from 'node:fs/promises'
+import { mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { StoreCorrupt, type StoreError } from '../errors.ts'
 import { asBuffer } from '../lib/bytes.ts'
 import { BlobIndex, type BlobRow, type PackNumber } from './blob-index.ts'
+import { diskError, isAboutFile } from './disk-error.ts'
 import { syncDirectory } from './durable.ts'
 import {
   encodePackHeader,
@@ -56,6 +57,7 @@ export class Packs {
   readonly #opened = new Set<PackInfo>()
   #nextNumber = 0
   #bytes = 0
+  #unknownBytes = 0
 
   private constructor(paths: StorePaths, index: BlobIndex, step: Step) {
     this.#paths = paths
@@ -64,8 +66,8 @@ export class Packs {
   }
 
   /**
-   * Reads the index of every pack. One that cannot be right is handed to `onProblem` and left alone, its
-   * blobs unknown: builds that need them are damaged, all others are served.
+   * Reads the index of every pack. One that cannot be read, for whatever reason, is handed to `onProblem`
+   * and left alone, its blobs unknown: builds that need them are damaged, all others are served.
    */
   static async open(paths: StorePaths, step: Step, onProblem: (problem: StoreError) => void): Promise<Packs> {
     const names = (await readdir(paths.packs)).filter((name) => name.endsWith(PACK_SUFFIX)).sort()
@@ -78,23 +80,31 @@ export class Packs {
         try {
           found.push({ path, index: await readPackIndex(path) })
         } catch (error) {
-          if (!(error instanceof StoreCorrupt)) throw error
-          unreadable += (await stat(path)).size
-          onProblem(error)
+          if (!isAboutFile(error)) throw diskError(error, path)
+          // It takes its room, whatever it holds.
+          unreadable += await stat(path).then(
+            ({ size }) => size,
+            () => 0,
+          )
+          onProblem(diskError(error, path) as StoreError)
         }
       }
     }
     await Promise.all(Array.from({ length: OPENING_AT_ONCE }, read))
     const blobs = found.reduce((sum, { index }) => sum + index.count, 0)
     const packs = new Packs(paths, new BlobIndex(blobs), step)
-    packs.#bytes = unreadable
-    for (const { path, index } of found) await packs.#enter(path, index)
+    packs.#unknownBytes = unreadable
+    for (const { path, index } of found) await packs.#enter(packs.#register(path, index.fileSize), index)
     return packs
   }
 
   /** Bytes of all pack files. */
   get bytes(): number {
-    return this.#bytes
+    return this.#bytes + this.#unknownBytes
+  }
+  /** Bytes of packs that could not be read at start: nothing frees them but an operator. */
+  get unknownBytes(): number {
+    return this.#unknownBytes
   }
   get count(): number {
     return this.#packs.size
@@ -105,16 +115,19 @@ export class Packs {
 
   /** Takes over sealed, fsynced packs from an ingest. When this returns their blobs are durable and known. */
   async adopt(sealedPacks: readonly string[]): Promise<void> {
-    const adopted: string[] = []
+    const adopted: { pack: PackInfo; index: PackIndex }[] = []
     for (const sealed of sealedPacks) {
       const path = this.#paths.pack(newPackName())
+      const index = await readPackIndex(sealed)
       await rename(sealed, path)
-      adopted.push(path)
+      // From here on it is counted. As long as none of its blobs are known, the sweep takes it for dead,
+      // which is right if we get no further.
+      adopted.push({ pack: this.#register(path, index.fileSize), index })
       await this.#step('adopt: pack renamed into place')
     }
     // The names must last before a manifest that needs them does.
     if (adopted.length > 0) await syncDirectory(this.#paths.packs)
-    for (const path of adopted) await this.#enter(path, await readPackIndex(path))
+    for (const { pack, index } of adopted) await this.#enter(pack, index)
   }
 
   /** Opens a blob for reading. @throws StoreCorrupt when the store does not have it. */
@@ -135,7 +148,7 @@ export class Packs {
         // Compaction moved the blob while we opened the old pack: look again.
         if ((error as NodeJS.ErrnoException).code === 'ENOENT' && this.#packs.get(pack.number) !== pack)
           continue
-        throw error
+        throw diskError(error, pack.path)
       }
       this.#noteUse(pack)
       return new BlobReader(pack.file, offset, size)
@@ -145,7 +158,14 @@ export class Packs {
   /** Removes a pack whose rows have left the index. */
   async drop(pack: PackInfo): Promise<void> {
     this.#forget(pack)
-    await unlink(pack.path)
+    try {
+      await unlink(pack.path)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') {
+        this.#keep(pack)
+        throw diskError(error, pack.path)
+      }
+    }
     await this.#step('drop: pack unlinked')
   }
 
@@ -156,29 +176,25 @@ export class Packs {
   async rewrite(pack: PackInfo, rows: readonly BlobRow[]): Promise<void> {
     const scratch = this.#paths.newCompaction()
     await mkdir(scratch, { mode: DIRECTORY_MODE })
-    const sealed = join(scratch, newPackName())
-    const inOrder = [...rows].sort((a, b) => this.index.offset(a) - this.index.offset(b))
-    let records: PackRecord[]
     try {
-      records = await this.#copyBlobs(pack, inOrder, sealed)
-    } catch (error) {
-      await unlink(sealed).catch(() => {})
-      await rmdir(scratch).catch(() => {})
-      pack.unreadable = error instanceof StoreCorrupt || (error as NodeJS.ErrnoException).code === 'EIO'
-      throw error
+      const sealed = join(scratch, newPackName())
+      const inOrder = [...rows].sort((a, b) => this.index.offset(a) - this.index.offset(b))
+      const records = await this.#copyBlobs(pack, inOrder, sealed)
+      const { size } = await stat(sealed)
+      await this.#step('rewrite: new pack sealed')
+      const path = this.#paths.pack(newPackName())
+      await rename(sealed, path)
+      // Counted from here on, and dead as long as no row points to it: see `adopt`.
+      const moved = this.#register(path, size)
+      await this.#step('rewrite: new pack renamed into place')
+      // The new name must last before the old one goes: until then both packs hold the blobs.
+      await syncDirectory(this.#paths.packs)
+      for (const [i, row] of inOrder.entries()) this.index.move(row, moved.number, records[i]!.offset)
+      await this.#step('rewrite: before the old pack is unlinked')
+      await this.drop(pack)
+    } finally {
+      await rm(scratch, { recursive: true, force: true }).catch(() => {})
     }
-    await this.#step('rewrite: new pack sealed')
-    const path = this.#paths.pack(newPackName())
-    await rename(sealed, path)
-    await this.#step('rewrite: new pack renamed into place')
-    // The new name must last before the old one goes: until then both packs hold the blobs.
-    await syncDirectory(this.#paths.packs)
-    const { size } = await stat(path)
-    const moved = this.#register(path, size)
-    for (const [i, row] of inOrder.entries()) this.index.move(row, moved.number, records[i]!.offset)
-    await this.#step('rewrite: before the old pack is unlinked')
-    await this.drop(pack)
-    await rmdir(scratch)
   }
 
   /** Closes what is open and not in use. */
@@ -211,7 +227,12 @@ export class Packs {
           }
           for (let at = start; at < end; at += COPY_BYTES) {
             const chunk = buffer.subarray(0, Math.min(COPY_BYTES, end - at))
-            await pack.file.read([chunk], at)
+            try {
+              await pack.file.read([chunk], at)
+            } catch (error) {
+              pack.unreadable = isAboutFile(error)
+              throw error
+            }
             await out.writeFile(chunk)
           }
           written += end - start
@@ -228,8 +249,7 @@ export class Packs {
     }
   }
 
-  async #enter(path: string, blobs: PackIndex): Promise<void> {
-    const { number } = this.#register(path, blobs.fileSize)
+  async #enter({ number }: PackInfo, blobs: PackIndex): Promise<void> {
     for (let i = 0; i < blobs.count; i++) {
       this.index.add(blobs.records, i * PACK_RECORD_BYTES, number, blobs.offset(i), blobs.length(i))
       if (i % BATCH === BATCH - 1) await nextTurn()
@@ -244,9 +264,13 @@ export class Packs {
       file: new PackFile(path),
       unreadable: false,
     }
-    this.#packs.set(pack.number, pack)
-    this.#bytes += size
+    this.#keep(pack)
     return pack
+  }
+
+  #keep(pack: PackInfo): void {
+    this.#packs.set(pack.number, pack)
+    this.#bytes += pack.size
   }
 
   #forget(pack: PackInfo): void {
@@ -293,7 +317,11 @@ export class BlobReader {
     if (position < 0 || end > this.size) {
       throw new RangeError(`bytes ${position} to ${end} of a blob of ${this.size}`)
     }
-    await this.#file.read(targets, this.#offset + position)
+    try {
+      await this.#file.read(targets, this.#offset + position)
+    } catch (error) {
+      throw diskError(error, this.#file.path)
+    }
   }
 
   close(): void {

@@ -16,17 +16,21 @@
  *   1. builds/<id> renamed into incoming/              no build; a directory in incoming/
  *   2. builds/ fsynced                                 the same, also after a power cut: without this the
  *                                                      build could reappear when its blobs are gone
- *   3. its files unlinked                              packs that no manifest needs
- *   4. its blobs count as needed by one build less; the sweep does the rest (gc.ts, packs.ts)
+ *   3. its blobs count as needed by one build less; the sweep does the rest (gc.ts, packs.ts)
+ *   4. its files unlinked                              packs that no manifest needs
+ *
+ * What fails from 3 on is only reported: the build has gone, and a restart removes what is left of it.
  */
 import { randomInt } from 'node:crypto'
 import { type Dirent, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, unlink, utimes } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, utimes } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { StoreCorrupt, StoreError, StoreFormat } from '../errors.ts'
 import { Mutex } from '../lib/mutex.ts'
+import { diskError, isAboutFile } from './disk-error.ts'
 import { replaceFile, syncDirectory, writeSynced } from './durable.ts'
-import { type BuildNumber, deadBytes, emptyLedger, type Ledger, References, sweep } from './gc.ts'
+import { type BuildNumber, deadBytes, emptyLedger, type Needs, References, sweep } from './gc.ts'
 import { KnownBlobs } from './known-blobs.ts'
 import { lockStore, type StoreLock } from './lock.ts'
 import { Manifest, readManifestBlobs, type TreeTotals } from './manifest.ts'
@@ -106,7 +110,10 @@ interface HeldBuild {
   accessed: Date
   /** When `accessed` was last written to disk, in ms. */
   touched: number
+  /** Its blobs are counted as needed, or it is `damaged`. */
   counted: boolean
+  /** Why it cannot be served: its manifest was unreadable when its blobs were counted, so it has none. */
+  damaged: StoreError | undefined
   info: BuildInfo | undefined
 }
 
@@ -129,6 +136,8 @@ export class Store {
   /** Changes when a build comes or goes: what was derived from the catalog is stale then. */
   #generation = 0
   #exclusive: { generation: number; bytes: Map<string, number> } | undefined
+  /** The newest time of access that was given out, in ms: see `#accessTime`. */
+  #lastAccess = 0
   #closed = false
 
   private constructor(
@@ -155,13 +164,16 @@ export class Store {
    */
   static async open(root: string, options: StoreOptions = {}): Promise<Store> {
     const paths = new StorePaths(root)
-    mkdirSync(root, { recursive: true, mode: DIRECTORY_MODE })
+    const made = mkdirSync(root, { recursive: true, mode: DIRECTORY_MODE })
     const lock = lockStore(paths.lock, options.now)
     try {
       const facts = await readOrMakeFacts(paths, options.now ?? (() => new Date()))
       for (const directory of [paths.builds, paths.packs, paths.incoming, paths.cache]) {
         mkdirSync(directory, { recursive: true, mode: DIRECTORY_MODE })
       }
+      // A build lasts only if the names of all directories above it do.
+      await syncDirectory(root)
+      if (made !== undefined) await syncAncestors(root, dirname(made))
       discardLeftovers(paths)
       const onProblem = options.onProblem ?? (() => {})
       const packs = await Packs.open(paths, options.step ?? (() => {}), onProblem)
@@ -197,8 +209,13 @@ export class Store {
 
   /** @throws StoreCorrupt when the manifest on disk is not what was written. */
   async manifest(id: string): Promise<Manifest> {
-    const { paths } = this.#held(id)
-    return await this.#manifests.get(id, () => Manifest.load(paths.manifest))
+    const { paths, damaged } = this.#held(id)
+    if (damaged) throw damaged
+    return await this.#manifests
+      .get(id, () => Manifest.load(paths.manifest))
+      .catch((error) => {
+        throw diskError(error, paths.manifest)
+      })
   }
 
   /** Opens a blob that has bytes, by its SHA-256. Whoever opens it closes it. */
@@ -212,12 +229,12 @@ export class Store {
   }
 
   async contents(id: string): Promise<Buffer> {
-    return await readFile(this.contentsPath(id))
+    return await readWhole(this.contentsPath(id))
   }
 
   async info(id: string): Promise<BuildInfo> {
     const build = this.#held(id)
-    build.info ??= parseInfo(build.paths.info, await readFile(build.paths.info, 'utf8'))
+    build.info ??= parseInfo(build.paths.info, (await readWhole(build.paths.info)).toString('utf8'))
     return build.info
   }
 
@@ -251,29 +268,52 @@ export class Store {
 
   async pin(id: string): Promise<void> {
     const { paths } = this.#held(id)
-    await (await open(paths.sticky, 'a', FILE_MODE)).close()
+    try {
+      await (await open(paths.sticky, 'a', FILE_MODE)).close()
+    } catch (error) {
+      throw diskError(error, paths.sticky)
+    }
     // A pin that a power cut undoes is a build that eviction may take.
     await syncDirectory(paths.directory)
   }
 
   async unpin(id: string): Promise<void> {
-    await rm(this.#held(id).paths.sticky, { force: true })
+    const { sticky } = this.#held(id).paths
+    try {
+      await rm(sticky, { force: true })
+    } catch (error) {
+      throw diskError(error, sticky)
+    }
   }
 
   /** The build was accessed. Written to disk at most once a minute, and not fsynced: a lost minute is nothing. */
-  async touch(id: string, time: Date = this.#now()): Promise<void> {
+  async touch(id: string): Promise<void> {
     const build = this.#held(id)
+    const time = this.#accessTime()
     build.accessed = time
     if (Math.abs(time.getTime() - build.touched) < TOUCH_INTERVAL_MS) return
     build.touched = time.getTime()
+    const { accessed } = build.paths
     try {
-      await utimes(build.paths.accessed, time, time)
+      await utimes(accessed, time, time).catch(async (error) => {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+        await (await open(accessed, 'a', FILE_MODE)).close()
+        await utimes(accessed, time, time)
+      })
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      if (!this.#builds.has(id)) return
-      await (await open(build.paths.accessed, 'a', FILE_MODE)).close()
-      await utimes(build.paths.accessed, time, time)
+      // A build can be served from a disk that takes no writes. One that has just left needs no time.
+      if (this.#builds.get(id) === build) this.#report(error, accessed)
     }
+  }
+
+  /**
+   * The time for an access that happens now: never before one that happened earlier, so that the order of
+   * eviction is that of the accesses, also when the clock was set back.
+   */
+  #accessTime(): Date {
+    const now = this.#now().getTime()
+    this.#lastAccess = now >= this.#lastAccess ? now : this.#lastAccess + 1
+    return new Date(this.#lastAccess)
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -282,7 +322,11 @@ export class Store {
   /** Prepares a directory for an ingest, and what it needs to tell new content from known. */
   async beginIngest(id: string): Promise<Staging> {
     const directory = this.paths.newIngest(id)
-    await mkdir(directory, { mode: DIRECTORY_MODE })
+    try {
+      await mkdir(directory, { mode: DIRECTORY_MODE })
+    } catch (error) {
+      throw diskError(error, directory)
+    }
     const staging: Staging = { id, directory, known: KnownBlobs.of(this.packs.index) }
     this.#stagings.add(staging)
     return staging
@@ -306,14 +350,21 @@ export class Store {
   ): Promise<void> {
     try {
       await this.#turn.run(() => this.#publish(staging, ingest, contents, info))
+    } catch (error) {
+      throw diskError(error, this.paths.build(staging.id).directory)
     } finally {
-      await this.discardIngest(staging)
+      // Whether the build is visible was decided above; what is left goes at the next start at the latest.
+      await this.discardIngest(staging).catch((error) => this.#report(error, staging.directory))
     }
   }
 
   /** Removes a build. Its blobs go with the next `collect`, where no other build needs them. */
   async remove(id: string): Promise<void> {
-    await this.#turn.run(() => this.#remove(id))
+    try {
+      await this.#turn.run(() => this.#remove(id))
+    } catch (error) {
+      throw diskError(error, this.paths.build(id).directory)
+    }
   }
 
   async #publish(
@@ -339,7 +390,7 @@ export class Store {
     await this.#step('publish: contents written')
     fileBytes += await writeSynced(prepared.info, Buffer.from(`${JSON.stringify(info, null, 2)}\n`))
     await writeSynced(prepared.accessed, new Uint8Array(0))
-    const accessed = this.#now()
+    const accessed = this.#accessTime()
     await utimes(prepared.accessed, accessed, accessed)
     // The names in it must last before its own name makes it visible.
     await syncDirectory(prepared.directory)
@@ -352,33 +403,55 @@ export class Store {
       accessed,
       touched: accessed.getTime(),
       counted: false,
+      damaged: undefined,
       info,
     }
     const blobs = await readManifestBlobs(prepared.manifest)
     const missing = await this.#references.add(build.number, blobs.digests, blobs.sizes)
     build.counted = true
+    let aside: string | undefined
+    let renamed = false
     try {
       if (missing > 0) throw new StoreError(`build ${id} needs ${missing} blobs that the store does not have`)
+      aside = await this.#moveAside(build.paths.directory, id)
       // 4.
       await rename(prepared.directory, build.paths.directory)
+      renamed = true
       await this.#step('publish: renamed into place')
       // 5. Before anybody is told: a build that was served must not vanish in a power cut.
       await syncDirectory(this.paths.builds)
     } catch (error) {
-      await rename(build.paths.directory, this.paths.newRemoved(id)).catch(() => {})
-      await this.#references.remove(build.number, blobs.digests)
+      if (renamed) await rename(build.paths.directory, this.paths.newRemoved(id)).catch(() => {})
+      if (aside !== undefined) await rename(aside, build.paths.directory).catch(() => {})
+      this.#references.remove(build.number)
       throw error
     }
     this.#builds.set(id, build)
     this.#buildBytes += fileBytes
     this.#generation++
     await this.#step('publish: done')
+    if (aside !== undefined) await this.#discard(aside)
+  }
+
+  /**
+   * What has the build's name although we don't hold it: a directory without a manifest, or made by hand.
+   * It gives way to the build. Returns where it is now, or undefined when there is nothing.
+   */
+  async #moveAside(path: string, id: string): Promise<string | undefined> {
+    const aside = this.paths.newRemoved(id)
+    try {
+      await rename(path, aside)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      throw error
+    }
+    this.#onProblem(new StoreCorrupt(`${path} was not a build of ours, and gives way to one`))
+    return aside
   }
 
   async #remove(id: string): Promise<void> {
     this.#assertOpen()
     const build = this.#held(id)
-    const digests = build.counted ? (await this.#blobsOf(build)).digests : undefined
     const removed = this.paths.newRemoved(id)
     await this.#step('remove: begin')
     // 1.
@@ -387,25 +460,49 @@ export class Store {
     } catch (error) {
       // Somebody was quicker by hand. All the rest is as usual.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      await mkdir(removed, { mode: DIRECTORY_MODE })
     }
-    this.#builds.delete(id)
     this.#manifests.forget(id)
-    this.#buildBytes -= build.fileBytes
-    this.#generation++
     await this.#step('remove: renamed away')
     // 2.
-    await syncDirectory(this.paths.builds)
-    await this.#step('remove: forgotten for good')
-    // 3.
-    for (const name of await readdir(removed)) {
-      await unlink(join(removed, name))
-      await this.#step('remove: a file unlinked')
+    try {
+      await syncDirectory(this.paths.builds)
+    } catch (error) {
+      // It could come back in a power cut, so it keeps its blobs: as if nobody had tried.
+      await rename(removed, build.paths.directory).catch(() => {})
+      throw error
     }
-    await rmdir(removed)
+    // 3.
+    this.#builds.delete(id)
+    this.#references.remove(build.number)
+    this.#buildBytes -= build.fileBytes
+    this.#generation++
+    await this.#step('remove: forgotten for good')
     // 4.
-    if (digests) await this.#references.remove(build.number, digests)
+    await this.#discard(removed)
     await this.#step('remove: done')
+  }
+
+  /** Removes what is in incoming/ and nobody needs. That this fails is a problem, but nobody's who waits. */
+  async #discard(directory: string): Promise<void> {
+    try {
+      for (const name of await readdir(directory)) {
+        await rm(join(directory, name), { recursive: true, force: true })
+        await this.#step('discard: one less')
+      }
+      await rmdir(directory)
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'ENOENT') return
+      if (code === 'ENOTDIR') await rm(directory, { force: true })
+      else this.#report(error, directory)
+    }
+  }
+
+  #report(error: unknown, path: string): void {
+    const problem = diskError(error, path)
+    this.#onProblem(
+      problem instanceof StoreError ? problem : new StoreError(`${path}: ${error}`, { cause: error }),
+    )
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -436,35 +533,45 @@ export class Store {
     return this.#exclusive.bytes
   }
 
-  /** What a set of builds takes all together, shared blobs once: what stays if all others go. */
+  /**
+   * What a set of builds takes all together, shared blobs once, and what ingests under way rely on: what
+   * stays if all others go.
+   */
   async bytesOf(ids: Iterable<string>): Promise<number> {
+    await this.marked()
     const ledger = emptyLedger(this.packs.index)
     let bytes = 0
+    for (const { known } of this.#stagings) bytes += ledger.keep(known.claimed())
     for (const id of ids) {
       const build = this.#builds.get(id)
-      if (build) bytes += build.fileBytes + (await ledger.keep((await this.#blobsOf(build)).digests))
+      if (build) bytes += build.fileBytes + ledger.keep(this.#references.rowsOf(build.number))
+      // A build takes a millisecond; there may be thousands.
+      await nextTurn()
     }
     return bytes
   }
 
-  /** For planning evictions: what would become free if builds left one after the other. */
+  /**
+   * For planning evictions: what would become free if builds left one after the other. What ingests under
+   * way rely on stays.
+   */
   async plan(): Promise<EvictionLedger> {
     await this.marked()
-    const ledger = this.#references.ledger()
-    const change = async (id: string, how: (ledger: Ledger, digests: Uint8Array) => Promise<number>) => {
-      const build = this.#builds.get(id)
-      return build ? build.fileBytes + (await how(ledger, (await this.#blobsOf(build)).digests)) : 0
-    }
+    const ledger = this.#references.ledger(this.#known())
     return {
-      leave: (id) => change(id, (ledger, digests) => ledger.leave(digests)),
-      arrive: (digests) => ledger.keep(digests),
+      leave: async (id) => {
+        await nextTurn()
+        const build = this.#builds.get(id)
+        return build ? build.fileBytes + ledger.leave(this.#references.rowsOf(build.number)) : 0
+      },
+      arrive: (digests) => ledger.keepDigests(digests),
     }
   }
 
-  /** Bytes in packs that no held build needs: `collect` gets them back. */
+  /** Bytes in packs that neither a held build nor an ingest under way needs: `collect` gets them back. */
   async deadBytes(): Promise<number> {
     await this.marked()
-    return deadBytes(this.packs, this.#references)
+    return deadBytes(this.#needs())
   }
 
   /**
@@ -475,18 +582,24 @@ export class Store {
     await this.marked()
     let freed = 0
     for (let more = true; more && !this.#closed; ) {
-      const result = await this.#turn.run(() =>
-        sweep({
-          packs: this.packs,
-          references: this.#references,
-          known: [...this.#stagings].map(({ known }) => known),
-          need: need - freed,
-        }),
-      )
+      const order = { ...this.#needs(), need: need - freed, onProblem: this.#onProblem }
+      const result = await this.#turn
+        .run(() => sweep(order))
+        .catch((error) => {
+          throw diskError(error, this.paths.packs)
+        })
       freed += result.freed
       more = result.more
     }
     return freed
+  }
+
+  #known(): KnownBlobs[] {
+    return [...this.#stagings].map(({ known }) => known)
+  }
+
+  #needs(): Needs {
+    return { packs: this.packs, references: this.#references, known: () => this.#known() }
   }
 
   async #markAll(): Promise<void> {
@@ -495,37 +608,30 @@ export class Store {
       if (!build || this.#closed) return
       await this.#turn.run(async () => {
         // Gone while we waited for our turn.
-        if (this.#builds.get(build.id) !== build) return
-        build.counted = true
-        try {
-          const { digests, sizes } = await this.#blobsOf(build)
-          const missing = await this.#references.add(build.number, digests, sizes)
-          if (missing === 0) return
-          this.#onProblem(
-            new StoreCorrupt(`build ${build.id} lacks ${missing} of its blobs`, {
-              hint: 'Remove it and fetch it again.',
-            }),
-          )
-        } catch (error) {
-          build.counted = false
-          throw error
-        }
+        if (this.#builds.get(build.id) === build) await this.#mark(build)
       })
     }
   }
 
-  /** Nothing can be served by a manifest that is damaged or gone, so such a build needs no blobs. */
-  async #blobsOf(build: HeldBuild): Promise<{ digests: Uint8Array; sizes: Float64Array }> {
+  /**
+   * Counts a build's blobs. One whose manifest can't be read needs none, since it cannot be served, and
+   * must not be from now on: its blobs may go. All other builds are counted on.
+   */
+  async #mark(build: HeldBuild): Promise<void> {
+    const hint = 'Remove it and fetch it again.'
     try {
-      return await readManifestBlobs(build.paths.manifest)
+      const { digests, sizes } = await readManifestBlobs(build.paths.manifest)
+      const missing = await this.#references.add(build.number, digests, sizes)
+      if (missing > 0)
+        this.#onProblem(new StoreCorrupt(`build ${build.id} lacks ${missing} of its blobs`, { hint }))
     } catch (error) {
-      const gone = (error as NodeJS.ErrnoException).code === 'ENOENT'
-      if (!gone && !(error instanceof StoreCorrupt)) throw error
-      this.#onProblem(
-        error instanceof StoreError ? error : new StoreCorrupt(`${build.paths.manifest} is gone`),
-      )
-      return { digests: new Uint8Array(0), sizes: new Float64Array(0) }
+      if (!isAboutFile(error)) throw diskError(error, build.paths.manifest)
+      const { message } = diskError(error, build.paths.manifest) as StoreError
+      build.damaged = new StoreCorrupt(`build ${build.id} is damaged: ${message}`, { hint, cause: error })
+      this.#manifests.forget(build.id)
+      this.#onProblem(build.damaged)
     }
+    build.counted = true
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -566,9 +672,24 @@ export class Store {
         accessed,
         touched: accessed.getTime(),
         counted: false,
+        damaged: undefined,
         info: undefined,
       })
       this.#buildBytes += fileBytes
+    }
+    this.#orderAccesses()
+  }
+
+  /**
+   * A time of access in the future was written by a clock that went wrong: it becomes now, or such a build
+   * would be the last to go for years. Several keep their order.
+   */
+  #orderAccesses(): void {
+    const now = this.#now().getTime()
+    const builds = [...this.#builds.values()].sort((a, b) => a.accessed.getTime() - b.accessed.getTime())
+    for (const build of builds) {
+      if (build.accessed.getTime() > now) build.accessed = new Date(Math.max(now, this.#lastAccess + 1))
+      this.#lastAccess = build.accessed.getTime()
     }
   }
 }
@@ -644,8 +765,24 @@ function discardLeftovers(paths: StorePaths): void {
   }
 }
 
+/** Makes the names of `path` and of the directories above it durable, up to those in `top`. */
+async function syncAncestors(path: string, top: string): Promise<void> {
+  for (let at = resolve(path); at !== resolve(top) && at !== dirname(at); ) {
+    at = dirname(at)
+    await syncDirectory(at)
+  }
+}
+
 function sizeOf(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0
+}
+
+async function readWhole(path: string): Promise<Buffer> {
+  try {
+    return await readFile(path)
+  } catch (error) {
+    throw diskError(error, path)
+  }
 }
 
 function parseInfo(path: string, text: string): BuildInfo {

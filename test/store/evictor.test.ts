@@ -100,3 +100,38 @@ test('blobs that another ingest relies on make it look further', async (t) => {
   assert.deepEqual(gone, ['a', 'b'])
   await store.discardIngest(staging)
 })
+
+test('nothing is evicted for blobs that an ingest relies on, when that cannot be enough', async (t) => {
+  const { store, gone, evictor } = await setUp(t)
+  for (const id of ['b', 'c']) await store.pin(id)
+  const staging = await store.beginIngest('new')
+  const relied = (await readManifestBlobs(store.paths.build('a').manifest)).digests
+  for (let at = 0; at < relied.length; at += 32) staging.known.claim(relied.subarray(at, at + 32))
+  assert.ok((await evictor.heldBytes()) > 4 * SIZE, 'they count as held')
+  await assert.rejects(evictor.evict(SIZE), NoRoom)
+  assert.deepEqual(gone, [])
+  await store.discardIngest(staging)
+  await evictor.evict(SIZE)
+  assert.deepEqual(gone, ['a'])
+})
+
+test('a plan that is made anew counts dead blobs again', async (t) => {
+  const { store, leased, gone, evictor, tenancy } = await setUp(t)
+  await publishBuild(store, 'dead', [unique('dead')])
+  await store.remove('dead')
+  const remove = tenancy.removeUnleased
+  tenancy.removeUnleased = async (id) => {
+    if (id === 'a') leased.add('a')
+    return await remove(id)
+  }
+  // The dead blob has four times the size of the others: one build more is enough.
+  await evictor.evict(4 * SIZE + SIZE / 2)
+  assert.deepEqual(gone, ['b'])
+})
+
+test('packs that nobody can read count as held', async (t) => {
+  const { store, evictor } = await setUp(t)
+  const before = await evictor.heldBytes()
+  t.mock.getter(store.packs, 'unknownBytes', () => 12_345)
+  assert.equal(await evictor.heldBytes(), before + 12_345)
+})
