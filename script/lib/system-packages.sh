@@ -4,16 +4,16 @@ TEST_PROGRAMS="
 rsync:rsync
 nginx:nginx-light
 xinetd:xinetd
-curl:curl
 openssl:openssl
 xz:xz-utils
 bzip2:bzip2
+lbzip2:lbzip2
 zstd:zstd
-unzip:unzip
-zip:zip
-mksquashfs:squashfs-tools
+bsdtar:libarchive-tools
+mtree:mtree-netbsd
 setfattr:attr
 setfacl:acl
+mmdebstrap:mmdebstrap
 "
 
 # Debian keeps some of them where only root looks.
