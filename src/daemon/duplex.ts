@@ -3,7 +3,7 @@
  */
 import type { Readable, Writable } from 'node:stream'
 import { ConnectionLost } from '../errors.ts'
-import type { Duplex } from '../rsync/wire.ts'
+import type { Duplex } from '../rsync/connection.ts'
 
 /** How long a client may take to read our last words and hang up. */
 const DRAIN_MS = 5000

@@ -6,10 +6,10 @@ import { PeerError, RefusedError } from '../errors.ts'
 import type { ByteReader, Decoded } from '../lib/byte-reader.ts'
 import { ascii, type ByteString, byteString, showBytes } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
+import type { Connection } from './connection.ts'
 import { findListed, type SourcePath } from './paths.ts'
 import type { Tree } from './tree.ts'
 import type { TransferOptions } from './wire/arguments.ts'
-import type { Wire } from './wire.ts'
 
 /** The longest name, as Linux has it. */
 const MAX_NAME = 4096
@@ -19,7 +19,7 @@ const NUL = 0
 
 /** All names are read before the list is begun: a client that writes them also reads what we send. */
 export async function readListedNames(
-  wire: Wire,
+  connection: Connection,
   tree: Tree,
   module: ByteString,
   options: TransferOptions,
@@ -27,7 +27,7 @@ export async function readListedNames(
 ): Promise<Iterable<SourcePath>> {
   const names =
     options.filesFrom === '-'
-      ? await namesFromSocket(wire, protocol)
+      ? await namesFromSocket(connection, protocol)
       : await namesFromBuild(tree, withoutModule(options.filesFrom ?? ascii(''), module), options.from0)
   const base = withoutModule(options.paths[0] ?? ascii(''), module)
   return sourcesOf(tree, base, names, options.relative)
@@ -43,9 +43,9 @@ function* sourcesOf(
   for (const name of names) yield findListed(tree, base, name, relative)
 }
 
-async function namesFromSocket(wire: Wire, protocol: number): Promise<ByteString[]> {
+async function namesFromSocket(connection: Connection, protocol: number): Promise<ByteString[]> {
   // At protocol 30 the names travel outside the frames.
-  return protocol === 30 ? wire.outsideFrames(readNames) : readNames(wire.in)
+  return protocol === 30 ? connection.outsideFrames(readNames) : readNames(connection.in)
 }
 
 async function readNames(input: ByteReader): Promise<ByteString[]> {

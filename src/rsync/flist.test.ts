@@ -521,7 +521,7 @@ const hard = new MemoryTree(
 after(() => hard.close())
 
 for (const protocol of [27, 28, 29, 30, 31, 32]) {
-  test(`on the wire at ${protocol}: entries, links, ids, io_error`, async () => {
+  test(`on the connection at ${protocol}: entries, links, ids, io_error`, async () => {
     const varintFlags = protocol >= 31
     const options = {
       ...ENCODE,
@@ -553,21 +553,21 @@ for (const protocol of [27, 28, 29, 30, 31, 32]) {
   })
 }
 
-test('on the wire: --numeric-ids leaves the id lists out', async () => {
+test('on the connection: --numeric-ids leaves the id lists out', async () => {
   const list = await listOf(['m/'], {}, [], hard)
   const cursor = await encoded(list, { ...ENCODE, numericIds: true }, hard)
   decodeFlist(cursor, ENCODE)
   assert.equal(cursor.left, 0)
 })
 
-test('on the wire: an empty list', async () => {
+test('on the connection: an empty list', async () => {
   const list = await listOf(['m/nothing'])
   const cursor = await encoded(list, { ...ENCODE, owner: false, group: false }, tree)
   assert.deepEqual(decodeFlist(cursor, ENCODE), { entries: [], ioError: 0 })
   assert.equal(cursor.left, 0)
 })
 
-test('on the wire: an entry to delete has ACLs and attributes like any other', async () => {
+test('on the connection: an entry to delete has ACLs and attributes like any other', async () => {
   const list = await listOf(['m/nothing', 'm/b'], { missingArgs: 'delete' }, [], hard)
   const options = { ...ENCODE, acls: true, xattrs: 1, numericIds: true }
   const cursor = await encoded(list, options, hard)

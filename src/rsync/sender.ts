@@ -11,6 +11,7 @@ import { type ByteString, showBytes } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { type Compressor, createCompressor } from './codecs.ts'
+import type { Connection } from './connection.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import { DIGEST_LENGTH } from './digests.ts'
@@ -34,7 +35,6 @@ import { TAG } from './wire/mux.ts'
 import { NDX_DEL_STATS, NDX_DONE, NdxDecoder, NdxEncoder } from './wire/ndx.ts'
 import { basisLength, decodeSumHead, encodeSumHead, type SumHead } from './wire/sums.ts'
 import { encodeXattrValues, readXattrRequest, sentXattrs } from './wire/xattrs.ts'
-import type { Wire } from './wire.ts'
 
 /** [iflags] Section 8.1: those that matter to a sender. */
 const ITEM = {
@@ -63,7 +63,7 @@ export interface TransferFigures {
 }
 
 export interface TransferContext {
-  wire: Wire
+  connection: Connection
   tree: Tree
   list: FileList
   options: TransferOptions
@@ -113,7 +113,7 @@ class Transfer {
   }
 
   async run(): Promise<void> {
-    const { wire, signal } = this.#context
+    const { connection, signal } = this.#context
     const phases = this.#protocol >= 29 ? 2 : 1
     for (let phase = 0; ; ) {
       const ndx = await this.#readNdx()
@@ -121,34 +121,34 @@ class Transfer {
       if (ndx === NDX_DONE) {
         if (++phase > phases) break
         if (phase === phases) await this.#tellErrors()
-        this.#ndxOut.encode(wire.out, NDX_DONE)
+        this.#ndxOut.encode(connection.out, NDX_DONE)
       } else if (ndx === NDX_DEL_STATS && this.#protocol >= 31) {
         await this.#echoDeletions()
       } else {
         await this.#item(ndx)
-        await wire.flow()
+        await connection.flow()
       }
     }
-    this.#ndxOut.encode(wire.out, NDX_DONE)
+    this.#ndxOut.encode(connection.out, NDX_DONE)
     this.#statistics()
-    await wire.flush()
+    await connection.flush()
     await this.#goodbye()
   }
 
   /** The next index or mark. Keep-alives of protocol 29 (an index just beyond the list) are passed over. */
   async #readNdx(): Promise<number> {
-    const { wire, list } = this.#context
+    const { connection, list } = this.#context
     for (;;) {
-      const ndx = await wire.in.decode((bytes) => this.#ndxIn.decode(bytes))
+      const ndx = await connection.in.decode((bytes) => this.#ndxIn.decode(bytes))
       if (this.#protocol !== 29 || ndx !== list.names.length) return ndx
-      const iflags = await wire.in.decode(decodeU16)
+      const iflags = await connection.in.decode(decodeU16)
       if (iflags !== ITEM.isNew) throw new PeerError('ndx', `${ndx} of ${list.names.length}`)
     }
   }
 
   async #item(ndx: number): Promise<void> {
     const item = await this.#readItem(ndx)
-    const { wire, options, tree, signal } = this.#context
+    const { connection, options, tree, signal } = this.#context
     const wantsData = this.#protocol < 29 || (item.iflags & ITEM.transfer) !== 0
     if (!wantsData || options.dryRun) {
       this.#echo(item)
@@ -157,7 +157,7 @@ class Transfer {
     if (item.node < 0 || !isRegularMode(tree.mode(item.node))) {
       throw new PeerError('ndx', `asks for the data of ${showBytes(item.name)}, which is no regular file`)
     }
-    const head = await wire.in.decode((bytes) => decodeSumHead(bytes, this.#protocol))
+    const head = await connection.in.decode((bytes) => decodeSumHead(bytes, this.#protocol))
     const place = this.#context.list.order[item.ndx]!
     const appending = options.append > 0 && this.#sentOnce[place] === 0
     this.#sentOnce[place] = 1
@@ -181,8 +181,8 @@ class Transfer {
 
   /** All of a request but its sums. */
   async #readItem(ndx: number): Promise<Item> {
-    const { wire, list, options, agreement } = this.#context
-    const input = wire.in
+    const { connection, list, options, agreement } = this.#context
+    const input = connection.in
     if (ndx < 0 || ndx >= list.names.length) throw new PeerError('ndx', `${ndx} of ${list.names.length}`)
     const place = list.order[ndx]!
     const item: Item = {
@@ -212,14 +212,14 @@ class Transfer {
   /** The sums behind a head; undefined when there are none, or more than we take. */
   async #readSums(head: SumHead): Promise<BlockSums | undefined> {
     if (head.count === 0) return undefined
-    const { wire, agreement } = this.#context
+    const { connection, agreement } = this.#context
     const each = 4 + head.strongLength
     const usable = head.strongLength > 0 && head.strongLength <= DIGEST_LENGTH[agreement.transferDigest]
     if (!usable || head.count * each > MAX_SUM_BYTES) {
-      await wire.in.discard(head.count * each)
+      await connection.in.discard(head.count * each)
       return undefined
     }
-    const bytes = await wire.in.bytes(head.count * each)
+    const bytes = await connection.in.bytes(head.count * each)
     // Shared memory, so that a worker thread gets them without a copy.
     const weak = new Uint32Array(new SharedArrayBuffer(head.count * 4))
     const strong = new Uint8Array(new SharedArrayBuffer(head.count * head.strongLength))
@@ -234,7 +234,7 @@ class Transfer {
 
   /** The echo that precedes every answer: what was asked, and the attribute values that were asked for. */
   #echo(item: Item): void {
-    const { out } = this.#context.wire
+    const { out } = this.#context.connection
     this.#ndxOut.encode(out, item.ndx)
     if (this.#protocol < 29) return
     out.u16(item.iflags)
@@ -256,7 +256,7 @@ class Transfer {
     content: Content,
     appending: boolean,
   ): Promise<void> {
-    const { wire, tree, options, agreement, derived, figures, signal } = this.#context
+    const { connection, tree, options, agreement, derived, figures, signal } = this.#context
     const { transferDigest, seed } = agreement
     const from = appending ? Math.min(basisLength(head), content.size) : 0
 
@@ -277,8 +277,8 @@ class Transfer {
     }
 
     this.#echo(item)
-    encodeSumHead(wire.out, head)
-    const tokens = createTokenWriter(wire, content, this.#compressor, signal)
+    encodeSumHead(connection.out, head)
+    const tokens = createTokenWriter(connection, content, this.#compressor, signal)
     let position = from
     for (const step of delta) {
       if (step > 0) {
@@ -290,22 +290,22 @@ class Transfer {
         const length = -step === head.count && head.remainder > 0 ? head.remainder : head.blockLength
         position += length
         figures.matchedBytes += length
-        await wire.flow()
+        await connection.flow()
       }
     }
     tokens.end()
     const { failure } = tokens
     if (failure) {
       // The client must not take the zeros for the file: this digest is wrong on purpose.
-      wire.out.bytes(Uint8Array.from(digest, (byte) => byte ^ 0xff))
+      connection.out.bytes(Uint8Array.from(digest, (byte) => byte ^ 0xff))
       this.#ioError |= 1
-      await wire.text(
+      await connection.text(
         TAG.errorXfer,
         `upserv: error while reading "${showBytes(item.name)}": ${failure.message}`,
       )
       return
     }
-    wire.out.bytes(digest)
+    connection.out.bytes(digest)
     figures.files++
   }
 
@@ -325,13 +325,13 @@ class Transfer {
 
   /** Section 8.11: the client learns why, leaves the file as it is and exits with 23. */
   async #cannotSend(item: Item, error: StoreError): Promise<void> {
-    const { wire } = this.#context
+    const { connection } = this.#context
     this.#ioError |= 1
-    await wire.text(TAG.errorXfer, `upserv: cannot send "${showBytes(item.name)}": ${error.message}`)
+    await connection.text(TAG.errorXfer, `upserv: cannot send "${showBytes(item.name)}": ${error.message}`)
     if (this.#protocol >= 30) {
       const payload = Buffer.alloc(4)
       payload.writeInt32LE(item.ndx)
-      await wire.message(TAG.noSend, payload)
+      await connection.message(TAG.noSend, payload)
     }
   }
 
@@ -339,25 +339,25 @@ class Transfer {
     if (this.#protocol < 30 || this.#ioError === this.#ioErrorTold) return
     const payload = Buffer.alloc(4)
     payload.writeInt32LE(this.#ioError)
-    await this.#context.wire.message(TAG.ioError, payload)
+    await this.#context.connection.message(TAG.ioError, payload)
     this.#ioErrorTold = this.#ioError
   }
 
   /** Deletion statistics come back as they went: the client prints what it hears. */
   async #echoDeletions(): Promise<void> {
-    const { wire } = this.#context
+    const { connection } = this.#context
     const counts: number[] = []
-    for (let i = 0; i < 5; i++) counts.push(await wire.in.decode(decodeVarint))
-    this.#ndxOut.encode(wire.out, NDX_DEL_STATS)
-    for (const count of counts) encodeVarint(wire.out, count)
+    for (let i = 0; i < 5; i++) counts.push(await connection.in.decode(decodeVarint))
+    this.#ndxOut.encode(connection.out, NDX_DEL_STATS)
+    for (const count of counts) encodeVarint(connection.out, count)
   }
 
   #statistics(): void {
-    const { wire, list, listMs } = this.#context
+    const { connection, list, listMs } = this.#context
     const put = (value: number) =>
-      this.#protocol < 30 ? encodeLongint(wire.out, value) : encodeVarlong(wire.out, value, 3)
-    put(wire.bytesRead)
-    put(wire.bytesWritten + wire.out.length)
+      this.#protocol < 30 ? encodeLongint(connection.out, value) : encodeVarlong(connection.out, value, 3)
+    put(connection.bytesRead)
+    put(connection.bytesWritten + connection.out.length)
     put(list.totalSize)
     if (this.#protocol >= 29) {
       put(listMs.build)
@@ -367,7 +367,7 @@ class Transfer {
 
   /** A client that got everything may also just go. */
   async #goodbye(): Promise<void> {
-    const { wire } = this.#context
+    const { connection } = this.#context
     try {
       let ndx = await this.#readNdx()
       while (ndx === NDX_DEL_STATS && this.#protocol >= 31) {
@@ -376,8 +376,8 @@ class Transfer {
       }
       if (ndx !== NDX_DONE) throw new PeerError('ndx', `${ndx} instead of the goodbye`)
       if (this.#protocol < 31) return
-      this.#ndxOut.encode(wire.out, NDX_DONE)
-      await wire.flush()
+      this.#ndxOut.encode(connection.out, NDX_DONE)
+      await connection.flush()
       await this.#readNdx()
     } catch (error) {
       if (!(error instanceof ConnectionLost)) throw error

@@ -3,14 +3,15 @@
  *
  * The table says which state leads where; every step of `run` goes through it, so nothing can happen out
  * of order. What each state does lives in a file of its own: the codecs in wire/, setup.ts, flist.ts,
- * sender.ts. The session reads and writes through a Wire and asks Modules for its tree; it knows neither
- * sockets nor stores.
+ * sender.ts. The session reads and writes through a Connection and asks Modules for its tree; it knows
+ * neither sockets nor stores.
  */
 
 import { ConnectionLost, PeerError, RefusedError, StoreError, UpservError } from '../errors.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
+import { Connection, type Duplex } from './connection.ts'
 import { type Derived, recordedDigest } from './derived.ts'
 import { DIGEST_LENGTH, type DigestName } from './digests.ts'
 import { readListedNames } from './files-from.ts'
@@ -31,7 +32,6 @@ import { type FilterRule, MAX_FILTER_BYTES, MAX_RULE_BYTES, parseRule } from './
 import { agreeOnProtocol, formatGreeting, parseGreeting } from './wire/greeting.ts'
 import { decodeI32 } from './wire/ints.ts'
 import { TAG } from './wire/mux.ts'
-import { type Duplex, Wire } from './wire.ts'
 
 export type State =
   | 'greeting'
@@ -124,7 +124,7 @@ const MAX_PATHS_SHOWN = 10
 const MAX_TEXT_LINE = 1000
 
 export class Session {
-  readonly #wire: Wire
+  readonly #connection: Connection
   readonly #context: SessionContext
   readonly #signal: AbortSignal
   readonly #abort = new AbortController()
@@ -139,7 +139,7 @@ export class Session {
 
   /** @param signal ends the session at once, wherever it is. */
   constructor(door: Duplex, context: SessionContext, signal: AbortSignal) {
-    this.#wire = new Wire(door, context.now)
+    this.#connection = new Connection(door, context.now)
     this.#context = context
     this.#signal = AbortSignal.any([signal, this.#abort.signal])
     this.#owedSince = context.now()
@@ -169,7 +169,7 @@ export class Session {
         module = await this.#openModule(name)
         await this.#serve(module.tree)
       }
-      await this.#wire.flush()
+      await this.#connection.flush()
     } catch (error) {
       failure = error
       outcome = await this.#tell(error)
@@ -184,8 +184,8 @@ export class Session {
       protocol: this.#protocol,
       module: this.#module,
       paths: showPaths(this.#options?.paths ?? []),
-      bytesIn: this.#wire.bytesRead,
-      bytesOut: this.#wire.bytesWritten,
+      bytesIn: this.#connection.bytesRead,
+      bytesOut: this.#connection.bytesWritten,
       entries: this.#entries,
       figures: this.#figures,
     }
@@ -201,9 +201,9 @@ export class Session {
   async #greet(): Promise<void> {
     const { motd } = this.#context
     // Both sides may greet first; ours goes out at once.
-    this.#wire.out.string(ascii(formatGreeting(AUTH_DIGESTS)))
+    this.#connection.out.string(ascii(formatGreeting(AUTH_DIGESTS)))
     if (motd !== '') for (const line of [...motd.trimEnd().split('\n'), '']) await this.#say(line)
-    await this.#wire.flush()
+    await this.#connection.flush()
     const line = await this.#readLine('greeting')
     this.#protocol = agreeOnProtocol(parseGreeting(line))
     this.#step('hello')
@@ -216,14 +216,14 @@ export class Session {
     if (early) {
       const size = Number(early[1])
       if (size < 1 || size > MAX_EARLY_INPUT) throw new PeerError('early-input', 'invalid early_input length')
-      await this.#wire.in.discard(size)
+      await this.#connection.in.discard(size)
       line = await this.#readLine('module')
     }
     if (line === '' || line === '#list') {
       for (const { name, comment } of await this.#context.modules.list()) {
         await this.#say(`${name.padEnd(15)}\t${comment}`)
       }
-      await this.#wire.line('@RSYNCD: EXIT')
+      await this.#connection.line('@RSYNCD: EXIT')
       this.#step('list')
       return undefined
     }
@@ -249,7 +249,7 @@ export class Session {
       await sending
       this.#owedSince += this.#context.now() - began
       this.#signal.throwIfAborted()
-      await this.#wire.line('@RSYNCD: OK')
+      await this.#connection.line('@RSYNCD: OK')
       this.#step('ready')
       return module
     } catch (error) {
@@ -261,11 +261,11 @@ export class Session {
   /** A line that the client prints. It must not look like one of the protocol's own. */
   async #say(line: string): Promise<void> {
     const shown = oneLine(line)
-    await this.#wire.line(shown.startsWith('@') ? ` ${shown}` : shown)
+    await this.#connection.line(shown.startsWith('@') ? ` ${shown}` : shown)
   }
 
   async #readLine(field: string): Promise<ByteString> {
-    const line = await this.#wire.readUntil(LF, MAX_LINE, field)
+    const line = await this.#connection.readUntil(LF, MAX_LINE, field)
     return (line.endsWith('\r') ? line.slice(0, -1) : line) as ByteString
   }
 
@@ -273,13 +273,13 @@ export class Session {
   // The binary phases
 
   async #serve(tree: Tree): Promise<void> {
-    const wire = this.#wire
+    const connection = this.#connection
     const options = await this.#readArguments()
     this.#options = options
     this.#step('arguments')
 
-    const agreement = await agree(wire, this.#protocol, options, this.#context.checksumSeed)
-    if (options.bandwidth > 0) wire.limitBandwidth(options.bandwidth)
+    const agreement = await agree(connection, this.#protocol, options, this.#context.checksumSeed)
+    if (options.bandwidth > 0) connection.limitBandwidth(options.bandwidth)
     if (this.#protocol >= 31) await this.#announceTimeout()
     this.#step('agreed')
     this.#refuse(options)
@@ -302,7 +302,7 @@ export class Session {
             },
             this.#signal,
           )
-        : await readListedNames(wire, tree, ascii(this.#module), options, this.#protocol)
+        : await readListedNames(connection, tree, ascii(this.#module), options, this.#protocol)
     const list = await buildFileList(
       tree,
       sources,
@@ -317,14 +317,14 @@ export class Session {
     const sent = this.#context.now()
     if (list.names.length === 0) {
       // The client has nothing to ask for and just goes (section 6.12).
-      await wire.flush()
+      await connection.flush()
       this.#step('nothing')
       return
     }
     this.#step('sent')
 
     await transfer({
-      wire,
+      connection,
       tree,
       list,
       options,
@@ -347,7 +347,7 @@ export class Session {
     const vector: ByteString[] = []
     let bytes = 0
     for (;;) {
-      const argument = await this.#wire.readUntil(terminator, MAX_ARGUMENT_BYTES, 'arguments')
+      const argument = await this.#connection.readUntil(terminator, MAX_ARGUMENT_BYTES, 'arguments')
       if (argument === '') return vector
       bytes += argument.length
       if (vector.push(argument) > MAX_ARGUMENTS || bytes > MAX_ARGUMENT_BYTES) {
@@ -363,7 +363,7 @@ export class Session {
   async #announceTimeout(): Promise<void> {
     const seconds = Buffer.alloc(4)
     seconds.writeInt32LE(Math.min(MAX_TIMEOUT_S, Math.ceil(this.#context.limits.idleMs / 1000)))
-    await this.#wire.message(TAG.ioTimeout, seconds)
+    await this.#connection.message(TAG.ioTimeout, seconds)
   }
 
   /** What a server of finished builds never does. Told once text can reach the client (section 10.2). */
@@ -385,13 +385,13 @@ export class Session {
     const rules: FilterRule[] = []
     let bytes = 0
     for (;;) {
-      const length = await this.#wire.in.decode(decodeI32)
+      const length = await this.#connection.in.decode(decodeI32)
       if (length === 0) return rules
       if (length < 0 || length > MAX_RULE_BYTES) throw new PeerError('filter', `a rule of ${length} bytes`)
       bytes += length
       if (bytes > MAX_FILTER_BYTES)
         throw new PeerError('filter', `more than ${MAX_FILTER_BYTES} bytes of rules`)
-      const text = (await this.#wire.in.bytes(length)).toString('latin1') as ByteString
+      const text = (await this.#connection.in.bytes(length)).toString('latin1') as ByteString
       rules.push(parseRule(text, this.#protocol < 29))
     }
   }
@@ -402,10 +402,10 @@ export class Session {
     for (const { type, path } of list.notices) {
       const shown = showPath(this.#module, path)
       if (type === 'skipped-directory') {
-        await this.#wire.text(TAG.info, `skipping directory ${showBytes(path)}`)
+        await this.#connection.text(TAG.info, `skipping directory ${showBytes(path)}`)
       } else {
         const what = type === 'missing' ? 'link_stat' : 'symlink has no referent:'
-        await this.#wire.text(
+        await this.#connection.text(
           TAG.errorXfer,
           `rsync: ${what} "${shown}" failed: No such file or directory (2)`,
         )
@@ -460,11 +460,11 @@ export class Session {
       ioError,
     })
     for await (const chunk of chunks) {
-      this.#wire.out.bytes(chunk)
-      await this.#wire.flow()
+      this.#connection.out.bytes(chunk)
+      await this.#connection.flow()
       this.#signal.throwIfAborted()
     }
-    await this.#wire.flush()
+    await this.#connection.flush()
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -476,17 +476,17 @@ export class Session {
     const message = error instanceof UpservError ? error.message : 'internal error: see the log of the server'
     const hint = error instanceof UpservError && error.hint ? ` (${error.hint})` : ''
     try {
-      if (!this.#wire.outMuxed) {
-        await this.#wire.line(`@ERROR: ${oneLine(message + hint)}`)
+      if (!this.#connection.outMuxed) {
+        await this.#connection.line(`@ERROR: ${oneLine(message + hint)}`)
       } else if (this.#protocol >= 31) {
-        await this.#wire.text(TAG.error, message + hint)
+        await this.#connection.text(TAG.error, message + hint)
         const code = Buffer.alloc(4)
         code.writeInt32LE(
           error instanceof RefusedError ? error.exitCode : error instanceof PeerError ? 2 : 23,
         )
-        await this.#wire.message(TAG.errorExit, code)
+        await this.#connection.message(TAG.errorExit, code)
       } else {
-        await this.#wire.text(TAG.errorXfer, message + hint)
+        await this.#connection.text(TAG.errorXfer, message + hint)
       }
     } catch {
       return 'lost'
@@ -501,7 +501,7 @@ export class Session {
     const now = this.#context.now()
     const { handshakeMs, idleMs } = this.#context.limits
     const inHandshake = !['waiting', 'flist', 'transfer', 'closed'].includes(this.#state)
-    const waited = now - (this.#wire.waitingSince ?? now)
+    const waited = now - (this.#connection.waitingSince ?? now)
     if ((inHandshake && now - this.#owedSince > handshakeMs) || waited > idleMs) {
       this.#abort.abort(new ConnectionLost('the client stalled'))
       hangUp()
@@ -509,8 +509,12 @@ export class Session {
     }
     const theirTimeout = this.#options?.timeout ? this.#options.timeout * 1000 : idleMs
     const patience = Math.min(KEEP_ALIVE_MS, theirTimeout / 2, idleMs / 2)
-    if (this.#wire.outMuxed && this.#state !== 'closed' && now - this.#wire.lastWrite > patience - WATCH_MS) {
-      this.#wire.keepAlive().catch(() => {})
+    if (
+      this.#connection.outMuxed &&
+      this.#state !== 'closed' &&
+      now - this.#connection.lastWrite > patience - WATCH_MS
+    ) {
+      this.#connection.keepAlive().catch(() => {})
     }
   }
 }

@@ -5,10 +5,10 @@ import { Pipe } from '../../test/support/session.ts'
 import { RefusedError } from '../errors.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
+import { Connection } from './connection.ts'
 import { type Agreement, agree } from './setup.ts'
 import { parseArguments } from './wire/arguments.ts'
 import { encodeVstring } from './wire/ints.ts'
-import { Wire } from './wire.ts'
 
 const SEED = 0x12345678
 const OURS = toHex(vstring('xxh128 xxh3 xxh64 md5 sha1 none'))
@@ -244,21 +244,21 @@ const ROWS: readonly Row[] = [
 
 function begin({ protocol, args = [], lists = [] }: Pick<Row, 'protocol' | 'args' | 'lists'>) {
   const pipe = new Pipe()
-  const wire = new Wire(pipe, () => 0)
+  const connection = new Connection(pipe, () => 0)
   for (const list of lists) pipe.send(vstring(list))
   pipe.end()
   const options = parseArguments(['--server', '--sender', ...args, '.', 'm/'] as ByteString[])
-  return { pipe, wire, agreement: agree(wire, protocol, options, SEED) }
+  return { pipe, connection, agreement: agree(connection, protocol, options, SEED) }
 }
 
 for (const row of ROWS) {
   test(`setup at ${row.protocol}: ${row.name}`, async () => {
-    const { pipe, wire, agreement } = begin(row)
+    const { pipe, connection, agreement } = begin(row)
     const agreed = await agreement
     for (const [key, value] of Object.entries(row.agreed))
       assert.equal(agreed[key as keyof Agreement], value, key)
     assert.equal(toHex(pipe.output), toHex(fromHex(row.hex)))
-    assert.ok(wire.outMuxed)
+    assert.ok(connection.outMuxed)
     assert.ok(Object.isFrozen(agreed))
   })
 }
@@ -269,9 +269,9 @@ for (const { name, ...how } of [
   { name: 'a codec that we do not have', protocol: 32, args: ['-e.', '--compress-choice=lz4'] },
 ]) {
   test(`setup: ${name} is refused once text can reach the client`, async () => {
-    const { wire, agreement } = begin(how)
+    const { connection, agreement } = begin(how)
     await assert.rejects(agreement, RefusedError)
-    assert.ok(wire.outMuxed)
+    assert.ok(connection.outMuxed)
   })
 }
 

@@ -5,10 +5,10 @@
 import { RefusedError } from '../errors.ts'
 import { ascii, showBytes } from '../lib/bytes.ts'
 import { type CodecName, codecNamed, OFFERED_CODECS } from './codecs.ts'
+import type { Connection } from './connection.ts'
 import { type DigestName, digestNamed, OFFERED_DIGESTS } from './digests.ts'
 import type { TransferOptions } from './wire/arguments.ts'
 import { decodeVstring, encodeVarint, encodeVstring } from './wire/ints.ts'
-import type { Wire } from './wire.ts'
 
 /** [compat-flags] Section 3.1. Incremental recursion (0x01) is declined by never setting its bit. */
 export const COMPAT = {
@@ -43,7 +43,7 @@ export interface Agreement {
  *   reported once the setup is complete, so it comes after both directions are multiplexed.
  */
 export async function agree(
-  wire: Wire,
+  connection: Connection,
   protocol: number,
   options: TransferOptions,
   seed: number,
@@ -55,7 +55,7 @@ export async function agree(
 
   if (protocol >= 30) {
     compat = compatFlags(options.info)
-    encodeVarint(wire.out, compat)
+    encodeVarint(connection.out, compat)
   }
   const explicit = options.checksumChoice !== undefined && options.checksumChoice !== 'auto'
   if (explicit) {
@@ -73,10 +73,10 @@ export async function agree(
   const negotiated = (compat & COMPAT.varintFlags) !== 0
   const negotiateDigest = negotiated && !explicit
   const negotiateCodec = negotiated && options.compress && options.compressChoice === undefined
-  if (negotiateDigest) encodeVstring(wire.out, ascii(OFFERED_DIGESTS.join(' ')))
-  if (negotiateCodec) encodeVstring(wire.out, ascii(OFFERED_CODECS.join(' ')))
+  if (negotiateDigest) encodeVstring(connection.out, ascii(OFFERED_DIGESTS.join(' ')))
+  if (negotiateCodec) encodeVstring(connection.out, ascii(OFFERED_CODECS.join(' ')))
   if (negotiateDigest) {
-    const theirs = (await wire.in.decode((bytes) => decodeVstring(bytes, MAX_NAMES))).split(' ')
+    const theirs = (await connection.in.decode((bytes) => decodeVstring(bytes, MAX_NAMES))).split(' ')
     const common = theirs.find((name) => (OFFERED_DIGESTS as readonly string[]).includes(name))
     // The client finds out by itself and leaves with exit code 4.
     if (!common)
@@ -86,7 +86,7 @@ export async function agree(
   }
   let codec: CodecName | undefined
   if (negotiateCodec) {
-    const theirs = (await wire.in.decode((bytes) => decodeVstring(bytes, MAX_NAMES))).split(' ')
+    const theirs = (await connection.in.decode((bytes) => decodeVstring(bytes, MAX_NAMES))).split(' ')
     codec = theirs.map(codecNamed).find((name) => name !== undefined)
     if (!codec)
       throw new RefusedError(`no common compression: the client has ${showBytes(ascii(theirs.join(' ')))}`, 4)
@@ -105,9 +105,9 @@ export async function agree(
   if (codec !== 'zstd' && options.compressLevel === 0) codec = undefined
 
   const usedSeed = options.checksumSeed || seed
-  wire.out.i32(usedSeed)
-  await wire.startMuxOut()
-  if (protocol >= 30) wire.startMuxIn()
+  connection.out.i32(usedSeed)
+  await connection.startMuxOut()
+  if (protocol >= 30) connection.startMuxIn()
   if (refusal) throw refusal
   return Object.freeze({ protocol, compat, transferDigest, listDigest, seed: usedSeed, codec })
 }

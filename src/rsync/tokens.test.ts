@@ -6,9 +6,9 @@ import fc from 'fast-check'
 import { Pipe } from '../../test/support/session.ts'
 import { StoreError } from '../errors.ts'
 import { type CodecName, createCompressor } from './codecs.ts'
+import { Connection } from './connection.ts'
 import { createTokenWriter } from './tokens.ts'
 import type { Content } from './tree.ts'
-import { Wire } from './wire.ts'
 
 const signal = new AbortController().signal
 
@@ -37,10 +37,10 @@ async function send(
   content: Content,
   steps: readonly Step[],
   codec?: CodecName,
-): Promise<{ wire: Buffer; failed: boolean }> {
+): Promise<{ connection: Buffer; failed: boolean }> {
   const pipe = new Pipe()
-  const wire = new Wire(pipe, () => 0)
-  const tokens = createTokenWriter(wire, content, codec && createCompressor(codec), signal)
+  const connection = new Connection(pipe, () => 0)
+  const tokens = createTokenWriter(connection, content, codec && createCompressor(codec), signal)
   let position = 0
   for (const step of steps) {
     if ('block' in step) {
@@ -51,18 +51,18 @@ async function send(
     }
   }
   tokens.end()
-  await wire.flush()
-  return { wire: pipe.output, failed: tokens.failure !== undefined }
+  await connection.flush()
+  return { connection: pipe.output, failed: tokens.failure !== undefined }
 }
 
 /** The receiver of an uncompressed stream. */
-function receivePlain(wire: Buffer): (Buffer | number)[] {
+function receivePlain(connection: Buffer): (Buffer | number)[] {
   const got: (Buffer | number)[] = []
   for (let at = 0; ; ) {
-    const token = wire.readInt32LE(at)
+    const token = connection.readInt32LE(at)
     at += 4
     if (token === 0) {
-      assert.equal(at, wire.length)
+      assert.equal(at, connection.length)
       return got
     }
     if (token < 0) {
@@ -70,13 +70,13 @@ function receivePlain(wire: Buffer): (Buffer | number)[] {
       continue
     }
     assert.ok(token <= 32_768, `${token} bytes in one piece: some releases refuse that`)
-    got.push(wire.subarray(at, at + token))
+    got.push(connection.subarray(at, at + token))
     at += token
   }
 }
 
 /** The receiver of a compressed one: runs of literal data are inflated where a block or the end follows. */
-function receiveCompressed(wire: Buffer, codec: CodecName): (Buffer | number)[] {
+function receiveCompressed(connection: Buffer, codec: CodecName): (Buffer | number)[] {
   const got: (Buffer | number)[] = []
   let run: Buffer[] = []
   let last = 0
@@ -102,24 +102,24 @@ function receiveCompressed(wire: Buffer, codec: CodecName): (Buffer | number)[] 
     last = first + further
   }
   for (let at = 0; ; ) {
-    const flag = wire[at++]!
+    const flag = connection[at++]!
     if (flag === 0) {
       endRun()
-      assert.equal(at, wire.length)
+      assert.equal(at, connection.length)
       return got
     }
     if (flag >= 0xc0) {
-      blocks(last + (flag & 0x3f), wire.readUInt16LE(at))
+      blocks(last + (flag & 0x3f), connection.readUInt16LE(at))
       at += 2
     } else if (flag >= 0x80) {
       blocks(last + (flag & 0x3f), 0)
     } else if (flag >= 0x40) {
-      const length = ((flag & 0x3f) << 8) | wire[at++]!
+      const length = ((flag & 0x3f) << 8) | connection[at++]!
       assert.ok(length > 0, 'an empty chunk')
-      run.push(wire.subarray(at, at + length))
+      run.push(connection.subarray(at, at + length))
       at += length
     } else {
-      blocks(wire.readInt32LE(at), flag === 0x21 ? wire.readUInt16LE(at + 4) : 0)
+      blocks(connection.readInt32LE(at), flag === 0x21 ? connection.readUInt16LE(at + 4) : 0)
       at += flag === 0x21 ? 6 : 4
     }
   }
@@ -147,8 +147,8 @@ function expected(data: Buffer, steps: readonly Step[]): (string | number)[] {
 }
 
 const CODECS = [undefined, 'zlib', 'zlibx', 'zstd'] as const
-const receive = (wire: Buffer, codec: CodecName | undefined): (string | number)[] =>
-  joined(codec ? receiveCompressed(wire, codec) : receivePlain(wire))
+const receive = (connection: Buffer, codec: CodecName | undefined): (string | number)[] =>
+  joined(codec ? receiveCompressed(connection, codec) : receivePlain(connection))
 
 for (const codec of CODECS) {
   const how = codec ?? 'plain'
@@ -157,8 +157,8 @@ for (const codec of CODECS) {
     test(`${how}: ${size} literal bytes, between blocks`, async () => {
       const data = randomBytes(size)
       const steps = [{ block: 3 }, { block: 4 }, { literal: size }, { block: 100 }]
-      const { wire } = await send(contentOf(data), steps, codec)
-      assert.deepEqual(receive(wire, codec), expected(data, steps))
+      const { connection } = await send(contentOf(data), steps, codec)
+      assert.deepEqual(receive(connection, codec), expected(data, steps))
     })
   }
 
@@ -172,22 +172,22 @@ for (const codec of CODECS) {
       const steps = all.filter((one, i) => 'block' in one || !('literal' in (all[i - 1] ?? {})))
       const length = steps.reduce((sum, one) => sum + ('literal' in one ? one.literal : 0), 0)
       const data = Buffer.alloc(length, `text number ${seed}, `)
-      const { wire } = await send(contentOf(data), steps, codec)
-      assert.deepEqual(receive(wire, codec), expected(data, steps))
+      const { connection } = await send(contentOf(data), steps, codec)
+      assert.deepEqual(receive(connection, codec), expected(data, steps))
     })
     await fc.assert(property, { numRuns: 60 })
   })
 
   test(`${how}: nothing at all`, async () => {
-    const { wire } = await send(contentOf(Buffer.alloc(0)), [], codec)
-    assert.deepEqual(receive(wire, codec), [])
+    const { connection } = await send(contentOf(Buffer.alloc(0)), [], codec)
+    assert.deepEqual(receive(connection, codec), [])
   })
 
   test(`${how}: where a read fails there are zeros, and it is told`, async () => {
     const data = Buffer.alloc(600_000, 'x')
-    const { wire, failed } = await send(contentOf(data, 300_000), [{ literal: data.length }], codec)
+    const { connection, failed } = await send(contentOf(data, 300_000), [{ literal: data.length }], codec)
     assert.ok(failed)
-    const [hex] = receive(wire, codec) as [string]
+    const [hex] = receive(connection, codec) as [string]
     assert.equal(hex.length, 2 * data.length, 'as many bytes as were announced')
     assert.ok(hex.startsWith('78'.repeat(1000)) && hex.endsWith('00'.repeat(1000)))
   })

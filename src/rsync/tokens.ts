@@ -4,9 +4,9 @@
  */
 import { StoreError } from '../errors.ts'
 import type { Compressor } from './codecs.ts'
+import { type Connection, FRAME_SIZE } from './connection.ts'
 import type { Content } from './tree.ts'
 import { BlockRuns, encodeChunks } from './wire/tokens.ts'
-import { FRAME_SIZE, type Wire } from './wire.ts'
 
 export interface TokenWriter {
   /** A run of the new file's bytes as they are. A block or the end follows, never another run. */
@@ -27,31 +27,31 @@ const LITERAL = 32 * 1024
 const COMPRESS_PIECE = 256 * 1024
 
 export function createTokenWriter(
-  wire: Wire,
+  connection: Connection,
   content: Content,
   compressor: Compressor | undefined,
   signal: AbortSignal,
 ): TokenWriter {
   return compressor
-    ? new CompressedTokens(wire, content, compressor, signal)
-    : new PlainTokens(wire, content, signal)
+    ? new CompressedTokens(connection, content, compressor, signal)
+    : new PlainTokens(connection, content, signal)
 }
 
 class PlainTokens implements TokenWriter {
-  readonly #wire: Wire
+  readonly #connection: Connection
   readonly #content: Content
   readonly #signal: AbortSignal
   failure: StoreError | undefined
 
-  constructor(wire: Wire, content: Content, signal: AbortSignal) {
-    this.#wire = wire
+  constructor(connection: Connection, content: Content, signal: AbortSignal) {
+    this.#connection = connection
     this.#content = content
     this.#signal = signal
   }
 
   /** Reads straight into the frame that goes out. */
   async literal(start: number, length: number): Promise<void> {
-    const { out } = this.#wire
+    const { out } = this.#connection
     for (let done = 0; done < length; ) {
       const room = Math.max(LITERAL, FRAME_SIZE - out.length)
       const batch = Math.min(length - done, Math.floor(room / LITERAL) * LITERAL)
@@ -67,53 +67,53 @@ class PlainTokens implements TokenWriter {
       }
       this.failure = (await readOrZero(this.#content, targets, start + done)) ?? this.failure
       done += batch
-      await this.#wire.flow()
+      await this.#connection.flow()
       this.#signal.throwIfAborted()
     }
   }
 
   block(block: number): void {
-    this.#wire.out.i32(-(block + 1))
+    this.#connection.out.i32(-(block + 1))
   }
 
   end(): void {
-    this.#wire.out.i32(0)
+    this.#connection.out.i32(0)
   }
 }
 
 class CompressedTokens implements TokenWriter {
-  readonly #wire: Wire
+  readonly #connection: Connection
   readonly #content: Content
   readonly #compressor: Compressor
   readonly #signal: AbortSignal
   readonly #runs = new BlockRuns()
   failure: StoreError | undefined
 
-  constructor(wire: Wire, content: Content, compressor: Compressor, signal: AbortSignal) {
-    this.#wire = wire
+  constructor(connection: Connection, content: Content, compressor: Compressor, signal: AbortSignal) {
+    this.#connection = connection
     this.#content = content
     this.#compressor = compressor
     this.#signal = signal
   }
 
   async literal(start: number, length: number): Promise<void> {
-    this.#runs.flush(this.#wire.out)
+    this.#runs.flush(this.#connection.out)
     for (let done = 0; done < length; ) {
       const piece = Buffer.allocUnsafe(Math.min(COMPRESS_PIECE, length - done))
       this.failure = (await readOrZero(this.#content, [piece], start + done)) ?? this.failure
       done += piece.length
-      encodeChunks(this.#wire.out, await this.#compressor.compress(piece, done === length))
-      await this.#wire.flow()
+      encodeChunks(this.#connection.out, await this.#compressor.compress(piece, done === length))
+      await this.#connection.flow()
       this.#signal.throwIfAborted()
     }
   }
 
   block(block: number): void {
-    this.#runs.add(this.#wire.out, block)
+    this.#runs.add(this.#connection.out, block)
   }
 
   end(): void {
-    this.#runs.end(this.#wire.out)
+    this.#runs.end(this.#connection.out)
   }
 }
 

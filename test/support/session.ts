@@ -7,10 +7,10 @@ import { createServer } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { StreamDuplex } from '../../src/daemon/duplex.ts'
 import { ConnectionLost, NoSuchBuild } from '../../src/errors.ts'
+import type { Duplex } from '../../src/rsync/connection.ts'
 import { Derived } from '../../src/rsync/derived.ts'
 import { Session, type SessionContext, type SessionReport } from '../../src/rsync/session.ts'
 import type { Modules, Tree } from '../../src/rsync/tree.ts'
-import type { Duplex } from '../../src/rsync/wire.ts'
 
 /** The seed of all conversations in docs/rsync-protocol.md, section 12. */
 export const SEED = 0x12345678

@@ -25,7 +25,7 @@ const SLAB = FRAME_SIZE + 40 * 1024
 /** Messages of a client that are longer than this are passed over unread. */
 const MAX_MESSAGE = 64 * 1024
 
-export class Wire {
+export class Connection {
   readonly #door: Duplex
   readonly #raw: ByteReader
   /** In-band bytes for the peer: codecs append here; `flow` and `flush` send them. */

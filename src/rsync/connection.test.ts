@@ -4,27 +4,27 @@ import { fromHex, toHex } from '../../test/support/hex.ts'
 import { Pipe } from '../../test/support/session.ts'
 import { ConnectionLost, PeerError } from '../errors.ts'
 import { ascii } from '../lib/bytes.ts'
+import { Connection, FRAME_SIZE } from './connection.ts'
 import { decodeI32 } from './wire/ints.ts'
 import { TAG } from './wire/mux.ts'
-import { FRAME_SIZE, Wire } from './wire.ts'
 
-function open(now: () => number = () => 0): { pipe: Pipe; wire: Wire } {
+function open(now: () => number = () => 0): { pipe: Pipe; connection: Connection } {
   const pipe = new Pipe()
-  return { pipe, wire: new Wire(pipe, now) }
+  return { pipe, connection: new Connection(pipe, now) }
 }
 
-const decodeLine = (wire: Wire): Promise<string> => wire.readUntil(0x0a, 10, 'line')
+const decodeLine = (connection: Connection): Promise<string> => connection.readUntil(0x0a, 10, 'line')
 
 test('lines in, lines out', async () => {
-  const { pipe, wire } = open()
-  await wire.line('héllo')
+  const { pipe, connection } = open()
+  await connection.line('héllo')
   assert.equal(pipe.output.toString(), 'héllo\n')
   pipe.send('on')
   pipe.send('e\ntwo\n')
-  assert.equal(await decodeLine(wire), 'one')
-  assert.equal(await decodeLine(wire), 'two')
-  assert.equal(wire.bytesRead, 8)
-  assert.equal(wire.bytesWritten, 7)
+  assert.equal(await decodeLine(connection), 'one')
+  assert.equal(await decodeLine(connection), 'two')
+  assert.equal(connection.bytesRead, 8)
+  assert.equal(connection.bytesWritten, 7)
 })
 
 for (const [name, pieces] of [
@@ -33,57 +33,57 @@ for (const [name, pieces] of [
   ['in pieces', ['12345', '67890', '1']],
 ] as const) {
   test(`a line that is too long is never right: ${name}`, async () => {
-    const { pipe, wire } = open()
+    const { pipe, connection } = open()
     for (const piece of pieces) pipe.send(piece)
-    await assert.rejects(decodeLine(wire), PeerError)
+    await assert.rejects(decodeLine(connection), PeerError)
   })
 }
 
 test('a line as long as it may be', async () => {
-  const { pipe, wire } = open()
+  const { pipe, connection } = open()
   pipe.send('1234567890\n')
-  assert.equal(await decodeLine(wire), '1234567890')
+  assert.equal(await decodeLine(connection), '1234567890')
 })
 
 test('what we said goes out before we wait', async () => {
-  const { pipe, wire } = open()
-  wire.out.string(ascii('question'))
-  const answer = decodeLine(wire)
+  const { pipe, connection } = open()
+  connection.out.string(ascii('question'))
+  const answer = decodeLine(connection)
   assert.equal((await pipe.take(8)).toString(), 'question')
   pipe.send('x\n')
   assert.equal(await answer, 'x')
 })
 
 test('frames out: one for each flush, messages in between, nothing for nothing', async () => {
-  const { pipe, wire } = open()
-  wire.out.i32(0x12345678)
-  await wire.startMuxOut()
-  await wire.flush()
-  wire.out.string(ascii('abc'))
-  await wire.message(TAG.noSend, fromHex('01000000'))
-  wire.out.u8(0xff)
-  await wire.text(TAG.info, 'hi')
-  await wire.keepAlive()
-  await wire.flush()
+  const { pipe, connection } = open()
+  connection.out.i32(0x12345678)
+  await connection.startMuxOut()
+  await connection.flush()
+  connection.out.string(ascii('abc'))
+  await connection.message(TAG.noSend, fromHex('01000000'))
+  connection.out.u8(0xff)
+  await connection.text(TAG.info, 'hi')
+  await connection.keepAlive()
+  await connection.flush()
   const expected = '78563412 03000007 616263 0400006d 01000000 01000007 ff 03000009 68690a 00000007'
   assert.equal(toHex(pipe.output), toHex(fromHex(expected)))
-  assert.equal(wire.bytesWritten, pipe.output.length)
+  assert.equal(connection.bytesWritten, pipe.output.length)
 })
 
 test('texts are cut to what every client takes', async () => {
-  const { pipe, wire } = open()
-  await wire.startMuxOut()
-  await wire.text(TAG.error, 'x'.repeat(10_000))
+  const { pipe, connection } = open()
+  await connection.startMuxOut()
+  await connection.text(TAG.error, 'x'.repeat(10_000))
   assert.equal(pipe.output.readUInt32LE(0) & 0xffffff, 4096)
 })
 
 test('flow waits until a frame is worth it', async () => {
-  const { pipe, wire } = open()
-  await wire.startMuxOut()
-  wire.out.bytes(Buffer.alloc(FRAME_SIZE - 5))
-  assert.equal(wire.flow(), undefined)
-  wire.out.u8(0)
-  await wire.flow()
+  const { pipe, connection } = open()
+  await connection.startMuxOut()
+  connection.out.bytes(Buffer.alloc(FRAME_SIZE - 5))
+  assert.equal(connection.flow(), undefined)
+  connection.out.u8(0)
+  await connection.flow()
   assert.equal(pipe.output.length, FRAME_SIZE)
   assert.equal(pipe.output.readUInt32LE(0), 0x07000000 | (FRAME_SIZE - 4))
 })
@@ -101,12 +101,12 @@ const FRAMES_IN: readonly { name: string; hex: string[] }[] = [
 ]
 for (const { name, hex } of FRAMES_IN) {
   test(`frames in: ${name}`, async () => {
-    const { pipe, wire } = open()
-    wire.startMuxIn()
+    const { pipe, connection } = open()
+    connection.startMuxIn()
     for (const piece of hex) pipe.send(fromHex(piece))
     pipe.end()
-    assert.equal(await wire.in.decode(decodeI32), 1)
-    assert.equal(await wire.in.ended(), true)
+    assert.equal(await connection.in.decode(decodeI32), 1)
+    assert.equal(await connection.in.ended(), true)
   })
 }
 
@@ -119,31 +119,31 @@ for (const { name, hex, error } of [
   { name: 'the end inside a message', hex: '05000009 00', error: ConnectionLost },
 ]) {
   test(`frames in: ${name}`, async () => {
-    const { pipe, wire } = open()
-    wire.startMuxIn()
+    const { pipe, connection } = open()
+    connection.startMuxIn()
     pipe.send(fromHex(hex))
     pipe.end()
-    await assert.rejects(wire.in.decode(decodeI32), error)
+    await assert.rejects(connection.in.decode(decodeI32), error)
   })
 }
 
 test('outside of frames for a while, and back behind the last byte', async () => {
-  const { pipe, wire } = open()
-  wire.startMuxIn()
+  const { pipe, connection } = open()
+  connection.startMuxIn()
   pipe.send(fromHex('04000007 05000000 61620a 04000007 06000000'))
-  assert.equal(await wire.in.decode(decodeI32), 5)
-  const names = await wire.outsideFrames((raw) => raw.bytes(3))
+  assert.equal(await connection.in.decode(decodeI32), 5)
+  const names = await connection.outsideFrames((raw) => raw.bytes(3))
   assert.equal(names.toString(), 'ab\n')
-  assert.equal(await wire.in.decode(decodeI32), 6)
+  assert.equal(await connection.in.decode(decodeI32), 6)
 })
 
 test('outside of frames only where a frame has ended', async () => {
-  const { pipe, wire } = open()
-  wire.startMuxIn()
+  const { pipe, connection } = open()
+  connection.startMuxIn()
   pipe.send(fromHex('05000007 05000000 ff'))
-  await wire.in.decode(decodeI32)
+  await connection.in.decode(decodeI32)
   await assert.rejects(
-    wire.outsideFrames((raw) => raw.bytes(1)),
+    connection.outsideFrames((raw) => raw.bytes(1)),
     PeerError,
   )
 })
@@ -152,23 +152,23 @@ test('outside of frames only where a frame has ended', async () => {
 
 test('the peer keeps us waiting while it says nothing or takes nothing, and not while we work', async () => {
   let clock = 1000
-  const { pipe, wire } = open(() => clock)
-  assert.equal(wire.waitingSince, undefined)
-  const line = decodeLine(wire)
+  const { pipe, connection } = open(() => clock)
+  assert.equal(connection.waitingSince, undefined)
+  const line = decodeLine(connection)
   await Promise.resolve()
   clock = 2000
-  assert.equal(wire.waitingSince, 1000)
-  await wire.keepAlive()
-  assert.equal(wire.waitingSince, 1000, 'what the kernel takes is no sign of life')
-  assert.equal(wire.lastWrite, 2000)
+  assert.equal(connection.waitingSince, 1000)
+  await connection.keepAlive()
+  assert.equal(connection.waitingSince, 1000, 'what the kernel takes is no sign of life')
+  assert.equal(connection.lastWrite, 2000)
   pipe.send('x\n')
   await line
-  assert.equal(wire.waitingSince, undefined)
+  assert.equal(connection.waitingSince, undefined)
   pipe.stuck = true
-  const writing = wire.line('y')
+  const writing = connection.line('y')
   clock = 3000
-  assert.equal(wire.waitingSince, 2000)
-  await wire.keepAlive()
+  assert.equal(connection.waitingSince, 2000)
+  await connection.keepAlive()
   pipe.destroy()
   await assert.rejects(writing, ConnectionLost)
 })
@@ -176,17 +176,17 @@ test('the peer keeps us waiting while it says nothing or takes nothing, and not 
 test('at a limited rate a frame goes out in slices, whole and evenly', async () => {
   const rate = 40_000
   const began = performance.now()
-  const { pipe, wire } = open(() => performance.now())
-  await wire.startMuxOut()
-  wire.limitBandwidth(rate)
+  const { pipe, connection } = open(() => performance.now())
+  await connection.startMuxOut()
+  connection.limitBandwidth(rate)
   const payload = Buffer.from('0123456789'.repeat(1600))
-  wire.out.bytes(payload)
+  connection.out.bytes(payload)
   const steps: number[] = []
-  const sending = wire.flush()
+  const sending = connection.flush()
   while (pipe.output.length < payload.length + 4) {
     await pipe.take(0)
     // Nothing may come between the slices of a frame.
-    await wire.keepAlive()
+    await connection.keepAlive()
     if (steps.at(-1) !== pipe.output.length) steps.push(pipe.output.length)
     const fair = ((performance.now() - began) / 1000) * rate + rate / 5
     assert.ok(pipe.output.length <= fair, `${pipe.output.length} bytes are more than ${fair}`)
