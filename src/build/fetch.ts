@@ -433,6 +433,8 @@ class Flight {
 
   #describe(): string {
     const module = moduleOf(this.id)
+    const other = this.#room?.waitsFor
+    if (other) return `${module}: waiting for room until ${moduleOf(other)} is fetched ...`
     if (this.#phase !== DOWNLOADING) return `${module}: ${this.#phase} ...`
     if (this.#received === this.#total) {
       return `${module}: downloaded, still unpacking: ${formatSize(this.#unpacked)} so far`

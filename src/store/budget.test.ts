@@ -100,11 +100,13 @@ test('budget: a second fetch that must go beyond waits for the first, and then g
   })
   await new Promise((resolve) => setImmediate(resolve))
   assert.equal(going, false)
+  assert.equal(second.waitsFor, '1')
   await first.settle(4 * GB, nothing)
   world.stored += 4 * GB
   first.close()
   await waiting
   assert.equal(going, true)
+  assert.equal(second.waitsFor, undefined)
   second.close()
 })
 

@@ -144,7 +144,9 @@ export class Budget {
   /** Waits until no other fetch is beyond the budget. */
   async #goBeyond(room: Room): Promise<void> {
     while (this.#beyond && this.#beyond !== room) {
+      room.waitsFor = this.#beyond.id
       await new Promise<void>((resume) => this.#waiting.push({ room, resume }))
+      room.waitsFor = undefined
       if (!this.#rooms.has(room)) throw new NoRoom(`the fetch of build ${room.id} was given up`)
     }
     this.#beyond = room
@@ -257,6 +259,8 @@ export class Room {
   readonly id: string
   /** Bytes that this fetch may have written. */
   granted = 0
+  /** The fetch that must end before this one may go beyond the budget. */
+  waitsFor: string | undefined
   readonly #owner: RoomOwner
   readonly #desk: RoomDesk
 
