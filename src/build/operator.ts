@@ -130,7 +130,8 @@ export class Operator implements Operations {
         usedBytes: before,
         deadBytes,
         evicted: possible ? plan.evict : [],
-        freedBytes: deadBytes + (possible ? plan.frees : plan.couldFree),
+        // What is not enough is not evicted either.
+        freedBytes: deadBytes + (possible ? plan.frees : 0),
       }
     }
     // All that is dead, not just what is mostly dead: somebody asked for it by name.

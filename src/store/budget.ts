@@ -274,7 +274,7 @@ export class Room {
     return this.#desk.memory
   }
 
-  /** For what the main thread itself writes (a spooled download). @throws NoRoom. */
+  /** As a thread asks through `memory`, for what the main thread writes by itself. @throws NoRoom. */
   async reserve(bytes: number): Promise<void> {
     await this.#owner.reserve(bytes)
   }
