@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises'
 import { NoSuchBuild } from '../errors.ts'
 import { type ByteString, showBytes } from '../lib/bytes.ts'
 import { formatSize } from '../lib/units.ts'
-import type { ModuleLine, Modules, OpenModule } from '../rsync/tree.ts'
+import type { MayHave, ModuleLine, Modules, OpenModule } from '../rsync/modules.ts'
 import type { Store } from '../store/store.ts'
 import { idOfModule, moduleOf } from './build-id.ts'
 import { BuildTree } from './build-tree.ts'
@@ -24,9 +24,9 @@ export class Resolver implements Modules {
   }
 
   /** What is held now, and nothing else: scripts in the field read it so. A listing is no access. */
-  async list(): Promise<readonly ModuleLine[]> {
+  async list(mayHave: MayHave): Promise<readonly ModuleLine[]> {
     const lines: ModuleLine[] = []
-    for (const id of this.#catalog.ids()) {
+    for (const id of this.#catalog.ids().filter((id) => mayHave(moduleOf(id)))) {
       const info = await this.#store.info(id).catch(() => undefined)
       // Evicted a moment ago, or its build.json can't be read: a listing does not fail for one build.
       if (!info) continue
@@ -37,7 +37,16 @@ export class Resolver implements Modules {
     return lines
   }
 
-  async open(name: string, say: (line: string) => void, signal: AbortSignal): Promise<OpenModule> {
+  ruledBy(name: string): readonly string[] {
+    return [name]
+  }
+
+  async open(
+    name: string,
+    _mayHave: MayHave,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<OpenModule> {
     const id = idOfModule(name)
     if (id === undefined) {
       throw new NoSuchBuild(`Unknown module '${showBytes(name as ByteString, 100)}'`, {

@@ -6,8 +6,9 @@ import { fromHex, toHex } from '../../test/support/hex.ts'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { converse, FixedModules, sessionContext, startSession } from '../../test/support/session.ts'
 import { StoreError } from '../errors.ts'
+import type { MayHave, OpenModule } from './modules.ts'
 import { advance, NEXT, type SessionContext, type State, type Step } from './session.ts'
-import type { OpenModule, Tree } from './tree.ts'
+import type { Tree } from './tree.ts'
 
 const hi = { mode: 0o100644, mtime: 1_700_000_000, mtimeNsec: 500_000_000, data: Buffer.from('hello\n') }
 const tree = new MemoryTree({
@@ -209,7 +210,8 @@ test('text phase: lines while a module is made ready, then OK; the hold is given
   let released = 0
   const modules = {
     list: async () => [],
-    open: async (_name: string, say: (line: string) => void): Promise<OpenModule> => {
+    ruledBy: (name: string) => [name],
+    open: async (_name: string, _mayHave: MayHave, say: (line: string) => void): Promise<OpenModule> => {
       say('fetching 12 %')
       await new Promise((resolve) => setTimeout(resolve, 10))
       say('@ERROR would end it')
@@ -229,7 +231,13 @@ test('text phase: who leaves while it waits does not keep the module', async () 
   let released = 0
   const modules = {
     list: async () => [],
-    open: async (_name: string, say: (line: string) => void, signal: AbortSignal): Promise<OpenModule> => {
+    ruledBy: (name: string) => [name],
+    open: async (
+      _name: string,
+      _mayHave: MayHave,
+      say: (line: string) => void,
+      signal: AbortSignal,
+    ): Promise<OpenModule> => {
       opened = signal
       await gate.promise
       say('still at it')
@@ -410,6 +418,7 @@ test('a read that fails in the middle: zeros and a digest that is wrong on purpo
 test('a bug of ours: told without details, and the report has it', async () => {
   const modules = {
     list: async () => [],
+    ruledBy: (name: string) => [name],
     open: async (): Promise<OpenModule> => {
       throw new TypeError('secret')
     },

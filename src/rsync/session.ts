@@ -17,10 +17,11 @@ import { DIGEST_LENGTH, type DigestName } from './digests.ts'
 import { readListedNames } from './files-from.ts'
 import { Filters } from './filters.ts'
 import { buildFileList, encodeFileList, type FileList } from './flist.ts'
+import type { MayHave, Modules, OpenModule } from './modules.ts'
 import { findSources, showPath } from './paths.ts'
 import { type TransferFigures, transfer } from './sender.ts'
 import { type Agreement, agree, COMPAT } from './setup.ts'
-import type { Modules, OpenModule, Tree } from './tree.ts'
+import type { Tree } from './tree.ts'
 import {
   announcesSecludedArguments,
   MAX_ARGUMENT_BYTES,
@@ -220,7 +221,7 @@ export class Session {
       line = await this.#readLine('module')
     }
     if (line === '' || line === '#list') {
-      for (const { name, comment } of await this.#context.modules.list()) {
+      for (const { name, comment } of await this.#context.modules.list(ANYTHING)) {
         await this.#say(`${name.padEnd(15)}\t${comment}`)
       }
       await this.#connection.line('@RSYNCD: EXIT')
@@ -244,7 +245,7 @@ export class Session {
           sending = undefined
         })
     }
-    const module = await this.#context.modules.open(name, say, this.#signal)
+    const module = await this.#context.modules.open(name, ANYTHING, say, this.#signal)
     try {
       await sending
       this.#owedSince += this.#context.now() - began
@@ -533,5 +534,7 @@ function oneLine(text: string): string {
 }
 
 const WATCH_MS = 1000
+/** Nothing is forbidden to anybody. */
+const ANYTHING: MayHave = () => true
 /** Silence longer than this, or than half of the timeout that holds, gets an empty frame. */
 const KEEP_ALIVE_MS = 30_000

@@ -74,27 +74,3 @@ export interface Content {
   readonly place: { fd: number; offset: number }
   close(): void
 }
-
-/** A module that a client may ask for. */
-export interface ModuleLine {
-  name: string
-  comment: string
-}
-
-/** A module's tree, held for one session. */
-export interface OpenModule {
-  readonly tree: Tree
-  /** Gives the hold back. Called once. */
-  release(): void
-}
-
-/** Which modules there are. */
-export interface Modules {
-  /** What a listing shows. */
-  list(): Promise<readonly ModuleLine[]>
-  /**
-   * Gets the module ready, however long that takes; `say` hands the person who waits a line of text.
-   * @throws an UpservError whose message the client is told, behind "@ERROR: ".
-   */
-  open(name: string, say: (line: string) => void, signal: AbortSignal): Promise<OpenModule>
-}

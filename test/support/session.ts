@@ -9,8 +9,9 @@ import { StreamDuplex } from '../../src/daemon/duplex.ts'
 import { ConnectionLost, NoSuchBuild } from '../../src/errors.ts'
 import type { Duplex } from '../../src/rsync/connection.ts'
 import { Derived } from '../../src/rsync/derived.ts'
+import type { Modules } from '../../src/rsync/modules.ts'
 import { Session, type SessionContext, type SessionReport } from '../../src/rsync/session.ts'
-import type { Modules, Tree } from '../../src/rsync/tree.ts'
+import type { Tree } from '../../src/rsync/tree.ts'
 
 /** The seed of all conversations in docs/rsync-protocol.md, section 12. */
 export const SEED = 0x12345678
@@ -26,6 +27,10 @@ export class FixedModules implements Modules {
 
   async list(): Promise<{ name: string; comment: string }[]> {
     return [...this.#trees.keys()].map((name) => ({ name, comment: `the module ${name}` }))
+  }
+
+  ruledBy(name: string): readonly string[] {
+    return [name]
   }
 
   async open(name: string): Promise<{ tree: Tree; release: () => void }> {

@@ -1,0 +1,35 @@
+/** What a session asks of whoever knows the modules: which there are, and the tree of one. */
+import type { Tree } from './tree.ts'
+
+/** A module that a client may ask for. */
+export interface ModuleLine {
+  name: string
+  comment: string
+}
+
+/** A module's tree, held for one session. */
+export interface OpenModule {
+  readonly tree: Tree
+  /** Gives the hold back. Called once. */
+  release(): void
+}
+
+/** Whether the client who asks may have the module of that name, as far as is known of the client. */
+export type MayHave = (module: string) => boolean
+
+/** Which modules there are. */
+export interface Modules {
+  /** What a listing shows to this client. */
+  list(mayHave: MayHave): Promise<readonly ModuleLine[]>
+  /**
+   * The modules whose rules a client must satisfy to have this one: itself, and what it stands for. For a
+   * name that stands for nothing: itself.
+   */
+  ruledBy(name: string): readonly string[]
+  /**
+   * Gets the module ready, however long that takes; `say` hands the person who waits a line of text. The
+   * caller has checked the rules of `ruledBy`; `mayHave` is for modules that show what others hold.
+   * @throws an UpservError whose message the client is told, behind "@ERROR: ".
+   */
+  open(name: string, mayHave: MayHave, say: (line: string) => void, signal: AbortSignal): Promise<OpenModule>
+}
