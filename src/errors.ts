@@ -77,6 +77,20 @@ export class RefusedError extends UpservError {
   }
 }
 
+/** The rules of a module do not admit this client: by its address, or by what it said to prove who it is. */
+export class AccessDenied extends RefusedError {
+  override readonly code = 'ACCESS_DENIED'
+}
+
+/** So many clients are here, or wait, as may. */
+export class ServerBusy extends RefusedError {
+  override readonly code = 'SERVER_BUSY'
+
+  constructor(most: number) {
+    super(`max connections (${most}) reached -- try again later`)
+  }
+}
+
 /** The connection ended or stalled; nobody is left to tell. */
 export class ConnectionLost extends UpservError {
   readonly code: string = 'PEER_GONE'

@@ -8,7 +8,10 @@
  * the doors on top of it.
  */
 import { availableParallelism } from 'node:os'
+import { Policy } from './access/policy.ts'
+import { Available } from './build/available.ts'
 import { Catalog } from './build/catalog.ts'
+import { Channels } from './build/channels.ts'
 import { BuildEvictor } from './build/evictor.ts'
 import { Fetches } from './build/fetch.ts'
 import type { Operations } from './build/operations.ts'
@@ -18,10 +21,12 @@ import { Spools } from './build/spools.ts'
 import type { Config } from './config/config.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
+import { TurnsInLine } from './daemon/turns.ts'
 import { listenHttp } from './http/server.ts'
 import type { Logger } from './lib/log.ts'
 import { Derived } from './rsync/derived.ts'
 import { Budget } from './store/budget.ts'
+import { DigestCache } from './store/digest-cache.ts'
 import { Store } from './store/store.ts'
 import { VERSION } from './version.ts'
 
@@ -34,14 +39,17 @@ export class Upserv {
   readonly operations: Operations
   readonly resolver: Resolver
   readonly fetches: Fetches
+  readonly channels: Channels
   /** Set by `serve`: what only the server as a whole knows. */
   facts: { listening: string[]; sessions: () => number } = { listening: [], sessions: () => 0 }
+  readonly digests: DigestCache
   readonly #spools: Spools
   readonly #budget: Budget
   readonly #began = performance.now()
 
-  private constructor(store: Store, config: Config, log: Logger) {
+  private constructor(store: Store, channels: Channels, config: Config, log: Logger) {
     this.store = store
+    this.channels = channels
     const catalog = new Catalog(store)
     const evictor = new BuildEvictor(store, catalog, (id) => log.info({ build: id }, 'build evicted'))
     const complain = (what: string) => (error: Error) => log.warn({ reason: error.message }, what)
@@ -55,9 +63,19 @@ export class Upserv {
       path: config.dataDir,
       stored: () => store.bytes,
       evictor,
-      dropSpare: (bytes) => this.#spools.drop(bytes),
+      // What is worked out again in seconds goes before what has to be downloaded again.
+      dropSpare: async (bytes) => {
+        const before = budget.used
+        await this.digests.drop()
+        const left = bytes - (before - budget.used)
+        if (left > 0) await this.#spools.drop(left)
+      },
     })
     this.#budget = budget
+    this.digests = new DigestCache(store.paths, {
+      hasRoom: (bytes) => budget.used + budget.reserved + bytes <= budget.limit,
+      onBytes: (bytes) => budget.charge('cache', bytes),
+    })
     this.fetches = new Fetches({
       store,
       catalog,
@@ -66,13 +84,22 @@ export class Upserv {
       log,
       onChange: () => void this.#spools.refresh().catch(complain('counting spools failed')),
     })
-    this.resolver = new Resolver(store, catalog, this.fetches, complain('an access could not be noted'))
+    const available = new Available(config.sources)
+    this.resolver = new Resolver({
+      store,
+      catalog,
+      fetches: this.fetches,
+      channels,
+      available,
+      onProblem: complain('an access could not be noted'),
+    })
     this.operations = new Operator({
       store,
       catalog,
       budget,
       evictor,
       fetches: this.fetches,
+      available,
       facts: () => ({
         version: VERSION,
         listening: this.facts.listening,
@@ -87,8 +114,10 @@ export class Upserv {
     const onProblem = (problem: Error): void => log.error({ reason: problem.message }, 'store damaged')
     const store = await Store.open(config.dataDir, { onProblem })
     try {
-      const upserv = new Upserv(store, config, log)
+      const channels = await Channels.open(config.channels, store.paths.channels, onProblem)
+      const upserv = new Upserv(store, channels, config, log)
       await upserv.#spools.refresh()
+      await upserv.digests.refresh()
       return upserv
     } catch (error) {
       await store.close()
@@ -108,6 +137,7 @@ export class Upserv {
   /** Fetches stop in a way that can be gone on from. */
   async close(): Promise<void> {
     await this.fetches.close()
+    await this.digests.close()
     await this.store.close()
   }
 }
@@ -127,19 +157,35 @@ export interface RunningServer {
 export async function serve(config: Config, log: Logger): Promise<RunningServer> {
   useThreads()
   const upserv = await Upserv.open(config, log)
-  const derived = new Derived()
+  // Before any device hears of them. On a full disk they are served all the same, and count as new next time.
+  await upserv.channels.keep().catch((error: Error) => {
+    log.warn({ reason: error.message }, 'channels.json could not be written')
+  })
+  const derived = new Derived({
+    digests: upserv.digests,
+    checksumSeed: upserv.store.facts.checksumSeed,
+  })
   const now = () => performance.now()
   let busySince = now()
+  const policy = new Policy(config.access, (problem) => log.error({ reason: problem }, 'secrets not used'))
+  const turns = new TurnsInLine({ most: config.rsync.maxConnections, places: config.rsync.waitingLine, now })
   const doors = new Doors(
     {
       modules: upserv.resolver,
+      visitor: (address) => policy.visitor(address),
+      turns,
       derived,
       motd: config.rsync.motd,
+      charset: config.rsync.charset,
       checksumSeed: upserv.store.facts.checksumSeed,
       limits: { handshakeMs: config.rsync.handshakeTimeoutMs, idleMs: config.rsync.idleTimeoutMs },
       now,
     },
-    config.rsync.maxConnections,
+    {
+      handshakes: config.rsync.maxHandshakes,
+      perSource: config.rsync.maxPerSource,
+      inside: config.rsync.maxConnections + config.rsync.waitingLine,
+    },
     log,
     () => {
       busySince = now()

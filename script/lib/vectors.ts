@@ -20,23 +20,26 @@ const trees = vectorTrees()
 await using port = await listen(sessionContext(trees))
 const url = `rsync://127.0.0.1:${port.port}`
 
-async function run(args: readonly string[], protocol: number): Promise<string> {
-  const { code, command, stdout, stderr } = await rsync(args, { protocol })
+async function run(args: readonly string[], protocol: number, input = ''): Promise<string> {
+  const { code, command, stdout, stderr } = await rsync(args, { protocol, input })
   if (code !== 0 || stderr !== '') throw new Error(`${command}\nended with ${code}\n${stdout}${stderr}`)
   return stdout
 }
 
+/** Cases to record; none means all. */
+const wanted = process.argv.slice(2)
 let runs = 0
 for (const protocol of PROTOCOLS) {
   mkdirSync(join(VECTORS, String(protocol)), { recursive: true })
-  for (const { name, options, device } of VECTOR_CASES) {
+  for (const { name, options, device, since = 0, input } of VECTOR_CASES) {
+    if (protocol < since || (wanted.length > 0 && !wanted.includes(name))) continue
     const target = join(scratch.path, String(++runs))
     mkdirSync(target)
     if (device === 'old' || device === 'new') await run(['-aH', `${url}/${device}/`, target], protocol)
     const first = port.received.length
-    await run([...options, `${url}/new/`, ...(device ? [target] : [])], protocol)
+    await run([...options, `${url}/new/`, ...(device ? [target] : [])], protocol, input)
     const client = port.received[first]!
-    if (options.includes('-aH')) {
+    if (options.includes('-aH') || options.includes('-aHAX')) {
       // Another run finds nothing to do; below 31 times have no fractions.
       const left = await run(['-aHnic', '--modify-window=1', `${url}/new/`, target], protocol)
       const changes = left.split('\n').filter((line) => /^[<>c*]/.test(line))

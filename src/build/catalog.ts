@@ -7,6 +7,7 @@
  */
 import { CommandError } from '../errors.ts'
 import type { Store } from '../store/store.ts'
+import { compareIds } from './build-id.ts'
 import type { Tenancy } from './evictor.ts'
 
 export interface Lease {
@@ -24,9 +25,9 @@ export class Catalog implements Tenancy {
     this.#store = store
   }
 
-  /** Held builds, in the order that a person would give them: 9 before 10. */
+  /** Held builds, in the order that a person would give them. */
   ids(): string[] {
-    return this.#store.ids().sort((a, b) => COLLATOR.compare(a, b))
+    return this.#store.ids().sort(compareIds)
   }
 
   /** Holds on to a build; undefined when it is not held or about to leave. */
@@ -78,5 +79,3 @@ export class Catalog implements Tenancy {
       throw new CommandError(`build ${id} is not held`, { hint: 'See `upserv list`.' })
   }
 }
-
-const COLLATOR = new Intl.Collator('en', { numeric: true })

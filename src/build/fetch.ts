@@ -89,10 +89,16 @@ export class Fetches {
   /**
    * Gets a build that is not held, or joins those who wait for it. Whoever stops waiting leaves the fetch
    * running: the next one who asks will be glad of it.
+   * @param mayHear whether who asks may hear of a build, should this one not exist.
    * @returns a lease on the build. @throws NoSuchBuild, NotPublished and whatever else went wrong.
    */
-  async get(id: string, say: (line: string) => void, signal: AbortSignal): Promise<Lease> {
-    const flight = this.#running.get(id) ?? this.#start(id)
+  async get(
+    id: string,
+    say: (line: string) => void,
+    signal: AbortSignal,
+    mayHear: (id: string) => boolean = () => true,
+  ): Promise<Lease> {
+    const flight = this.#running.get(id) ?? this.#start(id, mayHear)
     return this.#wait(flight, say, signal)
   }
 
@@ -120,12 +126,12 @@ export class Fetches {
     await Promise.all([...this.#running.values()].map((flight) => flight.stop()))
   }
 
-  #start(id: string): Flight {
+  #start(id: string, mayHear: (id: string) => boolean): Flight {
     const known = this.#absent.get(id)
     if (known && known.until > this.#now()) throw known.error
     this.#absent.delete(id)
     const sources = this.#sources.filter(({ source }) => source.offers(id)).map(({ config }) => config)
-    if (sources.length === 0) throw this.#noSuchBuild(id)
+    if (sources.length === 0) throw this.#noSuchBuild(id, mayHear)
     return this.#launch(id, sources)
   }
 
@@ -165,10 +171,10 @@ export class Fetches {
     }
   }
 
-  #noSuchBuild(id: string): NoSuchBuild {
-    const near = nearestOf(id, this.#options.store.ids()).map(moduleOf)
-    const held = this.#options.catalog.ids().slice(-3).map(moduleOf)
-    const known = near.length > 0 ? near : held
+  #noSuchBuild(id: string, mayHear: (id: string) => boolean): NoSuchBuild {
+    const held = this.#options.catalog.ids().filter(mayHear)
+    const near = nearestOf(id, held)
+    const known = (near.length > 0 ? near : held.slice(-3)).map(moduleOf)
     const names = known.length > 0 ? `; held now: ${known.join(', ')}` : ''
     return new NoSuchBuild(`no such build: ${moduleOf(id)} is not held, and no source offers it${names}`)
   }

@@ -24,6 +24,20 @@ export interface BuildSummary {
   source: string
 }
 
+/** What the sources have, as far as they can tell. */
+export interface AvailableBuilds {
+  builds: {
+    id: string
+    /** Name of the source that it would come from. */
+    source: string
+    url: string
+    /** When its archive was last changed, ISO 8601. */
+    published: string
+  }[]
+  /** Sources that may have more than this, and why. */
+  gaps: { source: string; reason: string }[]
+}
+
 /** A fetch under way. */
 export interface FetchStatus {
   id: string
@@ -64,6 +78,7 @@ export interface GcReport {
 export interface Operations {
   list(): Promise<BuildSummary[]>
   status(): Promise<Status>
+  available(signal: AbortSignal): Promise<AvailableBuilds>
   /** Gets a build that is not held; `say` is told how it goes. @returns false when it was held already. */
   fetch(id: string, say: (line: string) => void, signal: AbortSignal): Promise<boolean>
   /** Makes a build of an archive on this machine. `file` is an absolute path. */

@@ -2,12 +2,13 @@
 import { CommandError } from '../errors.ts'
 import type { Budget } from '../store/budget.ts'
 import type { Store } from '../store/store.ts'
+import type { Available } from './available.ts'
 import { checkBuildId } from './build-id.ts'
 import type { Catalog } from './catalog.ts'
 import { planEviction } from './eviction.ts'
 import type { BuildEvictor } from './evictor.ts'
 import type { Fetches } from './fetch.ts'
-import type { BuildSummary, GcReport, Operations, Status } from './operations.ts'
+import type { AvailableBuilds, BuildSummary, GcReport, Operations, Status } from './operations.ts'
 
 export interface OperatorParts {
   store: Store
@@ -15,6 +16,7 @@ export interface OperatorParts {
   budget: Budget
   evictor: BuildEvictor
   fetches: Fetches
+  available: Available
   /** What only the server as a whole knows. */
   facts: () => Pick<Status, 'version' | 'listening' | 'uptimeSeconds' | 'sessions'>
 }
@@ -67,6 +69,10 @@ export class Operator implements Operations {
       builds: store.ids().length,
       fetches: fetches.status(),
     }
+  }
+
+  async available(signal: AbortSignal): Promise<AvailableBuilds> {
+    return await this.#parts.available.list(signal)
   }
 
   async fetch(id: string, say: (line: string) => void, signal: AbortSignal): Promise<boolean> {

@@ -1,75 +1,242 @@
-/** From the name of a module to its tree: what is held is leased, what is missing fetched first. */
+/**
+ * From the name of a module to its tree: what is held is leased, what is missing fetched first.
+ *
+ *     build-<id>        a build: `root/`, its tree, and `contents`
+ *     channel-<name>    the same of the build that the channel stands for now
+ *     channels          a file for each channel, which holds the id of its build
+ *     builds            a directory for each held build
+ *     available         a file for each build that the sources could supply
+ */
 import { stat } from 'node:fs/promises'
-import { NoSuchBuild } from '../errors.ts'
-import { type ByteString, showBytes } from '../lib/bytes.ts'
+import { NoSuchBuild, StoreError } from '../errors.ts'
+import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
+import { nearestOf } from '../lib/nearest.ts'
 import { formatSize } from '../lib/units.ts'
 import type { MayHave, ModuleLine, Modules, OpenModule } from '../rsync/modules.ts'
-import type { Store } from '../store/store.ts'
-import { idOfModule, moduleOf } from './build-id.ts'
+import type { Tree } from '../rsync/tree.ts'
+import type { BuildInfo, Store } from '../store/store.ts'
+import type { Available } from './available.ts'
+import { channelOfModule, idOfModule, moduleOf, moduleOfChannel } from './build-id.ts'
 import { BuildTree } from './build-tree.ts'
+import { BuildsTree, type HeldTree, type ShownBuild } from './builds-tree.ts'
 import type { Catalog } from './catalog.ts'
+import type { Channel, Channels } from './channels.ts'
 import type { Fetches } from './fetch.ts'
+import { VirtualTree } from './virtual-tree.ts'
+
+const CHANNELS = 'channels'
+const BUILDS = 'builds'
+const AVAILABLE = 'available'
+
+export interface ResolverParts {
+  store: Store
+  catalog: Catalog
+  fetches: Fetches
+  channels: Channels
+  available: Available
+  /** Told of what does not keep a module from being served. */
+  onProblem: (problem: Error) => void
+}
 
 export class Resolver implements Modules {
-  readonly #store: Store
-  readonly #catalog: Catalog
-  readonly #fetches: Fetches
-  readonly #onProblem: (problem: Error) => void
+  readonly #parts: ResolverParts
 
-  constructor(store: Store, catalog: Catalog, fetches: Fetches, onProblem: (problem: Error) => void) {
-    this.#onProblem = onProblem
-    this.#store = store
-    this.#catalog = catalog
-    this.#fetches = fetches
+  constructor(parts: ResolverParts) {
+    this.#parts = parts
   }
 
-  /** What is held now, and nothing else: scripts in the field read it so. A listing is no access. */
+  /**
+   * What is held now, and nothing that would have to be fetched: scripts in the field read it so. Then
+   * channels, and the modules that tell of builds. A listing is no access.
+   */
   async list(mayHave: MayHave): Promise<readonly ModuleLine[]> {
+    const { catalog, channels, available } = this.#parts
     const lines: ModuleLine[] = []
-    for (const id of this.#catalog.ids().filter((id) => mayHave(moduleOf(id)))) {
-      const info = await this.#store.info(id).catch(() => undefined)
-      // Evicted a moment ago, or its build.json can't be read: a listing does not fail for one build.
+    for (const id of catalog.ids()) {
+      const info = mayHave(moduleOf(id)) ? await this.#infoOf(id) : undefined
       if (!info) continue
       const { totals, fetched, source } = info
       const comment = `${formatSize(totals.bytes)}, ${totals.files} files, fetched ${fetched.slice(0, 10)} from ${source}`
       lines.push({ name: moduleOf(id), comment })
     }
+    for (const { name, id } of this.#channelsFor(mayHave)) {
+      lines.push({ name: moduleOfChannel(name), comment: `build ${id}` })
+    }
+    const telling = [
+      channels.all().length > 0 && { name: CHANNELS, comment: 'which build each channel stands for' },
+      { name: BUILDS, comment: 'the builds that are held, each in a directory' },
+      available.hasSources && { name: AVAILABLE, comment: 'which builds could be fetched' },
+    ]
+    for (const line of telling) if (line && mayHave(line.name)) lines.push(line)
     return lines
   }
 
   ruledBy(name: string): readonly string[] {
-    return [name]
+    const channel = this.#parts.channels.get(channelOfModule(name) ?? '')
+    return channel ? [name, moduleOf(channel.id)] : [name]
   }
 
   async open(
     name: string,
-    _mayHave: MayHave,
+    mayHave: MayHave,
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<OpenModule> {
     const id = idOfModule(name)
-    if (id === undefined) {
-      throw new NoSuchBuild(`Unknown module '${showBytes(name as ByteString, 100)}'`, {
-        hint: 'Modules are named build-<id>, such as build-802.',
-      })
+    if (id !== undefined) return this.#openBuild(id, mayHave, say, signal)
+    const channel = channelOfModule(name)
+    if (channel !== undefined) return this.#openChannel(channel, mayHave, say, signal)
+    switch (name) {
+      case CHANNELS:
+        return virtual(this.#channelFiles(mayHave))
+      case BUILDS:
+        return this.#openBuilds(mayHave)
+      case AVAILABLE:
+        return virtual(await this.#availableFiles(mayHave, say, signal))
+      default:
+        throw new NoSuchBuild(`Unknown module '${showBytes(name as ByteString, 100)}'`, {
+          hint: 'Modules are named build-<id>, such as build-802.',
+        })
     }
-    await this.#catalog.left(id)
-    const lease = this.#catalog.lease(id) ?? (await this.#fetches.get(id, say, signal))
+  }
+
+  // -------------------------------------------------------------------------------------------------
+  // One build
+
+  async #openBuild(
+    id: string,
+    mayHave: MayHave,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<OpenModule> {
+    const { catalog, fetches } = this.#parts
+    await catalog.left(id)
+    const lease =
+      catalog.lease(id) ?? (await fetches.get(id, say, signal, (other) => mayHave(moduleOf(other))))
     try {
-      const manifest = await this.#store.manifest(id)
-      const info = await this.#store.info(id)
-      const path = this.#store.contentsPath(id)
-      const { size } = await stat(path)
-      const mtime = Math.floor(Date.parse(info.fetched) / 1000)
-      // A build that can't be marked as accessed can still be served.
-      await this.#store.touch(id).catch((error: Error) => this.#onProblem(error))
-      return {
-        tree: new BuildTree(manifest, this.#store, { path, size, mtime }),
-        release: () => lease.release(),
-      }
+      const tree = await this.#treeOf(id)
+      await this.#noteAccess(id)
+      return { tree, release: () => lease.release() }
     } catch (error) {
       lease.release()
       throw error
     }
   }
+
+  async #openChannel(
+    name: string,
+    mayHave: MayHave,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<OpenModule> {
+    const channel = this.#parts.channels.get(name)
+    if (channel) return this.#openBuild(channel.id, mayHave, say, signal)
+    const names = this.#channelsFor(mayHave).map((other) => other.name)
+    const near = nearestOf(name, names)
+    const known = (near.length > 0 ? near : names).map(moduleOfChannel)
+    throw new NoSuchBuild(
+      `no such channel: ${moduleOfChannel(name)}${known.length > 0 ? `; there is ${known.join(', ')}` : ''}`,
+    )
+  }
+
+  /** A build that the caller holds a lease on. */
+  async #treeOf(id: string): Promise<Tree> {
+    const { store } = this.#parts
+    const manifest = await store.manifest(id)
+    const mtime = arrivalOf(await store.info(id))
+    const path = store.contentsPath(id)
+    const { size } = await stat(path)
+    return new BuildTree(manifest, store, { path, size, mtime })
+  }
+
+  /** A build that can't be marked as accessed can still be served. */
+  async #noteAccess(id: string): Promise<void> {
+    const { store, onProblem } = this.#parts
+    await store.touch(id).catch((error: Error) => onProblem(error))
+  }
+
+  /** Undefined when it was evicted a moment ago, or its build.json can't be read: a listing does not fail for one build. */
+  async #infoOf(id: string): Promise<BuildInfo | undefined> {
+    const { store } = this.#parts
+    return store.has(id) ? await store.info(id).catch(() => undefined) : undefined
+  }
+
+  // -------------------------------------------------------------------------------------------------
+  // Modules that tell of builds
+
+  /** Channels whose module the client may have. */
+  #channelsFor(mayHave: MayHave): Channel[] {
+    return this.#parts.channels.all().filter(({ name }) => this.ruledBy(moduleOfChannel(name)).every(mayHave))
+  }
+
+  #channelFiles(mayHave: MayHave): VirtualTree {
+    if (this.#parts.channels.all().length === 0) throw new NoSuchBuild('no channels are configured')
+    const files = this.#channelsFor(mayHave).map(({ name, id, since }) => ({
+      name: ascii(name),
+      content: Buffer.from(`${id}\n`),
+      mtime: since,
+    }))
+    return new VirtualTree(files, latest(files))
+  }
+
+  /** Looking into a build's directory leases the build; only who gets content from it has accessed it. */
+  async #openBuilds(mayHave: MayHave): Promise<OpenModule> {
+    const { store, catalog } = this.#parts
+    const builds: ShownBuild[] = []
+    for (const id of catalog.ids().filter((id) => mayHave(moduleOf(id)))) {
+      const info = await this.#infoOf(id)
+      // One that can't be read is shown, as whoever mirrors us would delete it otherwise; looking into it fails.
+      if (store.has(id)) builds.push({ id, mtime: info ? arrivalOf(info) : 0 })
+    }
+    const tree = new BuildsTree({ builds, open: (id) => this.#hold(id) })
+    return { tree, moduleAt: moduleOf, release: () => tree.release() }
+  }
+
+  async #hold(id: string): Promise<HeldTree> {
+    const { catalog } = this.#parts
+    const lease = catalog.lease(id)
+    if (!lease) throw new StoreError(`build ${id} has just been evicted`)
+    try {
+      const tree = await this.#treeOf(id)
+      return { tree, onAccess: () => void this.#noteAccess(id), release: () => lease.release() }
+    } catch (error) {
+      lease.release()
+      throw error
+    }
+  }
+
+  async #availableFiles(
+    mayHave: MayHave,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<VirtualTree> {
+    const { available } = this.#parts
+    if (!available.hasSources) throw new NoSuchBuild('no source is configured: only held builds can be had')
+    const { builds, gaps } = await available.list(signal)
+    if (gaps.length > 0) {
+      // In one line: of several at once a client gets the first.
+      say(`there may be more: ${gaps.map(({ source, reason }) => `${source} ${reason}`).join('; ')}`)
+    }
+    const files = builds
+      .filter(({ id }) => mayHave(moduleOf(id)))
+      .map(({ id, source, published }) => ({
+        name: ascii(id),
+        content: Buffer.from(`from ${source}\n`),
+        mtime: Math.floor(Date.parse(published) / 1000),
+      }))
+    return new VirtualTree(files, latest(files))
+  }
+}
+
+function virtual(tree: VirtualTree): OpenModule {
+  return { tree, release: () => {} }
+}
+
+/** When a build came in, in seconds since 1970. */
+function arrivalOf({ fetched }: BuildInfo): number {
+  return Math.floor(Date.parse(fetched) / 1000)
+}
+
+function latest(files: readonly { mtime: number }[]): number {
+  return files.reduce((time, { mtime }) => Math.max(time, mtime), 0)
 }

@@ -16,6 +16,7 @@ import type { Config, Flags } from '../config/config.ts'
 import { connectControl, requestRsync } from '../daemon/control.ts'
 import { StreamDuplex } from '../daemon/duplex.ts'
 import { StoreError } from '../errors.ts'
+import { type Peer, peerFrom, UNKNOWN_PEER } from '../lib/peer.ts'
 import { DIRECTORY_MODE, FILE_MODE, StorePaths } from '../store/paths.ts'
 import { EXIT } from './exit.ts'
 
@@ -45,7 +46,7 @@ export async function runInetd(load: () => Config, flags: Flags): Promise<void> 
 }
 
 /** A connection to an owner that has begun to serve it: one may end by itself just as we come. */
-async function connectOwner(config: Config, flags: Flags, peer: string): Promise<Socket> {
+async function connectOwner(config: Config, flags: Flags, peer: Peer): Promise<Socket> {
   const deadline = Date.now() + OWNER_STARTS_MS
   for (;;) {
     const owner = await findOwner(config, flags, deadline)
@@ -140,9 +141,8 @@ function logFile(config: Config): string {
 }
 
 /** xinetd's socket is both; a pipe, as in tests and over ssh, is one each. */
-function standardStreams(): { input: Readable; output: Writable; peer: string } {
+function standardStreams(): { input: Readable; output: Writable; peer: Peer } {
   const { stdin, stdout } = process
-  const peer =
-    stdin instanceof Socket && stdin.remoteAddress ? `${stdin.remoteAddress}:${stdin.remotePort}` : 'inetd'
+  const peer = stdin instanceof Socket ? peerFrom(stdin.remoteAddress, stdin.remotePort) : UNKNOWN_PEER
   return { input: stdin, output: stdout, peer }
 }

@@ -1,5 +1,5 @@
-/** `upserv list`, `status` and `gc`: what they print. */
-import type { BuildSummary, GcReport, Status } from '../build/operations.ts'
+/** `upserv list`, `available`, `status` and `gc`: what they print. */
+import type { AvailableBuilds, BuildSummary, GcReport, Status } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withOperations } from './operations.ts'
@@ -7,6 +7,12 @@ import { withOperations } from './operations.ts'
 export async function listCommand(config: Config, { json }: { json?: boolean }): Promise<void> {
   const builds = await withOperations(config, (operations) => operations.list())
   print(json ? JSON.stringify(builds, null, 2) : formatList(builds))
+}
+
+export async function availableCommand(config: Config, { json }: { json?: boolean }): Promise<void> {
+  const { signal } = new AbortController() // ^C ends the process
+  const available = await withOperations(config, (operations) => operations.available(signal))
+  print(json ? JSON.stringify(available, null, 2) : formatAvailable(available))
 }
 
 export async function statusCommand(config: Config, { json }: { json?: boolean }): Promise<void> {
@@ -35,6 +41,15 @@ export function formatList(builds: readonly BuildSummary[]): string {
     [build.sticky ? 'sticky' : '', build.inUse ? 'in use' : ''].filter(Boolean).join(', '),
   ])
   return formatTable([['BUILD', 'FILES', 'SIZE', 'FREES', 'ACCESSED', 'FETCHED', 'SOURCE', ''], ...rows])
+}
+
+function formatAvailable({ builds, gaps }: AvailableBuilds): string {
+  const rows = builds.map(({ id, source, published, url }) => [id, source, shortTime(published), url])
+  const table = [['BUILD', 'SOURCE', 'PUBLISHED', 'URL'], ...rows]
+  return [
+    rows.length > 0 ? formatTable(table) : 'No source tells of any build.',
+    ...gaps.map(({ source, reason }) => `There may be more: ${source} ${reason}.`),
+  ].join('\n')
 }
 
 export function formatStatus(status: Status): string {

@@ -9,10 +9,13 @@ import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parse, TomlError } from 'smol-toml'
 import { z } from 'zod'
+import type { PolicyConfig } from '../access/policy.ts'
+import { BUILD_ID_RULE, isBuildId } from '../build/build-id.ts'
 import { ConfigError } from '../errors.ts'
 import { nearest } from '../lib/nearest.ts'
 import { parseSize } from '../lib/units.ts'
 import { type SourceConfig, sourceFromUrl } from '../source/source.ts'
+import { moduleSchema, modulesSchema, networksSchema, toModuleRules } from './modules.ts'
 
 /** Where a packaged upserv looks when nobody says otherwise. */
 export const DEFAULT_CONFIG_FILE = '/etc/upserv/upserv.toml'
@@ -33,14 +36,26 @@ export interface Config {
     readonly listen: readonly Listen[]
     /** Text that every client sees first; '' for none. */
     readonly motd: string
-    /** Sessions at a time. */
+    /** The charset of all names; undefined where nobody has said so. */
+    readonly charset: 'utf-8' | undefined
+    /** Transfers at a time; who comes later waits in line. */
     readonly maxConnections: number
+    /** How many may wait in line. */
+    readonly waitingLine: number
+    /** Clients that have not asked completely yet. */
+    readonly maxHandshakes: number
+    /** Connections from one address, or from one /64 of IPv6; 0 for any number. */
+    readonly maxPerSource: number
     readonly handshakeTimeoutMs: number
     readonly idleTimeoutMs: number
   }
   readonly http: { readonly listen: readonly Listen[] }
+  /** Who may have which module. */
+  readonly access: PolicyConfig
   /** In the order in which they are tried. */
   readonly sources: readonly SourceConfig[]
+  /** Ids of builds by the names of the channels that stand for them. */
+  readonly channels: Readonly<Record<string, string>>
   /** How long sessions may go on after SIGTERM. */
   readonly shutdownMs: number
   /** End by itself after so long without sessions, fetches and commands; 0 for never. */
@@ -88,6 +103,7 @@ const listens = z.preprocess(
   z.array(listen),
 )
 const seconds = z.number().positive().max(86_400)
+const count = z.number().int().nonnegative().max(100_000)
 
 const sourceSchema = z.strictObject({
   name: z.string().min(1),
@@ -100,12 +116,34 @@ const sourceSchema = z.strictObject({
 const rsyncSchema = z.strictObject({
   listen: listens.default([{ host: '::', port: 873 }]),
   motd: z.string().default(''),
-  max_connections: z.number().int().positive().max(100_000).default(1000),
+  charset: z.enum(['', 'utf-8']).default(''),
+  max_connections: count.positive().default(200),
+  waiting_line: count.default(1000),
+  max_handshakes: count.positive().default(1000),
+  max_per_source: count.default(0),
+  hosts_allow: networksSchema.default([]),
+  hosts_deny: networksSchema.default([]),
   handshake_timeout: seconds.default(60),
   idle_timeout: seconds.default(1800),
 })
 
 const httpSchema = z.strictObject({ listen: listens.default([{ host: '127.0.0.1', port: 8730 }]) })
+
+const channelsSchema = z.record(z.string(), z.unknown()).transform((table, context) => {
+  const channels: Record<string, string> = {}
+  for (const [name, id] of Object.entries(table)) {
+    const problem = !isBuildId(name)
+      ? `"${name}" is no name for a channel`
+      : typeof id !== 'string'
+        ? 'the id of a build is text such as "802"'
+        : isBuildId(id)
+          ? undefined
+          : `"${id}" is no build id`
+    if (problem === undefined) channels[name] = id as string
+    else context.addIssue({ code: 'custom', path: [name], message: `${problem}. ${BUILD_ID_RULE}` })
+  }
+  return channels
+})
 
 /** Every key of upserv.toml, with its default. docs/configuration.md describes the same keys. */
 const fileSchema = z.strictObject({
@@ -114,11 +152,18 @@ const fileSchema = z.strictObject({
   shutdown_timeout: seconds.default(30),
   rsync: rsyncSchema.prefault({}),
   http: httpSchema.prefault({}),
+  channels: channelsSchema.default({}),
   source: z.array(sourceSchema).default([]),
+  module: modulesSchema.default([]),
 })
 
 /** Tables of the file, by name. */
-const SECTIONS: Record<string, z.ZodObject> = { rsync: rsyncSchema, http: httpSchema, source: sourceSchema }
+const SECTIONS: Record<string, z.ZodObject> = {
+  rsync: rsyncSchema,
+  http: httpSchema,
+  source: sourceSchema,
+  module: moduleSchema,
+}
 
 type FileInput = z.output<typeof fileSchema>
 
@@ -135,12 +180,21 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     rsync: {
       listen: flags.rsync === undefined ? fromFile.rsync.listen : flagListen('--rsync', flags.rsync),
       motd: fromFile.rsync.motd,
+      charset: fromFile.rsync.charset || undefined,
       maxConnections: fromFile.rsync.max_connections,
+      waitingLine: fromFile.rsync.waiting_line,
+      maxHandshakes: fromFile.rsync.max_handshakes,
+      maxPerSource: fromFile.rsync.max_per_source,
       handshakeTimeoutMs: fromFile.rsync.handshake_timeout * 1000,
       idleTimeoutMs: fromFile.rsync.idle_timeout * 1000,
     },
     http: { listen: flags.http === undefined ? fromFile.http.listen : flagListen('--http', flags.http) },
+    access: {
+      hosts: { allow: fromFile.rsync.hosts_allow, deny: fromFile.rsync.hosts_deny },
+      modules: fromFile.module.map(toModuleRules),
+    },
     sources: uniqueNames(sources),
+    channels: fromFile.channels,
     shutdownMs: fromFile.shutdown_timeout * 1000,
     exitWhenIdleMs:
       flags.exitWhenIdle === undefined ? 0 : flagSeconds('--exit-when-idle', flags.exitWhenIdle) * 1000,

@@ -13,12 +13,19 @@ import { createInterface } from 'node:readline'
 import { z } from 'zod'
 import type { Operations } from '../build/operations.ts'
 import { CommandError, RelayedError, reportError } from '../errors.ts'
+import { type Peer, peerFrom } from '../lib/peer.ts'
 
 const id = z.string().max(300)
+/** Who may use the socket may say where a client comes from: it is the server's own user. */
+const peerSchema = z.strictObject({
+  address: z.string().max(100).optional(),
+  port: z.number().int().min(0).max(65_535),
+})
 const requestSchema = z.discriminatedUnion('type', [
-  z.strictObject({ type: z.literal('rsync'), peer: z.string().max(200) }),
+  z.strictObject({ type: z.literal('rsync'), peer: peerSchema }),
   z.strictObject({ type: z.literal('list') }),
   z.strictObject({ type: z.literal('status') }),
+  z.strictObject({ type: z.literal('available') }),
   z.strictObject({ type: z.literal('fetch'), id }),
   z.strictObject({ type: z.literal('import'), file: z.string().max(4096), id }),
   z.strictObject({ type: z.literal('pin'), id }),
@@ -41,7 +48,7 @@ const MAX_SOCKET_PATH = 108
 export interface ControlHandlers {
   operations: Operations
   /** Takes over a connection that carries rsync. */
-  rsync(socket: Socket, peer: string): void
+  rsync(socket: Socket, peer: Peer): void
   /** Requests under way keep an idle server from ending itself. */
   onRequest?: (running: Promise<unknown>) => void
 }
@@ -105,8 +112,8 @@ export async function connectControl(path: string): Promise<Socket | undefined> 
 }
 
 /** Asks the owner for a session: from then on the socket speaks rsync. */
-export function requestRsync(socket: Socket, peer: string): void {
-  socket.write(`${JSON.stringify({ type: 'rsync', peer } satisfies Request)}\n`)
+export function requestRsync(socket: Socket, { address, port }: Peer): void {
+  socket.write(`${JSON.stringify({ type: 'rsync', peer: { address, port } } satisfies Request)}\n`)
 }
 
 /** The operations of the owner at the other end of a fresh connection, for one request. */
@@ -139,6 +146,7 @@ export function remoteOperations(connection: () => Promise<Socket>): Operations 
   return {
     list: () => ask({ type: 'list' }),
     status: () => ask({ type: 'status' }),
+    available: (signal) => ask({ type: 'available' }, undefined, signal),
     fetch: (build, say, signal) => ask({ type: 'fetch', id: build }, say, signal),
     import: (file, build, say, signal) => ask({ type: 'import', file, id: build }, say, signal),
     pin: (build) => ask({ type: 'pin', id: build }),
@@ -162,7 +170,7 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
   }
   if (request.type === 'rsync') {
     socket.removeAllListeners('error')
-    handlers.rsync(socket, request.peer)
+    handlers.rsync(socket, peerFrom(request.peer.address, request.peer.port))
     return
   }
   socket.once('close', () => abort.abort())
@@ -190,6 +198,8 @@ function carryOut(
       return operations.list()
     case 'status':
       return operations.status()
+    case 'available':
+      return operations.available(signal)
     case 'fetch':
       return operations.fetch(request.id, say, signal)
     case 'import':

@@ -1,36 +1,58 @@
 /**
  * Doors: where clients come in. Each connection becomes a Session; the door keeps count, logs how it went
  * and closes gracefully.
+ *
+ * Handshakes are counted apart from transfers: whose turn it is to transfer is a matter of turns.ts, and a
+ * client that never gets so far takes nobody's place, as there are only so many of them.
  */
-import type { Server, Socket } from 'node:net'
+import type { Server } from 'node:net'
 import { createServer } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { formatListen, type Listen } from '../config/config.ts'
-import { ConfigError, UpservError } from '../errors.ts'
+import { ConfigError, ServerBusy, UpservError } from '../errors.ts'
 import type { Logger } from '../lib/log.ts'
+import { formatPeer, type Peer, peerFrom, sourceOf } from '../lib/peer.ts'
 import { Session, type SessionContext, type SessionReport } from '../rsync/session.ts'
 import { StreamDuplex } from './duplex.ts'
 
 /** After sessions were told to end at once, how long they are waited for. */
 const HANG_UP_MS = 2000
 
+/**
+ * Clients that wait for their builds to be fetched, at most: each costs a socket and a few kilobytes, and
+ * the same few lines a minute.
+ */
+const MAX_WAITING_FOR_BUILDS = 10_000
+
+export interface DoorLimits {
+  /** Clients that are between their greeting and the end of their arguments. */
+  readonly handshakes: number
+  /** Connections from one address, or from one /64 of IPv6; 0 for any number. */
+  readonly perSource: number
+  /** Those who transfer, or wait in line for it. */
+  readonly inside: number
+}
+
 export class Doors {
   readonly #context: SessionContext
-  readonly #maxSessions: number
+  readonly #limits: DoorLimits
   readonly #log: Logger
   readonly #onChange: () => void
   readonly #listeners: Server[] = []
   readonly #sessions = new Set<Promise<void>>()
+  /** What each session is at. */
+  readonly #running = new Set<Session>()
+  readonly #bySource = new Map<string, number>()
   readonly #abort = new AbortController()
   #number = 0
 
   /**
-   * @param maxSessions more than these at a time are turned away.
+   * @param limits more than these at a time are turned away.
    * @param onChange called whenever a session begins or ends.
    */
-  constructor(context: SessionContext, maxSessions: number, log: Logger, onChange: () => void = () => {}) {
-    this.#maxSessions = maxSessions
+  constructor(context: SessionContext, limits: DoorLimits, log: Logger, onChange: () => void = () => {}) {
+    this.#limits = limits
     this.#context = context
     this.#log = log
     this.#onChange = onChange
@@ -43,7 +65,7 @@ export class Doors {
   /** Opens a TCP port. @returns the address that clients can connect to. */
   async listen(address: Listen): Promise<string> {
     const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) =>
-      this.admit(socket, socket, peerOf(socket)),
+      this.admit(socket, socket, peerFrom(socket.remoteAddress, socket.remotePort)),
     )
     await new Promise<void>((resolve, reject) => {
       server.once('error', (cause: NodeJS.ErrnoException) => reject(cannotListen(address, cause)))
@@ -56,17 +78,35 @@ export class Doors {
   }
 
   /** Serves one client on streams that are open. */
-  admit(input: Readable, output: Writable, peer: string): void {
-    if (this.#sessions.size >= this.#maxSessions) {
-      void this.#turnAway(input, output, peer)
+  admit(input: Readable, output: Writable, peer: Peer): void {
+    const refused = this.#whyFull(peer)
+    if (refused) {
+      void this.#turnAway(input, output, peer, refused)
       return
     }
+    const source = sourceOf(peer)
+    this.#bySource.set(source, (this.#bySource.get(source) ?? 0) + 1)
     const session = this.#serve(input, output, peer).finally(() => {
       this.#sessions.delete(session)
+      const left = this.#bySource.get(source)! - 1
+      if (left > 0) this.#bySource.set(source, left)
+      else this.#bySource.delete(source)
       this.#onChange()
     })
     this.#sessions.add(session)
     this.#onChange()
+  }
+
+  #whyFull(peer: Peer): { most: number; what: string } | undefined {
+    const { handshakes, perSource, inside } = this.#limits
+    if (perSource > 0 && (this.#bySource.get(sourceOf(peer)) ?? 0) >= perSource) {
+      return { most: perSource, what: 'too many connections from this address' }
+    }
+    let greeting = 0
+    for (const session of this.#running) if (session.inHandshake) greeting++
+    if (greeting >= handshakes) return { most: handshakes, what: 'too many handshakes' }
+    const most = handshakes + inside + MAX_WAITING_FOR_BUILDS
+    return this.#sessions.size >= most ? { most, what: 'too many sessions' } : undefined
   }
 
   /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. */
@@ -82,29 +122,38 @@ export class Doors {
   }
 
   /** A greeting has to come first, or the client would not understand the rest. */
-  async #turnAway(input: Readable, output: Writable, peer: string): Promise<void> {
-    this.#log.warn({ peer, sessions: this.#sessions.size }, 'turned away: too many sessions')
+  async #turnAway(
+    input: Readable,
+    output: Writable,
+    peer: Peer,
+    { most, what }: { most: number; what: string },
+  ): Promise<void> {
+    this.#log.warn({ peer: formatPeer(peer), sessions: this.#sessions.size, most }, `turned away: ${what}`)
     const duplex = new StreamDuplex(input, output)
-    const message = `@ERROR: max connections (${this.#maxSessions}) reached -- try again later`
-    await duplex.write(Buffer.from(`@RSYNCD: 31.0 md5\n${message}\n`)).catch(() => {})
+    const { message } = new ServerBusy(most)
+    await duplex.write(Buffer.from(`@RSYNCD: 31.0 md5\n@ERROR: ${message}\n`)).catch(() => {})
     await duplex.close()
   }
 
-  async #serve(input: Readable, output: Writable, peer: string): Promise<void> {
+  async #serve(input: Readable, output: Writable, peer: Peer): Promise<void> {
     const number = ++this.#number
     const began = this.#context.now()
     const duplex = new StreamDuplex(input, output)
     const hangUp = (): void => duplex.destroy()
     this.#abort.signal.addEventListener('abort', hangUp, { once: true })
+    const session = new Session(duplex, peer, this.#context, this.#abort.signal)
+    this.#running.add(session)
     try {
-      const session = new Session(duplex, this.#context, this.#abort.signal)
       const report = await session.run(hangUp)
-      this.#report(number, peer, report, this.#context.now() - began)
+      // Saying goodbye to a client that does not hang up is no handshake.
+      this.#running.delete(session)
+      this.#report(number, formatPeer(peer), report, this.#context.now() - began)
       await duplex.close()
     } catch (error) {
-      this.#log.error({ session: number, peer, err: error }, 'session failed')
+      this.#log.error({ session: number, peer: formatPeer(peer), err: error }, 'session failed')
       duplex.destroy()
     } finally {
+      this.#running.delete(session)
       this.#abort.signal.removeEventListener('abort', hangUp)
     }
   }
@@ -117,10 +166,6 @@ export class Doors {
       this.#log.info({ ...facts, code: error.code, reason: error.message }, 'session ended')
     else this.#log.info(facts, 'session ended')
   }
-}
-
-function peerOf(socket: Socket): string {
-  return formatListen({ host: socket.remoteAddress ?? 'unknown', port: socket.remotePort ?? 0 })
 }
 
 function cannotListen(address: Listen, cause: NodeJS.ErrnoException): ConfigError {

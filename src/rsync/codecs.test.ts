@@ -2,12 +2,16 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { constants, inflateRawSync, zstdDecompressSync } from 'node:zlib'
-import { type CodecName, codecNamed, createCompressor, OFFERED_CODECS } from './codecs.ts'
+import { decodeLz4Block } from '../../test/support/lz4.ts'
+import { type CodecName, codecNamed, createCompressor, isOff, MAX_PIECE, OFFERED_CODECS } from './codecs.ts'
+import { MAX_CHUNK } from './wire/tokens.ts'
 
 const MARKER = Buffer.from('0000ffff', 'hex')
 
 /** As the client does it: the marker that was stripped at the end of a run goes back in. */
-function decompress(codec: CodecName, data: Uint8Array): Buffer {
+function decompress(codec: CodecName, parts: readonly Uint8Array[]): Buffer {
+  if (codec === 'lz4') return Buffer.concat(parts.map(decodeLz4Block))
+  const data = Buffer.concat(parts)
   if (codec === 'zstd') return zstdDecompressSync(data)
   return inflateRawSync(Buffer.concat([data, MARKER]), { finishFlush: constants.Z_SYNC_FLUSH })
 }
@@ -27,19 +31,19 @@ const RUNS: readonly { name: string; pieces: readonly Buffer[] }[] = [
   { name: 'a last piece of one byte', pieces: [text.subarray(0, 10_000), Buffer.from('y')] },
 ]
 for (const codec of OFFERED_CODECS) {
-  for (const level of [undefined, -7, 1, 9, 22]) {
+  for (const level of [undefined, -(2 ** 31), -7, -1, 0, 1, 9, 22, 999_999_999, 'least'] as const) {
     for (const { name, pieces } of RUNS) {
       test(`${codec}, level ${level ?? 'as ever'}: ${name}`, async () => {
-        const compressor = createCompressor(codec, level)
+        const compressor =
+          level === 'least' ? createCompressor(codec, 9, 'least') : createCompressor(codec, level)
         for (const time of ['first', 'second']) {
           const parts: Uint8Array[] = []
           for (const [i, piece] of pieces.entries()) {
-            const part = await compressor.compress(piece, i === pieces.length - 1)
-            assert.ok(part.length > 0, 'a chunk must not be empty')
-            parts.push(part)
+            const more = await compressor.compress(piece, i === pieces.length - 1)
+            assert.ok(more.length > 0 && more.every((part) => part.length > 0), 'a chunk must not be empty')
+            parts.push(...more)
           }
-          const whole = Buffer.concat(parts)
-          assert.deepEqual(decompress(codec, whole), Buffer.concat(pieces), `the ${time} run`)
+          assert.deepEqual(decompress(codec, parts), Buffer.concat(pieces), `the ${time} run`)
         }
       })
     }
@@ -49,23 +53,50 @@ for (const codec of OFFERED_CODECS) {
 for (const codec of ['zlib', 'zlibx'] as const) {
   test(`${codec}: no stream is ever closed, and every run stands alone`, async () => {
     const compressor = createCompressor(codec)
-    const one = await compressor.compress(text.subarray(0, 1000), true)
-    const two = await compressor.compress(text.subarray(0, 1000), true)
+    const [one] = await compressor.compress(text.subarray(0, 1000), true)
+    const [two] = await compressor.compress(text.subarray(0, 1000), true)
     assert.deepEqual(one, two, 'nothing refers back to an earlier run')
     // One inflate stream for the whole file, as the client has it, reads run after run.
-    const all = Buffer.concat([one, MARKER, two, MARKER])
+    const all = Buffer.concat([one!, MARKER, two!, MARKER])
     const inflated = inflateRawSync(all, { finishFlush: constants.Z_SYNC_FLUSH })
     assert.deepEqual(inflated, Buffer.concat([text.subarray(0, 1000), text.subarray(0, 1000)]))
     assert.throws(() => inflateRawSync(all), /unexpected end/, 'a final block would end the stream')
   })
 }
 
-test('zstd windows stay within what decoders take', async () => {
-  const frame = Buffer.from(await createCompressor('zstd', 22).compress(Buffer.alloc(100_000), true))
-  assert.ok(zstdDecompressSync(frame, { params: { [constants.ZSTD_d_windowLogMax]: 27 } }).length === 100_000)
+test('zstd windows stay within a piece, whatever level the client asks for', async () => {
+  for (const level of [-50, 3, 19, 22, 999_999_999]) {
+    const [frame] = await createCompressor('zstd', level).compress(randomBytes(MAX_PIECE), true)
+    const params = { [constants.ZSTD_d_windowLogMax]: 18 }
+    assert.equal(zstdDecompressSync(frame!, { params }).length, MAX_PIECE)
+  }
+})
+
+test('lz4: each block fits its chunk, however little it compresses', async () => {
+  for (const size of [1, 16_304, 16_305, MAX_PIECE]) {
+    for (const part of await createCompressor('lz4').compress(randomBytes(size), true)) {
+      assert.ok(part.length <= MAX_CHUNK, `${part.length} bytes`)
+    }
+  }
+})
+
+test('the least effort is hardly any: stored as it is, or nearly', async () => {
+  for (const codec of ['zlib', 'zlibx'] as const) {
+    const [data] = await createCompressor(codec, 9, 'least').compress(text, true)
+    assert.ok(data!.length > text.length && data!.length < text.length + 200)
+  }
+})
+
+test('level 0 turns zlib off, and nothing else', () => {
+  assert.deepEqual(
+    OFFERED_CODECS.map((codec) => isOff(codec, 0)),
+    [false, false, true, true],
+  )
+  for (const codec of OFFERED_CODECS) for (const level of [undefined, -1, 1]) assert.ok(!isOff(codec, level))
 })
 
 test('names', () => {
   for (const codec of OFFERED_CODECS) assert.equal(codecNamed(codec), codec)
-  for (const name of ['', 'lz4', 'none', 'ZSTD', 'constructor']) assert.equal(codecNamed(name), undefined)
+  for (const name of ['', 'LZ4', 'lz4hc', 'none', 'ZSTD', 'constructor'])
+    assert.equal(codecNamed(name), undefined)
 })

@@ -4,53 +4,125 @@
  *
  * Every piece is compressed on its own. For zlib that means a full flush at its end, behind which nothing
  * refers back, so that it does not matter that a client feeds matched blocks into its window; for zstd a
- * frame of its own, which clients accept wherever a literal run starts.
+ * frame of its own, which clients accept wherever a literal run starts; for lz4 blocks of their own. So
+ * the level may change from file to file, and what is known not to compress is hardly tried.
  */
 import { promisify } from 'node:util'
 import { constants, deflateRaw, deflateRawSync, zstdCompress, zstdCompressSync } from 'node:zlib'
+import { compressLz4Block } from './lz4.ts'
 
-export type CodecName = 'zstd' | 'zlibx' | 'zlib'
+export type CodecName = 'zstd' | 'lz4' | 'zlibx' | 'zlib'
 
-/** In our order; the client's decides. */
-export const OFFERED_CODECS = ['zstd', 'zlibx', 'zlib'] as const
+/** In our order, which is the stock server's; the client's decides. */
+export const OFFERED_CODECS = ['zstd', 'lz4', 'zlibx', 'zlib'] as const
 
 export function codecNamed(name: string): CodecName | undefined {
   return (OFFERED_CODECS as readonly string[]).includes(name) ? (name as CodecName) : undefined
 }
 
-/** What the stock server uses when the client asks for no level. */
-const DEFAULT_LEVEL: Record<CodecName, number> = { zstd: 3, zlibx: 6, zlib: 6 }
-/** Up to this size compressing takes less time than handing the work to another thread and back. */
-const INLINE_SIZE = 4096
-/** What deflate writes at a flush: the client puts it back at the end of each run. */
-const FLUSH_MARKER_SIZE = 4
+/** The most literal data that is compressed at a time: a good ratio, and little memory for each client. */
+export const MAX_PIECE = 256 * 1024
+
+/** How hard to try: as the client wishes, or hardly at all since the data is compressed already. */
+export type Effort = 'normal' | 'least'
 
 export interface Compressor {
-  /** @param last the piece ends its literal run. */
-  compress(piece: Uint8Array, last: boolean): Promise<Uint8Array> | Uint8Array
+  /**
+   * @param piece MAX_PIECE bytes at most.
+   * @param last the piece ends its literal run.
+   * @returns parts that each begin a chunk of their own; never an empty one.
+   */
+  compress(piece: Uint8Array, last: boolean): Promise<readonly Uint8Array[]> | readonly Uint8Array[]
 }
 
-/** @param level the client's wish, brought into the codec's range. */
-export function createCompressor(codec: CodecName, level = DEFAULT_LEVEL[codec]): Compressor {
-  if (codec === 'zstd') {
-    // Levels above 19 need windows that clients' decoders don't take.
-    const params = { [constants.ZSTD_c_compressionLevel]: Math.min(19, Math.max(-50, level)) }
-    return {
-      compress: (piece) =>
-        piece.length <= INLINE_SIZE ? zstdCompressSync(piece, { params }) : compressZstd(piece, { params }),
-    }
+/**
+ * Whether the codec does anything at this level: 0 turns zlib off, on both sides. zstd takes 0 for its
+ * default, lz4 has no levels.
+ */
+export function isOff(codec: CodecName, level: number | undefined): boolean {
+  return level === 0 && (codec === 'zlib' || codec === 'zlibx')
+}
+
+/** @param level the client's wish, brought into the codec's range; what the stock server uses without one. */
+export function createCompressor(codec: CodecName, level?: number, effort: Effort = 'normal'): Compressor {
+  switch (codec) {
+    case 'zstd':
+      return createZstd(effort === 'least' ? ZSTD_LEAST : (level ?? ZSTD_DEFAULT))
+    case 'lz4':
+      return LZ4
+    case 'zlib':
+    case 'zlibx':
+      return createDeflate(effort === 'least' ? constants.Z_NO_COMPRESSION : zlibLevel(level))
   }
-  const options = { level: Math.min(9, Math.max(-1, level)), finishFlush: constants.Z_FULL_FLUSH }
-  const strip = (data: Uint8Array, last: boolean): Uint8Array =>
-    last ? data.subarray(0, data.length - FLUSH_MARKER_SIZE) : data
+}
+
+/** Up to this size compressing takes less time than handing the work to another thread and back. */
+const INLINE_SIZE = 4096
+
+// ---------------------------------------------------------------------------------------------------
+// zstd
+
+const ZSTD_DEFAULT = 3
+/** Hardly looks for matches: what is compressed already goes through at the speed of a copy. */
+const ZSTD_LEAST = -50
+/** Where more negative levels stop making a difference. */
+const ZSTD_MIN = -50
+/** Levels above need windows that clients' decoders don't take, and gain nothing on pieces of this size. */
+const ZSTD_MAX = 19
+/** log2 of MAX_PIECE: the client chooses the level, and with it the memory that a larger window would take. */
+const ZSTD_WINDOW_LOG = 18
+
+function createZstd(level: number): Compressor {
+  const params = {
+    [constants.ZSTD_c_compressionLevel]: Math.min(ZSTD_MAX, Math.max(ZSTD_MIN, level)),
+    [constants.ZSTD_c_windowLog]: ZSTD_WINDOW_LOG,
+  }
   return {
-    compress: async (piece, last) =>
-      strip(
-        piece.length <= INLINE_SIZE ? deflateRawSync(piece, options) : await compressDeflate(piece, options),
-        last,
-      ),
+    compress: (piece) =>
+      piece.length <= INLINE_SIZE
+        ? [zstdCompressSync(piece, { params })]
+        : compressZstd(piece, { params }).then((frame) => [frame]),
   }
 }
 
 const compressZstd = promisify(zstdCompress)
+
+// ---------------------------------------------------------------------------------------------------
+// lz4
+
+/** The largest block whose chunk holds it even when nothing in it repeats, so that none is tried twice. */
+const LZ4_BLOCK = 16304
+
+const LZ4: Compressor = {
+  compress: (piece) => {
+    const blocks: Uint8Array[] = []
+    for (let at = 0; at < piece.length; at += LZ4_BLOCK) {
+      blocks.push(compressLz4Block(piece.subarray(at, at + LZ4_BLOCK)))
+    }
+    return blocks
+  },
+}
+
+// ---------------------------------------------------------------------------------------------------
+// zlib and zlibx
+
+const ZLIB_DEFAULT = 6
+/** What deflate writes at a flush: the client puts it back at the end of each run. */
+const FLUSH_MARKER_SIZE = 4
+
+function zlibLevel(wish = -1): number {
+  return wish === -1 ? ZLIB_DEFAULT : Math.min(9, Math.max(1, wish))
+}
+
+function createDeflate(level: number): Compressor {
+  const options = { level, finishFlush: constants.Z_FULL_FLUSH }
+  return {
+    compress: async (piece, last) => {
+      const data =
+        piece.length <= INLINE_SIZE ? deflateRawSync(piece, options) : await compressDeflate(piece, options)
+      return [last ? data.subarray(0, data.length - FLUSH_MARKER_SIZE) : data]
+    },
+  }
+}
+
 const compressDeflate = promisify(deflateRaw)

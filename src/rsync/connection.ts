@@ -85,6 +85,11 @@ export class Connection {
     return this.#writingSince ?? this.#readingSince
   }
 
+  /** Since when the peer takes nothing of what we say; undefined while it does. */
+  get unheardSince(): number | undefined {
+    return this.#writingSince
+  }
+
   get outMuxed(): boolean {
     return this.#outMuxed
   }

@@ -13,7 +13,7 @@ import { SingleFlight } from '../lib/single-flight.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import { type Place, runTask, type Task, type TaskResult } from './delta/tasks.ts'
 import type { Work, WorkResult } from './delta/worker.ts'
-import type { BlockSumRule, DigestName } from './digests.ts'
+import { type BlockSumRule, DIGEST_LENGTH, type DigestName } from './digests.ts'
 import type { Content, Tree } from './tree.ts'
 
 /** Content up to this size is worked on in the event loop: below a millisecond even for MD4. */
@@ -25,16 +25,33 @@ const INLINE_BLOCKS = 1024
  * Block lengths that clients choose by themselves stay far below; -B1 does not.
  */
 const MAX_STEPS = 2_000_000
-/** Digests kept, of some 100 bytes each. */
-const MAX_DIGESTS = 200_000
 /** A thread without work ends after this time. */
 const IDLE_MS = 30_000
 
+/** Keeps digests for as long as it can. What it forgets is worked out again. */
+export interface DigestStore {
+  /** @param length of a digest of this kind. */
+  get(kind: DigestName, length: number, key: string): Uint8Array | undefined | Promise<Uint8Array | undefined>
+  put(kind: DigestName, key: string, value: Uint8Array): void
+}
+
+export interface DerivedOptions {
+  digests: DigestStore
+  /** The server's own: what depends on another one, which a client brought, is not kept. */
+  checksumSeed: number
+}
+
 export class Derived {
-  readonly #digests = new Map<string, Uint8Array>()
+  readonly #digests: DigestStore
+  readonly #checksumSeed: number
   readonly #deltas = new SingleFlight<string, Delta>()
   readonly #digesting = new SingleFlight<string, Uint8Array>()
   #pool: Piscina | undefined
+
+  constructor({ digests, checksumSeed }: DerivedOptions) {
+    this.#digests = digests
+    this.#checksumSeed = checksumSeed
+  }
 
   /**
    * How to make a file from the blocks that the client has; undefined when it is to be sent whole, since
@@ -77,20 +94,24 @@ export class Derived {
     seed: number,
     signal: AbortSignal,
   ): Promise<Uint8Array> {
-    const known = this.knownDigest(tree, node, name, seed)
-    if (known) return known
-    const key = digestKey(tree, node, name, seed)
+    if (name === 'none') return new Uint8Array(1)
+    const recorded = recordedDigest(tree, node, name)
+    if (recorded) return recorded
+    const seeded = name === 'md4-seeded'
+    const keeps = !seeded || seed === this.#checksumSeed
+    const key = seeded ? `${seed}:${tree.contentKey(node)}` : tree.contentKey(node)
     return this.#digesting.run(
-      key,
+      `${name}:${key}`,
       async (stop) => {
+        const kept = keeps && (await this.#digests.get(name, DIGEST_LENGTH[name], key))
+        if (kept) return kept
         const task: Task = { type: 'digest', name, seed, expected: tree.digest(node, 'xxh128') }
         const value = await withContent(tree, node, (content) =>
           content.size <= INLINE_SIZE
             ? runInline(task, content)
             : this.#inThread(task, placeOf(content), stop),
         )
-        if (this.#digests.size >= MAX_DIGESTS) this.#digests.delete(this.#digests.keys().next().value!)
-        this.#digests.set(key, value)
+        if (keeps) this.#digests.put(name, key, value)
         return value
       },
       signal,
@@ -107,15 +128,7 @@ export class Derived {
     signal: AbortSignal,
   ): Promise<Uint8Array> {
     const task: Task = { type: 'digest', name, seed, expected: undefined }
-    return withContent(tree, node, ({ place, size }) =>
-      this.#inThread(task, { fd: place.fd, offset: place.offset + from, size: size - from }, signal),
-    )
-  }
-
-  /** The digest when it can be had without reading anything. */
-  knownDigest(tree: Tree, node: number, name: DigestName, seed: number): Uint8Array | undefined {
-    if (name === 'none') return new Uint8Array(1)
-    return recordedDigest(tree, node, name) ?? this.#digests.get(digestKey(tree, node, name, seed))
+    return withContent(tree, node, (content) => this.#inThread(task, placeOf(content, from), signal))
   }
 
   async close(): Promise<void> {
@@ -125,7 +138,7 @@ export class Derived {
   /** The file stays open until the thread has ended or been told to. */
   async #inThread<T extends Task>(
     task: T,
-    place: Place,
+    place: Place | Uint8Array,
     signal: AbortSignal,
   ): Promise<TaskResult[T['type']]> {
     this.#pool ??= new Piscina({
@@ -163,12 +176,10 @@ export function recordedDigest(tree: Tree, node: number, name: DigestName): Uint
   return name === 'md5' || name === 'xxh128' ? tree.digest(node, name) : undefined
 }
 
-function digestKey(tree: Tree, node: number, name: string, seed: number): string {
-  return `${name}:${name === 'md4-seeded' ? seed : ''}:${tree.contentKey(node)}`
-}
-
-function placeOf(content: Content): Place {
-  return { ...content.place, size: content.size }
+/** Where a task finds the content from byte `from` on. */
+function placeOf({ place, size }: Content, from = 0): Place | Uint8Array {
+  if (place instanceof Uint8Array) return place.subarray(from)
+  return { fd: place.fd, offset: place.offset + from, size: size - from }
 }
 
 function bytesOf(words: Uint32Array): Uint8Array {

@@ -6,6 +6,7 @@ import { PeerError, RefusedError } from '../errors.ts'
 import type { ByteReader, Decoded } from '../lib/byte-reader.ts'
 import { ascii, type ByteString, byteString, showBytes } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
+import { Pacer } from '../lib/pacer.ts'
 import type { Connection } from './connection.ts'
 import { findListed, type SourcePath } from './paths.ts'
 import type { Tree } from './tree.ts'
@@ -15,6 +16,10 @@ import type { TransferOptions } from './wire/arguments.ts'
 const MAX_NAME = 4096
 /** All names together: some million, and no more memory than a long file list takes. */
 const MAX_BYTES = 64 * 1024 * 1024
+/** A name of one byte takes up as much memory as one of thirty: this bounds those. */
+const MAX_NAMES = 2_000_000
+/** Of a list in the build so much is cut into names at a time: about a millisecond's work. */
+const PIECE = 64 * 1024
 const NUL = 0
 
 /** All names are read before the list is begun: a client that writes them also reads what we send. */
@@ -24,7 +29,7 @@ export async function readListedNames(
   module: ByteString,
   options: TransferOptions,
   protocol: number,
-): Promise<Iterable<SourcePath>> {
+): Promise<AsyncIterable<SourcePath>> {
   const names =
     options.filesFrom === '-'
       ? await namesFromSocket(connection, protocol)
@@ -34,13 +39,13 @@ export async function readListedNames(
 }
 
 /** One source at a time: a million names stay names until their turn comes. */
-function* sourcesOf(
+async function* sourcesOf(
   tree: Tree,
   base: ByteString,
   names: readonly ByteString[],
   relative: boolean,
-): Generator<SourcePath> {
-  for (const name of names) yield findListed(tree, base, name, relative)
+): AsyncGenerator<SourcePath> {
+  for (const name of names) yield await findListed(tree, base, name, relative)
 }
 
 async function namesFromSocket(connection: Connection, protocol: number): Promise<ByteString[]> {
@@ -56,7 +61,7 @@ async function readNames(input: ByteReader): Promise<ByteString[]> {
     if (name === '') return names
     bytes += name.length + 1
     if (bytes > MAX_BYTES) throw new PeerError('files-from', `more than ${MAX_BYTES} bytes of names`)
-    names.push(name)
+    if (names.push(name) > MAX_NAMES) throw new PeerError('files-from', `more than ${MAX_NAMES} names`)
   }
 }
 
@@ -70,7 +75,7 @@ function decodeName(bytes: Uint8Array): Decoded<ByteString> | undefined {
 }
 
 async function namesFromBuild(tree: Tree, path: ByteString, from0: boolean): Promise<ByteString[]> {
-  const { node } = findListed(tree, ascii(''), path, false)
+  const { node } = await findListed(tree, ascii(''), path, false)
   if (node < 0 || !isRegularMode(tree.mode(node))) {
     throw new RefusedError(`ERROR: --files-from: the build has no file "${showBytes(path)}"`, 11)
   }
@@ -78,11 +83,25 @@ async function namesFromBuild(tree: Tree, path: ByteString, from0: boolean): Pro
   try {
     if (content.size > MAX_BYTES)
       throw new RefusedError(`ERROR: --files-from: "${showBytes(path)}" is too large`, 11)
-    const bytes = Buffer.alloc(content.size)
-    await content.read([bytes], 0)
-    const names = bytes.toString('latin1').split(from0 ? '\0' : /[\r\n\0]+/) as ByteString[]
-    // Comments, but not among names that may hold anything.
-    return names.filter((name) => name !== '' && (from0 || !/^[#;]/.test(name)))
+    const tooMuch = (what: string): RefusedError =>
+      new RefusedError(`ERROR: --files-from: "${showBytes(path)}" holds ${what}`, 11)
+    const pacer = new Pacer()
+    const names: ByteString[] = []
+    let rest = ''
+    for (let at = 0; at < content.size; at += PIECE) {
+      if (pacer.due) await pacer.rest()
+      const bytes = Buffer.alloc(Math.min(PIECE, content.size - at))
+      await content.read([bytes], at)
+      const pieces = (rest + bytes.toString('latin1')).split(from0 ? '\0' : /[\r\n\0]+/)
+      rest = at + PIECE < content.size ? pieces.pop()! : ''
+      if (rest.length > MAX_NAME) throw tooMuch(`a name of more than ${MAX_NAME} bytes`)
+      for (const name of pieces as ByteString[]) {
+        // Comments, but not among names that may hold anything.
+        if (name !== '' && (from0 || !/^[#;]/.test(name))) names.push(name)
+      }
+      if (names.length > MAX_NAMES) throw tooMuch(`more than ${MAX_NAMES} names`)
+    }
+    return names
   } finally {
     content.close()
   }

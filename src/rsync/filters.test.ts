@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { type FilterScope, Filters } from './filters.ts'
 import { lookup } from './paths.ts'
 import { parseRule } from './wire/filters.ts'
@@ -13,11 +14,16 @@ const filters = (rules: readonly string[], cvs = false): Filters =>
   )
 
 /** Names with a slash behind them are directories. `root` is the path of the transfer root in the module. */
-function keeps(filters: Filters, name: string, root = '', scope: FilterScope = filters.outermost()): boolean {
+function keeps(
+  filters: Filters,
+  name: string,
+  root = '',
+  scope: FilterScope = filters.outermost(),
+): Promise<boolean> {
   const isDirectory = name.endsWith('/')
   const plain = (isDirectory ? name.slice(0, -1) : name) as ByteString
   const path = (root === '' ? plain : `${root}/${plain}`) as ByteString
-  return filters.keeps(plain, path, isDirectory, scope)
+  return filters.keeps(plain, path, isDirectory, scope, new Pacer())
 }
 
 /** docs/rsync-protocol.md, section 5.4: each row of its table, and what is said around it. */
@@ -82,10 +88,10 @@ const TABLE: readonly { rules: string[]; kept?: string[]; dropped?: string[]; ro
   { rules: ['+ *.o', '-C'], kept: ['a.o'], dropped: ['a.a'] },
 ]
 for (const { rules, root, kept = [], dropped = [] } of TABLE) {
-  test(`filters: ${rules.join(', ') || 'none'}${root ? ` under ${root}` : ''}`, () => {
+  test(`filters: ${rules.join(', ') || 'none'}${root ? ` under ${root}` : ''}`, async () => {
     const compiled = filters(rules)
-    for (const name of kept) assert.ok(keeps(compiled, name, root), `${name} should stay`)
-    for (const name of dropped) assert.ok(!keeps(compiled, name, root), `${name} should go`)
+    for (const name of kept) assert.ok(await keeps(compiled, name, root), `${name} should stay`)
+    for (const name of dropped) assert.ok(!(await keeps(compiled, name, root)), `${name} should go`)
   })
 }
 
@@ -266,10 +272,10 @@ for (const { name, rules, cvs, files, in: where, kept = [], dropped = [] } of ME
       const parts = where === '' ? [] : where.split('/')
       for (const i of parts.keys()) {
         const path = parts.slice(0, i + 1).join('/') as ByteString
-        scope = await compiled.enter(tree, lookup(tree, path, false), path, scope)
+        scope = await compiled.enter(tree, await lookup(tree, path, false), path, scope)
       }
-      for (const kept_ of kept) assert.ok(keeps(compiled, kept_, '', scope), `${kept_} should stay`)
-      for (const name of dropped) assert.ok(!keeps(compiled, name, '', scope), `${name} should go`)
+      for (const kept_ of kept) assert.ok(await keeps(compiled, kept_, '', scope), `${kept_} should stay`)
+      for (const name of dropped) assert.ok(!(await keeps(compiled, name, '', scope)), `${name} should go`)
     } finally {
       tree.close()
     }
@@ -285,10 +291,10 @@ test('rule files: above the transfer root only those with a slash count', async 
     ] as const) {
       const compiled = filters([rule])
       const above = await compiled.enter(tree, 0, ascii(''), compiled.outermost(), true)
-      const scope = await compiled.enter(tree, lookup(tree, ascii('d'), false), ascii('d'), above)
-      assert.equal(keeps(compiled, 'a', 'd', scope), !drops)
-      assert.equal(keeps(compiled, 'b', 'd', scope), !drops, 'anchored at the directory of the file')
-      assert.equal(keeps(compiled, 'c', 'd', scope), true)
+      const scope = await compiled.enter(tree, await lookup(tree, ascii('d'), false), ascii('d'), above)
+      assert.equal(await keeps(compiled, 'a', 'd', scope), !drops)
+      assert.equal(await keeps(compiled, 'b', 'd', scope), !drops, 'anchored at the directory of the file')
+      assert.equal(await keeps(compiled, 'c', 'd', scope), true)
     }
   } finally {
     tree.close()
@@ -300,7 +306,7 @@ test('rule files: one that is no regular file is none', async () => {
   try {
     const compiled = filters([': .rules'])
     const scope = await compiled.enter(tree, 0, ascii(''), compiled.outermost())
-    assert.ok(keeps(compiled, 'a', '', scope))
+    assert.ok(await keeps(compiled, 'a', '', scope))
   } finally {
     tree.close()
   }

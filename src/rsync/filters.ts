@@ -9,12 +9,15 @@
 import { PeerError } from '../errors.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
+import type { Pacer } from '../lib/pacer.ts'
 import type { Tree } from './tree.ts'
-import { compilePattern, isWild } from './wildmatch.ts'
+import { compilePattern, isWild, type Pattern } from './wildmatch.ts'
 import { type DirMergeRule, type FilterRule, type PatternRule, parseRule } from './wire/filters.ts'
 
 /** A rule file inside a build that is larger than this is refused. */
 const MAX_MERGE_FILE = 1 << 20
+/** Each of these rules is looked up in every single directory; people write one or two. */
+const MAX_MERGES = 64
 
 interface Rule {
   include: boolean
@@ -79,13 +82,21 @@ export class Filters {
     return scope
   }
 
-  /** Whether a name goes into the list. */
-  keeps(name: ByteString, path: ByteString, isDirectory: boolean, scope: FilterScope): boolean {
+  /** Whether a name goes into the list. Rests between rules: a client may send thousands of costly ones. */
+  async keeps(
+    name: ByteString,
+    path: ByteString,
+    isDirectory: boolean,
+    scope: FilterScope,
+    pacer: Pacer,
+  ): Promise<boolean> {
     for (const step of this.#steps) {
+      if (pacer.due) await pacer.rest()
       if (step.type === 'rule') {
         if (applies(step.rule, name, path, isDirectory)) return step.rule.include
       } else {
         for (const rule of scope[step.slot]!) {
+          if (pacer.due) await pacer.rest()
           if (applies(rule, name, path, isDirectory)) return rule.include
         }
       }
@@ -99,6 +110,8 @@ export class Filters {
         this.#steps.push({ type: 'rule', rule: compileRule(rule) })
         break
       case 'dir-merge':
+        if (this.#merges.length >= MAX_MERGES)
+          throw new PeerError('filter', `more than ${MAX_MERGES} per-directory rules`)
         this.#steps.push({ type: 'merge', slot: this.#merges.push(rule) - 1 })
         break
       case 'cvs-defaults':
@@ -148,8 +161,13 @@ function compileTest(
   const { slashes, anchored, fromModuleRoot, base } = how
   const wild = isWild(text)
   const doubleStar = text.includes('**')
-  const compiled = wild ? compilePattern(text) : undefined
-  const equals = (name: ByteString): boolean => (compiled ? compiled.matches(name) : name === text)
+  // Made when it is first needed: thousands of patterns at once would take a while.
+  let compiled: Pattern | undefined
+  const equals = (name: ByteString): boolean => {
+    if (!wild) return name === text
+    compiled ??= compilePattern(text)
+    return compiled.matches(name)
+  }
   // `dir/***` matches the directory itself, too.
   const alsoItself = text.endsWith('/***')
   const whole = (name: ByteString, isDirectory: boolean): boolean =>

@@ -8,7 +8,7 @@
  * for one source the walk yields both orders at once.
  */
 
-import { RefusedError } from '../errors.ts'
+import { RefusedError, StoreError } from '../errors.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { ascii, type ByteString, joinBytes, splitBytes } from '../lib/bytes.ts'
 import { DIRECTORY, isDirectoryMode, isSymlinkMode, REGULAR, SYMLINK, TYPE_MASK } from '../lib/file-mode.ts'
@@ -45,9 +45,11 @@ export interface ListOptions {
 
 /** Something to tell the client beside the list. */
 export interface ListNotice {
-  type: 'missing' | 'skipped-directory' | 'broken-link'
+  type: 'missing' | 'skipped-directory' | 'broken-link' | 'unreadable-directory'
   /** Inside the module; of a skipped directory its name in the list. */
   path: ByteString
+  /** Why a directory can't be read. */
+  reason?: string
 }
 
 /** A finished list. Never changed afterwards, so many sessions may share it. */
@@ -71,13 +73,13 @@ export interface FileList {
  */
 export async function buildFileList(
   tree: Tree,
-  sources: Iterable<SourcePath>,
+  sources: Iterable<SourcePath> | AsyncIterable<SourcePath>,
   filters: Filters,
   options: ListOptions,
   signal: AbortSignal,
 ): Promise<FileList> {
   const builder = new ListBuilder(tree, filters, options, new Pacer(signal))
-  for (const source of sources) await builder.add(source)
+  for await (const source of sources) await builder.add(source)
   return builder.finish()
 }
 
@@ -97,7 +99,6 @@ class ListBuilder {
   readonly #filters: Filters
   readonly #options: ListOptions
   readonly #pacer: Pacer
-  readonly #most: number
   readonly #names: ByteString[] = []
   readonly #nodes: number[] = []
   readonly #flags: number[] = []
@@ -114,7 +115,6 @@ class ListBuilder {
     this.#filters = filters
     this.#options = options
     this.#pacer = pacer
-    this.#most = tree.count * MAX_REPEATS + MAX_EXTRA
     this.#inOrder = options.protocol >= 29 && !options.relative
   }
 
@@ -123,17 +123,19 @@ class ListBuilder {
     if (this.#pacer.due) await this.#pacer.rest()
     const tree = this.#tree
     const { recurse, dirs } = this.#options
-    const node = source.node < 0 ? -1 : this.#follow(source.node, source, source.name)
+    const node = this.#mayFollow(source.node)
+      ? await this.#follow(source.node, source, source.name)
+      : source.node
     if (node < 0) {
       this.#missing(source)
       return
     }
-    this.#addImplied(source)
+    await this.#addImplied(source)
 
     let scope = this.#filters.outermost()
     if (this.#filters.hasMergeFiles) scope = await scopeAbove(tree, source, this.#filters, scope)
     const isDir = isDirectory(tree, node)
-    if (source.name !== '.' && !this.#keeps(source, source.name, isDir, scope)) return
+    if (source.name !== '.' && !(await this.#keeps(source, source.name, isDir, scope))) return
     if (isDir && !recurse && !dirs) {
       this.#notice({ type: 'skipped-directory', path: source.name })
       return
@@ -163,6 +165,7 @@ class ListBuilder {
     while (stack.length > 0) {
       const directory = stack.pop()!
       this.#sorted.push(directory.place)
+      if (!(await this.#enter(source, directory))) continue
       const base = directory.name === '.' ? ascii('') : directory.name
       const scope = this.#filters.hasMergeFiles
         ? await this.#filters.enter(tree, directory.node, pathOf(source, directory.name), directory.scope)
@@ -172,13 +175,13 @@ class ListBuilder {
       for (let child = first; child < first + tree.childCount(directory.node); child++) {
         if (this.#pacer.due) await this.#pacer.rest()
         const name = joinNames(base, tree.name(child))
-        const node = this.#follow(child, source, name)
+        const node = this.#mayFollow(child) ? await this.#follow(child, source, name) : child
         if (node < 0) {
           this.#notice({ type: 'broken-link', path: pathOf(source, name) })
           continue
         }
         const isDir = isDirectory(tree, node)
-        if (!this.#keeps(source, name, isDir, scope)) continue
+        if (!(await this.#keeps(source, name, isDir, scope))) continue
         const descends = isDir && this.#options.recurse
         const place = this.#addEntry(name, node, isDir && !descends ? FLAG.noContentDir : 0)
         if (!descends) {
@@ -196,8 +199,20 @@ class ListBuilder {
     }
   }
 
+  /** False when what lies in the directory can't be had: the client is told, and deletes nothing for it. */
+  async #enter(source: SourcePath, { node, name }: OpenDirectory): Promise<boolean> {
+    try {
+      await this.#tree.enter?.(node)
+      return true
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      this.#notice({ type: 'unreadable-directory', path: pathOf(source, name), reason: error.message })
+      return false
+    }
+  }
+
   #addEntry(name: ByteString, node: number, flags: number): number {
-    if (this.#names.length + this.#notices.length >= this.#most) throw this.#tooLong()
+    this.#checkLength()
     if (node >= 0) {
       const type = this.#tree.mode(node) & TYPE_MASK
       if (type === REGULAR || type === SYMLINK) this.#totalSize += this.#tree.size(node)
@@ -208,15 +223,15 @@ class ListBuilder {
   }
 
   #notice(notice: ListNotice): void {
-    if (this.#names.length + this.#notices.length >= this.#most) throw this.#tooLong()
+    this.#checkLength()
     this.#notices.push(notice)
   }
 
-  #tooLong(): RefusedError {
-    return new RefusedError(
-      `ERROR: the request names more than ${this.#most} files, far more than there are`,
-      4,
-    )
+  /** Before it grows by one. */
+  #checkLength(): void {
+    const most = this.#tree.count * MAX_REPEATS + MAX_EXTRA
+    if (this.#names.length + this.#notices.length < most) return
+    throw new RefusedError(`ERROR: the request names more than ${most} files, far more than there are`, 4)
   }
 
   #missing(source: SourcePath): void {
@@ -225,29 +240,39 @@ class ListBuilder {
   }
 
   /** The parents that -R implies, each once, followed through links and never filtered. */
-  #addImplied(source: SourcePath): void {
+  async #addImplied(source: SourcePath): Promise<void> {
     const { relative, impliedDirs, protocol } = this.#options
     const parents = relative && (impliedDirs || protocol >= 30) ? parentsOf(source.name) : []
     for (const name of source.dotFirst ? [ascii('.'), ...parents] : parents) {
       if (this.#impliedSent.has(name)) continue
       this.#impliedSent.add(name)
-      const node = lookup(this.#tree, pathOf(source, name), true)
+      const node = await lookup(this.#tree, pathOf(source, name), true)
       if (node >= 0) this.#addEntry(name, node, FLAG.topDir | FLAG.noContentDir)
     }
   }
 
-  #keeps(source: SourcePath, name: ByteString, isDir: boolean, scope: FilterScope): boolean {
-    return this.#filters.isEmpty || this.#filters.keeps(name, pathOf(source, name), isDir, scope)
+  #keeps(
+    source: SourcePath,
+    name: ByteString,
+    isDir: boolean,
+    scope: FilterScope,
+  ): Promise<boolean> | boolean {
+    return this.#filters.isEmpty || this.#filters.keeps(name, pathOf(source, name), isDir, scope, this.#pacer)
   }
 
-  /** Follows a symbolic link where the options say so; -1 when it then leads nowhere. */
-  #follow(node: number, source: SourcePath, name: ByteString): number {
+  /** Whether this is a symbolic link, and the options let some of them be followed. */
+  #mayFollow(node: number): boolean {
+    const { copyLinks, copyDirlinks, copyUnsafeLinks } = this.#options
+    return (copyLinks || copyDirlinks || copyUnsafeLinks) && node >= 0 && isSymlinkMode(this.#tree.mode(node))
+  }
+
+  /** Where a symbolic link leads if the options say so; -1 when that is nowhere. */
+  async #follow(node: number, source: SourcePath, name: ByteString): Promise<number> {
     const tree = this.#tree
-    if (!isSymlinkMode(tree.mode(node))) return node
     const { copyLinks, copyDirlinks, copyUnsafeLinks } = this.#options
     const always = copyLinks || (copyUnsafeLinks && isUnsafe(tree.linkTarget(node), name))
     if (!always && !copyDirlinks) return node
-    const end = lookup(tree, pathOf(source, name), true)
+    const end = await lookup(tree, pathOf(source, name), true)
     return always || (end >= 0 && isDirectory(tree, end)) ? end : node
   }
 }
@@ -311,6 +336,7 @@ async function scopeAbove(
   let node = 0
   for (let i = 0; i < stop; i++) {
     const path = joinBytes(parts.slice(0, i), '/')
+    await tree.enter?.(node)
     scope = await filters.enter(tree, node, path, scope, i < parts.length)
     const next = parts[i] === undefined ? -1 : tree.child(node, parts[i]!)
     if (next < 0) break

@@ -1,4 +1,5 @@
 /** What a session asks of whoever knows the modules: which there are, and the tree of one. */
+import type { ByteString } from '../lib/bytes.ts'
 import type { Tree } from './tree.ts'
 
 /** A module that a client may ask for. */
@@ -10,6 +11,11 @@ export interface ModuleLine {
 /** A module's tree, held for one session. */
 export interface OpenModule {
   readonly tree: Tree
+  /**
+   * For a module that shows others, each in a directory of its root: the name of the one whose content lies
+   * there. What is hidden in that module is hidden here as well.
+   */
+  readonly moduleAt?: (directory: ByteString) => string
   /** Gives the hold back. Called once. */
   release(): void
 }

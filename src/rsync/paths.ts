@@ -10,13 +10,15 @@ import { ascii, type ByteString, compareBytes, joinBytes, showBytes, splitBytes 
 import { isDirectoryMode, isSymlinkMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
 import type { Tree } from './tree.ts'
-import { compilePattern, isWild } from './wildmatch.ts'
+import { compilePattern, isWild, type Pattern } from './wildmatch.ts'
 
 /** Chains of symbolic links longer than this are taken for loops, as by Linux. */
 const MAX_LINK_HOPS = 40
 /** The most arguments that the patterns of a request may expand to, and the most names that they may look at. */
 const MAX_MATCHES = 250_000
 const MAX_LOOKED = 20_000_000
+/** Names have 255 bytes at most: nobody needs a longer pattern for one, and it takes time to read. */
+const MAX_PATTERN = 4096
 
 /** One thing to send. */
 export interface SourcePath {
@@ -66,14 +68,19 @@ export async function findSources(
     const expanded = isWild(clean.path) ? await search.expand(clean) : [clean]
     for (const one of expanded) {
       if (pacer.due) await pacer.rest()
-      found.push(sourceFor(tree, one, request.relative))
+      found.push(await sourceFor(tree, one, request.relative))
     }
   }
   return found
 }
 
 /** One name of a --files-from list, relative to `base`. Names are not patterns. */
-export function findListed(tree: Tree, base: ByteString, name: ByteString, relative: boolean): SourcePath {
+export function findListed(
+  tree: Tree,
+  base: ByteString,
+  name: ByteString,
+  relative: boolean,
+): Promise<SourcePath> {
   const clean = sanitize(name, relative)
   const rootPath = sanitize(base, false).path
   return sourceFor(tree, clean, relative, rootPath)
@@ -83,7 +90,7 @@ export function findListed(tree: Tree, base: ByteString, name: ByteString, relat
  * The node at a path of the module, following symbolic links on the way (and at its end if `follow`).
  * -1 when there is none.
  */
-export function lookup(tree: Tree, path: ByteString, follow: boolean, start = 0): number {
+export async function lookup(tree: Tree, path: ByteString, follow: boolean, start = 0): Promise<number> {
   let hops = 0
   let node = start
   const todo = splitBytes(path, '/').reverse()
@@ -95,6 +102,7 @@ export function lookup(tree: Tree, path: ByteString, follow: boolean, start = 0)
       continue
     }
     if (!isDirectoryMode(tree.mode(node))) return -1
+    await tree.enter?.(node)
     const child = tree.child(node, component)
     if (child < 0) return -1
     const last = todo.every((c) => c === '')
@@ -153,11 +161,14 @@ class PatternSearch {
   async expand(clean: CleanPath): Promise<CleanPath[]> {
     let matches: ByteString[] = [ascii('')]
     for (const component of splitBytes(clean.path, '/')) {
+      const isPattern = isWild(component) && component.length <= MAX_PATTERN
+      const pattern = isPattern ? compilePattern(component) : undefined
       const next: ByteString[] = []
       for (const path of matches) {
-        const directory = lookup(this.#tree, path, true)
+        if (this.#pacer.due) await this.#pacer.rest()
+        const directory = await lookup(this.#tree, path, true)
         if (directory < 0 || !isDirectoryMode(this.#tree.mode(directory))) continue
-        for (const name of await this.#namesIn(directory, component)) {
+        for (const name of await this.#namesIn(directory, component, pattern)) {
           next.push(path === '' ? name : (`${path}/${name}` as ByteString))
         }
       }
@@ -170,11 +181,15 @@ class PatternSearch {
   }
 
   /** The names that a component stands for, sorted as a shell would. */
-  async #namesIn(directory: number, component: ByteString): Promise<ByteString[]> {
+  async #namesIn(
+    directory: number,
+    component: ByteString,
+    pattern: Pattern | undefined,
+  ): Promise<ByteString[]> {
     const tree = this.#tree
     if (component === '.') return [component]
-    if (!isWild(component)) return tree.child(directory, component) >= 0 ? [component] : []
-    const pattern = compilePattern(component)
+    await tree.enter?.(directory)
+    if (!pattern) return tree.child(directory, component) >= 0 ? [component] : []
     const names: ByteString[] = []
     const first = tree.firstChild(directory)
     const count = tree.childCount(directory)
@@ -193,12 +208,12 @@ function tooMany(what: string): RefusedError {
   return new RefusedError(`ERROR: the patterns of this request ${what}`, 4)
 }
 
-function sourceFor(
+async function sourceFor(
   tree: Tree,
   clean: CleanPath,
   relative: boolean,
   base: ByteString = ascii(''),
-): SourcePath {
+): Promise<SourcePath> {
   const join = (a: ByteString, b: ByteString) => (a === '' ? b : b === '' ? a : (`${a}/${b}` as ByteString))
   if (relative) {
     // A "." component divides the path into the root and the name.
@@ -207,7 +222,7 @@ function sourceFor(
     const name = (dot ? clean.path.slice(dot.index + dot[0].length) : clean.path) as ByteString
     const rootPath = join(base, head)
     const full = join(rootPath, name)
-    const node = find(tree, full, clean.trailingSlash)
+    const node = await find(tree, full, clean.trailingSlash)
     return {
       shown: full,
       rootPath,
@@ -218,7 +233,7 @@ function sourceFor(
     }
   }
   const full = join(base, clean.path)
-  const node = find(tree, full, clean.trailingSlash)
+  const node = await find(tree, full, clean.trailingSlash)
   if (clean.path === '' || (clean.trailingSlash && node >= 0)) {
     return {
       shown: full,
@@ -241,8 +256,8 @@ function sourceFor(
 }
 
 /** What an argument names; with a slash behind it only a directory will do, or a link to one. */
-function find(tree: Tree, path: ByteString, trailingSlash: boolean): number {
-  const node = lookup(tree, path, trailingSlash)
+async function find(tree: Tree, path: ByteString, trailingSlash: boolean): Promise<number> {
+  const node = await lookup(tree, path, trailingSlash)
   return trailingSlash && node >= 0 && !isDirectoryMode(tree.mode(node)) ? -1 : node
 }
 

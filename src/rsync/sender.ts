@@ -17,6 +17,7 @@ import type { Derived } from './derived.ts'
 import { DIGEST_LENGTH } from './digests.ts'
 import type { FileList } from './flist.ts'
 import { type Agreement, COMPAT } from './setup.ts'
+import { parseSkipList } from './skip-compress.ts'
 import { createTokenWriter } from './tokens.ts'
 import type { Content, Tree, Xattr } from './tree.ts'
 import type { TransferOptions } from './wire/arguments.ts'
@@ -98,7 +99,11 @@ class Transfer {
   readonly #ndxOut: NdxEncoder
   /** Places whose data was sent once: a second request is a redo. */
   readonly #sentOnce: Uint8Array
+  readonly #pacer: Pacer
   readonly #compressor: Compressor | undefined
+  /** For files that the client says are compressed already. */
+  readonly #leastCompressor: Compressor | undefined
+  readonly #skipsCompression: (name: ByteString) => boolean
   #ioError = 0
   #ioErrorTold = 0
 
@@ -108,8 +113,12 @@ class Transfer {
     this.#ndxIn = new NdxDecoder(this.#protocol)
     this.#ndxOut = new NdxEncoder(this.#protocol)
     this.#sentOnce = new Uint8Array(context.list.names.length)
+    this.#pacer = new Pacer(context.signal)
     const { codec } = context.agreement
-    this.#compressor = codec && createCompressor(codec, context.options.compressLevel)
+    const { compressLevel, skipCompress } = context.options
+    this.#compressor = codec && createCompressor(codec, compressLevel)
+    this.#leastCompressor = codec && createCompressor(codec, compressLevel, 'least')
+    this.#skipsCompression = parseSkipList(skipCompress)
   }
 
   async run(): Promise<void> {
@@ -139,6 +148,8 @@ class Transfer {
   async #readNdx(): Promise<number> {
     const { connection, list } = this.#context
     for (;;) {
+      // One piece of input may hold thousands of tiny requests.
+      if (this.#pacer.due) await this.#pacer.rest()
       const ndx = await connection.in.decode((bytes) => this.#ndxIn.decode(bytes))
       if (this.#protocol !== 29 || ndx !== list.names.length) return ndx
       const iflags = await connection.in.decode(decodeU16)
@@ -278,7 +289,8 @@ class Transfer {
 
     this.#echo(item)
     encodeSumHead(connection.out, head)
-    const tokens = createTokenWriter(connection, content, this.#compressor, signal)
+    const compressor = this.#skipsCompression(item.name) ? this.#leastCompressor : this.#compressor
+    const tokens = createTokenWriter(connection, content, compressor, signal)
     let position = from
     for (const step of delta) {
       if (step > 0) {

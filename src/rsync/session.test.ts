@@ -219,9 +219,12 @@ test('text phase: lines while a module is made ready, then OK; the hold is given
       return { tree, release: () => released++ }
     },
   }
-  const { output, report } = await converse(context({ modules }), `${hello}t\n`)
-  assert.equal(output.toString(), `${GREETING}fetching 12 %\n @ERROR would end it\n@RSYNCD: OK\n`)
-  assert.equal(report.outcome, 'lost')
+  const { pipe, report } = startSession(context({ modules }))
+  pipe.send(`${hello}t\n`)
+  const said = `${GREETING}fetching 12 %\n @ERROR would end it\n@RSYNCD: OK\n`
+  assert.equal((await pipe.take(said.length)).toString(), said)
+  pipe.end()
+  assert.equal((await report).outcome, 'lost')
   assert.equal(released, 1)
 })
 
@@ -301,9 +304,27 @@ for (const { name, args, text, code } of [
     code: 4,
   },
   {
+    name: '-c with a checksum that is none',
+    args: ['--sender', '-rc', '--checksum-choice=md5,none', '.', 't/'],
+    text: /--checksum needs a checksum/,
+    code: 4,
+  },
+  {
+    name: '--iconv, when nobody knows the charset of names',
+    args: ['--sender', '-r', '--iconv=utf-8', '.', 't/'],
+    text: /refuse --iconv/,
+    code: 4,
+  },
+  {
+    name: 'a number that is none',
+    args: ['--sender', '-r', '--timeout=soon', '.', 't/'],
+    text: /^ERROR: --timeout needs a whole number/,
+    code: 1,
+  },
+  {
     name: 'a codec that we do not have',
-    args: ['--sender', '-r', '--compress-choice=lz4', '.', 't/'],
-    text: /lz4/,
+    args: ['--sender', '-r', '--compress-choice=lzo', '.', 't/'],
+    text: /lzo/,
     code: 4,
   },
 ]) {

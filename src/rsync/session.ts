@@ -7,18 +7,23 @@
  * neither sockets nor stores.
  */
 
-import { ConnectionLost, PeerError, RefusedError, StoreError, UpservError } from '../errors.ts'
+import { randomBytes } from 'node:crypto'
+import { AccessDenied, ConnectionLost, PeerError, RefusedError, StoreError, UpservError } from '../errors.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
+import type { Peer } from '../lib/peer.ts'
+import type { Turn, Turns, Visitor, VisitSettings } from './access.ts'
 import { Connection, type Duplex } from './connection.ts'
 import { type Derived, recordedDigest } from './derived.ts'
 import { DIGEST_LENGTH, type DigestName } from './digests.ts'
 import { readListedNames } from './files-from.ts'
 import { Filters } from './filters.ts'
 import { buildFileList, encodeFileList, type FileList } from './flist.ts'
-import type { MayHave, Modules, OpenModule } from './modules.ts'
+import { HiddenTree } from './hidden-tree.ts'
+import type { Modules, OpenModule } from './modules.ts'
 import { findSources, showPath } from './paths.ts'
+import { optionWords, refuseOptions } from './refusals.ts'
 import { type TransferFigures, transfer } from './sender.ts'
 import { type Agreement, agree, COMPAT } from './setup.ts'
 import type { Tree } from './tree.ts'
@@ -29,6 +34,7 @@ import {
   parseArguments,
   type TransferOptions,
 } from './wire/arguments.ts'
+import { AUTH_DIGESTS, authResponse, chooseAuthDigest, isResponse, parseAuthAnswer } from './wire/auth.ts'
 import { type FilterRule, MAX_FILTER_BYTES, MAX_RULE_BYTES, parseRule } from './wire/filters.ts'
 import { agreeOnProtocol, formatGreeting, parseGreeting } from './wire/greeting.ts'
 import { decodeI32 } from './wire/ints.ts'
@@ -37,10 +43,13 @@ import { TAG } from './wire/mux.ts'
 export type State =
   | 'greeting'
   | 'module'
+  | 'access'
   | 'waiting'
+  | 'line'
   | 'arguments'
   | 'setup'
   | 'filters'
+  | 'turn'
   | 'flist'
   | 'transfer'
   | 'closed'
@@ -49,10 +58,13 @@ export type Step =
   | 'hello'
   | 'list'
   | 'select'
+  | 'admitted'
   | 'ready'
+  | 'called'
   | 'arguments'
   | 'agreed'
   | 'filters'
+  | 'begin'
   | 'sent'
   | 'nothing'
   | 'goodbye'
@@ -61,11 +73,14 @@ export type Step =
 /** What leads where. docs/architecture.md draws its diagram from this table, and a test compares them. */
 export const NEXT: Record<State, Partial<Record<Step, State>>> = {
   greeting: { hello: 'module', refuse: 'closed' },
-  module: { list: 'closed', select: 'waiting', refuse: 'closed' },
-  waiting: { ready: 'arguments', refuse: 'closed' },
+  module: { list: 'closed', select: 'access', refuse: 'closed' },
+  access: { admitted: 'waiting', refuse: 'closed' },
+  waiting: { ready: 'line', refuse: 'closed' },
+  line: { called: 'arguments', refuse: 'closed' },
   arguments: { arguments: 'setup', refuse: 'closed' },
   setup: { agreed: 'filters', refuse: 'closed' },
-  filters: { filters: 'flist', refuse: 'closed' },
+  filters: { filters: 'turn', refuse: 'closed' },
+  turn: { begin: 'flist', refuse: 'closed' },
   flist: { sent: 'transfer', nothing: 'closed', refuse: 'closed' },
   transfer: { goodbye: 'closed', refuse: 'closed' },
   closed: {},
@@ -78,6 +93,18 @@ export function advance(state: State, step: Step): State {
   return next
 }
 
+/** Where the client owes us what belongs to a handshake. */
+const HANDSHAKE: ReadonlySet<State> = new Set<State>([
+  'greeting',
+  'module',
+  'access',
+  'arguments',
+  'setup',
+  'filters',
+])
+/** Where the client may be silent for so long and no longer; in a handshake its deadline holds, and else it waits for us. */
+const BY_IDLE_TIME: ReadonlySet<State> = new Set<State>(['flist', 'transfer'])
+
 export interface SessionLimits {
   /** For all that the client owes us before its transfer begins; our own waiting does not count. */
   handshakeMs: number
@@ -87,11 +114,19 @@ export interface SessionLimits {
 
 export interface SessionContext {
   modules: Modules
+  /** Begins to judge a client. */
+  visitor: (address: string | undefined) => Visitor
+  turns: Turns
   derived: Derived
   /** Sent with the greeting; '' for none. */
   motd: string
   /** Chosen once for a server and kept, so that equal bases give equal sums. */
   checksumSeed: number
+  /**
+   * The charset of all names, for clients that ask for --iconv. Between the two sides names are always in
+   * UTF-8, so this is the one that needs no conversion. Undefined: nobody has said so, and they are refused.
+   */
+  charset?: 'utf-8' | undefined
   limits: SessionLimits
   /** Milliseconds on a clock that never jumps. */
   now: () => number
@@ -104,16 +139,24 @@ export interface SessionReport {
   outcome: 'done' | 'listed' | 'refused' | 'peer-error' | 'lost' | 'failed'
   error: unknown
   protocol: number
+  /** Who the client says it is; with code ACCESS_DENIED it could not prove it. '' where it was not asked. */
+  user: string
   module: string
   paths: string
+  /** As the client sent them, escaped and cut. */
+  options: string
+  /** Codec and digests that both sides agreed on; '' where it did not come to that. */
+  codec: string
+  digest: string
+  listDigest: string
+  /** How long the client was kept waiting, for its build and for its turn. */
+  waitedMs: { build: number; line: number }
   bytesIn: number
   bytesOut: number
   entries: number
   figures: TransferFigures
 }
 
-/** Names of digests for authentication that a client of protocol 32 insists on seeing. */
-const AUTH_DIGESTS = ['sha512', 'sha256', 'sha1', 'md5', 'md4'] as const
 const LF = 0x0a
 const NUL = 0
 const MAX_LINE = 4096
@@ -121,6 +164,9 @@ const MAX_EARLY_INPUT = 5120
 /** Clients take no longer timeout from a server. */
 const MAX_TIMEOUT_S = 86_400
 const MAX_PATHS_SHOWN = 10
+const MAX_OPTIONS_SHOWN = 30
+/** Random bytes of a challenge: none comes twice. */
+const CHALLENGE_BYTES = 24
 /** Lines of the text phase stay below the stock server's own buffer. */
 const MAX_TEXT_LINE = 1000
 
@@ -132,14 +178,29 @@ export class Session {
   #state: State = 'greeting'
   #protocol = 0
   #module = ''
+  #user = ascii('')
+  readonly #peer: Peer
+  readonly #visitor: Visitor
+  /** What the client's greeting lists. */
+  #authDigests: readonly string[] | undefined
+  #settings: VisitSettings | undefined
+  #turn: Turn | undefined
   #options: TransferOptions | undefined
+  /** Arguments before the paths, as sent. */
+  #words: readonly ByteString[] = []
+  #agreement: Agreement | undefined
+  readonly #waitedMs = { build: 0, line: 0 }
   #entries = 0
   /** When the handshake began; moved on by the time that we made the client wait. */
   #owedSince: number
+  /** Settles when the client has said something while it waited, or has left. */
+  #ahead: Promise<void> | undefined
   readonly #figures: TransferFigures = { files: 0, matchedBytes: 0, literalBytes: 0 }
 
   /** @param signal ends the session at once, wherever it is. */
-  constructor(door: Duplex, context: SessionContext, signal: AbortSignal) {
+  constructor(door: Duplex, peer: Peer, context: SessionContext, signal: AbortSignal) {
+    this.#peer = peer
+    this.#visitor = context.visitor(peer.address)
     this.#connection = new Connection(door, context.now)
     this.#context = context
     this.#signal = AbortSignal.any([signal, this.#abort.signal])
@@ -148,6 +209,11 @@ export class Session {
 
   get state(): State {
     return this.#state
+  }
+
+  /** The client owes us what belongs to a handshake. */
+  get inHandshake(): boolean {
+    return HANDSHAKE.has(this.#state)
   }
 
   /**
@@ -167,15 +233,20 @@ export class Session {
       if (name === undefined) {
         outcome = 'listed'
       } else {
+        const modules = this.#context.modules.ruledBy(name)
+        await this.#admit(modules)
         module = await this.#openModule(name)
-        await this.#serve(module.tree)
+        await this.#lineUp()
+        await this.#serve(this.#shown(module))
       }
       await this.#connection.flush()
     } catch (error) {
-      failure = error
-      outcome = await this.#tell(error)
+      // Where we hung up ourselves, why we did says more than that the connection broke.
+      failure = this.#abort.signal.aborted ? this.#abort.signal.reason : error
+      outcome = await this.#tell(failure)
     } finally {
       clearInterval(watch)
+      this.#turn?.leave()
       module?.release()
     }
     return {
@@ -183,13 +254,24 @@ export class Session {
       outcome,
       error: failure,
       protocol: this.#protocol,
+      user: showBytes(this.#user),
       module: this.#module,
-      paths: showPaths(this.#options?.paths ?? []),
+      paths: showWords(this.#options?.paths ?? [], MAX_PATHS_SHOWN),
+      options: showWords(this.#words, MAX_OPTIONS_SHOWN),
+      codec: this.#agreement ? (this.#agreement.codec ?? 'none') : '',
+      digest: this.#agreement?.transferDigest ?? '',
+      listDigest: this.#options?.checksum ? (this.#agreement?.listDigest ?? '') : '',
+      waitedMs: { build: Math.round(this.#waitedMs.build), line: Math.round(this.#waitedMs.line) },
       bytesIn: this.#connection.bytesRead,
       bytesOut: this.#connection.bytesWritten,
       entries: this.#entries,
       figures: this.#figures,
     }
+  }
+
+  /** Without a byte for so long the session is closed. */
+  get #idleMs(): number {
+    return this.#settings?.idleTimeoutMs ?? this.#context.limits.idleMs
   }
 
   #step(step: Step): void {
@@ -206,7 +288,9 @@ export class Session {
     if (motd !== '') for (const line of [...motd.trimEnd().split('\n'), '']) await this.#say(line)
     await this.#connection.flush()
     const line = await this.#readLine('greeting')
-    this.#protocol = agreeOnProtocol(parseGreeting(line))
+    const greeting = parseGreeting(line)
+    this.#protocol = agreeOnProtocol(greeting)
+    this.#authDigests = greeting.digests
     this.#step('hello')
   }
 
@@ -221,8 +305,11 @@ export class Session {
       line = await this.#readLine('module')
     }
     if (line === '' || line === '#list') {
-      for (const { name, comment } of await this.#context.modules.list(ANYTHING)) {
-        await this.#say(`${name.padEnd(15)}\t${comment}`)
+      const visitor = this.#visitor
+      const mayKnock = (name: string): boolean => visitor.mayKnock([name])
+      for (const { name, comment } of await this.#context.modules.list(mayKnock)) {
+        const shown = visitor.listing(name)
+        if (shown) await this.#say(`${name.padEnd(15)}\t${shown.comment ?? comment}`)
       }
       await this.#connection.line('@RSYNCD: EXIT')
       this.#step('list')
@@ -234,29 +321,97 @@ export class Session {
     return line
   }
 
+  /** Goes by names alone: who is refused learns nothing of whether there is such a module. */
+  async #admit(modules: readonly string[]): Promise<void> {
+    const visitor = this.#visitor
+    if (!visitor.mayKnock(modules)) {
+      // The stock daemon's words. It would look the host's name up; we never do.
+      const address = this.#peer.address ?? 'unknown'
+      throw new AccessDenied(`access denied to ${this.#module} from UNDETERMINED (${address})`)
+    }
+    if (visitor.mustProve(modules)) {
+      const digest = chooseAuthDigest(this.#authDigests, this.#protocol)
+      const challenge = randomBytes(CHALLENGE_BYTES).toString('base64').replaceAll('=', '')
+      await this.#connection.line(`@RSYNCD: AUTHREQD ${challenge}`)
+      const { user, response } = parseAuthAnswer(await this.#readLine('auth'))
+      this.#user = user
+      const provenBy = (password: Uint8Array): boolean =>
+        isResponse(response, authResponse(digest, password, challenge))
+      if (!visitor.prove(modules, { user, provenBy })) {
+        throw new AccessDenied(`auth failed on module ${this.#module}`)
+      }
+    }
+    this.#settings = visitor.settings(modules)
+    this.#step('admitted')
+  }
+
   async #openModule(name: string): Promise<OpenModule> {
+    const mayHave = (module: string): boolean => this.#visitor.mayHave(module)
+    const module = await this.#keepWaiting('build', (say) =>
+      this.#context.modules.open(name, mayHave, say, this.#signal),
+    )
+    this.#step('ready')
+    return module
+  }
+
+  /** Waits for the session's turn and calls the client up. */
+  async #lineUp(): Promise<void> {
+    const { limits } = this.#settings!
+    this.#turn = await this.#keepWaiting('line', (say) =>
+      this.#context.turns.enter(limits, say, this.#signal),
+    )
+    await this.#connection.line('@RSYNCD: OK')
+    this.#step('called')
+  }
+
+  /** The tree as this client may see it. */
+  #shown({ tree, moduleAt }: OpenModule): Tree {
+    const { hides } = this.#settings!
+    const visitor = this.#visitor
+    const hidesAt =
+      moduleAt && visitor.hidesNames
+        ? (directory: ByteString) => visitor.settings([moduleAt(directory)]).hides
+        : undefined
+    return hides.length > 0 || hidesAt ? new HiddenTree(tree, hides, this.#signal, hidesAt) : tree
+  }
+
+  /**
+   * Makes the client wait for what `work` brings, telling it what `work` says. The client has nothing to say
+   * meanwhile: when it hangs up, the work is called off at once.
+   */
+  async #keepWaiting<T>(
+    what: 'build' | 'line',
+    work: (say: (line: string) => void) => Promise<T>,
+  ): Promise<T> {
     const began = this.#context.now()
+    const gone = (): void => this.#abort.abort(new ConnectionLost('the client left while it waited'))
     let sending: Promise<void> | undefined
-    const say = (line: string): void => {
-      // Who does not read our lines gets fewer, and no more memory of ours.
-      sending ??= this.#say(line)
-        .catch(() => this.#abort.abort(new ConnectionLost('the client left while it waited')))
-        .finally(() => {
-          sending = undefined
-        })
-    }
-    const module = await this.#context.modules.open(name, ANYTHING, say, this.#signal)
     try {
+      return await work((line) => {
+        this.#listenForEnd(gone)
+        // Who does not read our lines gets fewer, and no more memory of ours.
+        sending ??= this.#say(line)
+          .catch(gone)
+          .finally(() => {
+            sending = undefined
+          })
+      })
+    } finally {
       await sending
-      this.#owedSince += this.#context.now() - began
-      this.#signal.throwIfAborted()
-      await this.#connection.line('@RSYNCD: OK')
-      this.#step('ready')
-      return module
-    } catch (error) {
-      module.release()
-      throw error
+      const waited = this.#context.now() - began
+      this.#waitedMs[what] += waited
+      this.#owedSince += waited
     }
+  }
+
+  /** The next piece of input, or its end, is waited for by itself; whoever reads next must await it. */
+  #listenForEnd(onEnd: () => void): void {
+    this.#ahead ??= this.#connection.in.ended().then(
+      (ended) => {
+        if (ended) onEnd()
+      },
+      () => onEnd(),
+    )
   }
 
   /** A line that the client prints. It must not look like one of the protocol's own. */
@@ -280,6 +435,7 @@ export class Session {
     this.#step('arguments')
 
     const agreement = await agree(connection, this.#protocol, options, this.#context.checksumSeed)
+    this.#agreement = agreement
     if (options.bandwidth > 0) connection.limitBandwidth(options.bandwidth)
     if (this.#protocol >= 31) await this.#announceTimeout()
     this.#step('agreed')
@@ -288,6 +444,7 @@ export class Session {
     const rules = await this.#readFilters()
     const filters = new Filters(rules, options.cvsExclude)
     this.#step('filters')
+    await this.#beginTurn()
 
     const began = this.#context.now()
     const sources =
@@ -338,9 +495,19 @@ export class Session {
     this.#step('goodbye')
   }
 
+  /** The client has done its part of the handshake, so nothing keeps it from using the turn that it has. */
+  async #beginTurn(): Promise<void> {
+    const began = this.#context.now()
+    await this.#turn!.begin(this.#signal)
+    this.#waitedMs.line += this.#context.now() - began
+    this.#step('begin')
+  }
+
   async #readArguments(): Promise<TransferOptions> {
+    await this.#ahead
     const first = await this.#readVector(this.#protocol < 30 ? LF : NUL)
     const second = announcesSecludedArguments(first) ? await this.#readVector(NUL) : undefined
+    this.#words = [...optionsOf(first), ...optionsOf(second ?? [])]
     return parseArguments(first, second)
   }
 
@@ -363,12 +530,13 @@ export class Session {
   /** Tells the client how long it may be silent; while it is busy it then sends empty frames, too. */
   async #announceTimeout(): Promise<void> {
     const seconds = Buffer.alloc(4)
-    seconds.writeInt32LE(Math.min(MAX_TIMEOUT_S, Math.ceil(this.#context.limits.idleMs / 1000)))
+    seconds.writeInt32LE(Math.min(MAX_TIMEOUT_S, Math.ceil(this.#idleMs / 1000)))
     await this.#connection.message(TAG.ioTimeout, seconds)
   }
 
   /** What a server of finished builds never does. Told once text can reach the client (section 10.2). */
   #refuse(options: TransferOptions): void {
+    if (options.problem !== undefined) throw new RefusedError(`ERROR: ${options.problem}`, 1)
     if (!options.sender) {
       throw new RefusedError(
         `ERROR: module is read only: ${this.#module} holds a finished build, which nobody can change`,
@@ -378,8 +546,13 @@ export class Session {
     if (options.removeSource) {
       throw new RefusedError('ERROR: --remove-source-files cannot be used with a read-only module', 1)
     }
-    if (options.copyDevices)
-      throw new RefusedError('ERROR: --copy-devices: a build has no device contents to copy', 4)
+    refuseOptions(optionWords(this.#words), this.#settings!.refuseOptions)
+    if (options.iconv !== undefined && this.#context.charset === undefined) {
+      throw new RefusedError(
+        'ERROR: the server is configured to refuse --iconv: it does not know the charset of names in builds',
+        4,
+      )
+    }
   }
 
   async #readFilters(): Promise<FilterRule[]> {
@@ -400,10 +573,13 @@ export class Session {
   /** Tells what could not be listed; returns the io_error that goes into the list. */
   async #tellNotices(list: FileList, options: TransferOptions): Promise<number> {
     let ioError = 0
-    for (const { type, path } of list.notices) {
+    for (const { type, path, reason } of list.notices) {
       const shown = showPath(this.#module, path)
       if (type === 'skipped-directory') {
         await this.#connection.text(TAG.info, `skipping directory ${showBytes(path)}`)
+      } else if (type === 'unreadable-directory') {
+        await this.#connection.text(TAG.errorXfer, `upserv: cannot list "${shown}": ${reason}`)
+        ioError |= 1
       } else {
         const what = type === 'missing' ? 'link_stat' : 'symlink has no referent:'
         await this.#connection.text(
@@ -500,10 +676,12 @@ export class Session {
   /** Ends what takes too long, and keeps a waiting client's line alive. */
   #watch(hangUp: () => void): void {
     const now = this.#context.now()
-    const { handshakeMs, idleMs } = this.#context.limits
-    const inHandshake = !['waiting', 'flist', 'transfer', 'closed'].includes(this.#state)
-    const waited = now - (this.#connection.waitingSince ?? now)
-    if ((inHandshake && now - this.#owedSince > handshakeMs) || waited > idleMs) {
+    const { handshakeMs } = this.#context.limits
+    const idleMs = this.#idleMs
+    const connection = this.#connection
+    const since = BY_IDLE_TIME.has(this.#state) ? connection.waitingSince : connection.unheardSince
+    const waited = now - (since ?? now)
+    if ((this.inHandshake && now - this.#owedSince > handshakeMs) || waited > idleMs) {
       this.#abort.abort(new ConnectionLost('the client stalled'))
       hangUp()
       return
@@ -515,16 +693,23 @@ export class Session {
       this.#state !== 'closed' &&
       now - this.#connection.lastWrite > patience - WATCH_MS
     ) {
-      this.#connection.keepAlive().catch(() => {})
+      // While a list is worked out nothing is read: this is how we hear that nobody waits for it any more.
+      this.#connection.keepAlive().catch((error) => this.#abort.abort(error))
     }
   }
 }
 
-/** The paths of a request for a line of the log, whatever a client sends. */
-function showPaths(paths: readonly ByteString[]): string {
-  const shown = paths.slice(0, MAX_PATHS_SHOWN).map((path) => showBytes(path))
-  if (paths.length > MAX_PATHS_SHOWN) shown.push(`and ${paths.length - MAX_PATHS_SHOWN} more`)
+/** Words of a request for a line of the log, whatever a client sends. */
+function showWords(words: readonly ByteString[], most: number): string {
+  const shown = words.slice(0, most).map((word) => showBytes(word))
+  if (words.length > most) shown.push(`and ${words.length - most} more`)
   return shown.join(' ')
+}
+
+/** The options of a vector: what begins with a dash and stands before the "." that the paths follow. */
+function optionsOf(vector: readonly ByteString[]): ByteString[] {
+  const dot = vector.indexOf(ascii('.'))
+  return (dot < 0 ? vector : vector.slice(0, dot)).filter((word) => word.startsWith('-'))
 }
 
 /** Text as one line that can neither be taken for several nor drive a terminal. A tab may stay. */
@@ -534,7 +719,5 @@ function oneLine(text: string): string {
 }
 
 const WATCH_MS = 1000
-/** Nothing is forbidden to anybody. */
-const ANYTHING: MayHave = () => true
 /** Silence longer than this, or than half of the timeout that holds, gets an empty frame. */
 const KEEP_ALIVE_MS = 30_000

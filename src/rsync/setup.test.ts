@@ -12,7 +12,7 @@ import { encodeVstring } from './wire/ints.ts'
 
 const SEED = 0x12345678
 const OURS = toHex(vstring('xxh128 xxh3 xxh64 md5 sha1 none'))
-const CODECS = toHex(vstring('zstd zlibx zlib'))
+const CODECS = toHex(vstring('zstd lz4 zlibx zlib'))
 
 function vstring(text: string): Buffer {
   const out = new ByteWriter()
@@ -159,7 +159,7 @@ const ROWS: readonly Row[] = [
     name: '-z, what we have of theirs',
     protocol: 32,
     args: ['-ze.v'],
-    lists: ['md5', 'lz4 zlib zstd'],
+    lists: ['md5', 'lzo zlib zstd'],
     hex: `8086 ${OURS} ${CODECS} 78563412`,
     agreed: { codec: 'zlib' },
   },
@@ -218,6 +218,28 @@ const ROWS: readonly Row[] = [
     hex: `8086 ${OURS} ${CODECS} 78563412`,
     agreed: { codec: 'zstd' },
   },
+  {
+    name: '-z of a client that likes lz4 best',
+    protocol: 32,
+    args: ['-ze.v'],
+    lists: ['md5', 'lz4 zstd'],
+    hex: `8086 ${OURS} ${CODECS} 78563412`,
+    agreed: { codec: 'lz4' },
+  },
+  {
+    name: 'lz4 forced',
+    protocol: 30,
+    args: ['-e.', '--compress-choice=lz4'],
+    hex: '06 78563412',
+    agreed: { codec: 'lz4' },
+  },
+  {
+    name: '--zl=0 does not turn lz4 off',
+    protocol: 30,
+    args: ['-e.', '--compress-choice=lz4', '--compress-level=0'],
+    hex: '06 78563412',
+    agreed: { codec: 'lz4' },
+  },
   // The seed.
   {
     name: 'a seed of the client',
@@ -266,7 +288,7 @@ for (const row of ROWS) {
 for (const { name, ...how } of [
   { name: 'a digest that we do not have', protocol: 32, args: ['-e.', '--checksum-choice=crc'] },
   { name: 'one of two that we do not have', protocol: 32, args: ['-e.', '--checksum-choice=md5,crc'] },
-  { name: 'a codec that we do not have', protocol: 32, args: ['-e.', '--compress-choice=lz4'] },
+  { name: 'a codec that we do not have', protocol: 32, args: ['-e.', '--compress-choice=lzo'] },
 ]) {
   test(`setup: ${name} is refused once text can reach the client`, async () => {
     const { connection, agreement } = begin(how)
@@ -277,7 +299,7 @@ for (const { name, ...how } of [
 
 for (const { name, ...how } of [
   { name: 'digest', protocol: 32, args: ['-e.v'], lists: ['crc32 md4'] },
-  { name: 'codec', protocol: 32, args: ['-ze.v'], lists: ['md5', 'lz4'] },
+  { name: 'codec', protocol: 32, args: ['-ze.v'], lists: ['md5', 'lzo'] },
 ]) {
   test(`setup: without a common ${name} nothing is agreed`, async () => {
     await assert.rejects(begin(how).agreement, RefusedError)

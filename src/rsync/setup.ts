@@ -4,7 +4,7 @@
  */
 import { RefusedError } from '../errors.ts'
 import { ascii, showBytes } from '../lib/bytes.ts'
-import { type CodecName, codecNamed, OFFERED_CODECS } from './codecs.ts'
+import { type CodecName, codecNamed, isOff, OFFERED_CODECS } from './codecs.ts'
 import type { Connection } from './connection.ts'
 import { type DigestName, digestNamed, OFFERED_DIGESTS } from './digests.ts'
 import type { TransferOptions } from './wire/arguments.ts'
@@ -84,6 +84,9 @@ export async function agree(
     transferDigest = digestNamed(common)!
     listDigest = transferDigest
   }
+  if (options.checksum && listDigest === 'none') {
+    refusal ??= new RefusedError('ERROR: --checksum needs a checksum, and was told to use none', 4)
+  }
   let codec: CodecName | undefined
   if (negotiateCodec) {
     const theirs = (await connection.in.decode((bytes) => decodeVstring(bytes, MAX_NAMES))).split(' ')
@@ -101,8 +104,7 @@ export async function agree(
       )
     }
   }
-  // Level 0 means none at all, on both sides.
-  if (codec !== 'zstd' && options.compressLevel === 0) codec = undefined
+  if (codec && isOff(codec, options.compressLevel)) codec = undefined
 
   const usedSeed = options.checksumSeed || seed
   connection.out.i32(usedSeed)

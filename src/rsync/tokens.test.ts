@@ -3,9 +3,10 @@ import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { constants, inflateRawSync, zstdDecompressSync } from 'node:zlib'
 import fc from 'fast-check'
+import { decodeLz4Block } from '../../test/support/lz4.ts'
 import { Pipe } from '../../test/support/session.ts'
 import { StoreError } from '../errors.ts'
-import { type CodecName, createCompressor } from './codecs.ts'
+import { type CodecName, createCompressor, OFFERED_CODECS } from './codecs.ts'
 import { Connection } from './connection.ts'
 import { createTokenWriter } from './tokens.ts'
 import type { Content } from './tree.ts'
@@ -85,6 +86,10 @@ function receiveCompressed(connection: Buffer, codec: CodecName): (Buffer | numb
   let inflated = 0
   const endRun = (): void => {
     if (run.length === 0) return
+    if (codec === 'lz4') {
+      got.push(...run.splice(0).map(decodeLz4Block))
+      return
+    }
     const data = Buffer.concat(run)
     run = []
     if (codec === 'zstd') {
@@ -146,7 +151,7 @@ function expected(data: Buffer, steps: readonly Step[]): (string | number)[] {
   })
 }
 
-const CODECS = [undefined, 'zlib', 'zlibx', 'zstd'] as const
+const CODECS = [undefined, ...OFFERED_CODECS] as const
 const receive = (connection: Buffer, codec: CodecName | undefined): (string | number)[] =>
   joined(codec ? receiveCompressed(connection, codec) : receivePlain(connection))
 

@@ -3,7 +3,7 @@
  * docs/rsync-protocol.md, section 8.6.
  */
 import { StoreError } from '../errors.ts'
-import type { Compressor } from './codecs.ts'
+import { type Compressor, MAX_PIECE } from './codecs.ts'
 import { type Connection, FRAME_SIZE } from './connection.ts'
 import type { Content } from './tree.ts'
 import { BlockRuns, encodeChunks } from './wire/tokens.ts'
@@ -23,8 +23,6 @@ export interface TokenWriter {
 
 /** Literal data goes out in pieces of this size: some releases refuse larger ones. */
 const LITERAL = 32 * 1024
-/** Literal data compressed at a time: large enough for a good ratio, small enough for many clients at once. */
-const COMPRESS_PIECE = 256 * 1024
 
 export function createTokenWriter(
   connection: Connection,
@@ -99,10 +97,12 @@ class CompressedTokens implements TokenWriter {
   async literal(start: number, length: number): Promise<void> {
     this.#runs.flush(this.#connection.out)
     for (let done = 0; done < length; ) {
-      const piece = Buffer.allocUnsafe(Math.min(COMPRESS_PIECE, length - done))
+      const piece = Buffer.allocUnsafe(Math.min(MAX_PIECE, length - done))
       this.failure = (await readOrZero(this.#content, [piece], start + done)) ?? this.failure
       done += piece.length
-      encodeChunks(this.#connection.out, await this.#compressor.compress(piece, done === length))
+      for (const part of await this.#compressor.compress(piece, done === length)) {
+        encodeChunks(this.#connection.out, part)
+      }
       await this.#connection.flow()
       this.#signal.throwIfAborted()
     }

@@ -5,6 +5,9 @@
  * own order (docs/rsync-protocol.md, section 6.9, protocol 29 and later): first what is no directory, by
  * the bytes of the name; then directories, by the bytes of name + '/'. A node of a tree never changes, so
  * what is derived from it may be kept under the tree's key.
+ *
+ * A tree may get to know its nodes while it is looked at: then it has `enter`, and whoever is about to look
+ * at a directory's children waits for that first.
  */
 import type { ByteString } from '../lib/bytes.ts'
 
@@ -20,13 +23,20 @@ export interface Xattr {
 export interface Tree {
   /** Names this content for ever: two trees of equal key are equal in every node. */
   readonly key: string
-  /** Number of nodes. */
+  /** Number of nodes that are known by now. */
   readonly count: number
   readonly userNames: ReadonlyMap<number, ByteString>
   readonly groupNames: ReadonlyMap<number, ByteString>
 
   /** One path component; the root's is ''. */
   name(node: number): ByteString
+  /**
+   * Gets ready what lies in a directory; waited for before `firstChild`, `childCount` and `child` are asked.
+   * Undefined, or no such function: it is ready.
+   * @throws StoreError when what lies there can't be had.
+   */
+  enter?(directory: number): Promise<void> | undefined
+
   /** The root is its own parent. */
   parent(node: number): number
   firstChild(node: number): number
@@ -68,9 +78,10 @@ export interface Content {
    */
   read(targets: Uint8Array[], position: number): Promise<void>
   /**
-   * Where the bytes rest: an open file descriptor of this process, and the offset of the first byte. Lets
-   * a worker thread read them by itself while this content is open.
+   * Where the bytes rest, so that a worker thread can read them by itself while this content is open: an
+   * open file descriptor of this process, and the offset of the first byte. Small content may rest in
+   * memory: then this is all of it.
    */
-  readonly place: { fd: number; offset: number }
+  readonly place: { fd: number; offset: number } | Uint8Array
   close(): void
 }

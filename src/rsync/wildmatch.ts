@@ -94,6 +94,7 @@ function accepts(item: Item, code: number): boolean {
 
 function parse(source: ByteString): Item[] {
   const items: Item[] = []
+  const tried = new Uint8Array(source.includes('[') ? source.length : 0)
   let i = 0
   while (i < source.length) {
     const c = source[i]!
@@ -108,7 +109,7 @@ function parse(source: ByteString): Item[] {
       items.push({ type: 'any' })
       i++
     } else if (c === '[') {
-      const set = parseSet(source, i)
+      const set = parseSet(source, i, tried)
       items.push(set ? { type: 'set', bits: set.bits } : { type: 'byte', code: c.charCodeAt(0) })
       i = set ? set.end : i + 1
     } else {
@@ -120,9 +121,17 @@ function parse(source: ByteString): Item[] {
   return items
 }
 
-/** `[...]` from `start` on; undefined when it is never closed. */
-function parseSet(source: ByteString, start: number): { bits: Uint8Array; end: number } | undefined {
-  const bits = new Uint8Array(256)
+/**
+ * `[...]` from `start` on; undefined when it is never closed.
+ * @param tried where sets that were never closed had their members: a set that comes to one of those is not
+ *   closed either. Without it a row of `[` would be read to its end from each of them.
+ */
+function parseSet(
+  source: ByteString,
+  start: number,
+  tried: Uint8Array,
+): { bits: Uint8Array; end: number } | undefined {
+  const bits = SET.fill(0)
   let i = start + 1
   const negated = source[i] === '!' || source[i] === '^'
   if (negated) i++
@@ -131,9 +140,11 @@ function parseSet(source: ByteString, start: number): { bits: Uint8Array; end: n
     if (source[i] === ']' && !first) {
       if (negated) for (let code = 0; code < 256; code++) bits[code] = bits[code]! ^ 1
       bits[SLASH] = 0
-      return { bits, end: i + 1 }
+      return { bits: bits.slice(), end: i + 1 }
     }
-    const named = /^\[:([a-z]+):\]/.exec(source.slice(i, i + 16))
+    if (!first && tried[i] === 1) return undefined
+    if (!first) tried[i] = 1
+    const named = source[i + 1] === ':' && /^\[:([a-z]+):\]/.exec(source.slice(i, i + 16))
     const ofClass = named && CLASSES[named[1]!]
     if (named && ofClass) {
       for (let code = 0; code < 128; code++) if (ofClass.test(String.fromCharCode(code))) bits[code] = 1
@@ -152,6 +163,9 @@ function parseSet(source: ByteString, start: number): { bits: Uint8Array; end: n
   }
   return undefined
 }
+
+/** The set that is being parsed: most that are never closed need no memory of their own. */
+const SET = new Uint8Array(256)
 
 const CLASSES: Record<string, RegExp> = {
   alnum: /[A-Za-z0-9]/,

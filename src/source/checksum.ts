@@ -27,7 +27,7 @@ const BSD_LINE = /^([a-z0-9-]+) ?\((.+)\) ?= ?([0-9a-f]+)$/i
 const BARE_LINE = /^([0-9a-f]+)$/i
 
 /** What is tried when no checksum is configured, in this order. */
-const DEFAULT_SUFFIXES = ['.sha256', '.md5']
+export const DEFAULT_SUFFIXES = ['.sha256', '.md5']
 
 /** The digest that a checksum file gives for an archive of this name; undefined when it gives none. */
 export function parseChecksum(text: string, fileName: string): Digest | undefined {

@@ -3,15 +3,25 @@
  * machine puts its results. Somebody may be copying into it at this very moment, so a file whose size or
  * time is not the same at the end as it was at the beginning is not trusted.
  */
-import { type BigIntStats, constants } from 'node:fs'
-import { type FileHandle, open } from 'node:fs/promises'
+import { type BigIntStats, constants, type Dirent } from 'node:fs'
+import { type FileHandle, open, opendir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ConfigError, NotPublished, SourceError, UpstreamChanged } from '../errors.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { formatSize } from '../lib/units.ts'
-import { findChecksum } from './checksum.ts'
+import { DEFAULT_SUFFIXES, findChecksum } from './checksum.ts'
 import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
-import { Rule } from './rule.ts'
-import type { Download, LocateOptions, Source, SourceConfig, SourceDeps } from './source.ts'
+import { type PathStep, Rule } from './rule.ts'
+import type {
+  Download,
+  LocateOptions,
+  PublishedBuild,
+  Source,
+  SourceConfig,
+  SourceDeps,
+  SourceListing,
+} from './source.ts'
 
 /** Large enough that a USB stick reads at full speed, small enough to be nothing among the buffers. */
 const READ_BYTES = 256 << 10
@@ -70,6 +80,98 @@ export class DirectorySource implements Source {
       throw error
     }
   }
+
+  async list(signal: AbortSignal): Promise<SourceListing | undefined> {
+    const steps = this.#rule.archiveSteps()
+    if (!steps) return undefined
+    const walk = new ArchiveWalk(this.#limits, signal)
+    const archives = new Map<string, { id: string; url: URL }>()
+    const beside = new Set<string>()
+    const pacer = new Pacer(signal)
+    for (const { path, id } of await walk.find(steps)) {
+      if (pacer.due) await pacer.rest()
+      const urls = id === undefined ? undefined : this.#rule.tryUrlsFor(id)
+      if (id === undefined || !urls || fileURLToPath(urls.archive) !== path) continue
+      archives.set(path, { id, url: urls.archive })
+      // A pattern that takes any name also takes those of the files that belong to archives.
+      for (const suffix of DEFAULT_SUFFIXES) beside.add(`${path}${suffix}`)
+      for (const url of [urls.checksum, urls.contents]) if (url) beside.add(fileURLToPath(url))
+    }
+    const builds: PublishedBuild[] = []
+    for (const [path, { id, url }] of archives) {
+      if (beside.has(path)) continue
+      if (builds.length >= this.#limits.listBuilds) walk.complete = false
+      if (builds.length >= this.#limits.listBuilds || walk.isOver()) break
+      const found = await stat(path).catch(() => undefined)
+      if (found?.isFile()) builds.push({ id, url: url.href, published: found.mtime })
+    }
+    return { builds, complete: walk.complete }
+  }
+}
+
+/** Where a walk has got to, and the id that the names on the way tell. */
+interface Place {
+  path: string
+  id: string | undefined
+}
+
+/** Goes through the directories that archives may be in, one level after the other, within bounds. */
+class ArchiveWalk {
+  /** False once something was left out. */
+  complete = true
+  readonly #limits: SourceLimits
+  readonly #signal: AbortSignal
+  readonly #deadline: number
+  #looked = 0
+
+  constructor(limits: SourceLimits, signal: AbortSignal) {
+    this.#limits = limits
+    this.#signal = signal
+    this.#deadline = performance.now() + limits.listMs
+  }
+
+  /** Everything that has such a path. */
+  async find(steps: readonly PathStep[]): Promise<Place[]> {
+    let places: Place[] = [{ path: '/', id: undefined }]
+    let isFixed = true
+    for (const step of steps) {
+      if (typeof step === 'string') {
+        places = places.map(({ path, id }) => ({ path: join(path, step), id }))
+        continue
+      }
+      const next: Place[] = []
+      for (const place of places) {
+        if (this.isOver()) break
+        try {
+          await this.#match(place, step, next)
+        } catch (error) {
+          // The directory that the source names must be there. Below it anything may be.
+          if (isFixed) throw unreadable(place.path, error)
+          if (!isAbsent(error)) this.complete = false
+        }
+      }
+      places = next
+      isFixed = false
+    }
+    return places
+  }
+
+  /** Whether the time is up, or enough was looked at. Throws the signal's reason. */
+  isOver(): boolean {
+    this.#signal.throwIfAborted()
+    const isOver = this.#looked >= this.#limits.listNames || performance.now() > this.#deadline
+    if (isOver) this.complete = false
+    return isOver
+  }
+
+  async #match({ path, id }: Place, pattern: RegExp, matches: Place[]): Promise<void> {
+    for await (const { name } of (await opendir(path)) as AsyncIterable<Dirent>) {
+      if (this.isOver()) return
+      this.#looked++
+      const match = pattern.exec(name)
+      if (match) matches.push({ path: join(path, name), id: match.groups?.build ?? id })
+    }
+  }
 }
 
 /** A regular file, open, as it was when it was opened. */
@@ -93,8 +195,7 @@ class OpenFile implements AsyncDisposable {
       // O_NONBLOCK: opening a FIFO would wait for somebody to write into it.
       file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException
-      if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
+      if (isAbsent(error)) return undefined
       throw unreadable(path, error)
     }
     try {
@@ -159,6 +260,11 @@ async function readSmall(url: URL, limit: number, signal: AbortSignal): Promise<
   const chunks: Uint8Array[] = []
   for await (const chunk of file.bytes(signal)) chunks.push(chunk)
   return Buffer.concat(chunks)
+}
+
+function isAbsent(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException
+  return code === 'ENOENT' || code === 'ENOTDIR'
 }
 
 function unreadable(path: string, cause: unknown): SourceError {

@@ -24,6 +24,12 @@ export interface SourceLimits {
   retryAfterMs: number
   /** A checksum file: a SHA256SUMS of some ten thousand files fits. */
   checksumBytes: number
+  /** Names looked at for a listing, in all directories together. A busy mirror has some thousand. */
+  listNames: number
+  /** Builds in a listing: as a module's file list, these sort and encode within a few milliseconds. */
+  listBuilds: number
+  /** For a whole listing: somebody waits for it, and a share may be slow. What was found by then counts. */
+  listMs: number
   /** A contents file: OLPC's took about 150 bytes for each of 40,000 entries, a tenth of this. */
   contentsBytes: number
 }
@@ -38,6 +44,9 @@ export const SOURCE_LIMITS: Readonly<SourceLimits> = Object.freeze({
   backoffBaseMs: 1_000,
   backoffCapMs: 30_000,
   retryAfterMs: 120_000,
+  listNames: 100_000,
+  listBuilds: 10_000,
+  listMs: 10_000,
   checksumBytes: 1 << 20,
   contentsBytes: 64 << 20,
 })

@@ -126,3 +126,62 @@ for (const { name, config: changes, message } of WRONG)
       (error) => error instanceof ConfigError && message.test(error.message),
     )
   })
+
+/** What must be on the way to an archive: names, and for patterns what they take and the id that it tells. */
+const STEPS: {
+  name: string
+  url: string
+  steps: (string | Record<string, string | undefined | false>)[] | undefined
+}[] = [
+  {
+    name: 'a file',
+    url: 'file:///srv/os{build}.tar.gz',
+    steps: ['srv', { 'os802.tar.gz': '802', 'os802.tar.gz.md5': false, 'osx802xtar.gz': false }],
+  },
+  {
+    name: 'a directory and a file',
+    url: 'file:///srv/{build}/os{build}.tar',
+    steps: ['srv', { '802': '802' }, { 'os803.tar': '803' }],
+  },
+  {
+    name: 'a fixed name below the id',
+    url: 'file:///srv/{build}/tree.tar',
+    steps: ['srv', { a: 'a' }, 'tree.tar'],
+  },
+  {
+    name: 'the id twice',
+    url: 'file:///{build}-{build}',
+    steps: [{ '1-1': '1', '1-2': false, '1-1-1-1': '1-1' }],
+  },
+  {
+    name: 'other captures',
+    url: 'file:///{model}/{release}-{build}',
+    steps: [
+      { xo4: undefined, '': undefined },
+      { '13-802': '802', 'a-b-c': 'c' },
+    ],
+  },
+  {
+    name: 'characters that mean something',
+    url: 'file:///a%20b/(x)+%7B/{build}[1].tar',
+    steps: ['a b', '(x)+{', { '8[1].tar': '8', '81.tar': false }],
+  },
+  { name: 'no id in it', url: 'file:///srv/{release}.tar', steps: undefined },
+]
+for (const { name, url, steps } of STEPS)
+  test(`rule: the way to ${name}`, () => {
+    const rule = new Rule(config({ builds: '^(?<release>.*)(?<model>)$', url }), ['file'])
+    const actual = rule.archiveSteps()
+    assert.equal(actual?.length, steps?.length)
+    for (const [i, step] of (steps ?? []).entries()) {
+      const found = actual![i]!
+      if (typeof step === 'string' || typeof found === 'string') {
+        assert.equal(found, step)
+        continue
+      }
+      for (const [text, id] of Object.entries(step)) {
+        const match = found.exec(text)
+        assert.equal(match ? match.groups?.build : false, id, text)
+      }
+    }
+  })

@@ -16,6 +16,9 @@ export interface BuildUrls {
   contents: URL | undefined
 }
 
+/** One component of the archives' path: the name that it has, or the pattern of those that it may have. */
+export type PathStep = string | RegExp
+
 const PLACEHOLDER = /\{([^{}]*)\}/g
 const HOST_PLACEHOLDER = /^[^:/?#]*:\/\/[^/?#]*[{}]/
 const DOT_SEGMENT = /^(?:\.|%2e){1,2}$/i
@@ -72,6 +75,26 @@ export class Rule {
       checksum: this.#checksum === undefined ? undefined : this.#make(this.#checksum, values, id),
       contents: this.#contents === undefined ? undefined : this.#make(this.#contents, values, id),
     }
+  }
+
+  /** The same for an id that nobody has checked; undefined when it is not on offer. */
+  tryUrlsFor(id: string): BuildUrls | undefined {
+    try {
+      return this.offers(id) ? this.urlsFor(id) : undefined
+    } catch (error) {
+      if (error instanceof SourceError) return undefined
+      throw error
+    }
+  }
+
+  /**
+   * The way to all archives that there may be, for who can list directories. The patterns' group `build` is
+   * the id; which archive it has is still for `urlsFor` to say. Undefined when the path does not hold the id.
+   */
+  archiveSteps(): PathStep[] | undefined {
+    const path = pathOf(this.#url)
+    if (!path.includes('{build}')) return undefined
+    return path.split('/').filter(Boolean).map(toStep)
   }
 
   #make(template: string, values: ReadonlyMap<string, string>, id: string): URL {
@@ -139,7 +162,35 @@ function expand(template: string, values: ReadonlyMap<string, string>): string {
   })
 }
 
+/** What follows the host. */
+function pathOf(url: string): string {
+  return url.replace(/^[^:/?#]*:\/\/[^/?#]*/, '').replace(/[?#].*$/, '')
+}
+
+function toStep(segment: string): PathStep {
+  let isFixed = true
+  let idSeen = false
+  const parts = segment.split(/(\{[^{}]*\})/).map((part) => {
+    if (!part.startsWith('{')) return decoded(part).replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')
+    isFixed = false
+    if (part !== '{build}') return '.*'
+    const pattern = idSeen ? '\\k<build>' : '(?<build>.+)'
+    idSeen = true
+    return pattern
+  })
+  return isFixed ? decoded(segment) : new RegExp(`^${parts.join('')}$`, 's')
+}
+
+/** As a file system has it. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
 function hasDotSegment(url: string): boolean {
-  const path = url.replace(/^[^:/?#]*:\/\/[^/?#]*/, '').replace(/[?#].*$/, '')
+  const path = pathOf(url)
   return path.split(/[/\\]/).some((segment) => DOT_SEGMENT.test(segment))
 }

@@ -35,6 +35,26 @@ export interface Source {
    * after enough attempts, another SourceError for what a retry would not change.
    */
   locate(id: string, options: LocateOptions): Promise<Download>
+  /**
+   * The builds that upstream has now, as far as that can be told without asking for each. Undefined, or no
+   * such function: it can't be told. Throws SourceError when upstream can't be looked at.
+   */
+  list?(signal: AbortSignal): Promise<SourceListing | undefined>
+}
+
+export interface SourceListing {
+  readonly builds: readonly PublishedBuild[]
+  /** False when there was more than one looks at. */
+  readonly complete: boolean
+}
+
+/** A build that upstream has. Its id is whatever the file's name says: nobody has checked it. */
+export interface PublishedBuild {
+  readonly id: string
+  /** Of the archive, for people. */
+  readonly url: string
+  /** When the archive was last changed. */
+  readonly published: Date
 }
 
 export interface LocateOptions {

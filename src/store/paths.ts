@@ -5,6 +5,7 @@
  *       upserv.json                        format of this directory, when it was made, its checksum seed
  *       upserv.lock                        locked by the one process that owns the directory (lock.ts)
  *       upserv.sock                        where others talk to that process
+ *       channels.json                      since when each channel has meant its build (build/channels.ts)
  *       builds/<id>/                       visible: everything in it is durable, and so are its blobs
  *         manifest                         the tree, sealed (manifest.ts)
  *         contents                         what clients read (contents.ts, or upstream's own)
@@ -18,6 +19,7 @@
  *         <id>-<8 hex digits>.removed/     a build on its way out
  *         <id>.spool/                      a download that a later start may resume
  *       cache/                             derived data: may be deleted at any time
+ *         digests/<kind>                   digests that no manifest has (digest-cache.ts)
  *
  * At start everything in incoming/ goes, except *.spool/. The last suffix decides, so an id may hold dots.
  */
@@ -45,20 +47,24 @@ export class StorePaths {
   readonly format: string
   readonly lock: string
   readonly socket: string
+  readonly channels: string
   readonly builds: string
   readonly packs: string
   readonly incoming: string
   readonly cache: string
+  readonly digests: string
 
   constructor(root: string) {
     this.root = root
     this.format = join(root, 'upserv.json')
     this.lock = join(root, 'upserv.lock')
     this.socket = join(root, 'upserv.sock')
+    this.channels = join(root, 'channels.json')
     this.builds = join(root, 'builds')
     this.packs = join(root, 'packs')
     this.incoming = join(root, 'incoming')
     this.cache = join(root, 'cache')
+    this.digests = join(this.cache, 'digests')
   }
 
   build(id: string): BuildPaths {

@@ -1,11 +1,11 @@
 /** Every command, with a server that owns the data directory and without one: they do and say the same. */
 import assert from 'node:assert/strict'
-import { existsSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { buildsOnDisk, bytesOnDisk, Mirror, randomTree } from '../support/mirror.ts'
 import type { RunResult } from '../support/processes.ts'
-import { upserv as runUpserv, type Upserv } from '../support/upserv.ts'
+import { upserv as runUpserv, startUpserv, type Upserv } from '../support/upserv.ts'
 
 for (const kind of ['with a server', 'without a server'] as const) {
   describe(`commands, ${kind}`, () => {
@@ -86,6 +86,40 @@ for (const kind of ['with a server', 'without a server'] as const) {
       assert.ok((first!.storedBytes as number) < 5_000, `${first!.storedBytes}`)
       assert.ok((storedBytes as number) > 60_000 && (storedBytes as number) < 70_000, `${storedBytes}`)
       assert.match((await cliEnds(0, 'list')).stdout, /^BUILD .*\n1 .*\n2 .*mirror\n$/)
+    })
+
+    test('available: what sources tell, and which of them do not', async () => {
+      const stick = mirror.path('stick')
+      mkdirSync(stick)
+      for (const name of ['os10.tar', 'os9.tar', 'os9.tar.md5']) writeFileSync(join(stick, name), '')
+      utimesSync(join(stick, 'os9.tar'), 86_400, 86_400)
+      const stickConfig = mirror.path('stick.toml')
+      const source = `[[source]]\nname = "stick"\nurl = "file://${stick}/os{build}.tar"\n`
+      writeFileSync(stickConfig, readFileSync(config, 'utf8') + source)
+      const withStick = ['--data', mirror.path('other'), '--config', stickConfig]
+      const other = upserv && (await startUpserv({ data: mirror.path('other'), config: stickConfig }))
+      const { builds, gaps } = JSON.parse((await runUpserv(['available', '--json', ...withStick])).stdout)
+      assert.deepEqual(gaps, [{ source: 'mirror', reason: 'cannot be listed' }])
+      assert.deepEqual(
+        builds.map(({ id }: { id: string }) => id),
+        ['9', '10'],
+      )
+      assert.deepEqual(builds[0], {
+        id: '9',
+        source: 'stick',
+        url: `file://${stick}/os9.tar`,
+        published: '1970-01-02T00:00:00.000Z',
+      })
+      const { stdout } = await runUpserv(['available', ...withStick])
+      assert.match(
+        stdout,
+        /^BUILD {2}SOURCE .*\n9 .* 1970-01-02 00:00 {2}file:.*os9\.tar\n10 .*\nThere may be more: mirror cannot be listed\.\n$/,
+      )
+      await other?.stop()
+      assert.match(
+        (await cliEnds(0, 'available')).stdout,
+        /^No source tells of any build\.\nThere may be more: mirror/,
+      )
     })
 
     test('status', async () => {

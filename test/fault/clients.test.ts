@@ -63,10 +63,10 @@ describe('clients that misbehave', { concurrency: 2 }, () => {
     await upserv.stop()
   })
 
-  test('more connections than permitted are turned away with a word, and the others are served', async () => {
+  test('more handshakes than permitted are turned away with a word, and the others are served', async () => {
     await using mirror = await mirrorWith(4, 1 * MB)
     const config = mirror.path('upserv.toml')
-    writeFileSync(config, '[rsync]\nmax_connections = 2\n')
+    writeFileSync(config, '[rsync]\nmax_handshakes = 2\n')
     const upserv = await mirror.startUpserv({ config })
     const idle = [connect(upserv.port, '127.0.0.1'), connect(upserv.port, '127.0.0.1')]
     for (const socket of idle) await new Promise((resolve) => socket.once('data', resolve))

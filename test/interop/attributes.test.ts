@@ -4,6 +4,7 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { aclsOf, attributesOf } from '../support/attributes.ts'
 import { PROTOCOLS, rsyncSucceeds } from '../support/rsync.ts'
 import { isRoot, skipUnlessRoot } from '../support/scratch.ts'
 import { startServer, type TestServer } from '../support/servers.ts'
@@ -133,26 +134,6 @@ for (const protocol of PROTOCOLS) {
       assert.equal(execFileSync('stat', ['-c', '%a', join(device, 'directory')]).toString(), '750\n')
     })
   })
-}
-
-/** Every attribute beneath `dir`, without ACLs, as the system's own tool prints them. */
-function attributesOf(dir: string): string {
-  const options = { cwd: dir, encoding: 'utf8' } as const
-  // getfattr lists the files in the order in which the directory has them, and so the names of a file.
-  return blocks(
-    execFileSync('getfattr', ['-Rhd', '-m', '^(user|security|trusted)', '-e', 'hex', '.'], options),
-  )
-}
-
-/** Every ACL beneath `dir`, those that are no more than a mode included. */
-function aclsOf(dir: string): string {
-  return blocks(execFileSync('getfacl', ['-RPnp', '.'], { cwd: dir, encoding: 'utf8' }))
-}
-
-/** Paragraphs and their lines, sorted. */
-function blocks(text: string): string {
-  const paragraphs = text.split('\n\n').map((block) => block.split('\n').sort().join('\n'))
-  return paragraphs.sort().join('\n\n')
 }
 
 function ownersOf(dir: string): Record<'named' | 'nameless', string> {

@@ -27,14 +27,16 @@ export interface RsyncStats {
 
 export interface RsyncOptions extends RunOptions {
   protocol?: number
+  /** Another client than `RSYNC`. */
+  program?: string
 }
 
 /** Runs the client. Locale and time zone are fixed, so that listings are the same everywhere. */
 export function rsync(args: readonly string[], options: RsyncOptions = {}): Promise<RunResult> {
-  const { protocol, env, ...rest } = options
+  const { protocol, program = RSYNC, env, ...rest } = options
   const forced = protocol === undefined ? [] : [`--protocol=${protocol}`]
   const clean = { PATH: process.env.PATH, HOME: '/nonexistent', LC_ALL: 'C', TZ: 'UTC', ...env }
-  return run(RSYNC, [...forced, ...args], { ...rest, env: clean })
+  return run(program, [...forced, ...args], { ...rest, env: clean })
 }
 
 /** Runs the client and fails, with all that it said, unless it ends with `code` (0 unless told). */

@@ -56,6 +56,8 @@ interface ServerOptions {
   xattrs?: boolean
   /** What else is done to a tree before it is published. */
   decorate?: (id: string, tree: string) => void
+  /** The stock daemon confines its sessions (see `startRsyncd`). */
+  chroot?: boolean
 }
 
 async function startIn(
@@ -88,6 +90,7 @@ async function startIn(
   const startStock = (): ReturnType<typeof startRsyncd> =>
     startRsyncd({
       scratch: directory('rsyncd'),
+      chroot: options.chroot ?? false,
       modules: Object.fromEntries(ids.map((id) => [`build-${id}`, { path: moduleDir(id) }])),
     })
   const startOurs = async (): Promise<Upserv> => {

@@ -5,10 +5,13 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { Policy } from '../../src/access/policy.ts'
 import { StreamDuplex } from '../../src/daemon/duplex.ts'
+import { TurnsInLine } from '../../src/daemon/turns.ts'
 import { ConnectionLost, NoSuchBuild } from '../../src/errors.ts'
+import { type Peer, peerFrom } from '../../src/lib/peer.ts'
 import type { Duplex } from '../../src/rsync/connection.ts'
-import { Derived } from '../../src/rsync/derived.ts'
+import { Derived, type DigestStore } from '../../src/rsync/derived.ts'
 import type { Modules } from '../../src/rsync/modules.ts'
 import { Session, type SessionContext, type SessionReport } from '../../src/rsync/session.ts'
 import type { Tree } from '../../src/rsync/tree.ts'
@@ -41,7 +44,21 @@ export class FixedModules implements Modules {
   }
 }
 
-const sharedDerived = new Derived()
+/** Digests of one run of a test. */
+export function memoryDigests(): DigestStore {
+  const kept = new Map<string, Uint8Array>()
+  return {
+    get: (kind, _length, key) => kept.get(`${kind}:${key}`),
+    put: (kind, key, value) => void kept.set(`${kind}:${key}`, value),
+  }
+}
+
+const sharedDerived = new Derived({ digests: memoryDigests(), checksumSeed: SEED })
+
+const noRules = new Policy({ hosts: { allow: [], deny: [] }, modules: [] }, () => {})
+const manyTurns = new TurnsInLine({ most: 10_000, places: 0, now: () => 0 })
+/** Where clients on a pipe come from. */
+export const TEST_PEER = peerFrom('192.0.2.1', 40_000)
 
 /** A context whose clock stands still, unless a test brings one that moves. */
 export function sessionContext(
@@ -50,6 +67,8 @@ export function sessionContext(
 ): SessionContext & { modules: Modules } {
   return {
     modules: new FixedModules(trees),
+    visitor: (address) => noRules.visitor(address),
+    turns: manyTurns,
     derived: sharedDerived,
     motd: '',
     checksumSeed: SEED,
@@ -139,13 +158,16 @@ export class Pipe implements Duplex {
 }
 
 /** A session on a pipe, under way. */
-export function startSession(context: SessionContext): {
+export function startSession(
+  context: SessionContext,
+  peer: Peer = TEST_PEER,
+): {
   pipe: Pipe
   session: Session
   report: Promise<SessionReport>
 } {
   const pipe = new Pipe()
-  const session = new Session(pipe, context, new AbortController().signal)
+  const session = new Session(pipe, peer, context, new AbortController().signal)
   return { pipe, session, report: session.run(() => pipe.destroy()) }
 }
 
@@ -185,7 +207,12 @@ export async function listen(context: SessionContext): Promise<TestPort> {
       },
       write: (data) => duplex.write(data),
     }
-    const session = new Session(tapped, context, new AbortController().signal)
+    const session = new Session(
+      tapped,
+      peerFrom(socket.remoteAddress, socket.remotePort),
+      context,
+      new AbortController().signal,
+    )
     reports.push(await session.run(() => duplex.destroy()))
     await duplex.close()
   })

@@ -8,6 +8,7 @@
 
 import { hash } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
+import { ascii } from '../../src/lib/bytes.ts'
 import { type MemoryNode, MemoryTree } from './memory-tree.ts'
 import { converse, sessionContext } from './session.ts'
 
@@ -19,6 +20,10 @@ export interface VectorCase {
   options: readonly string[]
   /** What the device holds before: nothing, or one of the two modules. Undefined lists without a device. */
   device: 'empty' | 'old' | 'new' | undefined
+  /** The oldest protocol at which the client has such options. */
+  since?: number
+  /** What it hears on stdin. */
+  input?: string
 }
 
 export const VECTOR_CASES: readonly VectorCase[] = [
@@ -28,8 +33,39 @@ export const VECTOR_CASES: readonly VectorCase[] = [
   { name: 'checksum', options: ['-ac'], device: 'old' },
   { name: 'compress', options: ['-az'], device: 'empty' },
   { name: 'compress-update', options: ['-az', '-B700'], device: 'old' },
+  { name: 'lz4-update', options: ['-a', '--compress-choice=lz4', '-B700'], device: 'old' },
   { name: 'filters', options: ['-a', '--include=*/', '--include=*.txt', '--exclude=*'], device: 'empty' },
   { name: 'list', options: ['-r'], device: undefined },
+  { name: 'dry-run', options: ['-aHn', '--delete'], device: 'old' },
+  { name: 'inplace', options: ['-a', '--inplace', '-B700'], device: 'old' },
+  { name: 'rule-files', options: ['-a', '--filter=:- same.txt', '--delete'], device: 'old', since: 29 },
+  {
+    name: 'files-from',
+    options: ['-a', '--files-from=-', '--from0'],
+    device: 'empty',
+    input: 'same.txt\0sub/deep.txt\0sub/deeper/\0',
+  },
+  {
+    name: 'files-from-build',
+    options: ['-a', '--files-from=:same.txt', '--ignore-missing-args'],
+    device: 'empty',
+  },
+  { name: 'relative', options: ['-aR'], device: 'empty' },
+  { name: 'numeric-ids', options: ['-a', '--numeric-ids'], device: 'empty' },
+  { name: 'attributes', options: ['-aHAX'], device: 'empty', since: 30 },
+  { name: 'attributes-update', options: ['-aAX', '-B700'], device: 'old', since: 30 },
+  ...['zstd', 'lz4', 'zlibx', 'zlib'].map((codec) => ({
+    name: `compress-${codec}`,
+    options: ['-a', `--compress-choice=${codec}`, '-B700'],
+    device: 'old' as const,
+    since: 30,
+  })),
+  ...['xxh128', 'xxh3', 'xxh64', 'md5', 'sha1', 'none'].map((digest) => ({
+    name: `digest-${digest}`,
+    options: ['-a', ...(digest === 'none' ? [] : ['-c']), `--checksum-choice=${digest}`, '-B700'],
+    device: 'old' as const,
+    since: 30,
+  })),
 ]
 
 /** Bytes that don't compress and never change. */
@@ -50,6 +86,26 @@ const directory = (children: Record<string, MemoryNode>, more: Partial<MemoryNod
   ...more,
 })
 
+/** One attribute too long for the list, so that it is asked for, one that fits, and an ACL. */
+const ATTRIBUTES = [
+  { name: ascii('system.posix_acl_access'), value: acl('0600 0400 0400 0400 0000') },
+  { name: ascii('user.long'), value: noise('attribute', 200) },
+  { name: ascii('user.short'), value: Buffer.from('short') },
+]
+
+/** Version 2, then owner, user 1000, group, mask and others. */
+function acl(permissions: string): Buffer {
+  const [owner, user, group, mask, others] = permissions.split(' ')
+  const nobody = 'ffffffff'
+  return Buffer.from(
+    `02000000 0100${owner}${nobody} 0200${user}e8030000 0400${group}${nobody} 1000${mask}${nobody} 2000${others}${nobody}`.replaceAll(
+      ' ',
+      '',
+    ),
+    'hex',
+  )
+}
+
 const image = noise('image', 6000)
 const patched = Buffer.concat([image.subarray(0, 2000), Buffer.from('a patch'), image.subarray(2100)])
 
@@ -59,7 +115,11 @@ function build(version: 'old' | 'new'): MemoryNode {
   return directory({
     'changed.txt': file(`this is ${version}\n`, { mtime: isNew ? 1_700_000_100 : 1_700_000_000 }),
     'image.bin': file(isNew ? patched : image, { mtime: isNew ? 1_700_000_100 : 1_700_000_000 }),
-    'same.txt': file('the same in both\n', { mtime: 1_195_776_000, mtimeNsec: 250_000_000 }),
+    'same.txt': file('the same in both\n', {
+      mtime: 1_195_776_000,
+      mtimeNsec: 250_000_000,
+      xattrs: ATTRIBUTES,
+    }),
     empty: file('', { mode: 0o100600 }),
     'sp ace': file('x', { uid: 1000, gid: 100 }),
     link: { mode: 0o120777, target: 'same.txt' },

@@ -117,6 +117,10 @@ describe('under xinetd', { skip, timeout: 4 * PATIENCE_MS }, () => {
     assert.deepEqual(ownersOf(mirror.data), before)
     const listing = await rsyncEnds(0, [`rsync://127.0.0.1:${port}/`])
     assert.match(listing.stdout, /^build-1 /)
+    // The process that xinetd starts says where its client comes from: rules on hosts go by that.
+    const log = readFileSync(join(mirror.data, '.upserv.log'), 'utf8')
+    assert.match(log, /"peer":"127\.0\.0\.1:\d+"/)
+    assert.doesNotMatch(log, /"peer":"unknown"/)
   })
 
   test('the owner is killed between connections: the next one has a new owner', async () => {

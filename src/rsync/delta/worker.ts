@@ -4,7 +4,7 @@ import { type Place, runTask, type Task } from './tasks.ts'
 
 export interface Work {
   task: Task
-  place: Place
+  place: Place | Uint8Array
 }
 
 export type WorkResult = { value: unknown } | { error: ErrorReport }

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { PeerError } from '../../errors.ts'
 import type { ByteString } from '../../lib/bytes.ts'
 import { announcesSecludedArguments, parseArguments, type TransferOptions } from './arguments.ts'
 
@@ -59,6 +58,10 @@ const OPTIONS: readonly { args: string[]; says: Partial<TransferOptions> }[] = [
   { args: ['-r', '--list-only'], says: { recurse: true, listOnly: true } },
   { args: ['--compress-level=9'], says: { compress: true, compressLevel: 9 } },
   { args: ['--compress-level=-5'], says: { compress: true, compressLevel: -5 } },
+  { args: ['--compress-level=999999999'], says: { compress: true, compressLevel: 999_999_999 } },
+  { args: ['--compress-level=-131072'], says: { compress: true, compressLevel: -131_072 } },
+  { args: ['--skip-compress=gz/mp[34]'], says: { skipCompress: 'gz/mp[34]' as ByteString } },
+  { args: ['--skip-compress='], says: { skipCompress: '' as ByteString } },
   { args: ['--new-compress'], says: { compress: true, compressChoice: 'zlibx' } },
   { args: ['-z', '--old-compress'], says: { compress: true, compressChoice: 'zlib' } },
   { args: ['--compress-choice=zstd'], says: { compress: true, compressChoice: 'zstd' } },
@@ -105,13 +108,7 @@ const OPTIONS: readonly { args: string[]; says: Partial<TransferOptions> }[] = [
     says: {},
   },
   {
-    args: [
-      '--skip-compress=gz/jpg',
-      '--max-alloc=1G',
-      '--msgs2stderr',
-      '--no-msgs2stderr',
-      '--modify-window=1',
-    ],
+    args: ['--max-alloc=1G', '--msgs2stderr', '--no-msgs2stderr', '--modify-window=1'],
     says: {},
   },
   { args: ['--an-option-of-tomorrow', '--another=with-r-in-it'], says: {} },
@@ -197,17 +194,29 @@ const NEVER_RIGHT = [
   '--timeout=1e3',
   '--timeout=2147483648',
   '--bwlimit=1.5m',
-  '--compress-level=1000',
+  '--compress-level=fast',
   '--checksum-seed=4294967296',
   '--checksum-seed=99999999999999999999',
 ]
 for (const argument of NEVER_RIGHT) {
-  test(`never right: ${argument}`, () => assert.throws(() => parse(argument, '.', 'm/'), PeerError))
+  test(`never right: ${argument}`, () => {
+    const { problem, ...rest } = parse(argument, '-l', '.', 'm/')
+    assert.match(problem!, new RegExp(`^${argument.split('=')[0]} needs a whole number`))
+    assert.ok(rest.links && rest.paths.length === 1, 'the rest is read: the setup depends on it')
+  })
 }
 
+test('never right: the first problem is the one that is told', () => {
+  assert.match(parse('--timeout=x', '--bwlimit=y').problem!, /--timeout/)
+})
+
 test('a bad value is shown so that it can do no harm', () => {
-  assert.throws(
-    () => parse('--timeout=\x1b[2J\n'),
-    (error: Error) => error.message.includes('\\x1b[2J\\n'),
-  )
+  assert.ok(parse('--timeout=\x1b[2J\n').problem!.includes('\\x1b[2J\\n'))
+})
+
+test('peer chooses compression threads: it does not', () => {
+  for (const threads of ['1', '64', '999999999', 'x']) {
+    const options = parse('-z', '--compress-choice=zstd', `--compress-threads=${threads}`, '.', 'm/')
+    assert.deepEqual(options, parse('-z', '--compress-choice=zstd', '.', 'm/'))
+  }
 })

@@ -2,7 +2,6 @@
  * The argument vector that a client sends after "OK", as the options of this transfer.
  * docs/rsync-protocol.md, section 2.
  */
-import { PeerError } from '../../errors.ts'
 import { ascii, type ByteString, showBytes } from '../../lib/bytes.ts'
 
 /** More arguments than any client sends (the stock server's own limit), and the most bytes of them. */
@@ -46,7 +45,10 @@ export interface TransferOptions {
   readonly compress: boolean
   /** The codec the client insists on; undefined leaves it to negotiation. */
   readonly compressChoice: string | undefined
+  /** As asked for, however far out of range: each codec brings it into its own. */
   readonly compressLevel: number | undefined
+  /** `--skip-compress`, verbatim. */
+  readonly skipCompress: ByteString | undefined
   /** `--checksum-choice`, verbatim. */
   readonly checksumChoice: string | undefined
   readonly checksumSeed: number | undefined
@@ -68,14 +70,19 @@ export interface TransferOptions {
   readonly secluded: boolean
   /** Path arguments as sent, module name included. */
   readonly paths: readonly ByteString[]
+  /**
+   * What is wrong with the arguments; undefined for nothing. To be told once the setup is complete: before
+   * it no text can reach the client (section 10.1).
+   */
+  readonly problem: string | undefined
 }
 
 type Draft = { -readonly [K in keyof TransferOptions]: TransferOptions[K] } & { relativeSet?: boolean }
 
 /**
  * Parses the vector(s). `secluded` is the second vector that a client with `s` in its cluster sends.
- * Unknown options are ignored, as the stock client sends many that concern it alone.
- * @throws PeerError for a value that can't be right.
+ * Unknown options are ignored, as the stock client sends many that concern it alone. A value that can't be
+ * right is the result's `problem`.
  */
 export function parseArguments(
   vector: readonly ByteString[],
@@ -234,7 +241,7 @@ function readLongOption(name: string, value: ByteString | undefined, draft: Draf
       draft.append = Math.min(2, draft.append + 1)
       break
     case '--compress-level':
-      draft.compressLevel = integer(name, value, -200, 200)
+      draft.compressLevel = integer(name, value, -(2 ** 31), 2 ** 31 - 1, draft)
       draft.compress = true
       break
     case '--new-compress':
@@ -249,11 +256,14 @@ function readLongOption(name: string, value: ByteString | undefined, draft: Draf
       draft.compressChoice = value ?? ''
       draft.compress = draft.compressChoice !== 'none'
       break
+    case '--skip-compress':
+      draft.skipCompress = value ?? ascii('')
+      break
     case '--checksum-choice':
       draft.checksumChoice = value ?? ''
       break
     case '--checksum-seed':
-      draft.checksumSeed = integer(name, value, -(2 ** 31), 2 ** 32 - 1) | 0
+      draft.checksumSeed = (integer(name, value, -(2 ** 31), 2 ** 32 - 1, draft) ?? 0) | 0
       break
     case '--ignore-missing-args':
       draft.missingArgs = 'ignore'
@@ -292,20 +302,26 @@ function readLongOption(name: string, value: ByteString | undefined, draft: Draf
       draft.iconv = value ?? ''
       break
     case '--timeout':
-      draft.timeout = integer(name, value, 0, 2 ** 31 - 1)
+      draft.timeout = integer(name, value, 0, 2 ** 31 - 1, draft) ?? 0
       break
     case '--bwlimit':
-      draft.bandwidth = integer(name, value, 0, 2 ** 31 - 1) * 1024
+      draft.bandwidth = (integer(name, value, 0, 2 ** 31 - 1, draft) ?? 0) * 1024
       break
   }
 }
 
-function integer(name: string, value: ByteString | undefined, min: number, max: number): number {
+/** Undefined, and noted as the problem, for what is no whole number in the range. */
+function integer(
+  name: string,
+  value: ByteString | undefined,
+  min: number,
+  max: number,
+  draft: Draft,
+): number | undefined {
   const number = value !== undefined && /^-?\d{1,12}$/.test(value) ? Number(value) : Number.NaN
-  if (!(number >= min && number <= max)) {
-    throw new PeerError('arguments', `${name} needs a whole number, not "${showBytes(value ?? ascii(''))}"`)
-  }
-  return number
+  if (number >= min && number <= max) return number
+  draft.problem ??= `${name} needs a whole number from ${min} to ${max}, not "${showBytes(value ?? ascii(''), 50)}"`
+  return undefined
 }
 
 /** `\X` stands for X in what precedes the `.`: clients from 3.2.4 on escape option values (section 2.2). */
@@ -356,6 +372,7 @@ const NOTHING: TransferOptions = {
   compress: false,
   compressChoice: undefined,
   compressLevel: undefined,
+  skipCompress: undefined,
   checksumChoice: undefined,
   checksumSeed: undefined,
   missingArgs: 'report',
@@ -370,4 +387,5 @@ const NOTHING: TransferOptions = {
   info: '',
   secluded: false,
   paths: [],
+  problem: undefined,
 }

@@ -162,3 +162,41 @@ for (const [codec, numbers] of NUMBERS) {
     fc.assert(property, { numRuns: 2000 })
   })
 }
+
+// ---------------------------------------------------------------------------------------------------
+// Any bytes at all: a value that is made of its own bytes alone, or more are asked for, or it is an error.
+
+const ANY: readonly Codec<unknown>[] = [
+  u8,
+  u16,
+  i32,
+  longint,
+  varint,
+  varlong(3),
+  varlong(4),
+  vstring,
+] as never
+for (const codec of ANY) {
+  test(`${codec.name}: any bytes give a value, a wait or an error, and no byte beyond is looked at`, () => {
+    const property = fc.property(fc.uint8Array({ maxLength: 20 }), (bytes) => {
+      /** Undefined for a wait, else what all further bytes must not change. */
+      let settled: string | undefined
+      for (let n = 0; n <= bytes.length; n++) {
+        let now: string | undefined
+        try {
+          const got = codec.decode(bytes.subarray(0, n))
+          if (got) {
+            assert.ok(got.size <= n, `${got.size} bytes of ${n}`)
+            now = JSON.stringify(got)
+          }
+        } catch (error) {
+          assert.ok(error instanceof PeerError, String(error))
+          now = 'error'
+        }
+        if (settled !== undefined) assert.equal(now, settled)
+        settled = now
+      }
+    })
+    fc.assert(property, { numRuns: 1000 })
+  })
+}

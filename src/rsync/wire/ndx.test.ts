@@ -103,3 +103,30 @@ test('any sequence of indices comes back', () => {
   })
   fc.assert(property, { numRuns: 1000 })
 })
+
+test('any bytes give an index, a wait or an error, and where they are cut changes nothing', () => {
+  const property = fc.property(
+    fc.uint8Array({ maxLength: 60 }),
+    fc.constantFrom(27, 29, 30, 32),
+    (bytes, protocol) => {
+      const [whole, cut] = [new NdxDecoder(protocol), new NdxDecoder(protocol)]
+      for (let at = 0; at < bytes.length; ) {
+        let expected: ReturnType<NdxDecoder['decode']>
+        try {
+          expected = whole.decode(bytes.subarray(at))
+        } catch (error) {
+          assert.ok(error instanceof PeerError, String(error))
+          return
+        }
+        // A wait must leave the state as it was.
+        for (let n = 0; n < (expected?.size ?? bytes.length - at); n++) {
+          assert.equal(cut.decode(bytes.subarray(at, at + n)), undefined)
+        }
+        if (!expected) return
+        assert.deepEqual(cut.decode(bytes.subarray(at, at + expected.size)), expected)
+        at += expected.size
+      }
+    },
+  )
+  fc.assert(property, { numRuns: 2000 })
+})

@@ -1,0 +1,41 @@
+/** The list of users means what the documentation says, and nothing that rsyncd.conf would make of it. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { parseUserRule } from './users.ts'
+
+for (const [text, user, admitted] of [
+  ['alice', 'alice', true],
+  ['bob:ro', 'bob', true],
+  ['carol:deny', 'carol', false],
+  ['a-b_c.d', 'a-b_c.d', true],
+  ['jürgen', 'j\xc3\xbcrgen', true],
+] as const) {
+  test(`auth_users: "${text}"`, () => assert.deepEqual(parseUserRule(text), { user, admitted }))
+}
+
+for (const [text, why] of [
+  ['alice,bob', /one entry for each user/],
+  ['alice bob', /one entry for each user/],
+  ['alice, bob:deny', /one entry for each user/],
+  [' alice', /one entry for each user/],
+  ['alice\n', /one entry for each user/],
+  ['@wheel', /groups are not supported/],
+  ['@wheel:deny', /groups are not supported/],
+  ['*', /patterns of users/],
+  ['al?ce', /patterns of users/],
+  ['[ab]*:deny', /patterns of users/],
+  ['alice:rw', /nobody can write/],
+  ['alice:DENY', /":ro" or ":deny", nothing else/],
+  ['alice:', /":ro" or ":deny", nothing else/],
+  ['alice:ro:deny', /":ro" or ":deny", nothing else/],
+  ['', /no name of a user/],
+  [':deny', /no name of a user/],
+  ['#alice', /no name of a user/],
+  ['al\x00ice', /no name of a user/],
+] as const) {
+  test(`user list parsed differently than documented: ${JSON.stringify(text)} is refused`, () => {
+    const result = parseUserRule(text)
+    assert.ok(typeof result === 'string', 'it was taken')
+    assert.match(result, why)
+  })
+}

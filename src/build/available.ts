@@ -1,0 +1,82 @@
+/**
+ * Which builds could be had from the sources, as far as these can tell. Asking them can take a while, so an
+ * answer is good for a minute, and who asks meanwhile waits for the same one.
+ */
+import type { SourceError } from '../errors.ts'
+import { SingleFlight, untilAborted } from '../lib/single-flight.ts'
+import { createSource } from '../source/create.ts'
+import type { Source, SourceConfig } from '../source/source.ts'
+import { compareIds, isBuildId } from './build-id.ts'
+import type { AvailableBuilds } from './operations.ts'
+
+/** An upstream changes a few times a day; a person who has just put a build there waits no longer than this. */
+const FRESH_MS = 60_000
+/** A source whose disk or share does not answer is left out. Sources give up by themselves before that. */
+const SOURCE_MS = 15_000
+
+export class Available {
+  readonly #sources: readonly Source[]
+  readonly #now: () => number
+  readonly #asking = new SingleFlight<'all', AvailableBuilds>()
+  #known: { builds: AvailableBuilds; until: number } | undefined
+
+  /**
+   * @param sources in the order in which they are tried: the first that has a build is where it comes from.
+   * @param now milliseconds on a clock that never jumps.
+   * @throws ConfigError for a source that can't be right.
+   */
+  constructor(sources: readonly SourceConfig[], now: () => number = () => performance.now()) {
+    this.#sources = sources.map((config) => createSource(config))
+    this.#now = now
+  }
+
+  /** Whether there is anything to ask. */
+  get hasSources(): boolean {
+    return this.#sources.length > 0
+  }
+
+  /** @throws the signal's reason. */
+  async list(signal: AbortSignal): Promise<AvailableBuilds> {
+    if (this.#known && this.#known.until > this.#now()) return this.#known.builds
+    return await this.#asking.run('all', (stop) => this.#ask(stop), signal)
+  }
+
+  async #ask(signal: AbortSignal): Promise<AvailableBuilds> {
+    const answers = await Promise.all(this.#sources.map((source) => askOne(source, signal)))
+    const builds = new Map<string, AvailableBuilds['builds'][number]>()
+    for (const answer of answers) {
+      for (const build of answer.builds) if (!builds.has(build.id)) builds.set(build.id, build)
+    }
+    const all = {
+      builds: [...builds.values()].sort((a, b) => compareIds(a.id, b.id)),
+      gaps: answers.flatMap(({ gap, source }) => (gap === undefined ? [] : [{ source, reason: gap }])),
+    }
+    this.#known = { builds: all, until: this.#now() + FRESH_MS }
+    return all
+  }
+}
+
+interface Answer {
+  source: string
+  builds: AvailableBuilds['builds']
+  /** Why there may be more builds than these. */
+  gap: string | undefined
+}
+
+async function askOne(source: Source, signal: AbortSignal): Promise<Answer> {
+  const { name } = source
+  const late = AbortSignal.timeout(SOURCE_MS)
+  try {
+    const both = AbortSignal.any([signal, late])
+    const listing = await untilAborted(source.list?.(both) ?? Promise.resolve(undefined), both)
+    if (!listing) return { source: name, builds: [], gap: 'cannot be listed' }
+    const builds = listing.builds
+      .filter(({ id }) => isBuildId(id))
+      .map(({ id, url, published }) => ({ id, source: name, url, published: published.toISOString() }))
+    return { source: name, builds, gap: listing.complete ? undefined : 'has more than is listed' }
+  } catch (error) {
+    signal.throwIfAborted()
+    const reason = late.aborted ? 'does not answer' : (error as SourceError).message
+    return { source: name, builds: [], gap: reason }
+  }
+}

@@ -1,0 +1,120 @@
+/**
+ * Channels: names such as "stable" that stand for a build, as the configuration says.
+ *
+ * A device polls the module `channels` with `rsync -a`, which takes a file of equal size and mtime for
+ * unchanged, and 803 has the size of 802. So the file's mtime is the time since when the channel has meant
+ * this build. That time is kept in the data directory: equal for as long as the build is the same, whatever
+ * is restarted, and never one that this channel has had before, whatever the clock does. What is written
+ * there about a channel stays when the configuration drops it, for the day it comes back.
+ */
+import { readFile } from 'node:fs/promises'
+import { z } from 'zod'
+import { StoreCorrupt } from '../errors.ts'
+import { replaceFile } from '../store/durable.ts'
+import { isBuildId } from './build-id.ts'
+
+/** Seconds between two meanings of a channel, at least: FAT counts in twos, and `--modify-window=1` forgives one. */
+const STEP_S = 2
+
+/** A channel and the build that it stands for. */
+export interface Channel {
+  readonly name: string
+  readonly id: string
+  /** Seconds since 1970: since when it has meant this build. */
+  readonly since: number
+}
+
+/** What is kept of a channel, by its name. */
+export type ChannelRecords = Readonly<Record<string, { readonly id: string; readonly since: number }>>
+
+const recordsSchema = z.record(
+  z.string().refine(isBuildId),
+  z.object({ id: z.string().refine(isBuildId), since: z.int().nonnegative() }),
+)
+
+/** What is to be kept from now on. The same object when nothing has changed. */
+export function noteChannels(
+  kept: ChannelRecords,
+  configured: Readonly<Record<string, string>>,
+  now: number,
+): ChannelRecords {
+  const changed: Record<string, { id: string; since: number }> = {}
+  for (const [name, id] of Object.entries(configured)) {
+    const before = Object.hasOwn(kept, name) ? kept[name] : undefined
+    if (before?.id === id) continue
+    changed[name] = { id, since: Math.max(now, before === undefined ? 0 : before.since + STEP_S) }
+  }
+  return Object.keys(changed).length === 0 ? kept : { ...kept, ...changed }
+}
+
+export class Channels {
+  readonly #configured: Readonly<Record<string, string>>
+  readonly #path: string
+  readonly #records: ChannelRecords
+  #isKept: boolean
+
+  private constructor(
+    configured: Readonly<Record<string, string>>,
+    path: string,
+    records: ChannelRecords,
+    isKept: boolean,
+  ) {
+    this.#configured = configured
+    this.#path = path
+    this.#records = records
+    this.#isKept = isKept
+  }
+
+  /**
+   * Reads what is kept; writes nothing, as commands that only look come here too.
+   * @param path of the file in the data directory, which is ours alone.
+   * @param onProblem told of a file that can't be read; all channels then count as new.
+   */
+  static async open(
+    configured: Readonly<Record<string, string>>,
+    path: string,
+    onProblem: (problem: Error) => void,
+    now: () => Date = () => new Date(),
+  ): Promise<Channels> {
+    const kept = await readRecords(path).catch((error: Error) => {
+      onProblem(error)
+      return {}
+    })
+    const records = noteChannels(kept, configured, Math.max(0, Math.floor(now().getTime() / 1000)))
+    return new Channels(configured, path, records, records === kept)
+  }
+
+  /** Makes what devices will be told last. @throws NoRoom, StoreError. */
+  async keep(): Promise<void> {
+    if (this.#isKept) return
+    await replaceFile(this.#path, Buffer.from(`${JSON.stringify(this.#records, null, 2)}\n`))
+    this.#isKept = true
+  }
+
+  /** By name. */
+  all(): Channel[] {
+    return Object.keys(this.#configured)
+      .sort()
+      .map((name) => ({ name, ...this.#records[name]! }))
+  }
+
+  get(name: string): Channel | undefined {
+    return Object.hasOwn(this.#configured, name) ? { name, ...this.#records[name]! } : undefined
+  }
+}
+
+/** @throws StoreCorrupt when it is not what was written; what the file system says. */
+async function readRecords(path: string): Promise<ChannelRecords> {
+  let text: string
+  try {
+    text = await readFile(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return {}
+    throw error
+  }
+  try {
+    return recordsSchema.parse(JSON.parse(text))
+  } catch (cause) {
+    throw new StoreCorrupt(`${path} does not say what the channels were: they count as new`, { cause })
+  }
+}

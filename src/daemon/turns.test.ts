@@ -1,0 +1,241 @@
+import assert from 'node:assert/strict'
+import { type TestContext, test } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Turn } from '../rsync/access.ts'
+import { TurnsInLine } from './turns.ts'
+
+const CLAIM_MS = 3000
+
+/** Turns on a clock that the test moves, and clients that say who they are. */
+function office(t: TestContext, most: number, places = 100) {
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] })
+  let clock = 0
+  const turns = new TurnsInLine({ most, places, now: () => clock, claimMs: CLAIM_MS })
+  const never = new AbortController().signal
+  const called: string[] = []
+  const client = (name: string, limits: { name: string; most: number }[] = [], signal = never) => {
+    const lines: string[] = []
+    const turn = turns
+      .enter(limits, (line) => lines.push(line), signal)
+      .then((turn) => {
+        called.push(name)
+        return turn
+      })
+    turn.catch(() => {})
+    return { lines, turn }
+  }
+  /** One that has done its part. */
+  const inside = async (name: string, limits: { name: string; most: number }[] = []): Promise<Turn> => {
+    const turn = await client(name, limits).turn
+    await turn.begin(never)
+    return turn
+  }
+  const pass = async (ms: number): Promise<void> => {
+    clock += ms
+    t.mock.timers.tick(ms)
+    await nextTurn()
+  }
+  return { turns, client, inside, called, pass, never }
+}
+
+test('turns: so many at once; the others are called up in the order in which they came', async (t) => {
+  const { client, inside, called, turns } = office(t, 2)
+  const a = await inside('a')
+  const b = await inside('b')
+  const waiting = ['c', 'd', 'e'].map((name) => client(name))
+  await nextTurn()
+  assert.deepEqual(called, ['a', 'b'])
+  assert.equal(turns.waiting, 3)
+  b.leave()
+  b.leave() // twice is once
+  const c = await waiting[0]!.turn
+  await nextTurn()
+  assert.deepEqual(called, ['a', 'b', 'c'])
+  a.leave()
+  c.leave()
+  await Promise.all(waiting.map(({ turn }) => turn))
+  assert.deepEqual(called, ['a', 'b', 'c', 'd', 'e'])
+  assert.equal(turns.waiting, 0)
+})
+
+test('turns: who waits hears its place at once and every two seconds, and an estimate once there is one', async (t) => {
+  const { client, inside, pass } = office(t, 2)
+  const a = await inside('a')
+  const b = await inside('b')
+  await pass(1000)
+  const c = client('c')
+  const d = client('d')
+  assert.deepEqual(c.lines, [
+    'please wait: all 2 places are taken; you are number 1 in line, no estimate yet',
+  ])
+  assert.match(d.lines[0]!, /number 2 in line, no estimate yet$/)
+  await pass(2000)
+  assert.equal(c.lines.length, 2)
+  await pass(57_000)
+  a.leave() // full for 60 s, then one place was free
+  const inC = await c.turn
+  await inC.begin(new AbortController().signal)
+  const e = client('e')
+  await pass(2000)
+  assert.match(d.lines.at(-1)!, /number 1 in line, your turn comes in about 60 seconds$/)
+  assert.match(e.lines.at(-1)!, /number 2 in line, your turn comes in about 2 minutes$/)
+  await pass(298_000)
+  assert.match(e.lines.at(-1)!, /about 5 minutes$/, 'what is late takes longer')
+  b.leave()
+  await d.turn
+})
+
+test('turns: past the length of the line one is turned away with the number', async (t) => {
+  const { client, inside, turns } = office(t, 1, 2)
+  const a = await inside('a')
+  client('b')
+  const c = client('c')
+  await assert.rejects(client('d').turn, /^ServerBusy: max connections \(1\) reached -- try again later$/)
+  assert.equal(turns.waiting, 2)
+  a.leave()
+  await nextTurn()
+  client('e') // there is a place again
+  assert.equal(turns.waiting, 2)
+  void c
+})
+
+test('turns: who leaves the line frees its place at once, and the others move up', async (t) => {
+  const { client, inside, turns, pass } = office(t, 1, 2)
+  const a = await inside('a')
+  const abort = new AbortController()
+  const b = client('b', [], abort.signal)
+  const c = client('c')
+  assert.match(c.lines[0]!, /number 2 in line/)
+  abort.abort(new Error('hung up'))
+  await assert.rejects(b.turn, /hung up/)
+  assert.equal(turns.waiting, 1)
+  await pass(2000)
+  assert.match(c.lines.at(-1)!, /number 1 in line/)
+  a.leave()
+  await c.turn
+})
+
+test('turns: who is called up and gone at once hands on', async (t) => {
+  const { client, inside, called } = office(t, 1)
+  const a = await inside('a')
+  const abort = new AbortController()
+  const b = client('b', [], abort.signal)
+  const c = client('c')
+  a.leave()
+  abort.abort(new Error('too late'))
+  const gone = await b.turn.catch(() => undefined)
+  gone?.leave()
+  await c.turn
+  assert.equal(called.at(-1), 'c')
+})
+
+test('half a handshake holding a slot: a claim runs out, and who comes too late waits ahead of the line', async (t) => {
+  const { client, inside, called, pass, never } = office(t, 1)
+  const slow = await client('slow').turn // called up, and says no more
+  const next = client('next')
+  const last = client('last')
+  await pass(CLAIM_MS - 1)
+  assert.deepEqual(called, ['slow'])
+  await pass(1)
+  const nextTurnToGo = await next.turn
+  await nextTurnToGo.begin(never)
+  let begun = false
+  const late = slow.begin(never).then(() => {
+    begun = true
+  })
+  await pass(60_000)
+  assert.equal(begun, false, 'there is only one place')
+  nextTurnToGo.leave()
+  await late
+  assert.deepEqual(called, ['slow', 'next'], 'ahead of the line')
+  slow.leave()
+  ;(await last.turn).leave()
+  void inside
+})
+
+test('turns: one that began is not ended by its claim', async (t) => {
+  const { client, inside, called, pass } = office(t, 1)
+  const a = await inside('a')
+  const b = client('b')
+  await pass(10 * CLAIM_MS)
+  assert.deepEqual(called, ['a'])
+  a.leave()
+  await b.turn
+})
+
+test('turns: who comes late and leaves while it waits takes nothing', async (t) => {
+  const { client, inside, pass } = office(t, 1)
+  const slow = await client('slow').turn
+  await pass(CLAIM_MS)
+  const b = await inside('b')
+  const abort = new AbortController()
+  const late = slow.begin(abort.signal)
+  abort.abort(new Error('hung up'))
+  await assert.rejects(late, /hung up/)
+  slow.leave()
+  const c = client('c')
+  b.leave()
+  ;(await c.turn).leave()
+  await inside('d')
+})
+
+test('turns: a limit of some modules; who does not wait for it passes', async (t) => {
+  const { client, inside, called } = office(t, 3)
+  const limit = [{ name: 'big', most: 1 }]
+  const a = await inside('a', limit)
+  const b = client('b', limit)
+  const c = client('c', limit)
+  assert.match(b.lines[0]!, /the one place is taken; you are number 1/)
+  assert.match(c.lines[0]!, /number 2/)
+  await inside('d') // the server has room
+  await inside('e')
+  const f = client('f')
+  assert.match(f.lines[0]!, /all 3 places are taken; you are number 3 in line/)
+  a.leave()
+  await b.turn
+  await nextTurn()
+  assert.deepEqual(called, ['a', 'd', 'e', 'b'])
+  ;(await b.turn).leave()
+  await c.turn
+  ;(await c.turn).leave()
+  await f.turn
+  assert.deepEqual(called, ['a', 'd', 'e', 'b', 'c', 'f'])
+})
+
+test('turns: nobody is passed by whoever wants the same', async (t) => {
+  const { turns, never } = office(t, 2)
+  // Many come and go in an order that a small generator picks; who waits is always called up first come first.
+  const order: number[] = []
+  const held: Turn[] = []
+  let seed = 7
+  const random = (below: number): number => {
+    seed = (seed * 1103515245 + 12345) % 2 ** 31
+    return seed % below
+  }
+  for (let n = 0; n < 500; n++) {
+    void turns
+      .enter([], () => {}, never)
+      .then(
+        (turn) => {
+          order.push(n)
+          held.push(turn)
+        },
+        () => {},
+      )
+    await nextTurn()
+    assert.ok(held.length <= 2, 'more than two at once')
+    while (held.length > 0 && random(3) > 0) {
+      held.splice(random(held.length), 1)[0]!.leave()
+      await nextTurn()
+    }
+    while (turns.waiting > 50) {
+      held.pop()!.leave()
+      await nextTurn()
+    }
+  }
+  assert.deepEqual(
+    order,
+    [...order].sort((a, b) => a - b),
+  )
+  assert.ok(order.length > 400)
+})

@@ -1,0 +1,63 @@
+/** What a session asks of whoever knows the rules: who may have which module, and whose turn it is. */
+import type { Hides } from './hidden-tree.ts'
+
+/** What a client said to prove who it is. */
+export interface Proof {
+  readonly user: string
+  /** Whether who said this knows the password. */
+  provenBy(password: Uint8Array): boolean
+}
+
+/** What holds for a session with certain modules. */
+export interface VisitSettings {
+  /** Sessions that name the same limit count together. */
+  readonly limits: readonly Limit[]
+  /** Instead of the server's own. */
+  readonly idleTimeoutMs: number | undefined
+  readonly refuseOptions: readonly string[]
+  readonly hides: readonly Hides[]
+}
+
+/** So many transfers at a time, of all sessions that name it. */
+export interface Limit {
+  readonly name: string
+  readonly most: number
+}
+
+/** One client, and what the rules say of it. `modules` are the names that `Modules.ruledBy` gives. */
+export interface Visitor {
+  /** What the listing shows of a module: nothing, or maybe another comment. */
+  listing(module: string): { comment: string | undefined } | undefined
+  /** Whether the client may come from where it does. */
+  mayKnock(modules: readonly string[]): boolean
+  /** Whether it has to prove who it is. */
+  mustProve(modules: readonly string[]): boolean
+  /** Takes the proof, if it is good for all of these. */
+  prove(modules: readonly string[], proof: Proof): boolean
+  /** Whether it may have a module that another one shows. */
+  mayHave(module: string): boolean
+  settings(modules: readonly string[]): VisitSettings
+  /** Whether any module at all hides names. */
+  readonly hidesNames: boolean
+}
+
+/** A session's right to transfer, from when it is called up until it leaves. */
+export interface Turn {
+  /**
+   * The client has said all that it owes: now the turn is its own, at once unless the client took so long
+   * that others were called up in its place.
+   */
+  begin(signal: AbortSignal): Promise<void>
+  /** May be called more than once. */
+  leave(): void
+}
+
+/** Whose turn it is. */
+export interface Turns {
+  /**
+   * Waits in line, if need be.
+   * @param say is handed a line for the person who waits, now and every few seconds.
+   * @throws ServerBusy when as many wait as may.
+   */
+  enter(limits: readonly Limit[], say: (line: string) => void, signal: AbortSignal): Promise<Turn>
+}

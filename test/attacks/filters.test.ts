@@ -1,0 +1,167 @@
+/** Attacks by filter rules: rules without end, patterns that explode, rule files of the build. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { ByteString } from '../../src/lib/bytes.ts'
+import { compilePattern } from '../../src/rsync/wildmatch.ts'
+import {
+  framed,
+  HostileServer,
+  NO_FILTERS,
+  rule,
+  start,
+  testAttacks,
+  text,
+  worked,
+} from '../support/hostile.ts'
+import type { MemoryNode } from '../support/memory-tree.ts'
+
+/** As many rules as are taken, all of them this one. */
+const full = (characters: string): Buffer =>
+  Buffer.concat(Array.from({ length: Math.floor((256 * 1024) / characters.length) }, () => rule(characters)))
+
+testAttacks([
+  {
+    name: 'a rule of 2^31 bytes',
+    says: () => [start('-r', '.', 'm/'), framed(Buffer.from('ffffff7f', 'hex'))],
+    outcome: 'peer-error',
+    error: /a rule of 2147483647 bytes/,
+  },
+  {
+    name: 'a rule of less than no bytes',
+    says: () => [start('-r', '.', 'm/'), framed(Buffer.from('ffffffff', 'hex'))],
+    outcome: 'peer-error',
+    error: /a rule of -1 bytes/,
+  },
+  {
+    name: 'rules without end',
+    says: () => [start('-r', '.', 'm/'), framed(full(`- ${'*a'.repeat(4095)}`), full('- a'))],
+    outcome: 'peer-error',
+    error: /bytes of rules/,
+  },
+  ...['**?*', '[', '[a-', '[[:alpha:]', '*[a]'].map((piece) => ({
+    name: `as many rules as are taken, made of ${piece}`,
+    says: () => [
+      start('-r', '.', 'm/'),
+      framed(full(`- ${piece.repeat(8188 / piece.length)}`), NO_FILTERS, Buffer.alloc(5)),
+    ],
+    outcome: 'done' as const,
+    workMs: 5000,
+  })),
+  {
+    name: 'per-directory rules, thousands of them',
+    says: () => [start('-r', '.', 'm/'), framed(full(': a'), NO_FILTERS)],
+    outcome: 'peer-error',
+    error: /more than 64 per-directory rules/,
+  },
+  {
+    name: 'per-directory rules and what clears them, over and over',
+    says: () => {
+      const clear = Buffer.concat([...Array.from({ length: 60 }, () => rule(': .rules')), rule('!')])
+      return [
+        start('-r', '.', 'm/'),
+        framed(...Array.from({ length: 400 }, () => clear), NO_FILTERS, Buffer.alloc(5)),
+      ]
+    },
+    outcome: 'done',
+  },
+  {
+    name: 'control characters in a rule that is wrong',
+    says: () => [start('-r', '.', 'm/'), framed(rule('?\x1b[2J\x07'))],
+    outcome: 'peer-error',
+    holds: ({ output }) =>
+      assert.doesNotMatch(
+        output.subarray(output.indexOf('no such kind')).toString('latin1').split('\n')[0]!,
+        /[\x00-\x1f]/,
+      ),
+  },
+])
+
+// ---------------------------------------------------------------------------------------------------
+// One long name, and rules that must all be tried on it: seconds of work, in slices.
+
+const directory = (children: Record<string, MemoryNode>): MemoryNode => ({ mode: 0o040755, children })
+let deep: MemoryNode = directory({ aaaaaaaaa: { mode: 0o100644, data: Buffer.alloc(0) } })
+for (let i = 0; i < 20; i++) deep = directory({ aaaaaaaaa: deep })
+const rules = Array.from({ length: 50_000 }, (_, i) => `- x${i}\n`).join('')
+testAttacks(
+  ['?**?*?*?*?*?*z', '?**[a-z]?????????z', '?**a*z', '?**/a*a*a*a*/z'].map((pattern) => ({
+    name: `many rules of ${pattern} on long paths`,
+    says: () => [
+      // One name: whatever the rules cost must be paid in slices within it.
+      start('-R', '.', `m/${'aaaaaaaaa/'.repeat(20)}aaaaaaaaa`),
+      framed(
+        // A third of what is taken.
+        ...Array.from({ length: Math.floor(85_000 / pattern.length) }, () => rule(`- ${pattern}`)),
+        NO_FILTERS,
+        Buffer.alloc(5),
+      ),
+    ],
+    outcome: 'done' as const,
+  })),
+  new HostileServer({}, deep),
+)
+
+testAttacks(
+  [
+    {
+      name: 'a rule file of the build that was never meant as one',
+      says: () => [start('-r', '.', 'm/'), framed(rule(':- words'), NO_FILTERS, Buffer.alloc(5))],
+      outcome: 'done',
+    },
+    {
+      name: 'a rule file of the build that is too large',
+      says: () => [start('-r', '.', 'm/'), framed(rule(':- huge'), NO_FILTERS)],
+      outcome: 'peer-error',
+      error: /the rule file "huge" is too large/,
+    },
+    {
+      name: 'a rule file of the build that is no rule file',
+      says: () => [start('-r', '.', 'm/'), framed(rule(': huge'), rule(': binary'), NO_FILTERS)],
+      outcome: 'peer-error',
+    },
+  ],
+  new HostileServer(
+    {},
+    directory({
+      words: { mode: 0o100644, data: text(rules.slice(0, 256 * 1024)) },
+      huge: { mode: 0o100644, data: Buffer.alloc(2e6, 'x\n') },
+      binary: { mode: 0o100644, data: Buffer.from('\x7fELF\x00\x01\x02') },
+      sub: directory({ words: { mode: 0o100644, data: text('- a\n') } }),
+    }),
+  ),
+)
+
+// ---------------------------------------------------------------------------------------------------
+// Patterns that make other matchers explode: no worse than the same bytes without stars, times the length
+// of the name.
+
+/** What so many matches cost, in ms of our own time: the best of three, as garbage is collected in others. */
+function cost(pattern: string, name: string, times: number): number {
+  const compiled = compilePattern(pattern as ByteString)
+  let best = Number.POSITIVE_INFINITY
+  for (let round = 0; round < 3; round++) {
+    const began = worked()
+    for (let i = 0; i < times; i++) compiled.matches(name as ByteString)
+    best = Math.min(best, worked() - began)
+  }
+  return best
+}
+
+for (const pattern of [
+  `${'*a'.repeat(30)}b`,
+  `${'**a'.repeat(30)}b`,
+  `${'a*'.repeat(60)}b`,
+  `${'*?'.repeat(40)}b`,
+  `${'**/'.repeat(20)}b`,
+  `${'*[a-z]'.repeat(30)}b`,
+  `**/${'*a'.repeat(10)}/**/${'*a'.repeat(10)}b`,
+]) {
+  test(`attack: ${pattern.slice(0, 24)}... on long names`, () => {
+    const name = Array.from({ length: 8 }, () => 'a'.repeat(31)).join('/')
+    // Linear work over the same bytes: one pass of literal bytes.
+    const baseline = cost(name.slice(0, -1), name, 20_000) / 20_000
+    const each = cost(pattern, name, 200) / 200
+    const ratio = each / Math.max(baseline, 0.0002)
+    assert.ok(ratio < 2 * name.length, `${ratio.toFixed(0)} times a linear match`)
+  })
+}

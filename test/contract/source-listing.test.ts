@@ -1,0 +1,135 @@
+/** What a source tells of the builds that it has: all that `locate` would find there, and nothing else. */
+import assert from 'node:assert/strict'
+import { mkdirSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import test, { type TestContext } from 'node:test'
+import { pathToFileURL } from 'node:url'
+import { SourceError } from '../../src/errors.ts'
+import type { SourceConfig } from '../../src/source/source.ts'
+import { makeScratch } from '../support/scratch.ts'
+import { quickSource } from './source-upstream.ts'
+
+const PUBLISHED = new Date('2026-05-06T07:08:09Z')
+const OLPC_NAMES = '^(?<release>[0-9.]+)_(?<model>xo[0-9.]+)-(?<number>[0-9]+)$'
+
+/** Empty files, and below which URL they are. */
+function publish(t: TestContext, files: readonly string[]): string {
+  const scratch = makeScratch('listing')
+  t.after(() => scratch[Symbol.dispose]())
+  const root = join(scratch.path, 'a directory, 100%')
+  mkdirSync(root)
+  for (const file of files) {
+    mkdirSync(dirname(join(root, file)), { recursive: true })
+    writeFileSync(join(root, file), '')
+    utimesSync(join(root, file), PUBLISHED, PUBLISHED)
+  }
+  return pathToFileURL(root).href
+}
+
+const CASES: { name: string; files: string[]; source: Partial<SourceConfig>; ids: string[] }[] = [
+  {
+    name: 'archives in one directory',
+    files: ['os801.tar', 'os802.tar', 'os802.tar.md5', 'readme', 'osx.tar', 'os.tar', 'old/os9.tar'],
+    source: { builds: '^[0-9]+$', url: '/os{build}.tar' },
+    ids: ['801', '802'],
+  },
+  {
+    name: 'a directory for each',
+    files: ['801/os801.tar', '802/os803.tar', '803', '804/os804.tar', '805/os805.tar/file'],
+    source: { url: '/{build}/os{build}.tar' },
+    ids: ['801', '804'],
+  },
+  {
+    name: 'names that captures make',
+    files: [
+      'xo1.75/os/13.2.10-22/13.2.10_xo1.75-22.tar.lzma',
+      'xo4/os/13.2.10-22/13.2.10_xo4-22.tar.lzma',
+      'xo4/os/13.2.10-22/13.2.10_xo1.75-22.tar.lzma', // in the wrong place
+    ],
+    source: { builds: OLPC_NAMES, url: '/{model}/os/{release}-{number}/{build}.tar.lzma' },
+    ids: ['13.2.10_xo1.75-22', '13.2.10_xo4-22'],
+  },
+  {
+    name: 'the id is all of the name: what belongs to archives is none',
+    files: ['801', '801.sha256', '802', '802.md5', '802.list', '803.sum', 'x.md5'],
+    source: { url: '/{build}', checksum: '{url}.sum', contents: '{url}.list' },
+    ids: ['801', '802', '803.sum', 'x.md5'],
+  },
+  {
+    name: 'names that no id can have come as they are, those that no URL can have do not',
+    files: ['a b.tar', 'ä.tar', '\n.tar', '%41.tar'],
+    source: { url: '/{build}.tar' },
+    ids: ['%41', 'a b', 'ä'],
+  },
+]
+for (const {
+  name,
+  files,
+  source: { url, ...rest },
+  ids,
+} of CASES) {
+  test(`listing: ${name}`, async (t) => {
+    const base = publish(t, files)
+    const source = quickSource(undefined, { ...rest, url: `${base}${url}` })
+    const listing = await source.list!(new AbortController().signal)
+    assert.equal(listing!.complete, true)
+    assert.deepEqual(listing!.builds.map(({ id }) => id).sort(), ids)
+    for (const build of listing!.builds) {
+      assert.equal(build.published.getTime(), PUBLISHED.getTime())
+      if (rest.checksum === undefined) {
+        await using found = await source.locate(build.id, {
+          signal: new AbortController().signal,
+          onEvent: () => {},
+        })
+        assert.equal(found.url, build.url)
+      }
+    }
+  })
+}
+
+test('listing: links count as what they lead to', async (t) => {
+  const base = publish(t, ['802.tar', 'dir/file'])
+  const root = decodeURIComponent(new URL(base).pathname)
+  symlinkSync('802.tar', join(root, 'stable.tar'))
+  symlinkSync('gone', join(root, 'gone.tar'))
+  symlinkSync('dir', join(root, 'dir.tar'))
+  const listing = await quickSource(undefined, { url: `${base}/{build}.tar` }).list!(
+    new AbortController().signal,
+  )
+  assert.deepEqual(listing!.builds.map(({ id }) => id).sort(), ['802', 'stable'])
+})
+
+test('listing: no more than the limits, and it says so', async (t) => {
+  const base = publish(t, ['1', '2', '3', '4'])
+  const { signal } = new AbortController()
+  for (const [limits, most] of [
+    [{ listBuilds: 2 }, 2],
+    [{ listNames: 3 }, 3],
+    [{ listMs: 0 }, 0],
+  ] as const) {
+    const listing = await quickSource(undefined, { url: `${base}/{build}` }, limits).list!(signal)
+    assert.equal(listing!.complete, false)
+    assert.ok(listing!.builds.length <= most, `${listing!.builds.length} of ${most}`)
+  }
+})
+
+test('listing: a directory that is not there is an error, as a stick may be unplugged', async (t) => {
+  const base = publish(t, [])
+  const { signal } = new AbortController()
+  const source = quickSource(undefined, { url: `${base}/gone/{build}` })
+  await assert.rejects(source.list!(signal), (error: Error) => {
+    assert.ok(error instanceof SourceError)
+    assert.match(error.message, /gone cannot be read \(ENOENT\)/)
+    return true
+  })
+  await assert.rejects(
+    quickSource(undefined, { url: `${base}/{build}` }).list!(AbortSignal.abort(new Error('enough'))),
+    /enough/,
+  )
+})
+
+test('listing: ids that are not in the path can not be told', async (t) => {
+  const base = publish(t, ['1'])
+  const source = quickSource(undefined, { builds: '^v(?<number>.*)$', url: `${base}/{number}` })
+  assert.equal(await source.list!(new AbortController().signal), undefined)
+})

@@ -1,0 +1,58 @@
+/** What compression is worth on the wire, with the real client: which options save bytes, and which don't. */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { MemoryTree } from '../support/memory-tree.ts'
+import { rsyncSucceeds } from '../support/rsync.ts'
+import { makeScratch, type Scratch } from '../support/scratch.ts'
+import { listen, sessionContext, type TestPort } from '../support/session.ts'
+import { repetitiveText } from '../support/tree.ts'
+
+const text = repetitiveText(10_000)
+let scratch: Scratch
+let tree: MemoryTree
+let port: TestPort
+before(async () => {
+  scratch = makeScratch('compression')
+  tree = new MemoryTree({ mode: 0o040755, children: { 'words.txt': { mode: 0o100644, data: text } } })
+  port = await listen(sessionContext({ m: tree }))
+})
+after(async () => {
+  await port?.[Symbol.asyncDispose]()
+  tree?.close()
+  scratch?.[Symbol.dispose]()
+})
+
+// biome-ignore format: a table
+const ROWS: readonly { options: readonly string[]; protocol?: number; saves: boolean }[] = [
+  { options: [], saves: false },
+  { options: ['-z'], saves: true },
+  { options: ['-z'], protocol: 31, saves: true },
+  { options: ['-z'], protocol: 29, saves: true },
+  { options: ['-z', '--compress-threads=8'], saves: true },
+  { options: ['-zz'], saves: true },
+  { options: ['--old-compress'], saves: true },
+  { options: ['--compress-choice=zstd'], saves: true },
+  { options: ['--compress-choice=lz4'], saves: true },
+  { options: ['--compress-choice=lz4'], protocol: 30, saves: true },
+  { options: ['--compress-choice=lz4', '--compress-level=0'], saves: true },
+  { options: ['--compress-choice=zstd', '--compress-level=0'], saves: true },
+  { options: ['--compress-choice=zlib', '--compress-level=0'], saves: false },
+  { options: ['--compress-choice=zlibx', '--compress-level=0'], saves: false },
+  { options: ['--compress-choice=none'], saves: false },
+  { options: ['--compress-level=9'], saves: true },
+  { options: ['--old-compress', '--skip-compress=gz'], saves: true },
+  { options: ['--old-compress', '--skip-compress=gz/t[xy]t'], saves: false },
+  { options: ['--new-compress', '--skip-compress=TXT'], saves: false },
+]
+for (const [i, { options, protocol = 32, saves }] of ROWS.entries()) {
+  test(`protocol ${protocol}: ${options.join(' ')}: ${saves ? 'saves' : 'does not save'} bytes`, async () => {
+    const target = join(scratch.path, `words-${i}`)
+    await rsyncSucceeds([...options, `rsync://127.0.0.1:${port.port}/m/words.txt`, target], { protocol })
+    assert.deepEqual(readFileSync(target), text)
+    const { bytesOut } = port.reports.at(-1)!
+    if (saves) assert.ok(bytesOut < text.length / 4, `${bytesOut} of ${text.length} bytes`)
+    else assert.ok(bytesOut > text.length, `${bytesOut} of ${text.length} bytes`)
+  })
+}

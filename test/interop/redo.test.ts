@@ -1,0 +1,107 @@
+/**
+ * Redo: what the client built does not match the file's digest, so it asks again, with sums of full length.
+ *
+ * Made to happen by a basis that changes once its sums have been sent: when our side opens the file, the
+ * client's receiver has not opened its basis yet.
+ */
+import assert from 'node:assert/strict'
+import { mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import type { Content } from '../../src/rsync/tree.ts'
+import { MemoryTree } from '../support/memory-tree.ts'
+import { PROTOCOLS, parseStats, rsyncEnds } from '../support/rsync.ts'
+import { makeScratch, type Scratch } from '../support/scratch.ts'
+import { listen, sessionContext, type TestPort } from '../support/session.ts'
+import { randomBytes, splice } from '../support/tree.ts'
+
+const older = randomBytes(300, 200_000)
+const newer = splice(older, 100_000, 0, randomBytes(301, 500))
+/** The basis with a byte of its first block changed: the sums that were sent are wrong now. */
+const spoilt = splice(older, 10, 1, Buffer.from([older[10]! ^ 1]))
+
+/** Tells when a file's data is about to be sent. */
+class WatchedTree extends MemoryTree {
+  onOpen: () => void = () => {}
+
+  override open(node: number): Promise<Content> {
+    this.onOpen()
+    return super.open(node)
+  }
+}
+
+let scratch: Scratch
+let tree: WatchedTree
+let port: TestPort
+before(async () => {
+  scratch = makeScratch('redo')
+  const file = { mode: 0o100644, data: newer, mtime: 1_700_000_000 }
+  tree = new WatchedTree({ mode: 0o040755, children: { file, other: file } })
+  port = await listen(sessionContext({ m: tree }))
+})
+after(async () => {
+  await port?.[Symbol.asyncDispose]()
+  tree?.close()
+  scratch?.[Symbol.dispose]()
+})
+
+let devices = 0
+function deviceWith(basis: Buffer): { device: string; path: string } {
+  const device = join(scratch.path, `device-${++devices}`)
+  const path = join(device, 'file')
+  mkdirSync(device)
+  writeFileSync(path, basis)
+  utimesSync(path, 1, 1)
+  return { device, path }
+}
+
+for (const protocol of PROTOCOLS) {
+  // One after the other: they share the tree and its hook.
+  describe(`protocol ${protocol}`, { concurrency: 1 }, () => {
+    for (const options of [[], ['-z'], ['--inplace'], ['--delay-updates'], ['-B', '2000']]) {
+      const how = ['-a', ...options].join(' ')
+
+      test(`protocol ${protocol}: ${how}: a basis that changes once is asked for again`, async () => {
+        const { device, path } = deviceWith(older)
+        let opened = 0
+        tree.onOpen = () => {
+          if (++opened === 1) writeFileSync(path, spoilt)
+        }
+        const source = `rsync://127.0.0.1:${port.port}/m/file`
+        const args = ['-av', '--stats', ...options, source, `${device}/`]
+        const { stdout, stderr } = await rsyncEnds(0, args, { protocol })
+        assert.match(stdout + stderr, /WARNING: file failed verification -- update (discarded|retained)/)
+        assert.match(stdout + stderr, /will try again/)
+        assert.deepEqual(readFileSync(path), newer)
+        assert.equal(parseStats(stdout).transferred, 2)
+        const { outcome, figures } = port.reports.at(-1)!
+        assert.equal(outcome, 'done')
+        assert.equal(figures.files, 2)
+      })
+    }
+
+    test(`protocol ${protocol}: a basis that changes every time ends with 23, the next file is right`, async () => {
+      const { device, path } = deviceWith(older)
+      let opened = 0
+      tree.onOpen = () => {
+        // Each time in another block, of those that the client is about to rely on.
+        const at = 5000 * ++opened
+        writeFileSync(path, splice(older, at, 1, Buffer.from([older[at]! ^ 1])))
+      }
+      const source = `rsync://127.0.0.1:${port.port}/m/`
+      const { stdout, stderr } = await rsyncEnds(23, ['-a', source, `${device}/`], { protocol })
+      assert.match(stdout + stderr, /ERROR: file failed verification -- update discarded/)
+      assert.deepEqual(readFileSync(join(device, 'other')), newer)
+    })
+
+    test(`protocol ${protocol}: --append with verification starts over where the beginning is wrong`, async () => {
+      tree.onOpen = () => {}
+      const { device, path } = deviceWith(spoilt.subarray(0, 90_000))
+      const append = protocol < 30 ? '--append' : '--append-verify'
+      const source = `rsync://127.0.0.1:${port.port}/m/file`
+      await rsyncEnds(0, ['-a', append, source, `${device}/`], { protocol })
+      assert.deepEqual(readFileSync(path), newer)
+      assert.equal(port.reports.at(-1)!.figures.files, 2)
+    })
+  })
+}

@@ -1,0 +1,33 @@
+/** Chance that can be repeated: everything random in a test comes from one seed, which a failure prints. */
+
+/** A whole number from 0 up to, and not including, `below`. */
+export type Random = (below: number) => number
+
+/** The seed of this run: FUZZ_SEED repeats one. */
+export function seedOfRun(): number {
+  return process.env.FUZZ_SEED ? Number(process.env.FUZZ_SEED) : (Math.random() * 2 ** 31) | 0
+}
+
+/** mulberry32: small, and the same everywhere. */
+export function randomOf(seed: number): Random {
+  let state = seed | 0
+  return (below) => {
+    state = (state + 0x6d2b79f5) | 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) % below
+  }
+}
+
+export function pick<T>(random: Random, from: readonly T[]): T {
+  return from[random(from.length)]!
+}
+
+/** Up to `most` of them, any of them more than once. */
+export function some<T>(random: Random, from: readonly T[], most: number): T[] {
+  return Array.from({ length: random(most + 1) }, () => pick(random, from))
+}
+
+export function noise(random: Random, length: number): Buffer {
+  return Buffer.from(Array.from({ length }, () => random(256)))
+}
