@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { test } from 'node:test'
+import { type BlockFile, BlockPool } from './block-pool.ts'
+
+/** A file in memory that counts how often it is read. */
+class MemoryFile implements BlockFile {
+  static #nextId = 1
+  readonly id = MemoryFile.#nextId++
+  bytes: Buffer
+  reads = 0
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes
+  }
+
+  async read(target: Uint8Array, position: number): Promise<number> {
+    this.reads++
+    const piece = this.bytes.subarray(position, position + target.length)
+    target.set(piece)
+    return piece.length
+  }
+}
+
+const BLOCK = 65_536
+
+test('any range is what the file holds, and comes at once the second time', async () => {
+  const file = new MemoryFile(randomBytes(10 * BLOCK + 100))
+  const pool = new BlockPool(64 * BLOCK)
+  const ranges = [
+    [0, 0],
+    [0, 1],
+    [BLOCK - 1, 2],
+    [5, 3 * BLOCK],
+    [10 * BLOCK, 100],
+    [0, file.bytes.length],
+  ] as const
+  for (const [offset, length] of ranges) {
+    const expected = file.bytes.subarray(offset, offset + length)
+    assert.deepEqual(Buffer.concat(await pool.read(file, offset, length)), expected)
+    const again = pool.read(file, offset, length)
+    assert.ok(Array.isArray(again))
+    assert.deepEqual(Buffer.concat(again), expected)
+  }
+})
+
+test('many who ask for the same at the same time cost one read', async () => {
+  const file = new MemoryFile(randomBytes(BLOCK))
+  const pool = new BlockPool(64 * BLOCK)
+  const all = await Promise.all(Array.from({ length: 50 }, () => pool.read(file, 10, 1000)))
+  for (const slices of all) assert.deepEqual(Buffer.concat(slices), file.bytes.subarray(10, 1010))
+  assert.equal(file.reads, 1)
+})
+
+test('a reader that goes on from block to block is read ahead of', async () => {
+  const file = new MemoryFile(randomBytes(40 * BLOCK))
+  const pool = new BlockPool(64 * BLOCK)
+  for (let block = 0; block < 40; block++) await pool.read(file, block * BLOCK, BLOCK)
+  assert.ok(file.reads <= 11, `${file.reads} reads`)
+})
+
+test('memory is bounded: a range larger than the pool is still right', async () => {
+  const file = new MemoryFile(randomBytes(40 * BLOCK))
+  const pool = new BlockPool(4 * BLOCK)
+  assert.deepEqual(Buffer.concat(await pool.read(file, 0, 40 * BLOCK)), file.bytes)
+  await pool.read(file, 0, BLOCK)
+  const { reads } = file
+  await pool.read(file, 20 * BLOCK, 4 * BLOCK)
+  await pool.read(file, 0, BLOCK)
+  assert.ok(file.reads > reads + 1, 'the first block had to go')
+})
+
+test('a file that grows: bytes beyond what was there are read again', async () => {
+  const whole = randomBytes(3 * BLOCK)
+  const file = new MemoryFile(whole.subarray(0, 100))
+  const pool = new BlockPool(64 * BLOCK)
+  assert.deepEqual(Buffer.concat(await pool.read(file, 0, 100)), whole.subarray(0, 100))
+  await assert.rejects(async () => pool.read(file, 50, 100), RangeError)
+  file.bytes = whole
+  assert.deepEqual(Buffer.concat(await pool.read(file, 50, 2 * BLOCK)), whole.subarray(50, 50 + 2 * BLOCK))
+})
+
+test('a forgotten file is read anew; an error reaches who asked and nobody later', async () => {
+  const file = new MemoryFile(randomBytes(BLOCK))
+  const pool = new BlockPool(64 * BLOCK)
+  await pool.read(file, 0, 10)
+  pool.forget(file)
+  await pool.read(file, 0, 10)
+  assert.equal(file.reads, 2)
+  const broken: BlockFile = {
+    id: 999,
+    read: async () => {
+      throw new Error('EIO')
+    },
+  }
+  await assert.rejects(async () => pool.read(broken, 0, 10), /EIO/)
+  await assert.rejects(async () => pool.read(broken, 0, 10), /EIO/)
+})

@@ -1,0 +1,210 @@
+import assert from 'node:assert/strict'
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { Cache, type CacheOptions } from './cache.ts'
+
+const key = (name: string): Uint8Array => createHash('sha256').update(name).digest()
+
+interface Scratch extends Disposable {
+  path: string
+  files(): string[]
+}
+
+function scratch(): Scratch {
+  const path = mkdtempSync(join(tmpdir(), 'upserv-cache-'))
+  return {
+    path,
+    files: () => readdirSync(path).sort(),
+    [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }),
+  }
+}
+
+function open(path: string, changes: Partial<CacheOptions> = {}): Cache {
+  return Cache.open({ directory: path, limit: 2 ** 30, memory: 2 ** 20, ...changes })
+}
+
+async function read(cache: Cache, name: string): Promise<Buffer | undefined> {
+  const record = await cache.get(key(name))
+  return record && Buffer.concat(record)
+}
+
+test('what was put is got: at once, from disk, and by the next process', async () => {
+  using place = scratch()
+  const sizes = [0, 1, 100, 65_504, 65_536, 200_000, 3_000_000]
+  const payloads = new Map(sizes.map((size) => [`of ${size}`, randomBytes(size)]))
+  const first = open(place.path)
+  for (const [name, payload] of payloads) first.put(key(name), payload)
+  for (const [name, payload] of payloads) assert.deepEqual(await read(first, name), payload, name)
+  await first.ready
+  for (const [name, payload] of payloads) assert.deepEqual(await read(first, name), payload, name)
+  const { bytes } = first
+  await first.close()
+
+  const second = open(place.path)
+  await second.ready
+  assert.equal(second.records, sizes.length)
+  assert.equal(second.bytes, bytes)
+  assert.equal(
+    second.bytes,
+    place.files().reduce((sum, name) => sum + statSync(join(place.path, name)).size, 0),
+  )
+  for (const [name, payload] of payloads) assert.deepEqual(await read(second, name), payload, name)
+  assert.equal(await read(second, 'never put'), undefined)
+  await second.close()
+})
+
+test('a record that is in memory comes at once', async () => {
+  using place = scratch()
+  const cache = open(place.path)
+  cache.put(key('a'), Buffer.from('hello'))
+  assert.ok(Array.isArray(cache.get(key('a'))), 'while it waits to be written')
+  await cache.ready
+  await cache.get(key('a'))
+  assert.ok(Array.isArray(cache.get(key('a'))), 'once it was read')
+  await cache.close()
+})
+
+test('the later record of a key holds, also for the next process', async () => {
+  using place = scratch()
+  const first = open(place.path)
+  first.put(key('a'), Buffer.from('quick'))
+  first.put(key('a'), Buffer.from('better'))
+  await first.ready
+  assert.equal(String(await read(first, 'a')), 'better')
+  await first.close()
+  const second = open(place.path)
+  await second.ready
+  second.put(key('a'), Buffer.from('best'))
+  await second.close()
+  const third = open(place.path)
+  await third.ready
+  assert.equal(String(await read(third, 'a')), 'best')
+  await third.close()
+})
+
+test('records put before the old ones are known replace them, and destroy none', async () => {
+  using place = scratch()
+  const first = open(place.path)
+  first.put(key('a'), Buffer.from('old'))
+  first.put(key('b'), Buffer.from('kept'))
+  await first.close()
+  const second = open(place.path)
+  second.put(key('a'), Buffer.from('new'))
+  await second.ready
+  assert.equal(String(await read(second, 'a')), 'new')
+  assert.equal(String(await read(second, 'b')), 'kept')
+  await second.close()
+})
+
+test('the limit is kept, and what was used last stays', async () => {
+  using place = scratch()
+  const limit = 64 * 2 ** 20
+  const cache = open(place.path, { limit })
+  for (let i = 0; i < 200; i++) {
+    cache.put(key(`${i}`), Buffer.alloc(2 ** 20, i))
+    await cache.get(key('0'))
+    await cache.ready
+    assert.ok(cache.bytes <= limit, `${cache.bytes} bytes`)
+  }
+  assert.equal((await read(cache, '0'))?.length, 2 ** 20, 'the one in use')
+  assert.equal(await cache.get(key('20')), undefined, 'one that nobody asked for')
+  assert.equal((await read(cache, '199'))?.length, 2 ** 20, 'the newest')
+  await cache.close()
+})
+
+test('a budget without room: the oldest makes way for the newest; drop frees what is asked for', async () => {
+  using place = scratch()
+  let room = true
+  const cache = open(place.path, { limit: 64 * 2 ** 20, hasRoom: () => room })
+  for (let i = 0; i < 40; i++) cache.put(key(`${i}`), Buffer.alloc(2 ** 20))
+  await cache.ready
+  for (let i = 40; i < 60; i++) cache.put(key(`${i}`), Buffer.alloc(2 ** 20))
+  await cache.ready
+  const before = cache.bytes
+  room = false
+  for (let i = 60; i < 80; i++) {
+    cache.put(key(`${i}`), Buffer.alloc(2 ** 20))
+    await cache.ready
+  }
+  assert.ok(cache.bytes <= before, 'nothing was added that did not take the place of something')
+  await cache.drop(20 * 2 ** 20)
+  assert.ok(cache.bytes <= before - 20 * 2 ** 20)
+  await cache.drop(2 ** 40)
+  assert.equal(cache.bytes, 0)
+  assert.deepEqual(place.files(), [])
+  assert.equal(cache.records, 0)
+  await cache.close()
+})
+
+test('rot: a record that changed is as good as absent, whichever byte it is', async () => {
+  using place = scratch()
+  const first = open(place.path)
+  first.put(key('before'), Buffer.from('before'))
+  first.put(key('a'), Buffer.from('hello'))
+  await first.close()
+  const file = join(place.path, place.files()[0]!)
+  const sound = readFileSync(file)
+  for (let at = 0; at < sound.length; at++) {
+    const rotten = Buffer.from(sound)
+    rotten[at]! ^= 0x40
+    writeFileSync(file, rotten)
+    const cache = open(place.path)
+    await cache.ready
+    for (const name of ['a', 'before']) {
+      const got = await read(cache, name)
+      assert.ok(got === undefined || [`hello`, 'before'].includes(String(got)), `byte ${at}: ${got}`)
+    }
+    await cache.close()
+    writeFileSync(file, sound)
+  }
+})
+
+test('a torn tail, whichever byte is the last: what lies before is kept', async () => {
+  using place = scratch()
+  const first = open(place.path)
+  first.put(key('a'), Buffer.from('hello'))
+  first.put(key('b'), Buffer.from('world'))
+  await first.close()
+  const file = join(place.path, place.files()[0]!)
+  const whole = readFileSync(file)
+  for (let end = 0; end < whole.length; end++) {
+    writeFileSync(file, whole.subarray(0, end))
+    const cache = open(place.path)
+    await cache.ready
+    assert.equal(String(await read(cache, 'a')), end >= 8 + 32 + 5 ? 'hello' : 'undefined', `${end} bytes`)
+    assert.equal(await read(cache, 'b'), undefined, `${end} bytes`)
+    await cache.close()
+    writeFileSync(file, whole)
+  }
+})
+
+test('a directory that vanishes or can not be written costs records, no more', async () => {
+  using place = scratch()
+  const problems: Error[] = []
+  const cache = open(join(place.path, 'gone'), { onProblem: (problem) => problems.push(problem) })
+  writeFileSync(join(place.path, 'gone'), 'a file where the directory should be')
+  cache.put(key('a'), Buffer.from('hello'))
+  await cache.ready
+  assert.equal(await read(cache, 'a'), undefined)
+  assert.equal(cache.bytes, 0)
+  assert.ok(problems.length > 0)
+  cache.put(key('b'), Buffer.from('hello'))
+  assert.equal(cache.has(key('b')), false, 'not tried again at once')
+  await cache.close()
+})
+
+test('many records: each is found', async () => {
+  using place = scratch()
+  const cache = open(place.path)
+  for (let i = 0; i < 20_000; i++) cache.put(key(`${i}`), Buffer.from(`payload ${i}`))
+  await cache.ready
+  for (let i = 0; i < 20_000; i += 7) assert.equal(String(await read(cache, `${i}`)), `payload ${i}`)
+  await cache.close()
+  const second = open(place.path)
+  await second.ready
+  assert.equal(second.records, 20_000)
+  await second.close()
+})

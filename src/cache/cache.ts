@@ -1,0 +1,401 @@
+/**
+ * Cache: derived data on disk, found by a key. Nothing in it is needed: it may be deleted at any time, a
+ * record that is torn or rotten is as good as absent, and a disk that is full costs time, never an answer.
+ *
+ * Records are appended to segments of bounded size. When room is short the segment that was used longest
+ * ago goes, whole. Where each record is stands in memory (key-table.ts); what is read stays in a pool of
+ * blocks that all clients share (block-pool.ts). Records on their way to the disk are read from memory.
+ */
+import { readdirSync } from 'node:fs'
+import { type FileHandle, mkdir, open, rm, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { crc32 } from 'node:zlib'
+import { Pacer } from '../lib/pacer.ts'
+import { type BlockFile, BlockPool } from './block-pool.ts'
+import { KEY_BYTES, KeyTable } from './key-table.ts'
+import {
+  decodeRecordHeader,
+  encodeRecordHeader,
+  encodeSegmentHeader,
+  isSegmentHeader,
+  RECORD_HEADER_BYTES,
+  SEGMENT_HEADER_BYTES,
+} from './segment.ts'
+
+export interface CacheOptions {
+  directory: string
+  /** The most bytes that the segments take. */
+  limit: number
+  /** Bytes of memory for what was read. */
+  memory: number
+  /** Whether the data directory has room for so many more bytes. */
+  hasRoom?: (bytes: number) => boolean
+  /** Told the bytes that the segments take, whenever that changes. */
+  onChange?: (bytes: number) => void
+  /** Told once of each thing that goes wrong with the disk. */
+  onProblem?: (problem: Error) => void
+}
+
+/** The bytes of a record, as slices that must not be changed. */
+export type Record = readonly Uint8Array[]
+
+/** A segment that has grown to this size is closed. */
+const SEGMENT_BYTES = 64 * 2 ** 20
+/** A segment is at most this share of the whole, so that dropping one does not drop nearly everything. */
+const FEWEST_SEGMENTS = 8
+/** No record is larger: what is read must fit into memory, for each client. */
+export const MAX_RECORD = 4 * 2 ** 20
+/** Bytes that may wait to be written; beyond them records are not kept. */
+const MAX_WAITING = 16 * 2 ** 20
+/** A write that failed is not tried again before this time. */
+const RETRY_MS = 60_000
+/** Headers are read from a segment in pieces of this size when it is looked through. */
+const SCAN_BYTES = 256 * 1024
+const DIRECTORY_MODE = 0o750
+const FILE_MODE = 0o640
+
+export class Cache {
+  readonly #options: CacheOptions
+  readonly #table = new KeyTable()
+  readonly #pool: BlockPool
+  readonly #segments = new Map<number, Segment>()
+  readonly #segmentBytes: number
+  #active: Segment | undefined
+  #nextNumber = 0
+  #uses = 0
+  #bytes = 0
+  #waiting = 0
+  #restingUntil = 0
+  #closed = false
+  /** Everything that touches the disk beside reads, one after the other. */
+  #work: Promise<void> = Promise.resolve()
+
+  private constructor(options: CacheOptions) {
+    this.#options = options
+    this.#pool = new BlockPool(options.memory)
+    this.#segmentBytes = Math.min(SEGMENT_BYTES, Math.max(MAX_RECORD, options.limit / FEWEST_SEGMENTS))
+  }
+
+  /**
+   * Opens what an earlier process left. When this returns the cache can be used; it knows the old records
+   * once `ready` resolves.
+   */
+  static open(options: CacheOptions): Cache {
+    const cache = new Cache(options)
+    const old = segmentNumbers(options.directory)
+    cache.#nextNumber = (old.at(-1) ?? -1) + 1
+    cache.#enqueue(() => cache.#load(old))
+    return cache
+  }
+
+  /** Resolves when all that was asked for so far is done: old records are known, new ones on disk. */
+  get ready(): Promise<void> {
+    return this.#work
+  }
+
+  /** Bytes of all segments. */
+  get bytes(): number {
+    return this.#bytes
+  }
+  get records(): number {
+    return this.#table.count
+  }
+
+  has(key: Uint8Array): boolean {
+    return this.#table.find(key) !== undefined
+  }
+
+  /** The record; at once when it is in memory. Undefined when there is none, or it can't be read. */
+  get(key: Uint8Array): Record | undefined | Promise<Record | undefined> {
+    const place = this.#table.find(key)
+    const segment = place && this.#segments.get(place.segment)
+    if (!segment) return undefined
+    segment.lastUse = ++this.#uses
+    const waiting = segment.waiting.get(place.offset)
+    if (waiting) return [waiting]
+    let slices: Record | Promise<Record>
+    try {
+      slices = this.#pool.read(segment, place.offset, place.length)
+    } catch {
+      return undefined
+    }
+    if (!(slices instanceof Promise)) return checked(slices, place.crc)
+    return slices.then(
+      (read) => checked(read, place.crc),
+      () => undefined,
+    )
+  }
+
+  /** Keeps a record, in place of one of the same key; or doesn't, when there is no room or no time. */
+  put(key: Uint8Array, payload: Uint8Array): void {
+    const size = RECORD_HEADER_BYTES + payload.length
+    if (this.#closed || payload.length > MAX_RECORD || this.#waiting + size > MAX_WAITING) return
+    if (Date.now() < this.#restingUntil) return
+    const segment = this.#segmentFor(size)
+    if (!segment) return
+    const crc = crc32(payload)
+    const header = encodeRecordHeader({ key: key.subarray(0, KEY_BYTES), length: payload.length, crc })
+    const offset = segment.take(header, payload)
+    this.#grow(size)
+    this.#waiting += size
+    this.#table.set(key, { segment: segment.number, offset, length: payload.length, crc })
+    if (!segment.flushDue) {
+      segment.flushDue = true
+      this.#enqueue(() => this.#flush(segment))
+    }
+  }
+
+  /** Frees at least so many bytes, if there are so many. Resolves when they are gone. */
+  async drop(bytes: number): Promise<void> {
+    const dropped: Segment[] = []
+    for (let freed = 0; freed < bytes; ) {
+      const oldest = this.#oldest(dropped)
+      if (!oldest) break
+      dropped.push(oldest)
+      freed += oldest.size
+    }
+    if (dropped.length > 0) await this.#enqueue(() => this.#dropSegments(dropped))
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await this.#work
+    for (const segment of this.#segments.values()) await segment.close()
+  }
+
+  /** Writes what has collected for a segment, in one go. */
+  async #flush(segment: Segment): Promise<void> {
+    segment.flushDue = false
+    const waiting = segment.waitingBytes
+    try {
+      if (this.#segments.has(segment.number)) await segment.flush()
+    } catch (error) {
+      this.#restingUntil = Date.now() + RETRY_MS
+      await this.#dropSegments([segment])
+      throw error
+    } finally {
+      this.#waiting -= waiting
+    }
+  }
+
+  /** A segment that the record fits into, with room made for it; undefined when there can't be any. */
+  #segmentFor(size: number): Segment | undefined {
+    const excess = this.#bytes + size - this.#options.limit
+    if (excess > 0 || this.#options.hasRoom?.(size) === false) {
+      // Room is made behind the writes under way: until then the limit is passed by what waits.
+      const oldest = this.#oldest(this.#active ? [this.#active] : [])
+      if (!oldest) return undefined
+      this.#enqueue(() => this.#dropSegments([oldest]))
+    }
+    const fits = this.#active && this.#active.size + size <= this.#segmentBytes
+    if (!fits) {
+      const number = this.#nextNumber++
+      this.#active = new Segment(number, this.#pathOf(number), 0)
+      this.#segments.set(number, this.#active)
+      this.#grow(SEGMENT_HEADER_BYTES)
+    }
+    const segment = this.#active!
+    segment.lastUse = ++this.#uses
+    return segment
+  }
+
+  #oldest(except: readonly Segment[]): Segment | undefined {
+    let oldest: Segment | undefined
+    for (const segment of this.#segments.values()) {
+      if (segment.leaving || except.includes(segment)) continue
+      if (!oldest || segment.lastUse < oldest.lastUse) oldest = segment
+    }
+    if (oldest) oldest.leaving = true
+    return oldest
+  }
+
+  async #dropSegments(segments: readonly Segment[]): Promise<void> {
+    for (const segment of segments) {
+      if (this.#active === segment) this.#active = undefined
+      if (!this.#segments.delete(segment.number)) continue
+      this.#pool.forget(segment)
+      this.#grow(-segment.size)
+      await segment.close()
+      // What can't be deleted is found again at the next start.
+      await rm(segment.path, { force: true }).catch((error: Error) => this.#options.onProblem?.(error))
+    }
+    this.#table.dropSegments((number) => !this.#segments.has(number))
+  }
+
+  #grow(bytes: number): void {
+    this.#bytes += bytes
+    this.#options.onChange?.(this.#bytes)
+  }
+
+  #enqueue(task: () => Promise<void>): Promise<void> {
+    this.#work = this.#work.then(task).catch((error: Error) => this.#options.onProblem?.(error))
+    return this.#work
+  }
+
+  #pathOf(number: number): string {
+    return join(this.#options.directory, `${String(number).padStart(8, '0')}${SUFFIX}`)
+  }
+
+  async #load(old: readonly number[]): Promise<void> {
+    for (const number of old) {
+      const path = this.#pathOf(number)
+      const { size } = await stat(path)
+      const segment = new Segment(number, path, size)
+      if (size === 0 || !(await this.#scan(segment).catch(() => false))) {
+        await segment.close()
+        await rm(path, { force: true })
+        continue
+      }
+      // Used before anything that is used from now on, the older the earlier.
+      segment.lastUse = number - this.#nextNumber
+      this.#segments.set(number, segment)
+      this.#grow(size)
+    }
+    const excess = this.#bytes - this.#options.limit
+    for (let freed = 0; freed < excess; ) {
+      const oldest = this.#oldest([])
+      if (!oldest) break
+      freed += oldest.size
+      await this.#dropSegments([oldest])
+    }
+  }
+
+  /** Enters the records of a segment that an earlier process wrote. @returns whether it is one of ours. */
+  async #scan(segment: Segment): Promise<boolean> {
+    const pacer = new Pacer()
+    const buffer = Buffer.allocUnsafe(SCAN_BYTES)
+    let start = 0
+    let end = await segment.read(buffer, 0)
+    if (!isSegmentHeader(buffer.subarray(0, SEGMENT_HEADER_BYTES))) return false
+    for (let at = SEGMENT_HEADER_BYTES; ; ) {
+      if (pacer.due) await pacer.rest()
+      if (at + RECORD_HEADER_BYTES > end) {
+        start = at
+        end = start + (await segment.read(buffer, start))
+      }
+      const header = decodeRecordHeader(
+        buffer.subarray(at - start, Math.min(end, at + RECORD_HEADER_BYTES) - start),
+      )
+      if (!header || at + RECORD_HEADER_BYTES + header.length > segment.size) return true
+      const { key, length, crc } = header
+      at += RECORD_HEADER_BYTES
+      // What was put since we started is newer.
+      if (!this.#table.find(key) || this.#table.find(key)!.segment <= segment.number)
+        this.#table.set(key, { segment: segment.number, offset: at, length, crc })
+      at += length
+    }
+  }
+}
+
+const SUFFIX = '.seg'
+const SEGMENT_NAME = /^\d{8}\.seg$/
+/** The system takes so many buffers in one call. */
+const MOST_PARTS = 1024
+
+class Segment implements BlockFile {
+  static #nextId = 1
+  readonly id = Segment.#nextId++
+  readonly number: number
+  readonly path: string
+  /** With what waits to be written. */
+  size: number
+  lastUse = 0
+  /** Chosen to be dropped. */
+  leaving = false
+  /** A flush will come. */
+  flushDue = false
+  /** Payloads that are not on disk yet, by offset. */
+  readonly waiting = new Map<number, Uint8Array>()
+  /** Headers and payloads that are not on disk yet, in order. */
+  #parts: Uint8Array[] = []
+  #written: number
+  #handle: Promise<FileHandle> | undefined
+
+  /** @param size 0 for one that does not exist yet. */
+  constructor(number: number, path: string, size: number) {
+    this.number = number
+    this.path = path
+    this.#written = size
+    this.size = size
+    if (size === 0) this.#push(encodeSegmentHeader())
+  }
+
+  get waitingBytes(): number {
+    return this.size - this.#written
+  }
+
+  /** Appends a record in memory. @returns the offset of its payload. */
+  take(header: Uint8Array, payload: Uint8Array): number {
+    this.#push(header)
+    const offset = this.size
+    this.#push(payload)
+    this.waiting.set(offset, payload)
+    return offset
+  }
+
+  /** Brings what has collected to the disk. */
+  async flush(): Promise<void> {
+    const parts = this.#parts
+    const from = this.#written
+    const to = this.size
+    this.#parts = []
+    if (from === 0) {
+      await mkdir(dirname(this.path), { recursive: true, mode: DIRECTORY_MODE })
+      this.#handle = open(this.path, 'w+', FILE_MODE)
+    }
+    const handle = await this.#open()
+    let at = from
+    for (let i = 0; i < parts.length; i += MOST_PARTS) {
+      const some = parts.slice(i, i + MOST_PARTS)
+      const length = some.reduce((sum, part) => sum + part.length, 0)
+      const { bytesWritten } = await handle.writev(some, at)
+      if (bytesWritten < length)
+        throw new Error(`${this.path}: only ${bytesWritten} of ${length} bytes written`)
+      at += length
+    }
+    this.#written = to
+    for (const offset of this.waiting.keys()) if (offset < to) this.waiting.delete(offset)
+  }
+
+  async read(target: Uint8Array, position: number): Promise<number> {
+    const { bytesRead } = await (await this.#open()).read(target, 0, target.length, position)
+    return bytesRead
+  }
+
+  async close(): Promise<void> {
+    const handle = this.#handle
+    this.#handle = undefined
+    await (await handle?.catch(() => undefined))?.close()
+  }
+
+  #push(bytes: Uint8Array): void {
+    this.#parts.push(bytes)
+    this.size += bytes.length
+  }
+
+  #open(): Promise<FileHandle> {
+    this.#handle ??= open(this.path, 'r')
+    return this.#handle
+  }
+}
+
+/** @returns the slices when they are what was written. */
+function checked(slices: Record, crc: number): Record | undefined {
+  let sum = 0
+  for (const slice of slices) sum = crc32(slice, sum)
+  return sum === crc ? slices : undefined
+}
+
+/** Numbers of the segments that are there, in order. */
+function segmentNumbers(directory: string): number[] {
+  let names: string[]
+  try {
+    names = readdirSync(directory)
+  } catch {
+    return []
+  }
+  return names
+    .filter((name) => SEGMENT_NAME.test(name))
+    .map((name) => Number.parseInt(name, 10))
+    .sort((a, b) => a - b)
+}

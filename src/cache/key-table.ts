@@ -1,0 +1,96 @@
+/**
+ * Where each record of the cache is: a hash table of 16-byte keys in typed arrays, 32 bytes for an entry,
+ * since a Map of a million strings would take several times as much and the garbage collector's time.
+ */
+/** Bytes of a key: the beginning of a SHA-256, so its bits are as good as random. */
+export const KEY_BYTES = 16
+
+/** Where a record is. */
+export interface Place {
+  segment: number
+  /** Of the record's payload in the segment. */
+  offset: number
+  length: number
+  crc: number
+}
+
+const WORDS = 8
+const SMALLEST = 1024
+
+/** [word 4] Number of the segment plus one, so that 0 marks a free slot. */
+const SEGMENT = 4
+
+export class KeyTable {
+  #slots: Uint32Array
+  #count = 0
+
+  constructor() {
+    this.#slots = new Uint32Array(SMALLEST * WORDS)
+  }
+
+  get count(): number {
+    return this.#count
+  }
+
+  find(key: Uint8Array): Place | undefined {
+    const at = this.#slotOf(key)
+    const slots = this.#slots
+    const segment = slots[at + SEGMENT]!
+    if (segment === 0) return undefined
+    return { segment: segment - 1, offset: slots[at + 5]!, length: slots[at + 6]!, crc: slots[at + 7]! }
+  }
+
+  /** Enters a key, or moves it to another place. */
+  set(key: Uint8Array, place: Place): void {
+    if ((this.#count + 1) * 3 > (this.#slots.length / WORDS) * 2) this.#rebuild(this.#slots.length * 2)
+    const at = this.#slotOf(key)
+    const slots = this.#slots
+    if (slots[at + SEGMENT] === 0) {
+      this.#count++
+      for (let i = 0; i < 4; i++) slots[at + i] = wordAt(key, i * 4)
+    }
+    slots[at + SEGMENT] = place.segment + 1
+    slots[at + 5] = place.offset
+    slots[at + 6] = place.length
+    slots[at + 7] = place.crc
+  }
+
+  /** Takes out every key whose record is in a segment for which `gone` is true. */
+  dropSegments(gone: (segment: number) => boolean): void {
+    this.#rebuild(this.#slots.length, gone)
+  }
+
+  /** The slot that holds the key, or the free one where it belongs. */
+  #slotOf(key: Uint8Array): number {
+    const slots = this.#slots
+    const a = wordAt(key, 0)
+    const b = wordAt(key, 4)
+    const c = wordAt(key, 8)
+    const d = wordAt(key, 12)
+    const mask = slots.length / WORDS - 1
+    for (let slot = a & mask; ; slot = (slot + 1) & mask) {
+      const at = slot * WORDS
+      if (slots[at + SEGMENT] === 0) return at
+      if (slots[at] === a && slots[at + 1] === b && slots[at + 2] === c && slots[at + 3] === d) return at
+    }
+  }
+
+  #rebuild(length: number, gone: (segment: number) => boolean = () => false): void {
+    const old = this.#slots
+    this.#slots = new Uint32Array(length)
+    this.#count = 0
+    const mask = length / WORDS - 1
+    for (let from = 0; from < old.length; from += WORDS) {
+      const segment = old[from + SEGMENT]!
+      if (segment === 0 || gone(segment - 1)) continue
+      let slot = old[from]! & mask
+      while (this.#slots[slot * WORDS + SEGMENT] !== 0) slot = (slot + 1) & mask
+      this.#slots.set(old.subarray(from, from + WORDS), slot * WORDS)
+      this.#count++
+    }
+  }
+}
+
+function wordAt(key: Uint8Array, at: number): number {
+  return (key[at]! | (key[at + 1]! << 8) | (key[at + 2]! << 16) | (key[at + 3]! << 24)) >>> 0
+}
