@@ -5,9 +5,11 @@
  * client's blocks; a hit is confirmed by the strong sum. What no block covers becomes literal data. Any
  * mixture that rebuilds the file is right, so every limit here costs bytes at most, never correctness.
  *
- * Plain functions over numbers and arrays, so that a worker thread runs them as they are.
+ * Plain functions over numbers and arrays, so that a worker thread runs them as they are. The innermost loop
+ * is rolling.ts.
  */
 import type { SumHead } from '../wire/sums.ts'
+import { Rolling } from './rolling.ts'
 
 /** What a client sent about the file that it has. */
 export interface BlockSums {
@@ -90,39 +92,31 @@ export function matchBlocks(
   }
 
   if (fullBlocks > 0 && size >= block) {
-    const table = new BlockTable(sums, fullBlocks, surviving, VAIN_WORK * size)
-    const window = new Window(source, block)
+    const rolling = Rolling.create(Math.min(size, WINDOW + 2 * block), filterBits(fullBlocks))
+    const table = new BlockTable(sums, fullBlocks, surviving, VAIN_WORK * size, rolling)
+    const window = new Window(source, block, rolling.window)
     let expected = -1
     while (position + block <= size && !table.exhausted) {
       window.cover(position)
-      const bytes = window.bytes
-      const base = window.base
-      const sum = weakSum(bytes, position - base, position - base + block)
-      let s1 = sum & 0xffff
-      let s2 = sum >>> 16
+      const { bytes, base } = window
       // Everything that the window holds is tried before more is read.
-      const stop = Math.min(window.end, size) - block
+      const stop = Math.min(window.end, size) - block - base
+      let at = position - base
       let found = -1
+      rolling.sum(at, block)
       for (;;) {
-        const weak = ((s1 & 0xffff) | (s2 << 16)) >>> 0
-        if (table.mayHold(weak)) {
-          found = table.find(weak, bytes, position - base, expected, position, strongOf)
-          if (found >= 0 || table.exhausted) break
-        }
+        at = rolling.scan(at, stop, block)
+        if (at < 0) break
+        found = table.find(rolling.weak, bytes, at, expected, base + at, strongOf)
         // The byte that would enter next is not in the window: what comes is summed anew.
-        if (position >= stop) {
-          position++
-          break
-        }
-        const out = (bytes[position - base]! << 24) >> 24
-        const entering = (bytes[position - base + block]! << 24) >> 24
-        s1 = (s1 - out + entering) | 0
-        s2 = (s2 - Math.imul(block, out) + s1) | 0
-        position++
+        if (found >= 0 || table.exhausted || at === stop) break
+        rolling.step(at++, block)
       }
       if (found >= 0) {
-        emit(found, position, block)
+        emit(found, base + at, block)
         expected = found + 1
+      } else {
+        position = base + (at < 0 ? stop : at) + 1
       }
     }
   }
@@ -140,6 +134,11 @@ export function matchBlocks(
   return delta
 }
 
+/** So large that few sums pass which no block has, and small enough for the processor's caches. */
+function filterBits(blocks: number): number {
+  return Math.min(23, Math.max(10, Math.ceil(Math.log2(blocks * 128))))
+}
+
 /** A part of the source in memory, moving forward. */
 class Window {
   readonly #source: MatchSource
@@ -149,10 +148,11 @@ class Window {
   base = 0
   end = 0
 
-  constructor(source: MatchSource, block: number) {
+  /** @param bytes the memory; room for more than one block, unless the source is smaller. */
+  constructor(source: MatchSource, block: number, bytes: Uint8Array) {
     this.#source = source
     this.#block = block
-    this.bytes = new Uint8Array(Math.min(source.size, WINDOW + 2 * block))
+    this.bytes = bytes
   }
 
   /** Makes sure that the block at `position` is held; reads as much more as there is room for. */
@@ -201,11 +201,17 @@ class BlockTable {
   /** What may still be done in vain. */
   #patience: number
 
-  constructor(sums: BlockSums, count: number, surviving: Surviving | undefined, patience: number) {
+  constructor(
+    sums: BlockSums,
+    count: number,
+    surviving: Surviving | undefined,
+    patience: number,
+    rolling: Rolling,
+  ) {
     this.#sums = sums
     this.#surviving = surviving
     this.#patience = patience
-    const bits = Math.min(22, Math.max(16, Math.ceil(Math.log2(count * 4))))
+    const bits = Math.min(22, Math.ceil(Math.log2(count * 2 + 2)))
     this.#shift = 32 - bits
     this.#heads = new Int32Array(2 ** bits).fill(-1)
     this.#next = new Int32Array(count).fill(-1)
@@ -216,15 +222,12 @@ class BlockTable {
       if (!surviving) this.#dropEqual(slot, k)
       this.#next[k] = this.#heads[slot]!
       this.#heads[slot] = k
+      rolling.admit(sums.weak[k]!)
     }
   }
 
   get exhausted(): boolean {
     return this.#patience < 0
-  }
-
-  mayHold(weak: number): boolean {
-    return this.#heads[this.#slot(weak)]! >= 0
   }
 
   /** The block that equals the bytes at `at`, or -1. `expected` is tried first, for long runs. */
@@ -238,6 +241,9 @@ class BlockTable {
   ): number {
     const sums = this.#sums
     const length = sums.head.blockLength
+    const head = this.#heads[this.#slot(weak)]!
+    // Nearly always a stranger that the filter let through: no more than this is spent on it.
+    if (head < 0) return -1
     let strong: Uint8Array | undefined
     const equals = (k: number): boolean => {
       if (sums.weak[k] !== weak || this.#surviving?.holds(k, position) === false) return false
@@ -249,7 +255,7 @@ class BlockTable {
       if (Number.isInteger(own) && own < this.#next.length && equals(own)) return own
     }
     if (expected >= 0 && expected < this.#next.length && equals(expected)) return expected
-    let k = this.#heads[this.#slot(weak)]!
+    let k = head
     for (let tried = 0; k >= 0 && tried < MAX_CANDIDATES; tried++) {
       if (equals(k)) return k
       this.#patience--
