@@ -43,7 +43,7 @@ function plain(value: Answer | undefined): unknown {
     ...value,
     parts: value?.parts.map((part) => {
       if (part.type === 'bytes') return { ...part, bytes: numbers(part.bytes) }
-      return part.type === 'piece' ? { ...part, key: numbers(part.key) } : part
+      return part.type === 'piece' ? { ...part, key: numbers(part.key) } : { ...part }
     }),
   }
 }
