@@ -1,0 +1,410 @@
+/**
+ * Answers: what is said about one file, worked out for the first client that asks and kept for the rest.
+ *
+ * A question is which content is wanted, which blocks the client has, and how bytes are to be compressed.
+ * The answer, from behind the echoed sum head to the digest, depends on nothing else
+ * (docs/rsync-protocol.md, section 11), so its key is a hash of the question. Answers with little literal
+ * data hold it; longer literal runs are cut into pieces that are kept one by one, under a key of their own,
+ * since other questions contain the same ones.
+ *
+ * The first client waits only for a quick compression. Behind its back the refiner (refiner.ts) compresses
+ * again, as hard as it can be done, and what it makes takes the place of what was kept.
+ */
+import { hash } from 'node:crypto'
+import { ByteWriter } from '../lib/byte-writer.ts'
+import { SingleFlight } from '../lib/single-flight.ts'
+import { type CodecName, createCompressor, type Effort, MAX_PIECE } from './codecs.ts'
+import type { Derived } from './derived.ts'
+import type { BlockSumRule } from './digests.ts'
+import type { Delta } from './delta/match.ts'
+import type { Content, Tree } from './tree.ts'
+import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './wire/answers.ts'
+import { type RawSums, parseSums } from './wire/sums.ts'
+import { BlockRuns, encodeChunks } from './wire/tokens.ts'
+
+/** Keeps bytes under keys for as long as it can; may forget any of them at any time. */
+export interface Kept {
+  /** Slices that must not be changed; at once when they are in memory. */
+  get(key: Uint8Array): readonly Uint8Array[] | undefined | Promise<readonly Uint8Array[] | undefined>
+  put(key: Uint8Array, bytes: Uint8Array): void
+}
+
+/** How literal bytes go out. */
+export interface Compression {
+  codec: CodecName
+  /** The client's wish for a level. It holds for what is compressed while it waits. */
+  level: number | undefined
+  effort: Effort
+}
+
+/** What of a question is the same for all files of a session. */
+export interface Manner {
+  rule: BlockSumRule
+  inplace: boolean
+  compression: Compression | undefined
+}
+
+export interface Question {
+  tree: Tree
+  node: number
+  /** The client's blocks, as they came. Undefined: it has nothing. */
+  sums: RawSums | undefined
+  manner: Manner
+}
+
+/** How literal data is compressed: quickly, or as well as can be. */
+export type Squeeze = (bytes: Uint8Array, last: boolean) => Promise<readonly Uint8Array[]> | readonly Uint8Array[]
+
+/** Literal data that an answer holds itself; with more of it, it refers to pieces. */
+const MOST_INLINE = 64 * 1024
+/** Plain literal data that an answer holds itself: more is read straight from the store. */
+const MOST_INLINE_PLAIN = 16 * 1024
+/** Literal data is cut into pieces of this size: what one client may take in memory at a time. */
+export const PIECE = 2 ** 20
+/** Plain literal tokens hold so many bytes at most: some releases refuse larger ones. */
+const LITERAL = 32 * 1024
+/** [piece] The first byte of a record says how well it is compressed. */
+const QUICK = 0
+const BEST = 1
+/** Changes whenever the meaning of a key or a record does. */
+const FORMAT = 1
+
+export interface AnswersOptions {
+  derived: Derived
+  kept: Kept
+  /** Told what was compressed quickly, so that it can be done better. */
+  onQuick?: (job: RefineJob) => void
+}
+
+/** Something to compress better. */
+export type RefineJob =
+  | { type: 'answer'; key: Uint8Array; question: Question; delta: Delta | undefined }
+  | { type: 'piece'; key: Uint8Array; tree: Tree; node: number; part: PiecePart; codec: CodecName }
+
+export type PiecePart = Extract<AnswerPart, { type: 'piece' }>
+
+export class Answers {
+  readonly #derived: Derived
+  readonly #kept: Kept
+  readonly #onQuick: (job: RefineJob) => void
+  readonly #working = new SingleFlight<string, Answer>()
+  readonly #compressing = new SingleFlight<string, Uint8Array>()
+
+  constructor({ derived, kept, onQuick = () => {} }: AnswersOptions) {
+    this.#derived = derived
+    this.#kept = kept
+    this.#onQuick = onQuick
+  }
+
+  /** @throws StoreError when the content can't be read; the signal's reason. */
+  find(question: Question, signal: AbortSignal): Answer | Promise<Answer> {
+    const { sums, manner } = question
+    // Nothing is worked out for these: the content itself goes out.
+    if (!sums && !manner.compression) return wholePlain(question)
+    const key = keyOf(question)
+    const record = this.#kept.get(key)
+    if (record instanceof Promise) return this.#findLater(question, key, record, signal)
+    return this.#known(question, key, record) ?? this.#workOut(question, key, signal)
+  }
+
+  /** The bytes of a piece as they go out. @throws as `find` does. */
+  piece(
+    question: Question,
+    part: PiecePart,
+    signal: AbortSignal,
+  ): readonly Uint8Array[] | Promise<readonly Uint8Array[]> {
+    const record = this.#kept.get(part.key)
+    if (record instanceof Promise) {
+      return record.then(
+        (slices) => this.#knownPiece(question, part, slices) ?? this.#compressPiece(question, part, signal),
+      )
+    }
+    return this.#knownPiece(question, part, record) ?? this.#compressPiece(question, part, signal)
+  }
+
+  /** Works an answer out anew with `squeeze`, and keeps it. For the refiner. */
+  async refine(question: Question, delta: Delta | undefined, squeeze: Squeeze, signal: AbortSignal): Promise<void> {
+    const { tree, node, sums, manner } = question
+    const steps =
+      delta ??
+      (sums &&
+        (await this.#derived.delta(tree, node, parseSums(sums), manner.rule, manner.inplace, signal))) ??
+      wholeOf(tree, node)
+    const answer = await compose(question, steps, squeeze, true)
+    if (answer.complete) this.#kept.put(keyOf(question), encodeAnswer(answer))
+  }
+
+  /** Compresses a piece anew, and keeps it. For the refiner. */
+  async refinePiece(job: Extract<RefineJob, { type: 'piece' }>, squeeze: Squeeze): Promise<void> {
+    const bytes = await withContent(job.tree, job.node, (content) => readPiece(content, job.part))
+    this.#kept.put(job.key, encodePiece(BEST, await squeeze(bytes, job.part.last)))
+  }
+
+  async #findLater(
+    question: Question,
+    key: Uint8Array,
+    record: Promise<readonly Uint8Array[] | undefined>,
+    signal: AbortSignal,
+  ): Promise<Answer> {
+    return this.#known(question, key, await record) ?? this.#workOut(question, key, signal)
+  }
+
+  #known(question: Question, key: Uint8Array, record: readonly Uint8Array[] | undefined): Answer | undefined {
+    if (!record) return undefined
+    const answer = decodeAnswer(record.length === 1 ? record[0]! : Buffer.concat(record))
+    if (answer && !answer.complete) this.#onQuick({ type: 'answer', key, question, delta: undefined })
+    return answer
+  }
+
+  #workOut(question: Question, key: Uint8Array, signal: AbortSignal): Promise<Answer> {
+    const { tree, node, sums, manner } = question
+    return this.#working.run(
+      Buffer.from(key).toString('latin1'),
+      async (stop) => {
+        const delta =
+          sums && (await this.#derived.delta(tree, node, parseSums(sums), manner.rule, manner.inplace, stop))
+        const answer = await compose(question, delta ?? wholeOf(tree, node), quickSqueeze(manner.compression))
+        this.#kept.put(key, encodeAnswer(answer))
+        if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta })
+        return answer
+      },
+      signal,
+    )
+  }
+
+  #knownPiece(
+    { tree, node, manner }: Question,
+    part: PiecePart,
+    record: readonly Uint8Array[] | undefined,
+  ): readonly Uint8Array[] | undefined {
+    if (!record) return undefined
+    const [first, ...rest] = record
+    const { codec } = manner.compression!
+    if (first![0] === QUICK) this.#onQuick({ type: 'piece', key: part.key, tree, node, part, codec })
+    return [first!.subarray(1), ...rest]
+  }
+
+  async #compressPiece(
+    { tree, node, manner }: Question,
+    part: PiecePart,
+    signal: AbortSignal,
+  ): Promise<readonly Uint8Array[]> {
+    const { codec } = manner.compression!
+    const record = await this.#compressing.run(
+      Buffer.from(part.key).toString('latin1'),
+      async () => {
+        const bytes = await withContent(tree, node, (content) => readPiece(content, part))
+        const squeezed = await squeezeInSteps(bytes, part.last, quickSqueeze(manner.compression)!)
+        const encoded = encodePiece(QUICK, squeezed)
+        this.#kept.put(part.key, encoded)
+        this.#onQuick({ type: 'piece', key: part.key, tree, node, part, codec })
+        return encoded
+      },
+      signal,
+    )
+    return [record.subarray(1)]
+  }
+}
+
+// -----------------------------------------------------------------------------------------------------
+// Composing
+
+/**
+ * @param squeeze undefined for plain tokens.
+ * @param best what it makes can't be made smaller.
+ */
+async function compose(
+  question: Question,
+  delta: Delta,
+  squeeze: Squeeze | undefined,
+  best = false,
+): Promise<Answer> {
+  const { tree, node, sums, manner } = question
+  const size = tree.size(node)
+  let literal = 0
+  for (const step of delta) if (step > 0) literal += step
+  const figures = { matched: size - literal, literal }
+  if (!squeeze) return { ...figures, complete: true, parts: await composePlain(tree, node, delta, sums) }
+  const inline = literal <= MOST_INLINE
+  const parts = await composeCompressed(question, delta, inline ? squeeze : undefined, manner.compression!)
+  // Pieces are refined by themselves.
+  return { ...figures, complete: best || !inline || literal === 0, parts }
+}
+
+async function composePlain(
+  tree: Tree,
+  node: number,
+  delta: Delta,
+  sums: RawSums | undefined,
+): Promise<AnswerPart[]> {
+  const parts = new Parts()
+  let position = 0
+  await withContentIf(delta.some((step) => step > 0 && step <= MOST_INLINE_PLAIN), tree, node, async (content) => {
+    for (const step of delta) {
+      if (step < 0) {
+        parts.out.i32(step)
+        position += blockLength(sums!, -step - 1)
+        continue
+      }
+      if (step <= MOST_INLINE_PLAIN) {
+        parts.out.i32(step)
+        await content!.read([parts.out.space(step)], position)
+      } else {
+        parts.add({ type: 'plain', from: position, length: step })
+      }
+      position += step
+    }
+  })
+  parts.out.i32(0)
+  return parts.finish()
+}
+
+/** @param squeeze undefined when literal data goes into pieces of its own. */
+async function composeCompressed(
+  { tree, node, sums }: Question,
+  delta: Delta,
+  squeeze: Squeeze | undefined,
+  compression: Compression,
+): Promise<AnswerPart[]> {
+  const parts = new Parts()
+  const runs = new BlockRuns()
+  let position = 0
+  await withContentIf(squeeze !== undefined, tree, node, async (content) => {
+    for (const step of delta) {
+      if (step < 0) {
+        runs.add(parts.out, -step - 1)
+        position += blockLength(sums!, -step - 1)
+        continue
+      }
+      runs.flush(parts.out)
+      if (squeeze) {
+        const bytes = Buffer.allocUnsafe(step)
+        await content!.read([bytes], position)
+        for (const part of await squeeze(bytes, true)) encodeChunks(parts.out, part)
+      } else {
+        for (let done = 0; done < step; done += PIECE) {
+          const from = position + done
+          const length = Math.min(PIECE, step - done)
+          const last = done + length === step
+          parts.add({ type: 'piece', from, length, last, key: pieceKey(tree, node, from, length, last, compression) })
+        }
+      }
+      position += step
+    }
+  })
+  runs.end(parts.out)
+  return parts.finish()
+}
+
+/** Collects parts; bytes that follow each other become one. */
+class Parts {
+  readonly out = new ByteWriter(256)
+  readonly #parts: AnswerPart[] = []
+
+  add(part: AnswerPart): void {
+    this.#flush()
+    this.#parts.push(part)
+  }
+
+  finish(): AnswerPart[] {
+    this.#flush()
+    return this.#parts
+  }
+
+  #flush(): void {
+    if (this.out.length > 0) this.#parts.push({ type: 'bytes', bytes: this.out.take() })
+  }
+}
+
+/** The whole content as plain literal tokens; nothing of it needs to be known. */
+function wholePlain({ tree, node }: Question): Answer {
+  const size = tree.size(node)
+  const parts: AnswerPart[] = size > 0 ? [{ type: 'plain', from: 0, length: size }] : []
+  return { complete: true, matched: 0, literal: size, parts: [...parts, { type: 'bytes', bytes: END }] }
+}
+
+const END = new Uint8Array(4)
+
+function wholeOf(tree: Tree, node: number): Delta {
+  const size = tree.size(node)
+  return size > 0 ? [size] : []
+}
+
+function blockLength({ head }: RawSums, block: number): number {
+  return block === head.count - 1 && head.remainder > 0 ? head.remainder : head.blockLength
+}
+
+function quickSqueeze(compression: Compression | undefined): Squeeze | undefined {
+  if (!compression) return undefined
+  const compressor = createCompressor(compression.codec, compression.level, compression.effort)
+  return (bytes, last) => compressor.compress(bytes, last)
+}
+
+/** In steps that each are a moment's work for a thread. */
+async function squeezeInSteps(bytes: Uint8Array, last: boolean, squeeze: Squeeze): Promise<Uint8Array[]> {
+  const all: Uint8Array[] = []
+  for (let at = 0; at < bytes.length; at += MAX_PIECE) {
+    const end = Math.min(bytes.length, at + MAX_PIECE)
+    all.push(...(await squeeze(bytes.subarray(at, end), last && end === bytes.length)))
+  }
+  return all
+}
+
+function encodePiece(quality: number, squeezed: readonly Uint8Array[]): Buffer {
+  const out = new ByteWriter(squeezed.reduce((sum, { length }) => sum + length + 1024, 1))
+  out.u8(quality)
+  for (const part of squeezed) encodeChunks(out, part)
+  return out.take()
+}
+
+async function readPiece(content: Content, { from, length }: PiecePart): Promise<Buffer> {
+  const bytes = Buffer.allocUnsafe(length)
+  await content.read([bytes], from)
+  return bytes
+}
+
+async function withContent<T>(tree: Tree, node: number, use: (content: Content) => Promise<T>): Promise<T> {
+  const content = await tree.open(node)
+  try {
+    return await use(content)
+  } finally {
+    content.close()
+  }
+}
+
+async function withContentIf(
+  needed: boolean,
+  tree: Tree,
+  node: number,
+  use: (content: Content | undefined) => Promise<void>,
+): Promise<void> {
+  await (needed ? withContent(tree, node, use) : use(undefined))
+}
+
+// -----------------------------------------------------------------------------------------------------
+// Keys
+
+/** The level is no part of it: what is kept was compressed at one client's, or at the best. */
+function keyOf({ tree, node, sums, manner }: Question): Uint8Array {
+  const { rule, inplace, compression } = manner
+  const how = compression ? `${compression.codec}:${compression.effort}` : 'plain'
+  const asked = sums
+    ? `${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}:${Object.values(sums.head).join(':')}`
+    : ''
+  const text = Buffer.from(`answer:${FORMAT}:${how}:${asked}:${tree.contentKey(node)}`, 'latin1')
+  return hash('sha256', sums ? Buffer.concat([text, sums.bytes]) : text, 'buffer')
+}
+
+function pieceKey(
+  tree: Tree,
+  node: number,
+  from: number,
+  length: number,
+  last: boolean,
+  { codec, effort }: Compression,
+): Uint8Array {
+  const text = `piece:${FORMAT}:${codec}:${effort}:${from}:${length}:${last}:${tree.contentKey(node)}`
+  return hash('sha256', Buffer.from(text, 'latin1'), 'buffer').subarray(0, 16)
+}
+
+export { LITERAL }

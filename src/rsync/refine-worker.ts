@@ -1,0 +1,13 @@
+/** The thread that compresses as hard as it can be done, when nobody else needs the processor. See refiner.ts. */
+import { constants, setPriority } from 'node:os'
+import { squeezeBest } from './codecs.ts'
+import type { SqueezeTask } from './refiner.ts'
+
+try {
+  // On Linux this is the thread's own priority, not that of the process.
+  setPriority(0, constants.priority.PRIORITY_LOW)
+} catch {
+  // Not allowed here: then it competes with the others.
+}
+
+export default ({ codec, bytes, last }: SqueezeTask): Uint8Array[] => squeezeBest(codec, bytes, last)

@@ -1,0 +1,111 @@
+/**
+ * Refiner: compresses again what was compressed while a client waited, as hard as it can be done, so that
+ * the rest of a fleet gets the same content in fewer bytes. One thread of the lowest priority; what it has
+ * not come to when the server ends is found again when the next client asks.
+ */
+import { Piscina } from 'piscina'
+import { ConnectionLost, StoreError } from '../errors.ts'
+import { siblingModule } from '../lib/module-path.ts'
+import type { Answers, RefineJob, Squeeze } from './answers.ts'
+import type { CodecName } from './codecs.ts'
+
+/** Jobs that wait: each holds the sums of one file. */
+const MAX_WAITING = 50_000
+/** Bytes of sums that waiting jobs hold. */
+const MAX_WAITING_BYTES = 32 * 2 ** 20
+/** The thread ends when it had nothing to do for this time. */
+const IDLE_MS = 10_000
+
+/** What the thread is asked. */
+export interface SqueezeTask {
+  codec: CodecName
+  bytes: Uint8Array
+  last: boolean
+}
+
+export class Refiner {
+  readonly #waiting = new Map<string, RefineJob>()
+  readonly #stop = new AbortController()
+  readonly #onProblem: (problem: Error) => void
+  #answers: Answers | undefined
+  #waitingBytes = 0
+  #running: Promise<void> | undefined
+  #pool: Piscina | undefined
+
+  constructor(onProblem: (problem: Error) => void) {
+    this.#onProblem = onProblem
+  }
+
+  /** How much is still to be done. */
+  get waiting(): number {
+    return this.#waiting.size + (this.#running ? 1 : 0)
+  }
+
+  /** Resolves when nothing waits any more. */
+  async idle(): Promise<void> {
+    while (this.#running) await this.#running
+  }
+
+  /** Where answers are worked out and kept. Called once, before anything is added. */
+  serve(answers: Answers): void {
+    this.#answers = answers
+  }
+
+  /** Takes a job, unless it is there already or there are too many. */
+  add(job: RefineJob): void {
+    const key = Buffer.from(job.key).toString('latin1')
+    const bytes = bytesOf(job)
+    if (this.#stop.signal.aborted || this.#waiting.has(key)) return
+    if (this.#waiting.size >= MAX_WAITING || this.#waitingBytes + bytes > MAX_WAITING_BYTES) return
+    this.#waiting.set(key, job)
+    this.#waitingBytes += bytes
+    this.#running ??= this.#run().finally(() => {
+      this.#running = undefined
+    })
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort(new ConnectionLost('the server stops'))
+    this.#waiting.clear()
+    await this.#pool?.destroy()
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    // What is added in the same moment is looked at together.
+    await Promise.resolve()
+    for (const [key, job] of this.#waiting) {
+      try {
+        await this.#refine(job)
+      } catch (error) {
+        // A build that has gone since, or a file that can't be read: nobody waits for this.
+        if (!this.#stop.signal.aborted && !(error instanceof StoreError)) this.#onProblem(error as Error)
+      }
+      this.#waiting.delete(key)
+      this.#waitingBytes -= bytesOf(job)
+      if (this.#stop.signal.aborted) return
+    }
+  }
+
+  #refine(job: RefineJob): Promise<void> {
+    const codec = job.type === 'piece' ? job.codec : job.question.manner.compression!.codec
+    const squeeze: Squeeze = (bytes, last) => this.#inThread({ codec, bytes, last })
+    return job.type === 'piece'
+      ? this.#answers!.refinePiece(job, squeeze)
+      : this.#answers!.refine(job.question, job.delta, squeeze, this.#stop.signal)
+  }
+
+  #inThread(task: SqueezeTask): Promise<readonly Uint8Array[]> {
+    this.#pool ??= new Piscina({
+      filename: siblingModule(import.meta.url, './refine-worker'),
+      minThreads: 0,
+      maxThreads: 1,
+      idleTimeout: IDLE_MS,
+    })
+    return this.#pool.run(task, { signal: this.#stop.signal })
+  }
+}
+
+function bytesOf(job: RefineJob): number {
+  return job.type === 'answer' ? (job.question.sums?.bytes.length ?? 0) + (job.delta?.length ?? 0) * 8 : 0
+}
