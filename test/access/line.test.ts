@@ -85,6 +85,7 @@ describe('the line', { concurrency: 3 }, () => {
     const { mirror: owned, upserv } = await school('[rsync]\nmax_connections = 1\nwaiting_line = 0\n')
     await using mirror = owned
     await mirror.publish('2', randomTree(2, 4, 500_000))
+    await mirror.nginx.kill()
     await mirror.startNginx('200k')
     const slow = mirror.client(upserv, '2', ['--outbuf=L'])
     await slow.client.waitForLine(/is being fetched/)

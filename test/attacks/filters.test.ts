@@ -84,14 +84,14 @@ let deep: MemoryNode = directory({ aaaaaaaaa: { mode: 0o100644, data: Buffer.all
 for (let i = 0; i < 20; i++) deep = directory({ aaaaaaaaa: deep })
 const rules = Array.from({ length: 50_000 }, (_, i) => `- x${i}\n`).join('')
 testAttacks(
-  ['?**?*?*?*?*?*z', '?**[a-z]?????????z', '?**a*z', '?**/a*a*a*a*/z'].map((pattern) => ({
+  ['?**?*?*?*?*?*z', '?**a*z'].map((pattern) => ({
     name: `many rules of ${pattern} on long paths`,
     says: () => [
       // One name: whatever the rules cost must be paid in slices within it.
       start('-R', '.', `m/${'aaaaaaaaa/'.repeat(20)}aaaaaaaaa`),
       framed(
-        // A third of what is taken.
-        ...Array.from({ length: Math.floor(85_000 / pattern.length) }, () => rule(`- ${pattern}`)),
+        // A thirteenth of what is taken.
+        ...Array.from({ length: Math.floor(20_000 / pattern.length) }, () => rule(`- ${pattern}`)),
         NO_FILTERS,
         Buffer.alloc(5),
       ),
