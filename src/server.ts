@@ -18,18 +18,22 @@ import type { Operations } from './build/operations.ts'
 import { Operator } from './build/operator.ts'
 import { Resolver } from './build/resolver.ts'
 import { Spools } from './build/spools.ts'
+import { Cache } from './cache/cache.ts'
 import type { Config } from './config/config.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { TurnsInLine } from './daemon/turns.ts'
 import { listenHttp } from './http/server.ts'
 import type { Logger } from './lib/log.ts'
+import { Answers } from './rsync/answers.ts'
 import { Derived } from './rsync/derived.ts'
+import { Refiner } from './rsync/refiner.ts'
 import { Budget } from './store/budget.ts'
-import { DigestCache } from './store/digest-cache.ts'
 import { Store } from './store/store.ts'
 import { VERSION } from './version.ts'
 
+/** Derived data in memory, shared by all clients. */
+const CACHE_MEMORY = 16 * 2 ** 20
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
 
@@ -42,7 +46,7 @@ export class Upserv {
   readonly channels: Channels
   /** Set by `serve`: what only the server as a whole knows. */
   facts: { listening: string[]; sessions: () => number } = { listening: [], sessions: () => 0 }
-  readonly digests: DigestCache
+  readonly cache: Cache
   readonly #spools: Spools
   readonly #budget: Budget
   readonly #began = performance.now()
@@ -66,15 +70,19 @@ export class Upserv {
       // What is worked out again in seconds goes before what has to be downloaded again.
       dropSpare: async (bytes) => {
         const before = budget.used
-        await this.digests.drop()
+        await this.cache.drop(bytes)
         const left = bytes - (before - budget.used)
         if (left > 0) await this.#spools.drop(left)
       },
     })
     this.#budget = budget
-    this.digests = new DigestCache(store.paths, {
+    this.cache = Cache.open({
+      directory: store.paths.cache,
+      limit: config.cache,
+      memory: CACHE_MEMORY,
       hasRoom: (bytes) => budget.used + budget.reserved + bytes <= budget.limit,
-      onBytes: (bytes) => budget.charge('cache', bytes),
+      onChange: (bytes) => budget.charge('cache', bytes),
+      onProblem: complain('derived data could not be kept'),
     })
     this.fetches = new Fetches({
       store,
@@ -117,7 +125,6 @@ export class Upserv {
       const channels = await Channels.open(config.channels, store.paths.channels, onProblem)
       const upserv = new Upserv(store, channels, config, log)
       await upserv.#spools.refresh()
-      await upserv.digests.refresh()
       return upserv
     } catch (error) {
       await store.close()
@@ -137,7 +144,7 @@ export class Upserv {
   /** Fetches stop in a way that can be gone on from. */
   async close(): Promise<void> {
     await this.fetches.close()
-    await this.digests.close()
+    await this.cache.close()
     await this.store.close()
   }
 }
@@ -162,9 +169,12 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     log.warn({ reason: error.message }, 'channels.json could not be written')
   })
   const derived = new Derived({
-    digests: upserv.digests,
+    kept: upserv.cache,
     checksumSeed: upserv.store.facts.checksumSeed,
   })
+  const refiner = new Refiner((problem) => log.warn({ reason: problem.message }, 'compressing again failed'))
+  const answers = new Answers({ derived, kept: upserv.cache, onQuick: (job) => refiner.add(job) })
+  refiner.serve(answers)
   const now = () => performance.now()
   let busySince = now()
   const policy = new Policy(config.access, (problem) => log.error({ reason: problem }, 'secrets not used'))
@@ -175,6 +185,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       visitor: (address) => policy.visitor(address),
       turns,
       derived,
+      answers,
       motd: config.rsync.motd,
       charset: config.rsync.charset,
       checksumSeed: upserv.store.facts.checksumSeed,
@@ -208,8 +219,9 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       // Who waits for a fetch is told to come back, rather than kept for a build that won't be complete.
       await upserv.fetches.close()
       await goodbye
-      await upserv.close()
+      await refiner.close()
       await derived.close()
+      await upserv.close()
       for (const close of lastClosers) close()
       log.info('stopped')
       setEnded()

@@ -195,8 +195,10 @@ export class BuildsTree implements Tree {
   async open(node: number): Promise<Content> {
     const part = this.#part(node)
     if (!part) throw new Error(`node ${node} is a directory`)
-    part.onAccess()
     return part.tree.open(node - part.shift)
+  }
+  sent(node: number): void {
+    this.#part(node)?.onAccess()
   }
 
   /** The build that a node lies in; undefined for the module's directory and those of the builds. */

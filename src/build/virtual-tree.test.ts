@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { hash } from 'node:crypto'
 import { test } from 'node:test'
-import { memoryDigests } from '../../test/support/session.ts'
+import { memoryKept } from '../../test/support/session.ts'
 import { ascii } from '../lib/bytes.ts'
 import { Derived } from '../rsync/derived.ts'
 import { VirtualTree } from './virtual-tree.ts'
@@ -39,7 +39,7 @@ test('content, digests and keys are those of the bytes', async () => {
 })
 
 test('threads work on it as on any file: the tail that --append asks for', async () => {
-  const derived = new Derived({ digests: memoryDigests(), checksumSeed: 1 })
+  const derived = new Derived({ kept: memoryKept(), checksumSeed: 1 })
   try {
     const { signal } = new AbortController()
     const digest = await derived.tailDigest(tree, 4, 1, 'md5', 0, signal)

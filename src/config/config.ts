@@ -20,6 +20,9 @@ import { moduleSchema, modulesSchema, networksSchema, toModuleRules } from './mo
 /** Where a packaged upserv looks when nobody says otherwise. */
 export const DEFAULT_CONFIG_FILE = '/etc/upserv/upserv.toml'
 
+/** Of the budget, for derived data: it pays for itself many times over in a fleet, and gives way to builds. */
+const CACHE_SHARE = 1 / 8
+
 /** Host and port to listen on. */
 export interface Listen {
   readonly host: string
@@ -31,6 +34,8 @@ export interface Config {
   readonly dataDir: string
   /** The most bytes that the data directory may take. */
   readonly budget: number
+  /** The most bytes of them that derived data takes. */
+  readonly cache: number
   readonly rsync: {
     /** Empty: no listener of our own. */
     readonly listen: readonly Listen[]
@@ -149,6 +154,7 @@ const channelsSchema = z.record(z.string(), z.unknown()).transform((table, conte
 const fileSchema = z.strictObject({
   data_dir: z.string().min(1).default('/var/lib/upserv'),
   budget: size.default(16e9),
+  cache: size.optional(),
   shutdown_timeout: seconds.default(30),
   rsync: rsyncSchema.prefault({}),
   http: httpSchema.prefault({}),
@@ -177,6 +183,7 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
   return deepFreeze({
     dataDir: resolve(flags.data ?? environment.UPSERV_DIR ?? fromFile.data_dir),
     budget,
+    cache: Math.min(budget, fromFile.cache ?? budget * CACHE_SHARE),
     rsync: {
       listen: flags.rsync === undefined ? fromFile.rsync.listen : flagListen('--rsync', flags.rsync),
       motd: fromFile.rsync.motd,

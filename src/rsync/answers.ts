@@ -12,22 +12,18 @@
  */
 import { hash } from 'node:crypto'
 import { ByteWriter } from '../lib/byte-writer.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
-import { type CodecName, createCompressor, type Effort, MAX_PIECE } from './codecs.ts'
+import { type CodecName, canRefine, createCompressor, type Effort, MAX_PIECE } from './codecs.ts'
+import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import type { BlockSumRule } from './digests.ts'
-import type { Delta } from './delta/match.ts'
+import type { Kept } from './kept.ts'
 import type { Content, Tree } from './tree.ts'
 import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './wire/answers.ts'
-import { type RawSums, parseSums } from './wire/sums.ts'
+import { i32At } from './wire/ints.ts'
+import { blockLengthOf, type RawSums } from './wire/sums.ts'
 import { BlockRuns, encodeChunks } from './wire/tokens.ts'
-
-/** Keeps bytes under keys for as long as it can; may forget any of them at any time. */
-export interface Kept {
-  /** Slices that must not be changed; at once when they are in memory. */
-  get(key: Uint8Array): readonly Uint8Array[] | undefined | Promise<readonly Uint8Array[] | undefined>
-  put(key: Uint8Array, bytes: Uint8Array): void
-}
 
 /** How literal bytes go out. */
 export interface Compression {
@@ -53,7 +49,10 @@ export interface Question {
 }
 
 /** How literal data is compressed: quickly, or as well as can be. */
-export type Squeeze = (bytes: Uint8Array, last: boolean) => Promise<readonly Uint8Array[]> | readonly Uint8Array[]
+export type Squeeze = (
+  bytes: Uint8Array,
+  last: boolean,
+) => Promise<readonly Uint8Array[]> | readonly Uint8Array[]
 
 /** Literal data that an answer holds itself; with more of it, it refers to pieces. */
 const MOST_INLINE = 64 * 1024
@@ -61,8 +60,6 @@ const MOST_INLINE = 64 * 1024
 const MOST_INLINE_PLAIN = 16 * 1024
 /** Literal data is cut into pieces of this size: what one client may take in memory at a time. */
 export const PIECE = 2 ** 20
-/** Plain literal tokens hold so many bytes at most: some releases refuse larger ones. */
-const LITERAL = 32 * 1024
 /** [piece] The first byte of a record says how well it is compressed. */
 const QUICK = 0
 const BEST = 1
@@ -107,6 +104,20 @@ export class Answers {
     return this.#known(question, key, record) ?? this.#workOut(question, key, signal)
   }
 
+  /** What lies behind the first `from` bytes, for --append. Only its pieces are kept. */
+  tail({ tree, node, manner }: Question, from: number): Answer {
+    const parts = new Parts()
+    const length = tree.size(node) - from
+    if (manner.compression) {
+      addPieces(parts, tree, node, from, length, manner.compression)
+      new BlockRuns().end(parts.out)
+    } else {
+      if (length > 0) parts.add({ type: 'plain', from, length })
+      parts.out.i32(0)
+    }
+    return { complete: true, matched: 0, literal: length, parts: parts.finish() }
+  }
+
   /** The bytes of a piece as they go out. @throws as `find` does. */
   piece(
     question: Question,
@@ -122,14 +133,22 @@ export class Answers {
     return this.#knownPiece(question, part, record) ?? this.#compressPiece(question, part, signal)
   }
 
+  /** What takes the place of a piece that can't be read: as many zeros. */
+  async zeros({ manner }: Question, part: PiecePart): Promise<readonly Uint8Array[]> {
+    const zeros = Buffer.alloc(part.length)
+    const squeezed = await squeezeInSteps(zeros, part.last, quickSqueeze(manner.compression)!)
+    return [encodePiece(QUICK, squeezed).subarray(1)]
+  }
+
   /** Works an answer out anew with `squeeze`, and keeps it. For the refiner. */
-  async refine(question: Question, delta: Delta | undefined, squeeze: Squeeze, signal: AbortSignal): Promise<void> {
-    const { tree, node, sums, manner } = question
-    const steps =
-      delta ??
-      (sums &&
-        (await this.#derived.delta(tree, node, parseSums(sums), manner.rule, manner.inplace, signal))) ??
-      wholeOf(tree, node)
+  async refine(
+    question: Question,
+    delta: Delta | undefined,
+    squeeze: Squeeze,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { tree, node, sums } = question
+    const steps = delta ?? (sums && (await this.#search(question, sums, signal))) ?? wholeOf(tree, node)
     const answer = await compose(question, steps, squeeze, true)
     if (answer.complete) this.#kept.put(keyOf(question), encodeAnswer(answer))
   }
@@ -161,8 +180,7 @@ export class Answers {
     return this.#working.run(
       Buffer.from(key).toString('latin1'),
       async (stop) => {
-        const delta =
-          sums && (await this.#derived.delta(tree, node, parseSums(sums), manner.rule, manner.inplace, stop))
+        const delta = sums && (await this.#search(question, sums, stop))
         const answer = await compose(question, delta ?? wholeOf(tree, node), quickSqueeze(manner.compression))
         this.#kept.put(key, encodeAnswer(answer))
         if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta })
@@ -172,6 +190,15 @@ export class Answers {
     )
   }
 
+  async #search(
+    { tree, node, manner }: Question,
+    sums: RawSums,
+    signal: AbortSignal,
+  ): Promise<Delta | undefined> {
+    const parsed = await parseSums(sums, new Pacer(signal))
+    return this.#derived.delta(tree, node, parsed, manner.rule, manner.inplace, signal)
+  }
+
   #knownPiece(
     { tree, node, manner }: Question,
     part: PiecePart,
@@ -179,8 +206,9 @@ export class Answers {
   ): readonly Uint8Array[] | undefined {
     if (!record) return undefined
     const [first, ...rest] = record
-    const { codec } = manner.compression!
-    if (first![0] === QUICK) this.#onQuick({ type: 'piece', key: part.key, tree, node, part, codec })
+    const { codec, effort } = manner.compression!
+    if (first![0] === QUICK && canRefine(codec, effort))
+      this.#onQuick({ type: 'piece', key: part.key, tree, node, part, codec })
     return [first!.subarray(1), ...rest]
   }
 
@@ -189,7 +217,7 @@ export class Answers {
     part: PiecePart,
     signal: AbortSignal,
   ): Promise<readonly Uint8Array[]> {
-    const { codec } = manner.compression!
+    const { codec, effort } = manner.compression!
     const record = await this.#compressing.run(
       Buffer.from(part.key).toString('latin1'),
       async () => {
@@ -197,7 +225,7 @@ export class Answers {
         const squeezed = await squeezeInSteps(bytes, part.last, quickSqueeze(manner.compression)!)
         const encoded = encodePiece(QUICK, squeezed)
         this.#kept.put(part.key, encoded)
-        this.#onQuick({ type: 'piece', key: part.key, tree, node, part, codec })
+        if (canRefine(codec, effort)) this.#onQuick({ type: 'piece', key: part.key, tree, node, part, codec })
         return encoded
       },
       signal,
@@ -226,9 +254,11 @@ async function compose(
   const figures = { matched: size - literal, literal }
   if (!squeeze) return { ...figures, complete: true, parts: await composePlain(tree, node, delta, sums) }
   const inline = literal <= MOST_INLINE
-  const parts = await composeCompressed(question, delta, inline ? squeeze : undefined, manner.compression!)
+  const compression = manner.compression!
+  const parts = await composeCompressed(question, delta, inline ? squeeze : undefined, compression)
   // Pieces are refined by themselves.
-  return { ...figures, complete: best || !inline || literal === 0, parts }
+  const complete = best || !inline || literal === 0 || !canRefine(compression.codec, compression.effort)
+  return { ...figures, complete, parts }
 }
 
 async function composePlain(
@@ -239,22 +269,27 @@ async function composePlain(
 ): Promise<AnswerPart[]> {
   const parts = new Parts()
   let position = 0
-  await withContentIf(delta.some((step) => step > 0 && step <= MOST_INLINE_PLAIN), tree, node, async (content) => {
-    for (const step of delta) {
-      if (step < 0) {
-        parts.out.i32(step)
-        position += blockLength(sums!, -step - 1)
-        continue
+  await withContentIf(
+    delta.some((step) => step > 0 && step <= MOST_INLINE_PLAIN),
+    tree,
+    node,
+    async (content) => {
+      for (const step of delta) {
+        if (step < 0) {
+          parts.out.i32(step)
+          position += blockLengthOf(sums!.head, -step - 1)
+          continue
+        }
+        if (step <= MOST_INLINE_PLAIN) {
+          parts.out.i32(step)
+          await content!.read([parts.out.space(step)], position)
+        } else {
+          parts.add({ type: 'plain', from: position, length: step })
+        }
+        position += step
       }
-      if (step <= MOST_INLINE_PLAIN) {
-        parts.out.i32(step)
-        await content!.read([parts.out.space(step)], position)
-      } else {
-        parts.add({ type: 'plain', from: position, length: step })
-      }
-      position += step
-    }
-  })
+    },
+  )
   parts.out.i32(0)
   return parts.finish()
 }
@@ -273,7 +308,7 @@ async function composeCompressed(
     for (const step of delta) {
       if (step < 0) {
         runs.add(parts.out, -step - 1)
-        position += blockLength(sums!, -step - 1)
+        position += blockLengthOf(sums!.head, -step - 1)
         continue
       }
       runs.flush(parts.out)
@@ -282,18 +317,31 @@ async function composeCompressed(
         await content!.read([bytes], position)
         for (const part of await squeeze(bytes, true)) encodeChunks(parts.out, part)
       } else {
-        for (let done = 0; done < step; done += PIECE) {
-          const from = position + done
-          const length = Math.min(PIECE, step - done)
-          const last = done + length === step
-          parts.add({ type: 'piece', from, length, last, key: pieceKey(tree, node, from, length, last, compression) })
-        }
+        addPieces(parts, tree, node, position, step, compression)
       }
       position += step
     }
   })
   runs.end(parts.out)
   return parts.finish()
+}
+
+/** A literal run, cut into pieces. */
+function addPieces(
+  parts: Parts,
+  tree: Tree,
+  node: number,
+  start: number,
+  size: number,
+  compression: Compression,
+): void {
+  for (let done = 0; done < size; done += PIECE) {
+    const from = start + done
+    const length = Math.min(PIECE, size - done)
+    const last = done + length === size
+    const key = pieceKey(tree, node, from, length, last, compression)
+    parts.add({ type: 'piece', from, length, last, key })
+  }
 }
 
 /** Collects parts; bytes that follow each other become one. */
@@ -330,14 +378,23 @@ function wholeOf(tree: Tree, node: number): Delta {
   return size > 0 ? [size] : []
 }
 
-function blockLength({ head }: RawSums, block: number): number {
-  return block === head.count - 1 && head.remainder > 0 ? head.remainder : head.blockLength
-}
-
 function quickSqueeze(compression: Compression | undefined): Squeeze | undefined {
   if (!compression) return undefined
   const compressor = createCompressor(compression.codec, compression.level, compression.effort)
   return (bytes, last) => compressor.compress(bytes, last)
+}
+
+/** As arrays of which a worker thread needs no copy. */
+async function parseSums({ head, bytes }: RawSums, pacer: Pacer): Promise<BlockSums> {
+  const { count, strongLength } = head
+  const weak = new Uint32Array(new SharedArrayBuffer(count * 4))
+  const strong = new Uint8Array(new SharedArrayBuffer(count * strongLength))
+  for (let k = 0, at = 0; k < count; k++, at += 4 + strongLength) {
+    if (pacer.due) await pacer.rest()
+    weak[k] = i32At(bytes, at)
+    for (let i = 0; i < strongLength; i++) strong[k * strongLength + i] = bytes[at + 4 + i]!
+  }
+  return { head, weak, strong }
 }
 
 /** In steps that each are a moment's work for a thread. */
@@ -406,5 +463,3 @@ function pieceKey(
   const text = `piece:${FORMAT}:${codec}:${effort}:${from}:${length}:${last}:${tree.contentKey(node)}`
   return hash('sha256', Buffer.from(text, 'latin1'), 'buffer').subarray(0, 16)
 }
-
-export { LITERAL }

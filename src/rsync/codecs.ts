@@ -56,6 +56,39 @@ export function createCompressor(codec: CodecName, level?: number, effort: Effor
   }
 }
 
+/** Whether more work makes what the codec writes smaller. */
+export function canRefine(codec: CodecName, effort: Effort): boolean {
+  return codec !== 'lz4' && effort === 'normal'
+}
+
+/**
+ * Compresses a whole run, or a piece of one, as well as the codec can, at once: for a thread that has time.
+ * @param last the piece ends its literal run.
+ */
+export function squeezeBest(codec: CodecName, piece: Uint8Array, last: boolean): Uint8Array[] {
+  switch (codec) {
+    case 'zstd': {
+      const windowLog = Math.min(MAX_WINDOW_LOG, Math.max(10, Math.ceil(Math.log2(piece.length))))
+      const params = {
+        [constants.ZSTD_c_compressionLevel]: ZSTD_MAX,
+        [constants.ZSTD_c_windowLog]: windowLog,
+      }
+      return [zstdCompressSync(piece, { params })]
+    }
+    case 'lz4':
+      return [...(LZ4.compress(piece, last) as Uint8Array[])]
+    case 'zlib':
+    case 'zlibx': {
+      const options = { level: constants.Z_BEST_COMPRESSION, finishFlush: constants.Z_FULL_FLUSH }
+      const data = deflateRawSync(piece, options)
+      return [last ? data.subarray(0, data.length - FLUSH_MARKER_SIZE) : data]
+    }
+  }
+}
+
+/** 8 MiB: what every decoder takes without being asked to. */
+const MAX_WINDOW_LOG = 23
+
 /** Up to this size compressing takes less time than handing the work to another thread and back. */
 const INLINE_SIZE = 4096
 

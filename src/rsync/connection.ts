@@ -8,8 +8,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { ConnectionLost, PeerError } from '../errors.ts'
 import { ByteReader } from '../lib/byte-reader.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
-import { type ByteString, utf8Bytes } from '../lib/bytes.ts'
-import { decodeFrameHeader, FRAME_HEADER_SIZE, TAG, TEXT_MAX, writeFrameHeader } from './wire/mux.ts'
+import { asBuffer, type ByteString, utf8Bytes } from '../lib/bytes.ts'
+import {
+  decodeFrameHeader,
+  FRAME_HEADER_SIZE,
+  FRAME_MAX,
+  TAG,
+  TEXT_MAX,
+  writeFrameHeader,
+} from './wire/mux.ts'
 
 /** What a door gives: TCP, TLS, a pipe. */
 export interface Duplex {
@@ -22,6 +29,8 @@ export interface Duplex {
 /** In-band bytes that are collected before they go out. */
 export const FRAME_SIZE = 256 * 1024
 const SLAB = FRAME_SIZE + 40 * 1024
+/** From this size on a frame of their own costs less than copying the bytes into one. */
+const WORTH_NO_COPY = 32 * 1024
 /** Messages of a client that are longer than this are passed over unread. */
 const MAX_MESSAGE = 64 * 1024
 
@@ -124,6 +133,13 @@ export class Connection {
     this.#allowanceAt = this.#now()
   }
 
+  /** In-band bytes that somebody else made and that stay as they are: large ones go out without a copy. */
+  append(bytes: Uint8Array): Promise<void> | undefined {
+    if (bytes.length >= WORTH_NO_COPY && this.#bandwidth === 0) return this.#appendWhole(bytes)
+    this.out.bytes(bytes)
+    return this.flow()
+  }
+
   /** Sends what has collected once it is worth a frame. Call between items. */
   flow(): Promise<void> | undefined {
     return this.out.length >= (this.#bandwidth ? SMALL_FRAME : FRAME_SIZE) ? this.flush() : undefined
@@ -139,6 +155,20 @@ export class Connection {
       this.#beginFrame()
     }
     await this.#send(frame)
+  }
+
+  async #appendWhole(bytes: Uint8Array): Promise<void> {
+    await this.flush()
+    for (let at = 0; at < bytes.length; at += FRAME_MAX) {
+      const piece = asBuffer(bytes.subarray(at, at + FRAME_MAX))
+      if (this.#outMuxed) {
+        const head = Buffer.allocUnsafe(FRAME_HEADER_SIZE)
+        writeFrameHeader(head, 0, TAG.data, piece.length)
+        await this.#send(head, piece)
+      } else {
+        await this.#send(piece)
+      }
+    }
   }
 
   /** A message beside the in-band bytes. */
@@ -187,9 +217,15 @@ export class Connection {
     this.out.i32(0) // room for the frame's header
   }
 
-  async #send(data: Buffer): Promise<void> {
-    this.#written += data.length
+  /** Nothing else comes between the parts. */
+  async #send(...parts: Buffer[]): Promise<void> {
     this.#writes++
+    for (const part of parts) await this.#sendPart(part)
+    if (--this.#writes === 0) this.#writingSince = undefined
+  }
+
+  async #sendPart(data: Buffer): Promise<void> {
+    this.#written += data.length
     // At a limited rate in slices, so that the client sees something move however slow that is.
     const slice = this.#bandwidth > 0 ? Math.ceil(this.#bandwidth / SLICES_PER_SECOND) : data.length
     for (let at = 0; at < data.length; at += slice) {
@@ -199,7 +235,6 @@ export class Connection {
       await this.#door.write(piece)
       this.#lastWrite = this.#now()
     }
-    if (--this.#writes === 0) this.#writingSince = undefined
   }
 
   /** A bucket that fills at the permitted rate and holds one slice. */

@@ -13,7 +13,8 @@ import { SingleFlight } from '../lib/single-flight.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import { type Place, runTask, type Task, type TaskResult } from './delta/tasks.ts'
 import type { Work, WorkResult } from './delta/worker.ts'
-import { type BlockSumRule, DIGEST_LENGTH, type DigestName } from './digests.ts'
+import type { BlockSumRule, DigestName } from './digests.ts'
+import type { Kept } from './kept.ts'
 import type { Content, Tree } from './tree.ts'
 
 /** Content up to this size is worked on in the event loop: below a millisecond even for MD4. */
@@ -28,28 +29,21 @@ const MAX_STEPS = 2_000_000
 /** A thread without work ends after this time. */
 const IDLE_MS = 30_000
 
-/** Keeps digests for as long as it can. What it forgets is worked out again. */
-export interface DigestStore {
-  /** @param length of a digest of this kind. */
-  get(kind: DigestName, length: number, key: string): Uint8Array | undefined | Promise<Uint8Array | undefined>
-  put(kind: DigestName, key: string, value: Uint8Array): void
-}
-
 export interface DerivedOptions {
-  digests: DigestStore
+  kept: Kept
   /** The server's own: what depends on another one, which a client brought, is not kept. */
   checksumSeed: number
 }
 
 export class Derived {
-  readonly #digests: DigestStore
+  readonly #kept: Kept
   readonly #checksumSeed: number
   readonly #deltas = new SingleFlight<string, Delta>()
   readonly #digesting = new SingleFlight<string, Uint8Array>()
   #pool: Piscina | undefined
 
-  constructor({ digests, checksumSeed }: DerivedOptions) {
-    this.#digests = digests
+  constructor({ kept, checksumSeed }: DerivedOptions) {
+    this.#kept = kept
     this.#checksumSeed = checksumSeed
   }
 
@@ -87,31 +81,46 @@ export class Derived {
    * kept, after the content was found to be what it was then.
    * @throws StoreError when it was not, or can't be read; the signal's reason.
    */
-  async digest(
+  digest(
     tree: Tree,
     node: number,
     name: DigestName,
     seed: number,
     signal: AbortSignal,
-  ): Promise<Uint8Array> {
+  ): Uint8Array | Promise<Uint8Array> {
     if (name === 'none') return new Uint8Array(1)
     const recorded = recordedDigest(tree, node, name)
     if (recorded) return recorded
     const seeded = name === 'md4-seeded'
-    const keeps = !seeded || seed === this.#checksumSeed
-    const key = seeded ? `${seed}:${tree.contentKey(node)}` : tree.contentKey(node)
+    if (seeded && seed !== this.#checksumSeed)
+      return this.#workOutDigest(tree, node, name, seed, undefined, signal)
+    const key = digestKey(tree, node, name, seeded ? seed : 0)
+    const record = this.#kept.get(key)
+    if (!(record instanceof Promise)) {
+      return joined(record) ?? this.#workOutDigest(tree, node, name, seed, key, signal)
+    }
+    return record.then((slices) => joined(slices) ?? this.#workOutDigest(tree, node, name, seed, key, signal))
+  }
+
+  /** @param key what it is kept under. */
+  #workOutDigest(
+    tree: Tree,
+    node: number,
+    name: DigestName,
+    seed: number,
+    key: Uint8Array | undefined,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
     return this.#digesting.run(
-      `${name}:${key}`,
+      `${name}:${seed}:${tree.contentKey(node)}`,
       async (stop) => {
-        const kept = keeps && (await this.#digests.get(name, DIGEST_LENGTH[name], key))
-        if (kept) return kept
         const task: Task = { type: 'digest', name, seed, expected: tree.digest(node, 'xxh128') }
         const value = await withContent(tree, node, (content) =>
           content.size <= INLINE_SIZE
             ? runInline(task, content)
             : this.#inThread(task, placeOf(content), stop),
         )
-        if (keeps) this.#digests.put(name, key, value)
+        if (key) this.#kept.put(key, value)
         return value
       },
       signal,
@@ -174,6 +183,14 @@ async function runInline<T extends Task>(task: T, content: Content): Promise<Tas
 /** The digest as it was computed when the build came in. */
 export function recordedDigest(tree: Tree, node: number, name: DigestName): Uint8Array | undefined {
   return name === 'md5' || name === 'xxh128' ? tree.digest(node, name) : undefined
+}
+
+function digestKey(tree: Tree, node: number, name: DigestName, seed: number): Uint8Array {
+  return hash('sha256', Buffer.from(`digest:${name}:${seed}:${tree.contentKey(node)}`, 'latin1'), 'buffer')
+}
+
+function joined(slices: readonly Uint8Array[] | undefined): Uint8Array | undefined {
+  return slices && (slices.length === 1 ? slices[0] : Buffer.concat(slices))
 }
 
 /** Where a task finds the content from byte `from` on. */

@@ -1,7 +1,13 @@
 /** The thread that compresses as hard as it can be done, when nobody else needs the processor. See refiner.ts. */
 import { constants, setPriority } from 'node:os'
-import { squeezeBest } from './codecs.ts'
-import type { SqueezeTask } from './refiner.ts'
+import { type CodecName, squeezeBest } from './codecs.ts'
+
+/** A literal run, or a piece of one. */
+export interface SqueezeTask {
+  codec: CodecName
+  bytes: Uint8Array
+  last: boolean
+}
 
 try {
   // On Linux this is the thread's own priority, not that of the process.

@@ -7,7 +7,7 @@ import { Piscina } from 'piscina'
 import { ConnectionLost, StoreError } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import type { Answers, RefineJob, Squeeze } from './answers.ts'
-import type { CodecName } from './codecs.ts'
+import type { SqueezeTask } from './refine-worker.ts'
 
 /** Jobs that wait: each holds the sums of one file. */
 const MAX_WAITING = 50_000
@@ -15,13 +15,6 @@ const MAX_WAITING = 50_000
 const MAX_WAITING_BYTES = 32 * 2 ** 20
 /** The thread ends when it had nothing to do for this time. */
 const IDLE_MS = 10_000
-
-/** What the thread is asked. */
-export interface SqueezeTask {
-  codec: CodecName
-  bytes: Uint8Array
-  last: boolean
-}
 
 export class Refiner {
   readonly #waiting = new Map<string, RefineJob>()

@@ -10,16 +10,16 @@ import { ConnectionLost, PeerError, StoreError } from '../errors.ts'
 import { type ByteString, showBytes } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
-import { type Compressor, createCompressor } from './codecs.ts'
+import type { Answers, Manner, Question } from './answers.ts'
 import type { Connection } from './connection.ts'
-import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import { DIGEST_LENGTH } from './digests.ts'
 import type { FileList } from './flist.ts'
 import { type Agreement, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
-import { createTokenWriter } from './tokens.ts'
+import { sendAnswer } from './tokens.ts'
 import type { Content, Tree, Xattr } from './tree.ts'
+import type { Answer } from './wire/answers.ts'
 import type { TransferOptions } from './wire/arguments.ts'
 import {
   decodeU8,
@@ -30,11 +30,10 @@ import {
   encodeVarint,
   encodeVarlong,
   encodeVstring,
-  i32At,
 } from './wire/ints.ts'
 import { TAG } from './wire/mux.ts'
 import { NDX_DEL_STATS, NDX_DONE, NdxDecoder, NdxEncoder } from './wire/ndx.ts'
-import { basisLength, decodeSumHead, encodeSumHead, type SumHead } from './wire/sums.ts'
+import { basisLength, decodeSumHead, encodeSumHead, type RawSums, type SumHead } from './wire/sums.ts'
 import { encodeXattrValues, readXattrRequest, sentXattrs } from './wire/xattrs.ts'
 
 /** [iflags] Section 8.1: those that matter to a sender. */
@@ -70,6 +69,7 @@ export interface TransferContext {
   options: TransferOptions
   agreement: Agreement
   derived: Derived
+  answers: Answers
   /** Milliseconds it took to build and to send the list, for the statistics. */
   listMs: { build: number; send: number }
   figures: TransferFigures
@@ -100,9 +100,6 @@ class Transfer {
   /** Places whose data was sent once: a second request is a redo. */
   readonly #sentOnce: Uint8Array
   readonly #pacer: Pacer
-  readonly #compressor: Compressor | undefined
-  /** For files that the client says are compressed already. */
-  readonly #leastCompressor: Compressor | undefined
   readonly #skipsCompression: (name: ByteString) => boolean
   #ioError = 0
   #ioErrorTold = 0
@@ -114,11 +111,7 @@ class Transfer {
     this.#ndxOut = new NdxEncoder(this.#protocol)
     this.#sentOnce = new Uint8Array(context.list.names.length)
     this.#pacer = new Pacer(context.signal)
-    const { codec } = context.agreement
-    const { compressLevel, skipCompress } = context.options
-    this.#compressor = codec && createCompressor(codec, compressLevel)
-    this.#leastCompressor = codec && createCompressor(codec, compressLevel, 'least')
-    this.#skipsCompression = parseSkipList(skipCompress)
+    this.#skipsCompression = parseSkipList(context.options.skipCompress)
   }
 
   async run(): Promise<void> {
@@ -175,19 +168,7 @@ class Transfer {
     const sums = appending ? undefined : await this.#readSums(head)
     signal.throwIfAborted()
 
-    let content: Content
-    try {
-      content = await tree.open(item.node)
-    } catch (error) {
-      if (!(error instanceof StoreError)) throw error
-      await this.#cannotSend(item, error)
-      return
-    }
-    try {
-      await this.#sendFile(item, head, sums, content, appending)
-    } finally {
-      content.close()
-    }
+    await this.#sendFile(item, head, sums, appending)
   }
 
   /** All of a request but its sums. */
@@ -221,26 +202,14 @@ class Transfer {
   }
 
   /** The sums behind a head; undefined when there are none, or more than we take. */
-  async #readSums(head: SumHead): Promise<BlockSums | undefined> {
+  async #readSums(head: SumHead): Promise<RawSums | undefined> {
     if (head.count === 0) return undefined
     const { connection, agreement } = this.#context
-    const each = 4 + head.strongLength
+    const size = head.count * (4 + head.strongLength)
     const usable = head.strongLength > 0 && head.strongLength <= DIGEST_LENGTH[agreement.transferDigest]
-    if (!usable || head.count * each > MAX_SUM_BYTES) {
-      await connection.in.discard(head.count * each)
-      return undefined
-    }
-    const bytes = await connection.in.bytes(head.count * each)
-    // Shared memory, so that a worker thread gets them without a copy.
-    const weak = new Uint32Array(new SharedArrayBuffer(head.count * 4))
-    const strong = new Uint8Array(new SharedArrayBuffer(head.count * head.strongLength))
-    const pacer = new Pacer(this.#context.signal)
-    for (let k = 0, at = 0; k < head.count; k++, at += each) {
-      if (pacer.due) await pacer.rest()
-      weak[k] = i32At(bytes, at)
-      strong.set(bytes.subarray(at + 4, at + each), k * head.strongLength)
-    }
-    return { head, weak, strong }
+    if (usable && size <= MAX_SUM_BYTES) return { head, bytes: await connection.in.bytes(size) }
+    await connection.in.discard(size)
+    return undefined
   }
 
   /** The echo that precedes every answer: what was asked, and the attribute values that were asked for. */
@@ -260,53 +229,33 @@ class Transfer {
     return node < 0 ? [] : sentXattrs(tree.xattrs(node), options.xattrs > 1)
   }
 
-  async #sendFile(
-    item: Item,
-    head: SumHead,
-    sums: BlockSums | undefined,
-    content: Content,
-    appending: boolean,
-  ): Promise<void> {
-    const { connection, tree, options, agreement, derived, figures, signal } = this.#context
-    const { transferDigest, seed } = agreement
-    const from = appending ? Math.min(basisLength(head), content.size) : 0
+  async #sendFile(item: Item, head: SumHead, sums: RawSums | undefined, appending: boolean): Promise<void> {
+    const { connection, tree, answers, figures, signal } = this.#context
+    const from = appending ? Math.min(basisLength(head), tree.size(item.node)) : 0
+    const question: Question = { tree, node: item.node, sums, manner: this.#mannerOf(item) }
 
     // What is worked out first, as it may take a while and fail: how to send the file, and its digest.
-    let delta: Delta
+    let answer: Answer
     let digest: Uint8Array
+    let content: Content | undefined
     try {
-      const whole = content.size > from ? [content.size - from] : []
-      delta = (sums && (await this.#search(item, sums))) ?? whole
-      digest =
-        appending && options.append === 1 && this.#protocol >= 30 && from > 0
-          ? await derived.tailDigest(tree, item.node, from, transferDigest, seed, signal)
-          : await derived.digest(tree, item.node, transferDigest, seed, signal)
+      answer = appending ? answers.tail(question, from) : await answers.find(question, signal)
+      digest = await this.#digestOf(item, from)
+      content = answer.parts.some(({ type }) => type === 'plain') ? await tree.open(item.node) : undefined
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       await this.#cannotSend(item, error)
       return
     }
 
+    tree.sent?.(item.node)
     this.#echo(item)
     encodeSumHead(connection.out, head)
-    const compressor = this.#skipsCompression(item.name) ? this.#leastCompressor : this.#compressor
-    const tokens = createTokenWriter(connection, content, compressor, signal)
-    let position = from
-    for (const step of delta) {
-      if (step > 0) {
-        await tokens.literal(position, step)
-        position += step
-        figures.literalBytes += step
-      } else {
-        tokens.block(-step - 1)
-        const length = -step === head.count && head.remainder > 0 ? head.remainder : head.blockLength
-        position += length
-        figures.matchedBytes += length
-        await connection.flow()
-      }
-    }
-    tokens.end()
-    const { failure } = tokens
+    const failure = await sendAnswer({ connection, answers, question, content, signal }, answer).finally(() =>
+      content?.close(),
+    )
+    figures.matchedBytes += answer.matched
+    figures.literalBytes += answer.literal
     if (failure) {
       // The client must not take the zeros for the file: this digest is wrong on purpose.
       connection.out.bytes(Uint8Array.from(digest, (byte) => byte ^ 0xff))
@@ -321,11 +270,24 @@ class Transfer {
     figures.files++
   }
 
-  #search(item: Item, sums: BlockSums): Promise<Delta | undefined> {
-    const { tree, agreement, derived, signal } = this.#context
-    const seedFirst = (agreement.compat & COMPAT.checksumSeedFix) !== 0
-    const rule = { name: agreement.transferDigest, seed: agreement.seed, seedFirst }
-    return derived.delta(tree, item.node, sums, rule, this.#writesInPlace(item), signal)
+  #mannerOf(item: Item): Manner {
+    const { agreement, options } = this.#context
+    const { codec, transferDigest, seed } = agreement
+    const effort = this.#skipsCompression(item.name) ? 'least' : 'normal'
+    return {
+      rule: { name: transferDigest, seed, seedFirst: (agreement.compat & COMPAT.checksumSeedFix) !== 0 },
+      inplace: this.#writesInPlace(item),
+      compression: codec && { codec, level: options.compressLevel, effort },
+    }
+  }
+
+  /** Of the whole file, or of what is appended where the client checks only that. */
+  #digestOf({ node }: Item, from: number): Uint8Array | Promise<Uint8Array> {
+    const { tree, agreement, options, derived, signal } = this.#context
+    const { transferDigest, seed } = agreement
+    return options.append === 1 && this.#protocol >= 30 && from > 0
+      ? derived.tailDigest(tree, node, from, transferDigest, seed, signal)
+      : derived.digest(tree, node, transferDigest, seed, signal)
   }
 
   /** Whether the client overwrites its basis while it receives (section 8.7). */

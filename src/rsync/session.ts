@@ -14,6 +14,7 @@ import { isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
 import type { Peer } from '../lib/peer.ts'
 import type { Turn, Turns, Visitor, VisitSettings } from './access.ts'
+import type { Answers } from './answers.ts'
 import { Connection, type Duplex } from './connection.ts'
 import { type Derived, recordedDigest } from './derived.ts'
 import { DIGEST_LENGTH, type DigestName } from './digests.ts'
@@ -118,6 +119,7 @@ export interface SessionContext {
   visitor: (address: string | undefined) => Visitor
   turns: Turns
   derived: Derived
+  answers: Answers
   /** Sent with the greeting; '' for none. */
   motd: string
   /** Chosen once for a server and kept, so that equal bases give equal sums. */
@@ -488,6 +490,7 @@ export class Session {
       options,
       agreement,
       derived: this.#context.derived,
+      answers: this.#context.answers,
       listMs: { build: Math.round(built - began), send: Math.round(sent - built) },
       figures: this.#figures,
       signal: this.#signal,

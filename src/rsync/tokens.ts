@@ -1,120 +1,87 @@
 /**
- * The token stream of one file: literal bytes and blocks of the client's basis, plain or compressed.
- * docs/rsync-protocol.md, section 8.6.
+ * Sends answers: kept bytes as they are, plain literal data from the store straight into the frame that goes
+ * out. docs/rsync-protocol.md, section 8.6.
  */
 import { StoreError } from '../errors.ts'
-import { type Compressor, MAX_PIECE } from './codecs.ts'
+import type { Answers, PiecePart, Question } from './answers.ts'
 import { type Connection, FRAME_SIZE } from './connection.ts'
 import type { Content } from './tree.ts'
-import { BlockRuns, encodeChunks } from './wire/tokens.ts'
+import type { Answer } from './wire/answers.ts'
 
-export interface TokenWriter {
-  /** A run of the new file's bytes as they are. A block or the end follows, never another run. */
-  literal(start: number, length: number): Promise<void>
-  /** A block of the basis, by its number. */
-  block(block: number): void
-  end(): void
-  /**
-   * Set once some bytes could not be read. Zeros took their place, since their number was announced; the
-   * caller must make sure that the client does not believe them.
-   */
-  readonly failure: StoreError | undefined
-}
-
-/** Literal data goes out in pieces of this size: some releases refuse larger ones. */
+/** Plain literal data goes out in tokens of this size: some releases refuse larger ones. */
 const LITERAL = 32 * 1024
 
-export function createTokenWriter(
-  connection: Connection,
-  content: Content,
-  compressor: Compressor | undefined,
-  signal: AbortSignal,
-): TokenWriter {
-  return compressor
-    ? new CompressedTokens(connection, content, compressor, signal)
-    : new PlainTokens(connection, content, signal)
+export interface Delivery {
+  connection: Connection
+  answers: Answers
+  question: Question
+  /** Open, when the answer has plain parts. */
+  content: Content | undefined
+  signal: AbortSignal
 }
 
-class PlainTokens implements TokenWriter {
-  readonly #connection: Connection
-  readonly #content: Content
-  readonly #signal: AbortSignal
-  failure: StoreError | undefined
-
-  constructor(connection: Connection, content: Content, signal: AbortSignal) {
-    this.#connection = connection
-    this.#content = content
-    this.#signal = signal
+/**
+ * Everything from behind the sum head to the digest.
+ * @returns what went wrong when some bytes could not be read. Zeros took their place, since their number was
+ *   announced; the caller must make sure that the client does not believe them.
+ * @throws the signal's reason.
+ */
+export async function sendAnswer(delivery: Delivery, answer: Answer): Promise<StoreError | undefined> {
+  let failure: StoreError | undefined
+  for (const part of answer.parts) {
+    if (part.type === 'bytes') await delivery.connection.append(part.bytes)
+    else if (part.type === 'piece') failure = (await sendPiece(delivery, part)) ?? failure
+    else failure = (await sendPlain(delivery, part.from, part.length)) ?? failure
   }
-
-  /** Reads straight into the frame that goes out. */
-  async literal(start: number, length: number): Promise<void> {
-    const { out } = this.#connection
-    for (let done = 0; done < length; ) {
-      const room = Math.max(LITERAL, FRAME_SIZE - out.length)
-      const batch = Math.min(length - done, Math.floor(room / LITERAL) * LITERAL)
-      const targets: Buffer[] = []
-      // One piece of memory for the whole batch: the places of its parts don't move any more.
-      const whole = out.space(batch + 4 * Math.ceil(batch / LITERAL))
-      for (let filled = 0, at = 0; filled < batch; ) {
-        const piece = Math.min(LITERAL, batch - filled)
-        whole.writeInt32LE(piece, at)
-        targets.push(whole.subarray(at + 4, at + 4 + piece))
-        at += 4 + piece
-        filled += piece
-      }
-      this.failure = (await readOrZero(this.#content, targets, start + done)) ?? this.failure
-      done += batch
-      await this.#connection.flow()
-      this.#signal.throwIfAborted()
-    }
-  }
-
-  block(block: number): void {
-    this.#connection.out.i32(-(block + 1))
-  }
-
-  end(): void {
-    this.#connection.out.i32(0)
-  }
+  return failure
 }
 
-class CompressedTokens implements TokenWriter {
-  readonly #connection: Connection
-  readonly #content: Content
-  readonly #compressor: Compressor
-  readonly #signal: AbortSignal
-  readonly #runs = new BlockRuns()
-  failure: StoreError | undefined
-
-  constructor(connection: Connection, content: Content, compressor: Compressor, signal: AbortSignal) {
-    this.#connection = connection
-    this.#content = content
-    this.#compressor = compressor
-    this.#signal = signal
-  }
-
-  async literal(start: number, length: number): Promise<void> {
-    this.#runs.flush(this.#connection.out)
-    for (let done = 0; done < length; ) {
-      const piece = Buffer.allocUnsafe(Math.min(MAX_PIECE, length - done))
-      this.failure = (await readOrZero(this.#content, [piece], start + done)) ?? this.failure
-      done += piece.length
-      for (const part of await this.#compressor.compress(piece, done === length)) {
-        encodeChunks(this.#connection.out, part)
-      }
-      await this.#connection.flow()
-      this.#signal.throwIfAborted()
+/** Reads straight into the frame that goes out. */
+async function sendPlain(
+  { connection, content, signal }: Delivery,
+  start: number,
+  length: number,
+): Promise<StoreError | undefined> {
+  const { out } = connection
+  let failure: StoreError | undefined
+  for (let done = 0; done < length; ) {
+    const room = Math.max(LITERAL, FRAME_SIZE - out.length)
+    const batch = Math.min(length - done, Math.floor(room / LITERAL) * LITERAL)
+    const targets: Buffer[] = []
+    // One piece of memory for the whole batch: the places of its parts don't move any more.
+    const whole = out.space(batch + 4 * Math.ceil(batch / LITERAL))
+    for (let filled = 0, at = 0; filled < batch; ) {
+      const piece = Math.min(LITERAL, batch - filled)
+      whole.writeInt32LE(piece, at)
+      targets.push(whole.subarray(at + 4, at + 4 + piece))
+      at += 4 + piece
+      filled += piece
     }
+    failure = (await readOrZero(content!, targets, start + done)) ?? failure
+    done += batch
+    await connection.flow()
+    signal.throwIfAborted()
   }
+  return failure
+}
 
-  block(block: number): void {
-    this.#runs.add(this.#connection.out, block)
+async function sendPiece(
+  { connection, answers, question, signal }: Delivery,
+  part: PiecePart,
+): Promise<StoreError | undefined> {
+  let slices: readonly Uint8Array[]
+  let failure: StoreError | undefined
+  try {
+    const found = answers.piece(question, part, signal)
+    slices = found instanceof Promise ? await found : found
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error
+    failure = error
+    slices = await answers.zeros(question, part)
   }
-
-  end(): void {
-    this.#runs.end(this.#connection.out)
-  }
+  for (const slice of slices) await connection.append(slice)
+  signal.throwIfAborted()
+  return failure
 }
 
 async function readOrZero(

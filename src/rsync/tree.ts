@@ -65,6 +65,8 @@ export interface Tree {
   digest(node: number, kind: KnownDigest): Uint8Array | undefined
   /** Names the content of a regular file: equal keys, equal bytes. */
   contentKey(node: number): string
+  /** Told when content goes out to a client, also where nobody needs to open it for that. */
+  sent?(node: number): void
   /** @throws StoreError when the content can't be read. */
   open(node: number): Promise<Content>
 }

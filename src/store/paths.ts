@@ -19,7 +19,7 @@
  *         <id>-<8 hex digits>.removed/     a build on its way out
  *         <id>.spool/                      a download that a later start may resume
  *       cache/                             derived data: may be deleted at any time
- *         digests/<kind>                   digests that no manifest has (digest-cache.ts)
+ *         <number>.seg                     records found by a key (src/cache/)
  *
  * At start everything in incoming/ goes, except *.spool/. The last suffix decides, so an id may hold dots.
  */
@@ -52,7 +52,6 @@ export class StorePaths {
   readonly packs: string
   readonly incoming: string
   readonly cache: string
-  readonly digests: string
 
   constructor(root: string) {
     this.root = root
@@ -64,7 +63,6 @@ export class StorePaths {
     this.packs = join(root, 'packs')
     this.incoming = join(root, 'incoming')
     this.cache = join(root, 'cache')
-    this.digests = join(this.cache, 'digests')
   }
 
   build(id: string): BuildPaths {

@@ -8,7 +8,7 @@ import { Derived } from '../../src/rsync/derived.ts'
 import { MemoryTree } from '../support/memory-tree.ts'
 import { PROTOCOLS, rsyncEnds } from '../support/rsync.ts'
 import { makeScratch } from '../support/scratch.ts'
-import { listen, memoryDigests, SEED, sessionContext } from '../support/session.ts'
+import { listen, memoryKept, SEED, sessionContext } from '../support/session.ts'
 import { randomBytes } from '../support/tree.ts'
 
 const TIMEOUT_S = 3
@@ -29,7 +29,7 @@ describe('a search that takes longer than the timeout of the client', { concurre
       const old = randomBytes(1, 100_000)
       const data = Buffer.concat([old, Buffer.from('more')])
       const tree = new MemoryTree({ mode: 0o040755, children: { big: { mode: 0o100644, data } } })
-      const derived = new SlowDerived({ digests: memoryDigests(), checksumSeed: SEED })
+      const derived = new SlowDerived({ kept: memoryKept(), checksumSeed: SEED })
       const context = sessionContext({ m: tree }, { derived, now: () => performance.now() })
       await using port = await listen(context)
       writeFileSync(join(scratch.path, 'big'), old)

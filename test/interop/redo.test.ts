@@ -1,14 +1,13 @@
 /**
  * Redo: what the client built does not match the file's digest, so it asks again, with sums of full length.
  *
- * Made to happen by a basis that changes once its sums have been sent: when our side opens the file, the
- * client's receiver has not opened its basis yet.
+ * Made to happen by a basis that changes once its sums have been sent: when our side begins to answer, the
+ * client's receiver has not sent its basis yet.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import type { Content } from '../../src/rsync/tree.ts'
 import { MemoryTree } from '../support/memory-tree.ts'
 import { PROTOCOLS, parseStats, rsyncEnds } from '../support/rsync.ts'
 import { makeScratch, type Scratch } from '../support/scratch.ts'
@@ -22,11 +21,10 @@ const spoilt = splice(older, 10, 1, Buffer.from([older[10]! ^ 1]))
 
 /** Tells when a file's data is about to be sent. */
 class WatchedTree extends MemoryTree {
-  onOpen: () => void = () => {}
+  onSent: () => void = () => {}
 
-  override open(node: number): Promise<Content> {
-    this.onOpen()
-    return super.open(node)
+  sent(): void {
+    this.onSent()
   }
 }
 
@@ -63,9 +61,9 @@ for (const protocol of PROTOCOLS) {
 
       test(`protocol ${protocol}: ${how}: a basis that changes once is asked for again`, async () => {
         const { device, path } = deviceWith(older)
-        let opened = 0
-        tree.onOpen = () => {
-          if (++opened === 1) writeFileSync(path, spoilt)
+        let sent = 0
+        tree.onSent = () => {
+          if (++sent === 1) writeFileSync(path, spoilt)
         }
         const source = `rsync://127.0.0.1:${port.port}/m/file`
         const args = ['-av', '--stats', ...options, source, `${device}/`]
@@ -82,10 +80,10 @@ for (const protocol of PROTOCOLS) {
 
     test(`protocol ${protocol}: a basis that changes every time ends with 23, the next file is right`, async () => {
       const { device, path } = deviceWith(older)
-      let opened = 0
-      tree.onOpen = () => {
+      let sent = 0
+      tree.onSent = () => {
         // Each time in another block, of those that the client is about to rely on.
-        const at = 5000 * ++opened
+        const at = 5000 * ++sent
         writeFileSync(path, splice(older, at, 1, Buffer.from([older[at]! ^ 1])))
       }
       const source = `rsync://127.0.0.1:${port.port}/m/`
@@ -95,7 +93,7 @@ for (const protocol of PROTOCOLS) {
     })
 
     test(`protocol ${protocol}: --append with verification starts over where the beginning is wrong`, async () => {
-      tree.onOpen = () => {}
+      tree.onSent = () => {}
       const { device, path } = deviceWith(spoilt.subarray(0, 90_000))
       const append = protocol < 30 ? '--append' : '--append-verify'
       const source = `rsync://127.0.0.1:${port.port}/m/file`

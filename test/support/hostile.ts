@@ -11,12 +11,13 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { StoreError } from '../../src/errors.ts'
 import { ByteWriter } from '../../src/lib/byte-writer.ts'
 import { ascii, type ByteString } from '../../src/lib/bytes.ts'
+import { Answers } from '../../src/rsync/answers.ts'
 import { Derived } from '../../src/rsync/derived.ts'
 import type { SessionContext, SessionReport, State } from '../../src/rsync/session.ts'
 import type { Content, Tree } from '../../src/rsync/tree.ts'
 import { encodeSumHead } from '../../src/rsync/wire/sums.ts'
 import { type MemoryNode, MemoryTree } from './memory-tree.ts'
-import { FixedModules, memoryDigests, SEED, sessionContext, startSession } from './session.ts'
+import { FixedModules, memoryKept, SEED, sessionContext, startSession } from './session.ts'
 
 /** How long a session may take once its client has said all. */
 const SETTLE_MS = 60_000
@@ -98,7 +99,7 @@ export class HostileServer {
   readonly tree: HostileTree
   readonly modules: FixedModules
   readonly context: SessionContext
-  readonly #derived = new Derived({ digests: memoryDigests(), checksumSeed: SEED })
+  readonly #derived = new Derived({ kept: memoryKept(), checksumSeed: SEED })
 
   constructor(others: Readonly<Record<string, Tree>> = {}, root: MemoryNode = HOSTILE_ROOT) {
     this.tree = new HostileTree(root)
@@ -107,6 +108,7 @@ export class HostileServer {
       ...sessionContext({}, { now: () => performance.now() }),
       modules: this.modules,
       derived: this.#derived,
+      answers: new Answers({ derived: this.#derived, kept: memoryKept() }),
     }
   }
 

@@ -10,8 +10,10 @@ import { StreamDuplex } from '../../src/daemon/duplex.ts'
 import { TurnsInLine } from '../../src/daemon/turns.ts'
 import { ConnectionLost, NoSuchBuild } from '../../src/errors.ts'
 import { type Peer, peerFrom } from '../../src/lib/peer.ts'
+import { Answers } from '../../src/rsync/answers.ts'
 import type { Duplex } from '../../src/rsync/connection.ts'
-import { Derived, type DigestStore } from '../../src/rsync/derived.ts'
+import { Derived } from '../../src/rsync/derived.ts'
+import type { Kept } from '../../src/rsync/kept.ts'
 import type { Modules } from '../../src/rsync/modules.ts'
 import { Session, type SessionContext, type SessionReport } from '../../src/rsync/session.ts'
 import type { Tree } from '../../src/rsync/tree.ts'
@@ -44,16 +46,20 @@ export class FixedModules implements Modules {
   }
 }
 
-/** Digests of one run of a test. */
-export function memoryDigests(): DigestStore {
+/** Derived data of one run of a test. */
+export function memoryKept(): Kept {
   const kept = new Map<string, Uint8Array>()
+  const name = (key: Uint8Array): string => Buffer.from(key).toString('hex')
   return {
-    get: (kind, _length, key) => kept.get(`${kind}:${key}`),
-    put: (kind, key, value) => void kept.set(`${kind}:${key}`, value),
+    get: (key) => {
+      const bytes = kept.get(name(key))
+      return bytes && [bytes]
+    },
+    put: (key, bytes) => void kept.set(name(key), Uint8Array.from(bytes)),
   }
 }
 
-const sharedDerived = new Derived({ digests: memoryDigests(), checksumSeed: SEED })
+const sharedDerived = new Derived({ kept: memoryKept(), checksumSeed: SEED })
 
 const noRules = new Policy({ hosts: { allow: [], deny: [] }, modules: [] }, () => {})
 const manyTurns = new TurnsInLine({ most: 10_000, places: 0, now: () => 0 })
@@ -70,6 +76,7 @@ export function sessionContext(
     visitor: (address) => noRules.visitor(address),
     turns: manyTurns,
     derived: sharedDerived,
+    answers: new Answers({ derived: sharedDerived, kept: memoryKept() }),
     motd: '',
     checksumSeed: SEED,
     limits: { handshakeMs: 60_000, idleMs: 600_000 },

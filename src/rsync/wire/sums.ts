@@ -59,3 +59,14 @@ export function basisLength(head: SumHead): number {
   const short = head.remainder === 0 ? 0 : head.blockLength - head.remainder
   return head.count * head.blockLength - short
 }
+
+/** The sums of a client's blocks as they came: for each block its weak sum, i32, and its strong one. */
+export interface RawSums {
+  head: SumHead
+  bytes: Uint8Array
+}
+
+/** Bytes that the block takes of the basis, by its number. */
+export function blockLengthOf(head: SumHead, block: number): number {
+  return block === head.count - 1 && head.remainder > 0 ? head.remainder : head.blockLength
+}

@@ -1,0 +1,13 @@
+/** What derived data is kept in, as the protocol sees it. cache/ fills it. */
+
+/** Keeps bytes under keys for as long as it can; may forget any of them at any time. */
+export interface Kept {
+  /**
+   * Slices that must not be changed; at once when they are in memory. Undefined when there is nothing under
+   * the key, or not any more.
+   * @param key 16 bytes or more, of which as good as no two are equal: a cryptographic hash.
+   */
+  get(key: Uint8Array): readonly Uint8Array[] | undefined | Promise<readonly Uint8Array[] | undefined>
+  /** Keeps `bytes`, which nobody changes any more, in place of what is there; or doesn't. */
+  put(key: Uint8Array, bytes: Uint8Array): void
+}
