@@ -6,7 +6,7 @@
  * The builds are kept under tmp/whole-system and made again only when that is deleted.
  */
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, type Server } from 'node:net'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -17,6 +17,7 @@ import { parseStats, type RsyncStats, rsyncSucceeds } from '../../test/support/r
 import { isRoot } from '../../test/support/scratch.ts'
 import { assertSameTree, type Snapshot, snapshot } from '../../test/support/snapshot.ts'
 import { startUpserv } from '../../test/support/upserv.ts'
+import { debianSuites, type Suite } from './debian-suites.ts'
 
 const USAGE = `Usage: script/whole-system [--short] [--builds-only]
 
@@ -128,28 +129,6 @@ async function makeBuild(
   console.log(
     `Made ${archive}: ${formatSize(statSync(archive).size)} in ${formatDuration(performance.now() - started)}`,
   )
-}
-
-interface Suite {
-  name: string
-  uri: string
-}
-
-/** The release's own suite first, then its updates, as apt on this machine is configured. */
-async function debianSuites(): Promise<Suite[]> {
-  const release = /^VERSION_CODENAME=(\S+)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1]
-  assert.ok(release, 'this is no Debian: /etc/os-release has no VERSION_CODENAME')
-  const format = ['--format', '$(RELEASE) $(REPO_URI)', 'Created-By: Packages']
-  const { stdout } = await run('apt-get', ['indextargets', ...format])
-  const found = new Map<string, string>()
-  for (const line of stdout.split('\n')) {
-    const [name, uri] = line.split(' ')
-    if (name && uri && (name === release || name.startsWith(`${release}-`))) found.set(name, uri)
-  }
-  const own = found.get(release)
-  assert.ok(own, `apt on this machine has no source for ${release}`)
-  const others = [...found].filter(([name]) => name !== release)
-  return [{ name: release, uri: own }, ...others.map(([name, uri]) => ({ name, uri }))]
 }
 
 // ---------------------------------------------------------------------------------------------------

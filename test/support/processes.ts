@@ -25,6 +25,12 @@ export interface RunOptions {
   timeoutMs?: number
 }
 
+/** What is running: it ends when we do, however that comes about. */
+const running = new Set<ChildProcess>()
+process.on('exit', () => {
+  for (const child of running) killGroup(child)
+})
+
 /** No client under test needs longer; a hang is told with what was printed until then. */
 const DEFAULT_TIMEOUT_MS = 60_000
 
@@ -35,6 +41,7 @@ export function run(program: string, args: readonly string[], options: RunOption
   const started = performance.now()
   // A process group of its own, so that a hung rsync is killed together with the halves it forked.
   const child = spawn(program, args, { cwd, env, detached: true, stdio: ['pipe', 'pipe', 'pipe'] })
+  running.add(child)
   const stdout: Buffer[] = []
   const stderr: Buffer[] = []
   child.stdout.on('data', (chunk: Uint8Array) => stdout.push(asBuffer(chunk)))
@@ -48,10 +55,12 @@ export function run(program: string, args: readonly string[], options: RunOption
       reject(new Error(`${command}\ndid not end in ${timeoutMs} ms\n${text(stdout)}${text(stderr)}`))
     }, timeoutMs)
     child.once('error', (error) => {
+      running.delete(child)
       clearTimeout(timer)
       reject(error)
     })
     child.once('close', (code, signal) => {
+      running.delete(child)
       clearTimeout(timer)
       const milliseconds = Math.round(performance.now() - started)
       resolve({ command, code, signal, stdout: text(stdout), stderr: text(stderr), milliseconds })
@@ -74,11 +83,6 @@ export function quoteForShell(word: string): string {
 
 // ---------------------------------------------------------------------------------------------------
 // Long-running programs.
-
-const running = new Set<ChildProcess>()
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL')
-})
 
 /** A server process: what it printed, and how it ends. */
 export class ServerProcess {

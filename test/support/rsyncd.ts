@@ -58,6 +58,7 @@ export async function startRsyncd(options: RsyncdOptions): Promise<Rsyncd> {
     'numeric ids = no',
     'read only = yes',
     'reverse lookup = no',
+    'listen backlog = 128', // its default of 5 resets connections when a few come at the same time
     `pid file = ${file('rsyncd.pid')}`,
     `lock file = ${file('rsyncd.lock')}`,
     `log file = ${file('rsyncd.log')}`,
