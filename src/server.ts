@@ -27,6 +27,7 @@ import { listenHttp } from './http/server.ts'
 import type { Logger } from './lib/log.ts'
 import { Answers } from './rsync/answers.ts'
 import { Derived } from './rsync/derived.ts'
+import { Lists } from './rsync/lists.ts'
 import { Refiner } from './rsync/refiner.ts'
 import { Budget } from './store/budget.ts'
 import { Store } from './store/store.ts'
@@ -186,6 +187,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       turns,
       derived,
       answers,
+      lists: new Lists(derived, upserv.cache),
       motd: config.rsync.motd,
       charset: config.rsync.charset,
       checksumSeed: upserv.store.facts.checksumSeed,

@@ -65,6 +65,15 @@ export interface FileList {
   /** Bytes of all regular files and symlinks. */
   readonly totalSize: number
   readonly notices: readonly ListNotice[]
+  /** The directory that all names are paths from, as the tree has them; -1 where some are not. */
+  readonly base: number
+}
+
+/** The io_error that goes into a list: bit 0 keeps the client from deleting what it might have wanted. */
+export function ioErrorOf(notices: readonly ListNotice[], ignoreErrors: boolean): number {
+  if (ignoreErrors) return 0
+  // A missing argument exits with 23 by the text alone; a broken link left out must not be deleted.
+  return notices.some(({ type }) => type === 'broken-link' || type === 'unreadable-directory') ? 1 : 0
 }
 
 /**
@@ -107,6 +116,7 @@ class ListBuilder {
   readonly #sorted: number[] = []
   #inOrder: boolean
   #sources = 0
+  #base = -1
   #totalSize = 0
   readonly #impliedSent = new Set<ByteString>()
 
@@ -120,6 +130,7 @@ class ListBuilder {
 
   async add(source: SourcePath): Promise<void> {
     if (++this.#sources > 1) this.#inOrder = false
+    this.#base = this.#sources === 1 ? baseOf(this.#tree, source, this.#options) : -1
     if (this.#pacer.due) await this.#pacer.rest()
     const tree = this.#tree
     const { recurse, dirs } = this.#options
@@ -155,7 +166,15 @@ class ListBuilder {
         ? Uint32Array.from(this.#sorted)
         : await sortedOrder(this.#tree, names, this.#nodes, this.#options.protocol, this.#pacer)
     const totalSize = this.#totalSize
-    return { names, nodes: this.#nodes, flags: this.#flags, order, totalSize, notices: this.#notices }
+    return {
+      names,
+      nodes: this.#nodes,
+      flags: this.#flags,
+      order,
+      totalSize,
+      notices: this.#notices,
+      base: this.#base,
+    }
   }
 
   /** Depth first, by a stack: each directory's children in one go, then what lies below each of them. */
@@ -275,6 +294,13 @@ class ListBuilder {
     const end = await lookup(tree, pathOf(source, name), true)
     return always || (end >= 0 && isDirectory(tree, end)) ? end : node
   }
+}
+
+/** The directory that the names below a source are paths from, where they are those of the tree. */
+function baseOf(tree: Tree, { name, node }: SourcePath, options: ListOptions): number {
+  const { relative, copyLinks, copyDirlinks, copyUnsafeLinks } = options
+  if (relative || copyLinks || copyDirlinks || copyUnsafeLinks || node < 0) return -1
+  return name === '.' ? node : name.includes('/') ? -1 : tree.parent(node)
 }
 
 function joinNames(base: ByteString, name: ByteString): ByteString {

@@ -14,7 +14,7 @@ import type { Answers, Manner, Question } from './answers.ts'
 import type { Connection } from './connection.ts'
 import type { Derived } from './derived.ts'
 import { DIGEST_LENGTH } from './digests.ts'
-import type { FileList } from './flist.ts'
+import type { PreparedList } from './lists.ts'
 import { type Agreement, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
 import { sendAnswer } from './tokens.ts'
@@ -65,7 +65,7 @@ export interface TransferFigures {
 export interface TransferContext {
   connection: Connection
   tree: Tree
-  list: FileList
+  list: PreparedList
   options: TransferOptions
   agreement: Agreement
   derived: Derived
@@ -80,7 +80,8 @@ export interface TransferContext {
 interface Item {
   ndx: number
   node: number
-  name: ByteString
+  /** In the order of transmission. */
+  place: number
   iflags: number
   basisType: number
   xname: ByteString | undefined
@@ -100,7 +101,7 @@ class Transfer {
   /** Places whose data was sent once: a second request is a redo. */
   readonly #sentOnce: Uint8Array
   readonly #pacer: Pacer
-  readonly #skipsCompression: (name: ByteString) => boolean
+  readonly #skipsCompression: ((name: ByteString) => boolean) | undefined
   #ioError = 0
   #ioErrorTold = 0
 
@@ -109,9 +110,10 @@ class Transfer {
     this.#protocol = context.agreement.protocol
     this.#ndxIn = new NdxDecoder(this.#protocol)
     this.#ndxOut = new NdxEncoder(this.#protocol)
-    this.#sentOnce = new Uint8Array(context.list.names.length)
+    this.#sentOnce = new Uint8Array(context.list.count)
     this.#pacer = new Pacer(context.signal)
-    this.#skipsCompression = parseSkipList(context.options.skipCompress)
+    const { skipCompress } = context.options
+    this.#skipsCompression = skipCompress === undefined ? undefined : parseSkipList(skipCompress)
   }
 
   async run(): Promise<void> {
@@ -144,9 +146,9 @@ class Transfer {
       // One piece of input may hold thousands of tiny requests.
       if (this.#pacer.due) await this.#pacer.rest()
       const ndx = await connection.in.decode((bytes) => this.#ndxIn.decode(bytes))
-      if (this.#protocol !== 29 || ndx !== list.names.length) return ndx
+      if (this.#protocol !== 29 || ndx !== list.count) return ndx
       const iflags = await connection.in.decode(decodeU16)
-      if (iflags !== ITEM.isNew) throw new PeerError('ndx', `${ndx} of ${list.names.length}`)
+      if (iflags !== ITEM.isNew) throw new PeerError('ndx', `${ndx} of ${list.count}`)
     }
   }
 
@@ -159,12 +161,14 @@ class Transfer {
       return
     }
     if (item.node < 0 || !isRegularMode(tree.mode(item.node))) {
-      throw new PeerError('ndx', `asks for the data of ${showBytes(item.name)}, which is no regular file`)
+      throw new PeerError(
+        'ndx',
+        `asks for the data of ${showBytes(this.#nameOf(item))}, which is no regular file`,
+      )
     }
     const head = await connection.in.decode((bytes) => decodeSumHead(bytes, this.#protocol))
-    const place = this.#context.list.order[item.ndx]!
-    const appending = options.append > 0 && this.#sentOnce[place] === 0
-    this.#sentOnce[place] = 1
+    const appending = options.append > 0 && this.#sentOnce[item.place] === 0
+    this.#sentOnce[item.place] = 1
     const sums = appending ? undefined : await this.#readSums(head)
     signal.throwIfAborted()
 
@@ -175,12 +179,12 @@ class Transfer {
   async #readItem(ndx: number): Promise<Item> {
     const { connection, list, options, agreement } = this.#context
     const input = connection.in
-    if (ndx < 0 || ndx >= list.names.length) throw new PeerError('ndx', `${ndx} of ${list.names.length}`)
+    if (ndx < 0 || ndx >= list.count) throw new PeerError('ndx', `${ndx} of ${list.count}`)
     const place = list.order[ndx]!
     const item: Item = {
       ndx,
       node: list.nodes[place]!,
-      name: list.names[place]!,
+      place,
       iflags: ITEM.transfer,
       basisType: BASIS_SELF,
       xname: undefined,
@@ -223,6 +227,10 @@ class Transfer {
     if (item.xattrNumbers) encodeXattrValues(out, item.xattrNumbers, this.#xattrsOf(item))
   }
 
+  #nameOf({ place }: Item): ByteString {
+    return this.#context.list.nameOf(place)
+  }
+
   /** The attributes of an entry, in the order that numbers them. */
   #xattrsOf({ node }: Item): readonly Xattr[] {
     const { tree, options } = this.#context
@@ -262,7 +270,7 @@ class Transfer {
       this.#ioError |= 1
       await connection.text(
         TAG.errorXfer,
-        `upserv: error while reading "${showBytes(item.name)}": ${failure.message}`,
+        `upserv: error while reading "${showBytes(this.#nameOf(item))}": ${failure.message}`,
       )
       return
     }
@@ -273,7 +281,7 @@ class Transfer {
   #mannerOf(item: Item): Manner {
     const { agreement, options } = this.#context
     const { codec, transferDigest, seed } = agreement
-    const effort = this.#skipsCompression(item.name) ? 'least' : 'normal'
+    const effort = this.#skipsCompression?.(this.#nameOf(item)) ? 'least' : 'normal'
     return {
       rule: { name: transferDigest, seed, seedFirst: (agreement.compat & COMPAT.checksumSeedFix) !== 0 },
       inplace: this.#writesInPlace(item),
@@ -301,7 +309,10 @@ class Transfer {
   async #cannotSend(item: Item, error: StoreError): Promise<void> {
     const { connection } = this.#context
     this.#ioError |= 1
-    await connection.text(TAG.errorXfer, `upserv: cannot send "${showBytes(item.name)}": ${error.message}`)
+    await connection.text(
+      TAG.errorXfer,
+      `upserv: cannot send "${showBytes(this.#nameOf(item))}": ${error.message}`,
+    )
     if (this.#protocol >= 30) {
       const payload = Buffer.alloc(4)
       payload.writeInt32LE(item.ndx)

@@ -8,25 +8,22 @@
  */
 
 import { randomBytes } from 'node:crypto'
-import { AccessDenied, ConnectionLost, PeerError, RefusedError, StoreError, UpservError } from '../errors.ts'
+import { AccessDenied, ConnectionLost, PeerError, RefusedError, UpservError } from '../errors.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
-import { isRegularMode } from '../lib/file-mode.ts'
-import { Pacer } from '../lib/pacer.ts'
 import type { Peer } from '../lib/peer.ts'
 import type { Turn, Turns, Visitor, VisitSettings } from './access.ts'
 import type { Answers } from './answers.ts'
 import { Connection, type Duplex } from './connection.ts'
-import { type Derived, recordedDigest } from './derived.ts'
-import { DIGEST_LENGTH, type DigestName } from './digests.ts'
+import type { Derived } from './derived.ts'
 import { readListedNames } from './files-from.ts'
-import { Filters } from './filters.ts'
-import { buildFileList, encodeFileList, type FileList } from './flist.ts'
+import type { ListNotice } from './flist.ts'
 import { HiddenTree } from './hidden-tree.ts'
+import type { Lists } from './lists.ts'
 import type { Modules, OpenModule } from './modules.ts'
-import { findSources, showPath } from './paths.ts'
+import { findSources, type SourcePath, showPath } from './paths.ts'
 import { optionWords, refuseOptions } from './refusals.ts'
 import { type TransferFigures, transfer } from './sender.ts'
-import { type Agreement, agree, COMPAT } from './setup.ts'
+import { type Agreement, agree } from './setup.ts'
 import type { Tree } from './tree.ts'
 import {
   announcesSecludedArguments,
@@ -120,6 +117,7 @@ export interface SessionContext {
   turns: Turns
   derived: Derived
   answers: Answers
+  lists: Lists
   /** Sent with the greeting; '' for none. */
   motd: string
   /** Chosen once for a server and kept, so that equal bases give equal sums. */
@@ -444,40 +442,20 @@ export class Session {
     this.#refuse(options)
 
     const rules = await this.#readFilters()
-    const filters = new Filters(rules, options.cvsExclude)
     this.#step('filters')
     await this.#beginTurn()
 
     const began = this.#context.now()
-    const sources =
-      options.filesFrom === undefined
-        ? await findSources(
-            tree,
-            {
-              module: ascii(this.#module),
-              paths: options.paths,
-              relative: options.relative,
-              secluded: options.secluded,
-              directoriesSent: options.recurse || options.dirs || options.listOnly,
-            },
-            this.#signal,
-          )
-        : await readListedNames(connection, tree, ascii(this.#module), options, this.#protocol)
-    const list = await buildFileList(
-      tree,
-      sources,
-      filters,
-      { ...options, protocol: this.#protocol, unsorted: options.iconv !== undefined },
-      this.#signal,
-    )
+    const sources = () => this.#findSources(tree, options)
+    const list = await this.#context.lists.prepare({ tree, options, rules, agreement, sources }, this.#signal)
     const built = this.#context.now()
-    this.#entries = list.names.length
-    const ioError = await this.#tellNotices(list, options)
-    await this.#sendList(tree, list, options, agreement, ioError)
+    this.#entries = list.count
+    await this.#tellNotices(list.notices)
+    await connection.append(list.bytes)
+    await connection.flush()
     const sent = this.#context.now()
-    if (list.names.length === 0) {
+    if (list.count === 0) {
       // The client has nothing to ask for and just goes (section 6.12).
-      await connection.flush()
       this.#step('nothing')
       return
     }
@@ -496,6 +474,26 @@ export class Session {
       signal: this.#signal,
     })
     this.#step('goodbye')
+  }
+
+  #findSources(
+    tree: Tree,
+    options: TransferOptions,
+  ): Promise<Iterable<SourcePath> | AsyncIterable<SourcePath>> {
+    const module = ascii(this.#module)
+    if (options.filesFrom !== undefined)
+      return readListedNames(this.#connection, tree, module, options, this.#protocol)
+    return findSources(
+      tree,
+      {
+        module,
+        paths: options.paths,
+        relative: options.relative,
+        secluded: options.secluded,
+        directoriesSent: options.recurse || options.dirs || options.listOnly,
+      },
+      this.#signal,
+    )
   }
 
   /** The client has done its part of the handshake, so nothing keeps it from using the turn that it has. */
@@ -573,78 +571,22 @@ export class Session {
     }
   }
 
-  /** Tells what could not be listed; returns the io_error that goes into the list. */
-  async #tellNotices(list: FileList, options: TransferOptions): Promise<number> {
-    let ioError = 0
-    for (const { type, path, reason } of list.notices) {
+  /** Tells what could not be listed. */
+  async #tellNotices(notices: readonly ListNotice[]): Promise<void> {
+    for (const { type, path, reason } of notices) {
       const shown = showPath(this.#module, path)
       if (type === 'skipped-directory') {
         await this.#connection.text(TAG.info, `skipping directory ${showBytes(path)}`)
       } else if (type === 'unreadable-directory') {
         await this.#connection.text(TAG.errorXfer, `upserv: cannot list "${shown}": ${reason}`)
-        ioError |= 1
       } else {
         const what = type === 'missing' ? 'link_stat' : 'symlink has no referent:'
         await this.#connection.text(
           TAG.errorXfer,
           `rsync: ${what} "${shown}" failed: No such file or directory (2)`,
         )
-        // A missing argument exits with 23 by the text alone; a broken link left out must not be deleted.
-        if (type === 'broken-link') ioError |= 1
       }
     }
-    return options.ignoreErrors ? 0 : ioError
-  }
-
-  /**
-   * The -c digest of each regular file. What the manifest has not is worked out before the list begins, so
-   * that encoding never waits. A file that can't be read has none: the client asks for it, and is told then.
-   */
-  async #listDigests(
-    tree: Tree,
-    list: FileList,
-    name: DigestName,
-  ): Promise<(node: number) => Uint8Array | undefined> {
-    const { derived } = this.#context
-    const workedOut = new Map<number, Uint8Array>()
-    const pacer = new Pacer(this.#signal)
-    for (const node of list.nodes) {
-      if (pacer.due) await pacer.rest()
-      if (node < 0 || !isRegularMode(tree.mode(node)) || recordedDigest(tree, node, name)) continue
-      try {
-        workedOut.set(node, await derived.digest(tree, node, name, 0, this.#signal))
-      } catch (error) {
-        if (!(error instanceof StoreError)) throw error
-      }
-    }
-    return (node) => recordedDigest(tree, node, name) ?? workedOut.get(node)
-  }
-
-  async #sendList(
-    tree: Tree,
-    list: FileList,
-    options: TransferOptions,
-    agreement: Agreement,
-    ioError: number,
-  ): Promise<void> {
-    const name = agreement.listDigest
-    const checksum = options.checksum ? await this.#listDigests(tree, list, name) : undefined
-    const chunks = encodeFileList(list, tree, {
-      ...options,
-      protocol: this.#protocol,
-      varintFlags: (agreement.compat & COMPAT.varintFlags) !== 0,
-      safeEnd: this.#protocol >= 31 || (agreement.compat & COMPAT.safeFlist) !== 0,
-      id0Names: (agreement.compat & COMPAT.id0Names) !== 0,
-      checksumLength: options.checksum ? DIGEST_LENGTH[name] : 0,
-      checksum,
-      ioError,
-    })
-    for await (const chunk of chunks) {
-      this.#connection.out.bytes(chunk)
-      await this.#connection.flow()
-      this.#signal.throwIfAborted()
-    }
-    await this.#connection.flush()
   }
 
   // -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import { after, before, test } from 'node:test'
 import { Cache } from '../../src/cache/cache.ts'
 import { StoreError } from '../../src/errors.ts'
 import { Derived } from '../../src/rsync/derived.ts'
+import { Lists } from '../../src/rsync/lists.ts'
 import type { Content } from '../../src/rsync/tree.ts'
 import { MemoryTree } from '../support/memory-tree.ts'
 import { rsync, rsyncSucceeds } from '../support/rsync.ts'
@@ -101,7 +102,8 @@ for (const { protocol, options } of WORKED_OUT) {
       const kept = Cache.open({ directory: data.path, limit: 2 ** 30, memory: 2 ** 20 })
       await kept.ready
       const derived = new Derived({ kept, checksumSeed: SEED })
-      await using port = await listen(sessionContext({ m: tree }, { derived }))
+      const lists = new Lists(derived, kept)
+      await using port = await listen(sessionContext({ m: tree }, { derived, lists }))
       const url = `rsync://127.0.0.1:${port.port}/m/`
       const { stdout } = await rsyncSucceeds(['-ac', '--stats', ...options, url, device], { protocol })
       await derived.close()

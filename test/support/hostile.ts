@@ -13,6 +13,7 @@ import { ByteWriter } from '../../src/lib/byte-writer.ts'
 import { ascii, type ByteString } from '../../src/lib/bytes.ts'
 import { Answers } from '../../src/rsync/answers.ts'
 import { Derived } from '../../src/rsync/derived.ts'
+import { Lists } from '../../src/rsync/lists.ts'
 import type { SessionContext, SessionReport, State } from '../../src/rsync/session.ts'
 import type { Content, Tree } from '../../src/rsync/tree.ts'
 import { encodeSumHead } from '../../src/rsync/wire/sums.ts'
@@ -109,6 +110,7 @@ export class HostileServer {
       modules: this.modules,
       derived: this.#derived,
       answers: new Answers({ derived: this.#derived, kept: memoryKept() }),
+      lists: new Lists(this.#derived, memoryKept()),
     }
   }
 

@@ -14,6 +14,7 @@ import { Answers } from '../../src/rsync/answers.ts'
 import type { Duplex } from '../../src/rsync/connection.ts'
 import { Derived } from '../../src/rsync/derived.ts'
 import type { Kept } from '../../src/rsync/kept.ts'
+import { Lists } from '../../src/rsync/lists.ts'
 import type { Modules } from '../../src/rsync/modules.ts'
 import { Session, type SessionContext, type SessionReport } from '../../src/rsync/session.ts'
 import type { Tree } from '../../src/rsync/tree.ts'
@@ -77,6 +78,7 @@ export function sessionContext(
     turns: manyTurns,
     derived: sharedDerived,
     answers: new Answers({ derived: sharedDerived, kept: memoryKept() }),
+    lists: new Lists(sharedDerived, memoryKept()),
     motd: '',
     checksumSeed: SEED,
     limits: { handshakeMs: 60_000, idleMs: 600_000 },

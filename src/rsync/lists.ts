@@ -1,0 +1,274 @@
+/**
+ * Lists: the file list of a request as bytes ready to go out, made for the first client that asks and kept
+ * for the rest. A fleet asks for the same list thousands of times: then it costs a look-up and a write.
+ *
+ * What shapes a list is the tree, the protocol, what was agreed on, nearly every option, the filters and the
+ * paths; the key is a hash of all of them. Lists of trees that are numbered as they are looked into, and
+ * lists of names that a client sends, are made each time.
+ */
+import { hash } from 'node:crypto'
+import { StoreError } from '../errors.ts'
+import type { ByteString } from '../lib/bytes.ts'
+import { isRegularMode } from '../lib/file-mode.ts'
+import { Pacer } from '../lib/pacer.ts'
+import { SingleFlight } from '../lib/single-flight.ts'
+import { type Derived, recordedDigest } from './derived.ts'
+import { DIGEST_LENGTH, type DigestName } from './digests.ts'
+import { Filters } from './filters.ts'
+import { buildFileList, encodeFileList, type FileList, ioErrorOf, type ListNotice } from './flist.ts'
+import type { Kept } from './kept.ts'
+import type { SourcePath } from './paths.ts'
+import { type Agreement, COMPAT } from './setup.ts'
+import type { Tree } from './tree.ts'
+import type { TransferOptions } from './wire/arguments.ts'
+import type { FilterRule } from './wire/filters.ts'
+
+export interface ListRequest {
+  tree: Tree
+  options: TransferOptions
+  rules: readonly FilterRule[]
+  agreement: Agreement
+  /** What the client names, with what has to be read from it for that. */
+  sources: () => Promise<Iterable<SourcePath> | AsyncIterable<SourcePath>>
+}
+
+/** A list that can be sent, by as many sessions as like to. */
+export interface PreparedList {
+  /** Entries. */
+  readonly count: number
+  /** Node of each entry in the order of transmission; -1 for an argument to delete. */
+  readonly nodes: Int32Array
+  /** Index on the wire -> place in the order of transmission. */
+  readonly order: Uint32Array
+  /** Bytes of all regular files and symlinks. */
+  readonly totalSize: number
+  readonly notices: readonly ListNotice[]
+  /** What goes over the wire. */
+  readonly bytes: Uint8Array
+  /** The name of an entry, relative to the transfer root. */
+  nameOf(place: number): ByteString
+}
+
+/** Bytes of lists in memory: some twenty of a system of 40,000 entries. */
+const MEMORY = 32 * 2 ** 20
+/** A list is kept in parts of this size. */
+const PART = 2 ** 20
+/** Changes whenever the meaning of a key or of what is kept does. */
+const FORMAT = 1
+const HEAD_BYTES = 20
+
+/** Options that say nothing about the list: how data goes out, and when. */
+const OTHER_OPTIONS: ReadonlySet<string> = new Set<keyof TransferOptions>([
+  'append',
+  'backup',
+  'bandwidth',
+  'checksumSeed',
+  'compress',
+  'compressChoice',
+  'compressLevel',
+  'dryRun',
+  'inplace',
+  'skipCompress',
+  'timeout',
+])
+
+export class Lists {
+  readonly #derived: Derived
+  readonly #kept: Kept
+  readonly #preparing = new SingleFlight<string, PreparedList>()
+  /** In the order of use. */
+  readonly #recent = new Map<string, PreparedList>()
+  #recentBytes = 0
+
+  constructor(derived: Derived, kept: Kept) {
+    this.#derived = derived
+    this.#kept = kept
+  }
+
+  /** @throws what finding the paths and making the list throw; the signal's reason. */
+  async prepare(request: ListRequest, signal: AbortSignal): Promise<PreparedList> {
+    const { tree, options } = request
+    if (tree.enter || options.filesFrom !== undefined) return (await this.#make(request, signal)).list
+    const key = keyOf(request)
+    const name = key.toString('latin1')
+    const recent = this.#recent.get(name)
+    if (recent) {
+      this.#recent.delete(name)
+      this.#recent.set(name, recent)
+      return recent
+    }
+    return this.#preparing.run(
+      name,
+      async (stop) => {
+        const known = await this.#load(key, tree)
+        if (known) return this.#remember(name, known)
+        const { list, base } = await this.#make(request, stop)
+        if (base >= 0) this.#keep(key, list, base)
+        return base >= 0 ? this.#remember(name, { ...list, nameOf: namesIn(tree, list.nodes, base) }) : list
+      },
+      signal,
+    )
+  }
+
+  async #make(request: ListRequest, signal: AbortSignal): Promise<{ list: PreparedList; base: number }> {
+    const { tree, options, rules, agreement } = request
+    const { protocol, compat, listDigest } = agreement
+    const filters = new Filters(rules, options.cvsExclude)
+    const list = await buildFileList(
+      tree,
+      await request.sources(),
+      filters,
+      { ...options, protocol, unsorted: options.iconv !== undefined },
+      signal,
+    )
+    const checksum = options.checksum ? await this.#digests(tree, list, listDigest, signal) : undefined
+    const chunks: Uint8Array[] = []
+    const encoding = encodeFileList(list, tree, {
+      ...options,
+      protocol,
+      varintFlags: (compat & COMPAT.varintFlags) !== 0,
+      safeEnd: protocol >= 31 || (compat & COMPAT.safeFlist) !== 0,
+      id0Names: (compat & COMPAT.id0Names) !== 0,
+      checksumLength: options.checksum ? DIGEST_LENGTH[listDigest] : 0,
+      checksum: checksum?.of,
+      ioError: ioErrorOf(list.notices, options.ignoreErrors),
+    })
+    for await (const chunk of encoding) {
+      chunks.push(chunk)
+      signal.throwIfAborted()
+    }
+    const { names, order, totalSize, notices } = list
+    const prepared: PreparedList = {
+      count: names.length,
+      nodes: Int32Array.from(list.nodes),
+      order,
+      totalSize,
+      notices,
+      bytes: Buffer.concat(chunks),
+      nameOf: (place) => names[place]!,
+    }
+    // A file that could not be read has no digest in this list, but may have one in the next.
+    const lasting =
+      checksum?.complete !== false && !notices.some(({ type }) => type === 'unreadable-directory')
+    return { list: prepared, base: lasting ? list.base : -1 }
+  }
+
+  /**
+   * The -c digest of each regular file. What the manifest has not is worked out before the list begins, so
+   * that encoding never waits. A file that can't be read has none: the client asks for it, and is told then.
+   */
+  async #digests(
+    tree: Tree,
+    list: FileList,
+    name: DigestName,
+    signal: AbortSignal,
+  ): Promise<{ of: (node: number) => Uint8Array | undefined; complete: boolean }> {
+    const workedOut = new Map<number, Uint8Array>()
+    const pacer = new Pacer(signal)
+    let complete = true
+    for (const node of list.nodes) {
+      if (pacer.due) await pacer.rest()
+      if (node < 0 || !isRegularMode(tree.mode(node)) || recordedDigest(tree, node, name)) continue
+      try {
+        const digest = this.#derived.digest(tree, node, name, 0, signal)
+        workedOut.set(node, digest instanceof Promise ? await digest : digest)
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error
+        complete = false
+      }
+    }
+    return { of: (node) => recordedDigest(tree, node, name) ?? workedOut.get(node), complete }
+  }
+
+  #remember(name: string, list: PreparedList): PreparedList {
+    this.#recent.set(name, list)
+    this.#recentBytes += memoryOf(list)
+    for (const [oldest, old] of this.#recent) {
+      if (this.#recentBytes <= MEMORY) break
+      this.#recent.delete(oldest)
+      this.#recentBytes -= memoryOf(old)
+    }
+    return list
+  }
+
+  // Kept as: u32 count, i32 base, f64 total size, u32 bytes of notices as JSON; these; nodes; order; bytes.
+
+  #keep(
+    key: Uint8Array,
+    { count, nodes, order, totalSize, notices, bytes }: PreparedList,
+    base: number,
+  ): void {
+    const told = Buffer.from(JSON.stringify(notices), 'latin1')
+    const head = Buffer.alloc(HEAD_BYTES)
+    head.writeUInt32LE(count, 0)
+    head.writeInt32LE(base, 4)
+    head.writeDoubleLE(totalSize, 8)
+    head.writeUInt32LE(told.length, 16)
+    const whole = Buffer.concat([head, told, bytesOf(nodes), bytesOf(order), bytes])
+    const parts = Math.ceil(whole.length / PART)
+    for (let i = parts - 1; i >= 0; i--) {
+      const number = Buffer.alloc(4)
+      number.writeUInt32LE(parts)
+      // The first part is found first, and says how many there are: it comes last.
+      this.#kept.put(partKey(key, i), Buffer.concat([number, whole.subarray(i * PART, (i + 1) * PART)]))
+    }
+  }
+
+  async #load(key: Uint8Array, tree: Tree): Promise<PreparedList | undefined> {
+    const all: Uint8Array[] = []
+    for (let i = 0, parts = 1; i < parts; i++) {
+      const slices = await this.#kept.get(partKey(key, i))
+      if (!slices) return undefined
+      const part = Buffer.concat(slices)
+      parts = part.readUInt32LE(0)
+      all.push(part.subarray(4))
+    }
+    const whole = Buffer.concat(all)
+    const count = whole.readUInt32LE(0)
+    const base = whole.readInt32LE(4)
+    const totalSize = whole.readDoubleLE(8)
+    let at = HEAD_BYTES + whole.readUInt32LE(16)
+    const notices: ListNotice[] = JSON.parse(whole.toString('latin1', HEAD_BYTES, at))
+    const nodes = new Int32Array(count)
+    bytesOf(nodes).set(whole.subarray(at, at + 4 * count))
+    at += 4 * count
+    const order = new Uint32Array(count)
+    bytesOf(order).set(whole.subarray(at, at + 4 * count))
+    at += 4 * count
+    const bytes = Uint8Array.from(whole.subarray(at))
+    return { count, nodes, order, totalSize, notices, bytes, nameOf: namesIn(tree, nodes, base) }
+  }
+}
+
+/** Names are read off the tree: they would take several times the memory of all else. */
+function namesIn(tree: Tree, nodes: Int32Array, base: number): (place: number) => ByteString {
+  return (place) => {
+    let node = nodes[place]!
+    if (node === base) return '.' as ByteString
+    let name: string = tree.name(node)
+    for (node = tree.parent(node); node !== base; node = tree.parent(node))
+      name = `${tree.name(node)}/${name}`
+    return name as ByteString
+  }
+}
+
+function keyOf({ tree, options, rules, agreement }: ListRequest): Buffer {
+  const { protocol, compat, listDigest } = agreement
+  const shaping = Object.entries(options).filter(([name]) => !OTHER_OPTIONS.has(name))
+  const text = JSON.stringify([FORMAT, tree.key, protocol, compat, listDigest, shaping, rules])
+  return hash('sha256', Buffer.from(`list:${text}`), 'buffer')
+}
+
+function partKey(key: Uint8Array, part: number): Uint8Array {
+  const number = Buffer.alloc(4)
+  number.writeUInt32LE(part)
+  return hash('sha256', Buffer.concat([key, number]), 'buffer')
+}
+
+function memoryOf({ bytes, count }: PreparedList): number {
+  return bytes.length + 8 * count
+}
+
+function bytesOf(words: Int32Array | Uint32Array): Uint8Array {
+  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength)
+}
