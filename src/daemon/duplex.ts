@@ -56,9 +56,11 @@ export class StreamDuplex implements Duplex {
     }
   }
 
-  async write(data: Uint8Array): Promise<void> {
+  async write(data: Uint8Array, whenDone?: () => void): Promise<void> {
     if (this.#failure) throw this.#failure
-    if (this.#output.write(data)) return
+    // After a failure the memory may still be in use: it is left to the garbage collector.
+    const done = whenDone && ((error?: Error | null) => (error ? undefined : whenDone()))
+    if (this.#output.write(data, done)) return
     await new Promise<void>((resolve) => this.#drained.push(resolve))
     if (this.#failure) throw this.#failure
   }

@@ -52,7 +52,7 @@ test('take gives a copy, view and detach give what was written', () => {
   out.u8(2)
   assert.equal(copy[0], 1)
   assert.equal(view[0], 2, 'a view shows what is written over it')
-  const detached = out.detach(16)
+  const detached = out.detach(16).bytes
   out.u8(3)
   assert.deepEqual([...detached], [2])
   assert.deepEqual([...out.view()], [3])

@@ -4,9 +4,12 @@ import type { ByteString } from './bytes.ts'
 export class ByteWriter {
   #buffer: Buffer
   #length = 0
+  readonly #allocate: (size: number) => Buffer
 
-  constructor(capacity = 256) {
+  /** @param allocate gives memory for at least so many bytes, when there is no room left. */
+  constructor(capacity = 256, allocate: (size: number) => Buffer = (size) => Buffer.allocUnsafe(size)) {
     this.#buffer = Buffer.allocUnsafe(capacity)
+    this.#allocate = allocate
   }
 
   /** Bytes written since the last `take` or `clear`. */
@@ -59,12 +62,13 @@ export class ByteWriter {
     return this.#buffer.subarray(start, this.#length)
   }
 
-  /** What was written, without a copy; the writer starts again empty, in fresh memory. */
-  detach(capacity: number): Buffer {
-    const out = this.#buffer.subarray(0, this.#length)
-    this.#buffer = Buffer.allocUnsafeSlow(capacity)
+  /** What was written, without a copy, and the memory that it is in; the writer starts again empty, in other memory. */
+  detach(capacity: number): { bytes: Buffer; memory: Buffer } {
+    const memory = this.#buffer
+    const bytes = memory.subarray(0, this.#length)
+    this.#buffer = Buffer.allocUnsafe(capacity)
     this.#length = 0
-    return out
+    return { bytes, memory }
   }
 
   /** A copy of what was written; the writer starts again empty. */
@@ -86,7 +90,7 @@ export class ByteWriter {
   #reserve(more: number): void {
     const needed = this.#length + more
     if (needed <= this.#buffer.length) return
-    const grown = Buffer.allocUnsafe(Math.max(needed, this.#buffer.length * 2))
+    const grown = this.#allocate(Math.max(needed, this.#buffer.length * 2))
     this.#buffer.copy(grown, 0, 0, this.#length)
     this.#buffer = grown
   }

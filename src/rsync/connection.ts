@@ -9,6 +9,7 @@ import { ConnectionLost, PeerError } from '../errors.ts'
 import { ByteReader } from '../lib/byte-reader.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { asBuffer, type ByteString, utf8Bytes } from '../lib/bytes.ts'
+import { FRAME_SIZE, giveMemory, takeMemory } from './slabs.ts'
 import {
   decodeFrameHeader,
   FRAME_HEADER_SIZE,
@@ -22,13 +23,16 @@ import {
 export interface Duplex {
   /** The next bytes, or undefined when the peer sends no more. */
   read(): Promise<Uint8Array | undefined>
-  /** Takes the buffer over; resolves when there is room for more. @throws ConnectionLost */
-  write(data: Uint8Array): Promise<void>
+  /**
+   * Takes the buffer over; resolves when there is room for more.
+   * @param whenDone called once nobody reads the buffer any more.
+   * @throws ConnectionLost
+   */
+  write(data: Uint8Array, whenDone?: () => void): Promise<void>
 }
 
-/** In-band bytes that are collected before they go out. */
-export const FRAME_SIZE = 256 * 1024
-const SLAB = FRAME_SIZE + 40 * 1024
+/** What a connection takes that says little. */
+const START_SIZE = 1024
 /** From this size on a frame of their own costs less than copying the bytes into one. */
 const WORTH_NO_COPY = 32 * 1024
 /** Messages of a client that are longer than this are passed over unread. */
@@ -38,7 +42,7 @@ export class Connection {
   readonly #door: Duplex
   readonly #raw: ByteReader
   /** In-band bytes for the peer: codecs append here; `flow` and `flush` send them. */
-  readonly out = new ByteWriter(1024)
+  readonly out = new ByteWriter(START_SIZE, takeMemory)
   #input: ByteReader
   #outMuxed = false
   #inMuxed = false
@@ -149,12 +153,12 @@ export class Connection {
   async flush(): Promise<void> {
     const head = this.#outMuxed ? FRAME_HEADER_SIZE : 0
     if (this.out.length <= head) return
-    const frame = this.out.detach(this.out.length > SLAB / 8 ? SLAB : 4096)
+    const { bytes, memory } = this.out.detach(START_SIZE)
     if (this.#outMuxed) {
-      writeFrameHeader(frame, 0, TAG.data, frame.length - FRAME_HEADER_SIZE)
+      writeFrameHeader(bytes, 0, TAG.data, bytes.length - FRAME_HEADER_SIZE)
       this.#beginFrame()
     }
-    await this.#send(frame)
+    await this.#send([bytes], () => giveMemory(memory))
   }
 
   async #appendWhole(bytes: Uint8Array): Promise<void> {
@@ -164,9 +168,9 @@ export class Connection {
       if (this.#outMuxed) {
         const head = Buffer.allocUnsafe(FRAME_HEADER_SIZE)
         writeFrameHeader(head, 0, TAG.data, piece.length)
-        await this.#send(head, piece)
+        await this.#send([head, piece])
       } else {
-        await this.#send(piece)
+        await this.#send([piece])
       }
     }
   }
@@ -177,7 +181,7 @@ export class Connection {
     const frame = Buffer.allocUnsafe(FRAME_HEADER_SIZE + payload.length)
     writeFrameHeader(frame, 0, tag, payload.length)
     frame.set(payload, FRAME_HEADER_SIZE)
-    await this.#send(frame)
+    await this.#send([frame])
   }
 
   /** A line of text for the person at the client; cut to what every client takes. */
@@ -190,7 +194,7 @@ export class Connection {
     if (this.#writes > 0) return
     const frame = Buffer.alloc(FRAME_HEADER_SIZE)
     writeFrameHeader(frame, 0, TAG.data, 0)
-    await this.#send(frame)
+    await this.#send([frame])
   }
 
   /** A line of the text phase. */
@@ -218,13 +222,13 @@ export class Connection {
   }
 
   /** Nothing else comes between the parts. */
-  async #send(...parts: Buffer[]): Promise<void> {
+  async #send(parts: Buffer[], whenDone?: () => void): Promise<void> {
     this.#writes++
-    for (const part of parts) await this.#sendPart(part)
+    for (const part of parts) await this.#sendPart(part, part === parts.at(-1) ? whenDone : undefined)
     if (--this.#writes === 0) this.#writingSince = undefined
   }
 
-  async #sendPart(data: Buffer): Promise<void> {
+  async #sendPart(data: Buffer, whenDone: (() => void) | undefined): Promise<void> {
     this.#written += data.length
     // At a limited rate in slices, so that the client sees something move however slow that is.
     const slice = this.#bandwidth > 0 ? Math.ceil(this.#bandwidth / SLICES_PER_SECOND) : data.length
@@ -232,7 +236,7 @@ export class Connection {
       const piece = data.subarray(at, at + slice)
       this.#writingSince = this.#now()
       if (this.#bandwidth > 0) await this.#pace(piece.length)
-      await this.#door.write(piece)
+      await this.#door.write(piece, at + slice >= data.length ? whenDone : undefined)
       this.#lastWrite = this.#now()
     }
   }

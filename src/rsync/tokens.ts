@@ -4,7 +4,8 @@
  */
 import { StoreError } from '../errors.ts'
 import type { Answers, PiecePart, Question } from './answers.ts'
-import { type Connection, FRAME_SIZE } from './connection.ts'
+import type { Connection } from './connection.ts'
+import { FRAME_SIZE } from './slabs.ts'
 import type { Content } from './tree.ts'
 import type { Answer } from './wire/answers.ts'
 

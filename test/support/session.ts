@@ -214,7 +214,7 @@ export async function listen(context: SessionContext): Promise<TestPort> {
         if (piece) received[number] = Buffer.concat([received[number]!, piece])
         return piece
       },
-      write: (data) => duplex.write(data),
+      write: (data, whenDone) => duplex.write(data, whenDone),
     }
     const session = new Session(
       tapped,
