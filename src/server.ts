@@ -24,6 +24,7 @@ import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { TurnsInLine } from './daemon/turns.ts'
 import { listenHttp } from './http/server.ts'
+import { BlockPool } from './lib/block-pool.ts'
 import type { Logger } from './lib/log.ts'
 import { Answers } from './rsync/answers.ts'
 import { Derived } from './rsync/derived.ts'
@@ -33,8 +34,8 @@ import { Budget } from './store/budget.ts'
 import { Store } from './store/store.ts'
 import { VERSION } from './version.ts'
 
-/** Derived data in memory, shared by all clients. */
-const CACHE_MEMORY = 16 * 2 ** 20
+/** What was read from packs and derived data, in memory that all clients share. */
+const POOL_MEMORY = 24 * 2 ** 20
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
 
@@ -52,7 +53,7 @@ export class Upserv {
   readonly #budget: Budget
   readonly #began = performance.now()
 
-  private constructor(store: Store, channels: Channels, config: Config, log: Logger) {
+  private constructor(store: Store, pool: BlockPool, channels: Channels, config: Config, log: Logger) {
     this.store = store
     this.channels = channels
     const catalog = new Catalog(store)
@@ -80,7 +81,7 @@ export class Upserv {
     this.cache = Cache.open({
       directory: store.paths.cache,
       limit: config.cache,
-      memory: CACHE_MEMORY,
+      pool,
       hasRoom: (bytes) => budget.used + budget.reserved + bytes <= budget.limit,
       onChange: (bytes) => budget.charge('cache', bytes),
       onProblem: complain('derived data could not be kept'),
@@ -121,10 +122,11 @@ export class Upserv {
   /** @throws StoreLocked when another process owns the directory; StoreFormat, ConfigError. */
   static async open(config: Config, log: Logger): Promise<Upserv> {
     const onProblem = (problem: Error): void => log.error({ reason: problem.message }, 'store damaged')
-    const store = await Store.open(config.dataDir, { onProblem })
+    const pool = new BlockPool(POOL_MEMORY)
+    const store = await Store.open(config.dataDir, { onProblem, pool })
     try {
       const channels = await Channels.open(config.channels, store.paths.channels, onProblem)
-      const upserv = new Upserv(store, channels, config, log)
+      const upserv = new Upserv(store, pool, channels, config, log)
       await upserv.#spools.refresh()
       return upserv
     } catch (error) {

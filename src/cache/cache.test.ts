@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { BlockPool } from '../lib/block-pool.ts'
 import { Cache, type CacheOptions } from './cache.ts'
 
 const key = (name: string): Uint8Array => createHash('sha256').update(name).digest()
@@ -23,7 +24,7 @@ function scratch(): Scratch {
 }
 
 function open(path: string, changes: Partial<CacheOptions> = {}): Cache {
-  return Cache.open({ directory: path, limit: 2 ** 30, memory: 2 ** 20, ...changes })
+  return Cache.open({ directory: path, limit: 2 ** 30, pool: new BlockPool(2 ** 20), ...changes })
 }
 
 async function read(cache: Cache, name: string): Promise<Buffer | undefined> {

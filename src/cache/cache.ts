@@ -4,14 +4,14 @@
  *
  * Records are appended to segments of bounded size. When room is short the segment that was used longest
  * ago goes, whole. Where each record is stands in memory (key-table.ts); what is read stays in a pool of
- * blocks that all clients share (block-pool.ts). Records on their way to the disk are read from memory.
+ * blocks that all clients share (lib/block-pool.ts). Records on their way to the disk are read from memory.
  */
 import { readdirSync } from 'node:fs'
 import { type FileHandle, mkdir, open, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { crc32 } from 'node:zlib'
+import { type BlockFile, type BlockPool, nextFileId } from '../lib/block-pool.ts'
 import { Pacer } from '../lib/pacer.ts'
-import { type BlockFile, BlockPool } from './block-pool.ts'
 import { KEY_BYTES, KeyTable } from './key-table.ts'
 import {
   decodeRecordHeader,
@@ -26,8 +26,8 @@ export interface CacheOptions {
   directory: string
   /** The most bytes that the segments take. */
   limit: number
-  /** Bytes of memory for what was read. */
-  memory: number
+  /** Where what was read stays in memory. */
+  pool: BlockPool
   /** Whether the data directory has room for so many more bytes. */
   hasRoom?: (bytes: number) => boolean
   /** Told the bytes that the segments take, whenever that changes. */
@@ -72,7 +72,7 @@ export class Cache {
 
   private constructor(options: CacheOptions) {
     this.#options = options
-    this.#pool = new BlockPool(options.memory)
+    this.#pool = options.pool
     this.#segmentBytes = Math.min(SEGMENT_BYTES, Math.max(MAX_RECORD, options.limit / FEWEST_SEGMENTS))
   }
 
@@ -293,8 +293,7 @@ const SEGMENT_NAME = /^\d{8}\.seg$/
 const MOST_PARTS = 1024
 
 class Segment implements BlockFile {
-  static #nextId = 1
-  readonly id = Segment.#nextId++
+  readonly id = nextFileId()
   readonly number: number
   readonly path: string
   /** With what waits to be written. */

@@ -140,6 +140,10 @@ export class HiddenTree implements Tree {
   contentKey(node: number): string {
     return this.#behind.contentKey(this.#at(node))
   }
+  get bytes(): Tree['bytes'] {
+    const behind = this.#behind
+    return behind.bytes && ((node, from, length) => behind.bytes!(this.#at(node), from, length))
+  }
   open(node: number): Promise<Content> {
     return this.#behind.open(this.#at(node))
   }

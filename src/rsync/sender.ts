@@ -17,7 +17,7 @@ import { DIGEST_LENGTH } from './digests.ts'
 import type { PreparedList } from './lists.ts'
 import { type Agreement, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
-import { sendAnswer } from './tokens.ts'
+import { LITERAL, sendAnswer } from './tokens.ts'
 import type { Content, Tree, Xattr } from './tree.ts'
 import type { Answer } from './wire/answers.ts'
 import type { TransferOptions } from './wire/arguments.ts'
@@ -249,7 +249,7 @@ class Transfer {
     try {
       answer = appending ? answers.tail(question, from) : await answers.find(question, signal)
       digest = await this.#digestOf(item, from)
-      content = answer.parts.some(({ type }) => type === 'plain') ? await tree.open(item.node) : undefined
+      content = await this.#openFor(item, answer)
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       await this.#cannotSend(item, error)
@@ -276,6 +276,17 @@ class Transfer {
     }
     connection.out.bytes(digest)
     figures.files++
+  }
+
+  /** Makes sure that what the answer reads from the tree can be read, before anything is promised. */
+  async #openFor({ node }: Item, answer: Answer): Promise<Content | undefined> {
+    const { tree } = this.#context
+    const plain = answer.parts.find((part) => part.type === 'plain')
+    if (!plain) return undefined
+    if (!tree.bytes) return tree.open(node)
+    const found = tree.bytes(node, plain.from, Math.min(LITERAL, plain.length))
+    if (found instanceof Promise) await found
+    return undefined
   }
 
   #mannerOf(item: Item): Manner {

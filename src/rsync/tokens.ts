@@ -10,13 +10,13 @@ import type { Content } from './tree.ts'
 import type { Answer } from './wire/answers.ts'
 
 /** Plain literal data goes out in tokens of this size: some releases refuse larger ones. */
-const LITERAL = 32 * 1024
+export const LITERAL = 32 * 1024
 
 export interface Delivery {
   connection: Connection
   answers: Answers
   question: Question
-  /** Open, when the answer has plain parts. */
+  /** Open, when the answer has plain parts and the tree no shared memory. */
   content: Content | undefined
   signal: AbortSignal
 }
@@ -37,8 +37,44 @@ export async function sendAnswer(delivery: Delivery, answer: Answer): Promise<St
   return failure
 }
 
+async function sendPlain(delivery: Delivery, start: number, length: number): Promise<StoreError | undefined> {
+  return delivery.question.tree.bytes
+    ? sendShared(delivery, start, length)
+    : sendOpened(delivery, start, length)
+}
+
+/** Copies from memory that all clients share: those who ask for the same content cost one read. */
+async function sendShared(
+  { connection, question, signal }: Delivery,
+  start: number,
+  length: number,
+): Promise<StoreError | undefined> {
+  const { tree, node } = question
+  const { out } = connection
+  let failure: StoreError | undefined
+  for (let done = 0; done < length; ) {
+    const piece = Math.min(LITERAL, length - done)
+    out.i32(piece)
+    try {
+      const found = tree.bytes!(node, start + done, piece)
+      for (const slice of found instanceof Promise ? await found : found) out.bytes(slice)
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      failure = error
+      out.space(piece).fill(0)
+    }
+    done += piece
+    const flowing = connection.flow()
+    if (flowing) {
+      await flowing
+      signal.throwIfAborted()
+    }
+  }
+  return failure
+}
+
 /** Reads straight into the frame that goes out. */
-async function sendPlain(
+async function sendOpened(
   { connection, content, signal }: Delivery,
   start: number,
   length: number,

@@ -67,6 +67,12 @@ export interface Tree {
   contentKey(node: number): string
   /** Told when content goes out to a client, also where nobody needs to open it for that. */
   sent?(node: number): void
+  /**
+   * A stretch of a regular file's content, as slices that must not be changed; at once when they are in memory.
+   * Where a tree does not have this, its content is opened.
+   * @throws StoreError
+   */
+  bytes?(node: number, from: number, length: number): readonly Uint8Array[] | Promise<readonly Uint8Array[]>
   /** @throws StoreError when the content can't be read. */
   open(node: number): Promise<Content>
 }

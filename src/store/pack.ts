@@ -368,6 +368,11 @@ export class PackFile {
     this.rest()
   }
 
+  /** Fills as much of `target` as there is from `offset` on. @returns how many bytes. */
+  async readSome(target: Uint8Array, offset: number): Promise<number> {
+    return (await this.#handle!.read(target, 0, target.length, offset)).bytesRead
+  }
+
   /** Fills all of `targets`, one after the other, from `offset` of the pack on. */
   async read(targets: readonly Uint8Array[], offset: number): Promise<void> {
     let missing = targets.reduce((sum, { length }) => sum + length, 0)

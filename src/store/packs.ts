@@ -9,6 +9,7 @@ import { mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { StoreCorrupt, type StoreError } from '../errors.ts'
+import { type BlockFile, type BlockPool, nextFileId } from '../lib/block-pool.ts'
 import { asBuffer } from '../lib/bytes.ts'
 import { BlobIndex, type BlobRow, type PackNumber } from './blob-index.ts'
 import { diskError, isAboutFile } from './disk-error.ts'
@@ -44,6 +45,8 @@ export interface PackInfo {
   readonly path: string
   readonly size: number
   readonly file: PackFile
+  /** The same, for readers of short stretches. */
+  readonly blocks: BlockFile
   /** Could not be read when it was to be rewritten: not tried again until the next start. */
   unreadable: boolean
 }
@@ -53,13 +56,15 @@ export class Packs {
   readonly #paths: StorePaths
   readonly #step: Step
   readonly #packs = new Map<PackNumber, PackInfo>()
+  readonly #pool: BlockPool
   /** Those that are or were open, the longest unused first. */
   readonly #opened = new Set<PackInfo>()
   #nextNumber = 0
   #bytes = 0
   #unknownBytes = 0
 
-  private constructor(paths: StorePaths, index: BlobIndex, step: Step) {
+  private constructor(paths: StorePaths, index: BlobIndex, step: Step, pool: BlockPool) {
+    this.#pool = pool
     this.#paths = paths
     this.index = index
     this.#step = step
@@ -69,7 +74,12 @@ export class Packs {
    * Reads the index of every pack. One that cannot be read, for whatever reason, is handed to `onProblem`
    * and left alone, its blobs unknown: builds that need them are damaged, all others are served.
    */
-  static async open(paths: StorePaths, step: Step, onProblem: (problem: StoreError) => void): Promise<Packs> {
+  static async open(
+    paths: StorePaths,
+    step: Step,
+    onProblem: (problem: StoreError) => void,
+    pool: BlockPool,
+  ): Promise<Packs> {
     const names = (await readdir(paths.packs)).filter((name) => name.endsWith(PACK_SUFFIX)).sort()
     const found: { path: string; index: PackIndex }[] = []
     let unreadable = 0
@@ -92,7 +102,7 @@ export class Packs {
     }
     await Promise.all(Array.from({ length: OPENING_AT_ONCE }, read))
     const blobs = found.reduce((sum, { index }) => sum + index.count, 0)
-    const packs = new Packs(paths, new BlobIndex(blobs), step)
+    const packs = new Packs(paths, new BlobIndex(blobs), step, pool)
     packs.#unknownBytes = unreadable
     for (const { path, index } of found) await packs.#enter(packs.#register(path, index.fileSize), index)
     return packs
@@ -153,6 +163,26 @@ export class Packs {
       this.#noteUse(pack)
       return new BlobReader(pack.file, offset, size)
     }
+  }
+
+  /**
+   * A stretch of a blob, as slices that must not be changed; at once when they are in memory.
+   * @throws StoreError
+   */
+  readBlob(digest: Uint8Array, position: number, length: number): Slices | Promise<Slices> {
+    const row = this.index.find(digest)
+    const pack = row < 0 ? undefined : this.#packs.get(this.index.pack(row))
+    if (!pack) return this.#readOpened(digest, position, length)
+    const slices = this.#pool.read(pack.blocks, this.index.offset(row) + position, length)
+    // Compaction may have moved the blob meanwhile, or the pack ends too early: the long way knows, and says.
+    return slices instanceof Promise ? slices.catch(() => this.#readOpened(digest, position, length)) : slices
+  }
+
+  async #readOpened(digest: Uint8Array, position: number, length: number): Promise<Slices> {
+    using blob = await this.openBlob(digest)
+    const bytes = Buffer.allocUnsafe(length)
+    await blob.read([bytes], position)
+    return [bytes]
   }
 
   /** Removes a pack whose rows have left the index. */
@@ -257,11 +287,13 @@ export class Packs {
   }
 
   #register(path: string, size: number): PackInfo {
+    const file = new PackFile(path)
     const pack: PackInfo = {
       number: this.#nextNumber++,
       path,
       size,
-      file: new PackFile(path),
+      file,
+      blocks: blocksOf(file),
       unreadable: false,
     }
     this.#keep(pack)
@@ -276,6 +308,7 @@ export class Packs {
   #forget(pack: PackInfo): void {
     this.#packs.delete(pack.number)
     this.#opened.delete(pack)
+    this.#pool.forget(pack.blocks)
     this.#bytes -= pack.size
     pack.file.retire()
   }
@@ -292,6 +325,24 @@ export class Packs {
     }
   }
 }
+
+/** A pack as a file of the pool: open while it is read from. */
+function blocksOf(file: PackFile): BlockFile {
+  return {
+    id: nextFileId(),
+    read: async (target, position) => {
+      await file.acquire()
+      try {
+        return await file.readSome(target, position)
+      } finally {
+        file.release()
+      }
+    },
+  }
+}
+
+/** Bytes in several pieces. They are shared: nobody changes them. */
+export type Slices = readonly Uint8Array[]
 
 /** The bytes of one blob, as they were when it was opened, wherever they move. Whoever opens it closes it. */
 export class BlobReader {

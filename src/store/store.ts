@@ -27,6 +27,7 @@ import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, utimes } from 
 import { basename, dirname, join, resolve } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { StoreCorrupt, StoreError, StoreFormat } from '../errors.ts'
+import { BlockPool } from '../lib/block-pool.ts'
 import { Mutex } from '../lib/mutex.ts'
 import { diskError, isAboutFile } from './disk-error.ts'
 import { replaceFile, syncDirectory, writeSynced } from './durable.ts'
@@ -35,7 +36,7 @@ import { KnownBlobs } from './known-blobs.ts'
 import { lockStore, type StoreLock } from './lock.ts'
 import { Manifest, readManifestBlobs, type TreeTotals } from './manifest.ts'
 import { ManifestCache } from './manifest-cache.ts'
-import { type BlobReader, Packs, type Step } from './packs.ts'
+import { type BlobReader, Packs, type Slices, type Step } from './packs.ts'
 import {
   type BuildPaths,
   DIRECTORY_MODE,
@@ -99,6 +100,8 @@ export interface StoreOptions {
   /** For tests: called between any two steps that a crash may come between. */
   step?: Step
   manifestCacheBytes?: number
+  /** Where what is read from packs stays in memory. */
+  pool?: BlockPool
 }
 
 interface HeldBuild {
@@ -176,7 +179,12 @@ export class Store {
       if (made !== undefined) await syncAncestors(root, dirname(made))
       discardLeftovers(paths)
       const onProblem = options.onProblem ?? (() => {})
-      const packs = await Packs.open(paths, options.step ?? (() => {}), onProblem)
+      const packs = await Packs.open(
+        paths,
+        options.step ?? (() => {}),
+        onProblem,
+        options.pool ?? new BlockPool(0),
+      )
       const store = new Store(paths, facts, lock, packs, options)
       store.#scanBuilds()
       return store
@@ -219,6 +227,10 @@ export class Store {
   }
 
   /** Opens a blob that has bytes, by its SHA-256. Whoever opens it closes it. */
+  readBlob(digest: Uint8Array, position: number, length: number): Slices | Promise<Slices> {
+    return this.packs.readBlob(digest, position, length)
+  }
+
   async openBlob(digest: Uint8Array): Promise<BlobReader> {
     return await this.packs.openBlob(digest)
   }

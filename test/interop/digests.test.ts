@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { Cache } from '../../src/cache/cache.ts'
 import { StoreError } from '../../src/errors.ts'
+import { BlockPool } from '../../src/lib/block-pool.ts'
 import { Derived } from '../../src/rsync/derived.ts'
 import { Lists } from '../../src/rsync/lists.ts'
 import type { Content } from '../../src/rsync/tree.ts'
@@ -99,7 +100,7 @@ for (const { protocol, options } of WORKED_OUT) {
     using data = makeScratch('digest-cache')
     const run = async (): Promise<string> => {
       // As a server has it that starts on this data directory.
-      const kept = Cache.open({ directory: data.path, limit: 2 ** 30, memory: 2 ** 20 })
+      const kept = Cache.open({ directory: data.path, limit: 2 ** 30, pool: new BlockPool(2 ** 20) })
       await kept.ready
       const derived = new Derived({ kept, checksumSeed: SEED })
       const lists = new Lists(derived, kept)

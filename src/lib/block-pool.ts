@@ -3,9 +3,16 @@
  * about the same time cost one read and one copy in memory. Bounded; the block used longest ago goes first.
  */
 
+let lastId = 0
+
+/** A name for a file of a pool. */
+export function nextFileId(): number {
+  return ++lastId
+}
+
 /** A file that blocks are read from. Its bytes never change, but more may be appended. */
 export interface BlockFile {
-  /** Unlike that of any other file of the pool, for as long as the process lives. */
+  /** From `nextFileId`: unlike that of any other file, for as long as the process lives. */
   readonly id: number
   /** Fills as much of `target` as there is from `position` on; resolves with the number of bytes. */
   read(target: Uint8Array, position: number): Promise<number>
@@ -13,8 +20,9 @@ export interface BlockFile {
 
 /** Large enough that a system call is worth it, small enough that a scattered reader wastes little. */
 const BLOCK = 64 * 1024
-/** Blocks read at a stretch once a reader goes from one to the next. */
-const READ_AHEAD = 4
+/** Blocks read at a stretch: more once a reader goes from one to the next, and more for one who goes on. */
+const READ_AHEAD = [1, 4, 16] as const
+const MOST_AHEAD = 16
 /** File offsets reach 2^20 blocks (64 GiB); the id takes the bits above. */
 const BLOCKS_PER_FILE = 2 ** 20
 
@@ -26,7 +34,7 @@ export class BlockPool {
 
   /** @param bytes the most that blocks take in memory. */
   constructor(bytes: number) {
-    this.#most = Math.max(READ_AHEAD, Math.floor(bytes / BLOCK))
+    this.#most = Math.max(MOST_AHEAD, Math.floor(bytes / BLOCK))
   }
 
   /**
@@ -89,7 +97,8 @@ export class BlockPool {
       await loading
       if ((this.#blocks.get(key)?.length ?? 0) >= needed) return
     }
-    const count = this.#blocks.has(key - 1) ? READ_AHEAD : 1
+    const goesOn = this.#blocks.has(key - 1) ? (this.#blocks.has(key - READ_AHEAD[1]) ? 2 : 1) : 0
+    const count = READ_AHEAD[goesOn]
     const load = this.#readBlocks(file, number, count)
     for (let i = 0; i < count; i++) this.#loading.set(key + i, load)
     try {
