@@ -10,7 +10,7 @@ import { ascii, type ByteString } from '../lib/bytes.ts'
 import { DIRECTORY, REGULAR } from '../lib/file-mode.ts'
 import type { Content, KnownDigest, Tree, Xattr } from '../rsync/tree.ts'
 import type { Manifest } from '../store/manifest.ts'
-import type { BlobReader, Slices } from '../store/packs.ts'
+import type { BlobReader } from '../store/packs.ts'
 
 const MODULE = 0
 const CONTENTS = 1
@@ -20,7 +20,7 @@ const FIRST = 2
 /** What the tree needs from the store. */
 export interface BlobSource {
   openBlob(digest: Uint8Array): Promise<BlobReader>
-  readBlob(digest: Uint8Array, position: number, length: number): Slices | Promise<Slices>
+  copyBlob(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> | undefined
 }
 
 /** The file `contents` of a build, as it rests on disk. */
@@ -130,18 +130,16 @@ export class BuildTree implements Tree {
     )
   }
 
-  bytes(node: number, from: number, length: number): Slices | Promise<Slices> {
+  copy(node: number, from: number, target: Uint8Array): Promise<void> | undefined {
     const blob = this.#blob(node)
-    if (blob >= 0) return this.#blobs.readBlob(this.#manifest.blobDigest(blob), from, length)
-    return this.#readOpened(node, from, length)
+    if (blob >= 0) return this.#blobs.copyBlob(this.#manifest.blobDigest(blob), from, target)
+    return this.#copyOpened(node, from, target)
   }
 
-  async #readOpened(node: number, from: number, length: number): Promise<Slices> {
+  async #copyOpened(node: number, from: number, target: Uint8Array): Promise<void> {
     const content = await this.open(node)
     try {
-      const bytes = Buffer.allocUnsafe(length)
-      await content.read([bytes], from)
-      return [bytes]
+      await content.read([target], from)
     } finally {
       content.close()
     }

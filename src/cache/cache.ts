@@ -36,9 +36,6 @@ export interface CacheOptions {
   onProblem?: (problem: Error) => void
 }
 
-/** The bytes of a record, as slices that must not be changed. */
-export type Record = readonly Uint8Array[]
-
 /** A segment that has grown to this size is closed. */
 const SEGMENT_BYTES = 64 * 2 ** 20
 /** A segment is at most this share of the whole, so that dropping one does not drop nearly everything. */
@@ -106,24 +103,16 @@ export class Cache {
   }
 
   /** The record; at once when it is in memory. Undefined when there is none, or it can't be read. */
-  get(key: Uint8Array): Record | undefined | Promise<Record | undefined> {
+  get(key: Uint8Array): Uint8Array | undefined | Promise<Uint8Array | undefined> {
     const place = this.#table.find(key)
     const segment = place && this.#segments.get(place.segment)
     if (!segment) return undefined
     segment.lastUse = ++this.#uses
     const waiting = segment.waiting.get(place.offset)
-    if (waiting) return [waiting]
-    let slices: Record | Promise<Record>
-    try {
-      slices = this.#pool.read(segment, place.offset, place.length)
-    } catch {
-      return undefined
-    }
-    if (!(slices instanceof Promise)) return checked(slices, place.crc)
-    return slices.then(
-      (read) => checked(read, place.crc),
-      () => undefined,
-    )
+    if (waiting) return waiting
+    const payload = Buffer.allocUnsafe(place.length)
+    const check = (): Uint8Array | undefined => (crc32(payload) === place.crc ? payload : undefined)
+    return this.#pool.copy(segment, place.offset, payload)?.then(check, () => undefined) ?? check()
   }
 
   /** Keeps a record, in place of one of the same key; or doesn't, when there is no room or no time. */
@@ -265,13 +254,13 @@ export class Cache {
     const pacer = new Pacer()
     const buffer = Buffer.allocUnsafe(SCAN_BYTES)
     let start = 0
-    let end = await segment.read(buffer, 0)
+    let end = await segment.read([buffer], 0)
     if (!isSegmentHeader(buffer.subarray(0, SEGMENT_HEADER_BYTES))) return false
     for (let at = SEGMENT_HEADER_BYTES; ; ) {
       if (pacer.due) await pacer.rest()
       if (at + RECORD_HEADER_BYTES > end) {
         start = at
-        end = start + (await segment.read(buffer, start))
+        end = start + (await segment.read([buffer], start))
       }
       const header = decodeRecordHeader(
         buffer.subarray(at - start, Math.min(end, at + RECORD_HEADER_BYTES) - start),
@@ -356,8 +345,8 @@ class Segment implements BlockFile {
     for (const offset of this.waiting.keys()) if (offset < to) this.waiting.delete(offset)
   }
 
-  async read(target: Uint8Array, position: number): Promise<number> {
-    const { bytesRead } = await (await this.#open()).read(target, 0, target.length, position)
+  async read(targets: readonly Uint8Array[], position: number): Promise<number> {
+    const { bytesRead } = await (await this.#open()).readv(targets, position)
     return bytesRead
   }
 
@@ -376,13 +365,6 @@ class Segment implements BlockFile {
     this.#handle ??= open(this.path, 'r')
     return this.#handle
   }
-}
-
-/** @returns the slices when they are what was written. */
-function checked(slices: Record, crc: number): Record | undefined {
-  let sum = 0
-  for (const slice of slices) sum = crc32(slice, sum)
-  return sum === crc ? slices : undefined
 }
 
 /** Numbers of the segments that are there, in order. */

@@ -13,15 +13,25 @@ class MemoryFile implements BlockFile {
     this.bytes = bytes
   }
 
-  async read(target: Uint8Array, position: number): Promise<number> {
+  async read(targets: readonly Uint8Array[], position: number): Promise<number> {
     this.reads++
-    const piece = this.bytes.subarray(position, position + target.length)
-    target.set(piece)
-    return piece.length
+    let got = 0
+    for (const target of targets) {
+      const piece = this.bytes.subarray(position + got, position + got + target.length)
+      target.set(piece)
+      got += piece.length
+    }
+    return got
   }
 }
 
 const BLOCK = 65_536
+
+async function read(pool: BlockPool, file: BlockFile, offset: number, length: number): Promise<Buffer> {
+  const target = Buffer.alloc(length)
+  await pool.copy(file, offset, target)
+  return target
+}
 
 test('any range is what the file holds, and comes at once the second time', async () => {
   const file = new MemoryFile(randomBytes(10 * BLOCK + 100))
@@ -36,36 +46,36 @@ test('any range is what the file holds, and comes at once the second time', asyn
   ] as const
   for (const [offset, length] of ranges) {
     const expected = file.bytes.subarray(offset, offset + length)
-    assert.deepEqual(Buffer.concat(await pool.read(file, offset, length)), expected)
-    const again = pool.read(file, offset, length)
-    assert.ok(Array.isArray(again))
-    assert.deepEqual(Buffer.concat(again), expected)
+    assert.deepEqual(await read(pool, file, offset, length), expected)
+    const again = Buffer.alloc(length)
+    assert.equal(pool.copy(file, offset, again), undefined, 'nothing to wait for')
+    assert.deepEqual(again, expected)
   }
 })
 
 test('many who ask for the same at the same time cost one read', async () => {
   const file = new MemoryFile(randomBytes(BLOCK))
   const pool = new BlockPool(64 * BLOCK)
-  const all = await Promise.all(Array.from({ length: 50 }, () => pool.read(file, 10, 1000)))
-  for (const slices of all) assert.deepEqual(Buffer.concat(slices), file.bytes.subarray(10, 1010))
+  const all = await Promise.all(Array.from({ length: 50 }, () => read(pool, file, 10, 1000)))
+  for (const bytes of all) assert.deepEqual(bytes, file.bytes.subarray(10, 1010))
   assert.equal(file.reads, 1)
 })
 
 test('a reader that goes on from block to block is read ahead of', async () => {
   const file = new MemoryFile(randomBytes(40 * BLOCK))
   const pool = new BlockPool(64 * BLOCK)
-  for (let block = 0; block < 40; block++) await pool.read(file, block * BLOCK, BLOCK)
+  for (let block = 0; block < 40; block++) await read(pool, file, block * BLOCK, BLOCK)
   assert.ok(file.reads <= 6, `${file.reads} reads`)
 })
 
 test('memory is bounded: a range larger than the pool is still right', async () => {
   const file = new MemoryFile(randomBytes(40 * BLOCK))
   const pool = new BlockPool(16 * BLOCK)
-  assert.deepEqual(Buffer.concat(await pool.read(file, 0, 40 * BLOCK)), file.bytes)
-  await pool.read(file, 0, BLOCK)
+  assert.deepEqual(await read(pool, file, 0, 40 * BLOCK), file.bytes)
+  await read(pool, file, 0, BLOCK)
   const { reads } = file
-  await pool.read(file, 20 * BLOCK, 16 * BLOCK)
-  await pool.read(file, 0, BLOCK)
+  await read(pool, file, 20 * BLOCK, 16 * BLOCK)
+  await read(pool, file, 0, BLOCK)
   assert.ok(file.reads > reads + 1, 'the first block had to go')
 })
 
@@ -73,18 +83,18 @@ test('a file that grows: bytes beyond what was there are read again', async () =
   const whole = randomBytes(3 * BLOCK)
   const file = new MemoryFile(whole.subarray(0, 100))
   const pool = new BlockPool(64 * BLOCK)
-  assert.deepEqual(Buffer.concat(await pool.read(file, 0, 100)), whole.subarray(0, 100))
-  await assert.rejects(async () => pool.read(file, 50, 100), RangeError)
+  assert.deepEqual(await read(pool, file, 0, 100), whole.subarray(0, 100))
+  await assert.rejects(async () => read(pool, file, 50, 100), RangeError)
   file.bytes = whole
-  assert.deepEqual(Buffer.concat(await pool.read(file, 50, 2 * BLOCK)), whole.subarray(50, 50 + 2 * BLOCK))
+  assert.deepEqual(await read(pool, file, 50, 2 * BLOCK), whole.subarray(50, 50 + 2 * BLOCK))
 })
 
 test('a forgotten file is read anew; an error reaches who asked and nobody later', async () => {
   const file = new MemoryFile(randomBytes(BLOCK))
   const pool = new BlockPool(64 * BLOCK)
-  await pool.read(file, 0, 10)
+  await read(pool, file, 0, 10)
   pool.forget(file)
-  await pool.read(file, 0, 10)
+  await read(pool, file, 0, 10)
   assert.equal(file.reads, 2)
   const broken: BlockFile = {
     id: 999,
@@ -92,6 +102,21 @@ test('a forgotten file is read anew; an error reaches who asked and nobody later
       throw new Error('EIO')
     },
   }
-  await assert.rejects(async () => pool.read(broken, 0, 10), /EIO/)
-  await assert.rejects(async () => pool.read(broken, 0, 10), /EIO/)
+  await assert.rejects(async () => read(pool, broken, 0, 10), /EIO/)
+  await assert.rejects(async () => read(pool, broken, 0, 10), /EIO/)
+})
+
+test('many readers of many places in little memory: each gets its own bytes', async () => {
+  const files = Array.from({ length: 5 }, () => new MemoryFile(randomBytes(30 * BLOCK)))
+  const pool = new BlockPool(3 * BLOCK)
+  await Promise.all(
+    Array.from({ length: 50 }, async (_, client) => {
+      for (let i = 0; i < 20; i++) {
+        const file = files[(client + i) % 5]!
+        const offset = ((client * 7919 + i * 104_729) % 29) * BLOCK + client
+        const expected = file.bytes.subarray(offset, offset + 50_000)
+        assert.deepEqual(await read(pool, file, offset, expected.length), expected)
+      }
+    }),
+  )
 })

@@ -1,6 +1,7 @@
 /**
  * Blocks of files in memory, shared by everybody who reads: fifty clients that ask for the same bytes at
- * about the same time cost one read and one copy in memory. Bounded; the block used longest ago goes first.
+ * about the same time cost one read and one copy in memory. The memory is taken once and used again, the
+ * block used longest ago first: what comes and goes in large pieces keeps the garbage collector busy.
  */
 
 let lastId = 0
@@ -14,111 +15,150 @@ export function nextFileId(): number {
 export interface BlockFile {
   /** From `nextFileId`: unlike that of any other file, for as long as the process lives. */
   readonly id: number
-  /** Fills as much of `target` as there is from `position` on; resolves with the number of bytes. */
-  read(target: Uint8Array, position: number): Promise<number>
+  /** Fills the targets, one after the other, from `position` on. @returns how many bytes there were. */
+  read(targets: readonly Uint8Array[], position: number): Promise<number>
 }
 
 /** Large enough that a system call is worth it, small enough that a scattered reader wastes little. */
 const BLOCK = 64 * 1024
 /** Blocks read at a stretch: more once a reader goes from one to the next, and more for one who goes on. */
 const READ_AHEAD = [1, 4, 16] as const
-const MOST_AHEAD = 16
 /** File offsets reach 2^20 blocks (64 GiB); the id takes the bits above. */
 const BLOCKS_PER_FILE = 2 ** 20
 
-export class BlockPool {
-  readonly #most: number
-  /** In the order of use. A block at the end of a file that still grows may be short. */
-  readonly #blocks = new Map<number, Buffer>()
-  readonly #loading = new Map<number, Promise<void>>()
+/** A block that holds something. At the end of a file that still grows it may be short. */
+interface Block {
+  memory: Buffer
+  length: number
+}
 
-  /** @param bytes the most that blocks take in memory. */
+export class BlockPool {
+  /** In the order of use. */
+  readonly #blocks = new Map<number, Block>()
+  readonly #loading = new Map<number, Promise<void>>()
+  readonly #free: Buffer[] = []
+  /** Memory that was not taken yet. */
+  #untaken: number
+
+  /** @param bytes the most memory that blocks take. It is taken when it is needed. */
   constructor(bytes: number) {
-    this.#most = Math.max(MOST_AHEAD, Math.floor(bytes / BLOCK))
+    this.#untaken = Math.max(1, Math.floor(bytes / BLOCK))
   }
 
   /**
-   * The bytes from `offset` on as slices that must not be changed; at once when all of them are in memory.
-   * @throws RangeError when the file ends before them; what the file throws.
+   * Copies what the file holds at `offset` into `target`: at once when it is in memory, and then there is
+   * nothing to wait for.
+   * @throws RangeError when the file ends too early; what the file throws.
    */
-  read(file: BlockFile, offset: number, length: number): Uint8Array[] | Promise<Uint8Array[]> {
-    return this.#held(file, offset, length) ?? this.#load(file, offset, length)
+  copy(file: BlockFile, offset: number, target: Uint8Array): Promise<void> | undefined {
+    const done = this.#copyHeld(file, offset, target)
+    return done === target.length ? undefined : this.#copyLater(file, offset, target, done)
   }
 
   /** Gives the memory of a file back. */
   forget(file: BlockFile): void {
     const first = file.id * BLOCKS_PER_FILE
-    for (const key of this.#blocks.keys()) {
-      if (key >= first && key < first + BLOCKS_PER_FILE) this.#blocks.delete(key)
+    for (const [key, block] of this.#blocks) {
+      if (key < first || key >= first + BLOCKS_PER_FILE) continue
+      this.#blocks.delete(key)
+      this.#free.push(block.memory)
     }
   }
 
-  /** All slices, or undefined when one is missing. */
-  #held(file: BlockFile, offset: number, length: number): Uint8Array[] | undefined {
-    const slices: Uint8Array[] = []
-    for (let at = offset; at < offset + length; ) {
-      const number = Math.floor(at / BLOCK)
+  /** @returns how many bytes could be copied, from the first on. */
+  #copyHeld(file: BlockFile, offset: number, target: Uint8Array): number {
+    let done = 0
+    while (done < target.length) {
+      const number = Math.floor((offset + done) / BLOCK)
       const key = file.id * BLOCKS_PER_FILE + number
       const block = this.#blocks.get(key)
-      const start = at - number * BLOCK
-      const end = Math.min(BLOCK, start + offset + length - at)
-      if (!block || block.length < end) return undefined
+      const start = offset + done - number * BLOCK
+      const end = Math.min(BLOCK, start + target.length - done)
+      if (!block || block.length < end) return done
       this.#blocks.delete(key)
       this.#blocks.set(key, block)
-      slices.push(block.subarray(start, end))
-      at += end - start
+      block.memory.copy(target, done, start, end)
+      done += end - start
     }
-    return slices
+    return done
   }
 
-  /** Block by block, so that a long range needs no more memory than the slices that are handed out. */
-  async #load(file: BlockFile, offset: number, length: number): Promise<Uint8Array[]> {
-    const slices: Uint8Array[] = []
-    for (let at = offset; at < offset + length; ) {
-      const number = Math.floor(at / BLOCK)
-      const end = Math.min((number + 1) * BLOCK, offset + length)
-      let piece = this.#held(file, at, end - at)
-      if (!piece) {
-        await this.#fill(file, number, end - number * BLOCK)
-        piece = this.#held(file, at, end - at)
-        if (!piece) throw new RangeError(`a file ends before byte ${end}`)
+  async #copyLater(file: BlockFile, offset: number, target: Uint8Array, from: number): Promise<void> {
+    for (let done = from; done < target.length; ) {
+      const number = Math.floor((offset + done) / BLOCK)
+      const end = Math.min((number + 1) * BLOCK, offset + target.length)
+      const rest = target.subarray(done, end - offset)
+      await this.#fill(file, number, end - number * BLOCK)
+      // What was read may have had to make room again while we waited: then it is read once more, for us.
+      if (this.#copyHeld(file, offset + done, rest) < rest.length) {
+        const got = await file.read([rest], offset + done)
+        if (got < rest.length) throw new RangeError(`a file ends before byte ${end}`)
       }
-      slices.push(...piece)
-      at = end
+      done = end - offset
     }
-    return slices
   }
 
   /** Reads a block, and some behind it for who goes on from the one before. */
   async #fill(file: BlockFile, number: number, needed: number): Promise<void> {
     const key = file.id * BLOCKS_PER_FILE + number
+    if ((this.#blocks.get(key)?.length ?? 0) >= needed) return
     const loading = this.#loading.get(key)
     if (loading) {
-      await loading
-      if ((this.#blocks.get(key)?.length ?? 0) >= needed) return
+      // Who reads first hears of what goes wrong; we try it ourselves then.
+      await loading.catch(() => {})
+      return
     }
     const goesOn = this.#blocks.has(key - 1) ? (this.#blocks.has(key - READ_AHEAD[1]) ? 2 : 1) : 0
-    const count = READ_AHEAD[goesOn]
-    const load = this.#readBlocks(file, number, count)
-    for (let i = 0; i < count; i++) this.#loading.set(key + i, load)
+    const memory = this.#take(READ_AHEAD[goesOn])
+    if (memory.length === 0) return
+    const load = this.#readBlocks(file, number, memory)
+    for (let i = 0; i < memory.length; i++) this.#loading.set(key + i, load)
     try {
       await load
     } finally {
-      for (let i = 0; i < count; i++) if (this.#loading.get(key + i) === load) this.#loading.delete(key + i)
+      for (let i = 0; i < memory.length; i++) {
+        if (this.#loading.get(key + i) === load) this.#loading.delete(key + i)
+      }
     }
   }
 
-  async #readBlocks(file: BlockFile, number: number, count: number): Promise<void> {
-    const buffer = Buffer.allocUnsafeSlow(count * BLOCK)
-    const got = await file.read(buffer, number * BLOCK)
-    for (let i = 0; i < count && i * BLOCK < got; i++) {
-      const key = file.id * BLOCKS_PER_FILE + number + i
-      this.#blocks.delete(key)
-      this.#blocks.set(key, buffer.subarray(i * BLOCK, Math.min((i + 1) * BLOCK, got)))
+  async #readBlocks(file: BlockFile, number: number, memory: readonly Buffer[]): Promise<void> {
+    let got = 0
+    try {
+      got = await file.read(memory, number * BLOCK)
+    } finally {
+      for (const [i, buffer] of memory.entries()) {
+        const length = Math.min(BLOCK, got - i * BLOCK)
+        const key = file.id * BLOCKS_PER_FILE + number + i
+        const before = this.#blocks.get(key)
+        if (length <= (before?.length ?? 0)) {
+          this.#free.push(buffer)
+          continue
+        }
+        if (before) this.#free.push(before.memory)
+        this.#blocks.delete(key)
+        this.#blocks.set(key, { memory: buffer, length })
+      }
     }
-    for (const key of this.#blocks.keys()) {
-      if (this.#blocks.size <= this.#most) break
-      this.#blocks.delete(key)
+  }
+
+  /** Memory for so many blocks, or for fewer: that of the blocks used longest ago. */
+  #take(count: number): Buffer[] {
+    const memory: Buffer[] = []
+    while (memory.length < count) {
+      const buffer = this.#free.pop()
+      if (buffer) {
+        memory.push(buffer)
+      } else if (this.#untaken > 0) {
+        this.#untaken--
+        memory.push(Buffer.allocUnsafeSlow(BLOCK))
+      } else {
+        const oldest = this.#blocks.entries().next().value
+        if (!oldest) break
+        this.#blocks.delete(oldest[0])
+        memory.push(oldest[1].memory)
+      }
     }
+    return memory
   }
 }

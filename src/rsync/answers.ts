@@ -119,25 +119,21 @@ export class Answers {
   }
 
   /** The bytes of a piece as they go out. @throws as `find` does. */
-  piece(
-    question: Question,
-    part: PiecePart,
-    signal: AbortSignal,
-  ): readonly Uint8Array[] | Promise<readonly Uint8Array[]> {
+  piece(question: Question, part: PiecePart, signal: AbortSignal): Uint8Array | Promise<Uint8Array> {
     const record = this.#kept.get(part.key)
     if (record instanceof Promise) {
       return record.then(
-        (slices) => this.#knownPiece(question, part, slices) ?? this.#compressPiece(question, part, signal),
+        (kept) => this.#knownPiece(question, part, kept) ?? this.#compressPiece(question, part, signal),
       )
     }
     return this.#knownPiece(question, part, record) ?? this.#compressPiece(question, part, signal)
   }
 
   /** What takes the place of a piece that can't be read: as many zeros. */
-  async zeros({ manner }: Question, part: PiecePart): Promise<readonly Uint8Array[]> {
+  async zeros({ manner }: Question, part: PiecePart): Promise<Uint8Array> {
     const zeros = Buffer.alloc(part.length)
     const squeezed = await squeezeInSteps(zeros, part.last, quickSqueeze(manner.compression)!)
-    return [encodePiece(QUICK, squeezed).subarray(1)]
+    return encodePiece(QUICK, squeezed).subarray(1)
   }
 
   /** Works an answer out anew with `squeeze`, and keeps it. For the refiner. */
@@ -162,15 +158,15 @@ export class Answers {
   async #findLater(
     question: Question,
     key: Uint8Array,
-    record: Promise<readonly Uint8Array[] | undefined>,
+    record: Promise<Uint8Array | undefined>,
     signal: AbortSignal,
   ): Promise<Answer> {
     return this.#known(question, key, await record) ?? this.#workOut(question, key, signal)
   }
 
-  #known(question: Question, key: Uint8Array, record: readonly Uint8Array[] | undefined): Answer | undefined {
+  #known(question: Question, key: Uint8Array, record: Uint8Array | undefined): Answer | undefined {
     if (!record) return undefined
-    const answer = decodeAnswer(record.length === 1 ? record[0]! : Buffer.concat(record))
+    const answer = decodeAnswer(record)
     if (answer && !answer.complete) this.#onQuick({ type: 'answer', key, question, delta: undefined })
     return answer
   }
@@ -202,21 +198,20 @@ export class Answers {
   #knownPiece(
     { tree, node, manner }: Question,
     part: PiecePart,
-    record: readonly Uint8Array[] | undefined,
-  ): readonly Uint8Array[] | undefined {
+    record: Uint8Array | undefined,
+  ): Uint8Array | undefined {
     if (!record) return undefined
-    const [first, ...rest] = record
     const { codec, effort } = manner.compression!
-    if (first![0] === QUICK && canRefine(codec, effort))
+    if (record[0] === QUICK && canRefine(codec, effort))
       this.#onQuick({ type: 'piece', key: part.key, tree, node, part, codec })
-    return [first!.subarray(1), ...rest]
+    return record.subarray(1)
   }
 
   async #compressPiece(
     { tree, node, manner }: Question,
     part: PiecePart,
     signal: AbortSignal,
-  ): Promise<readonly Uint8Array[]> {
+  ): Promise<Uint8Array> {
     const { codec, effort } = manner.compression!
     const record = await this.#compressing.run(
       Buffer.from(part.key).toString('latin1'),
@@ -230,7 +225,7 @@ export class Answers {
       },
       signal,
     )
-    return [record.subarray(1)]
+    return record.subarray(1)
   }
 }
 

@@ -97,9 +97,9 @@ export class Derived {
     const key = digestKey(tree, node, name, seeded ? seed : 0)
     const record = this.#kept.get(key)
     if (!(record instanceof Promise)) {
-      return joined(record) ?? this.#workOutDigest(tree, node, name, seed, key, signal)
+      return record ?? this.#workOutDigest(tree, node, name, seed, key, signal)
     }
-    return record.then((slices) => joined(slices) ?? this.#workOutDigest(tree, node, name, seed, key, signal))
+    return record.then((kept) => kept ?? this.#workOutDigest(tree, node, name, seed, key, signal))
   }
 
   /** @param key what it is kept under. */
@@ -187,10 +187,6 @@ export function recordedDigest(tree: Tree, node: number, name: DigestName): Uint
 
 function digestKey(tree: Tree, node: number, name: DigestName, seed: number): Uint8Array {
   return hash('sha256', Buffer.from(`digest:${name}:${seed}:${tree.contentKey(node)}`, 'latin1'), 'buffer')
-}
-
-function joined(slices: readonly Uint8Array[] | undefined): Uint8Array | undefined {
-  return slices && (slices.length === 1 ? slices[0] : Buffer.concat(slices))
 }
 
 /** Where a task finds the content from byte `from` on. */

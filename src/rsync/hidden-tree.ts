@@ -140,9 +140,9 @@ export class HiddenTree implements Tree {
   contentKey(node: number): string {
     return this.#behind.contentKey(this.#at(node))
   }
-  get bytes(): Tree['bytes'] {
+  get copy(): Tree['copy'] {
     const behind = this.#behind
-    return behind.bytes && ((node, from, length) => behind.bytes!(this.#at(node), from, length))
+    return behind.copy && ((node, from, target) => behind.copy!(this.#at(node), from, target))
   }
   open(node: number): Promise<Content> {
     return this.#behind.open(this.#at(node))

@@ -3,11 +3,11 @@
 /** Keeps bytes under keys for as long as it can; may forget any of them at any time. */
 export interface Kept {
   /**
-   * Slices that must not be changed; at once when they are in memory. Undefined when there is nothing under
+   * The bytes, which must not be changed; at once when they are in memory. Undefined when there is nothing under
    * the key, or not any more.
    * @param key 16 bytes or more, of which as good as no two are equal: a cryptographic hash.
    */
-  get(key: Uint8Array): readonly Uint8Array[] | undefined | Promise<readonly Uint8Array[] | undefined>
+  get(key: Uint8Array): Uint8Array | undefined | Promise<Uint8Array | undefined>
   /** Keeps `bytes`, which nobody changes any more, in place of what is there; or doesn't. */
   put(key: Uint8Array, bytes: Uint8Array): void
 }

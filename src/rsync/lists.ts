@@ -8,7 +8,7 @@
  */
 import { hash } from 'node:crypto'
 import { StoreError } from '../errors.ts'
-import type { ByteString } from '../lib/bytes.ts'
+import { asBuffer, type ByteString } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
@@ -217,9 +217,9 @@ export class Lists {
   async #load(key: Uint8Array, tree: Tree): Promise<PreparedList | undefined> {
     const all: Uint8Array[] = []
     for (let i = 0, parts = 1; i < parts; i++) {
-      const slices = await this.#kept.get(partKey(key, i))
-      if (!slices) return undefined
-      const part = Buffer.concat(slices)
+      const kept = await this.#kept.get(partKey(key, i))
+      if (!kept) return undefined
+      const part = asBuffer(kept)
       parts = part.readUInt32LE(0)
       all.push(part.subarray(4))
     }

@@ -17,7 +17,7 @@ import { DIGEST_LENGTH } from './digests.ts'
 import type { PreparedList } from './lists.ts'
 import { type Agreement, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
-import { LITERAL, sendAnswer } from './tokens.ts'
+import { sendAnswer } from './tokens.ts'
 import type { Content, Tree, Xattr } from './tree.ts'
 import type { Answer } from './wire/answers.ts'
 import type { TransferOptions } from './wire/arguments.ts'
@@ -52,6 +52,8 @@ const BASIS_SELF = 0x80
  * or tiny blocks forced by -B) gets that file whole, which is always right.
  */
 const MAX_SUM_BYTES = 16 * 1024 * 1024
+/** What is read of a file to see that it can be read: it brings the rest of a small one into memory. */
+const PROBE = new Uint8Array(1)
 /** Linux's own limit on a path, for names of alternative basis files. */
 const MAX_NAME = 4096
 
@@ -283,9 +285,8 @@ class Transfer {
     const { tree } = this.#context
     const plain = answer.parts.find((part) => part.type === 'plain')
     if (!plain) return undefined
-    if (!tree.bytes) return tree.open(node)
-    const found = tree.bytes(node, plain.from, Math.min(LITERAL, plain.length))
-    if (found instanceof Promise) await found
+    if (!tree.copy) return tree.open(node)
+    await tree.copy(node, plain.from, PROBE)
     return undefined
   }
 

@@ -10,7 +10,7 @@ import type { Content } from './tree.ts'
 import type { Answer } from './wire/answers.ts'
 
 /** Plain literal data goes out in tokens of this size: some releases refuse larger ones. */
-export const LITERAL = 32 * 1024
+const LITERAL = 32 * 1024
 
 export interface Delivery {
   connection: Connection
@@ -38,7 +38,7 @@ export async function sendAnswer(delivery: Delivery, answer: Answer): Promise<St
 }
 
 async function sendPlain(delivery: Delivery, start: number, length: number): Promise<StoreError | undefined> {
-  return delivery.question.tree.bytes
+  return delivery.question.tree.copy
     ? sendShared(delivery, start, length)
     : sendOpened(delivery, start, length)
 }
@@ -55,13 +55,14 @@ async function sendShared(
   for (let done = 0; done < length; ) {
     const piece = Math.min(LITERAL, length - done)
     out.i32(piece)
+    const target = out.space(piece)
     try {
-      const found = tree.bytes!(node, start + done, piece)
-      for (const slice of found instanceof Promise ? await found : found) out.bytes(slice)
+      const copying = tree.copy!(node, start + done, target)
+      if (copying) await copying
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       failure = error
-      out.space(piece).fill(0)
+      target.fill(0)
     }
     done += piece
     const flowing = connection.flow()
@@ -106,17 +107,17 @@ async function sendPiece(
   { connection, answers, question, signal }: Delivery,
   part: PiecePart,
 ): Promise<StoreError | undefined> {
-  let slices: readonly Uint8Array[]
+  let bytes: Uint8Array
   let failure: StoreError | undefined
   try {
     const found = answers.piece(question, part, signal)
-    slices = found instanceof Promise ? await found : found
+    bytes = found instanceof Promise ? await found : found
   } catch (error) {
     if (!(error instanceof StoreError)) throw error
     failure = error
-    slices = await answers.zeros(question, part)
+    bytes = await answers.zeros(question, part)
   }
-  for (const slice of slices) await connection.append(slice)
+  await connection.append(bytes)
   signal.throwIfAborted()
   return failure
 }

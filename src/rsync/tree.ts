@@ -68,11 +68,11 @@ export interface Tree {
   /** Told when content goes out to a client, also where nobody needs to open it for that. */
   sent?(node: number): void
   /**
-   * A stretch of a regular file's content, as slices that must not be changed; at once when they are in memory.
-   * Where a tree does not have this, its content is opened.
+   * Copies a stretch of a regular file's content into `target`, out of memory that all readers share: at once
+   * when it is there. A tree that does not have this has its content opened.
    * @throws StoreError
    */
-  bytes?(node: number, from: number, length: number): readonly Uint8Array[] | Promise<readonly Uint8Array[]>
+  copy?(node: number, from: number, target: Uint8Array): Promise<void> | undefined
   /** @throws StoreError when the content can't be read. */
   open(node: number): Promise<Content>
 }

@@ -368,9 +368,9 @@ export class PackFile {
     this.rest()
   }
 
-  /** Fills as much of `target` as there is from `offset` on. @returns how many bytes. */
-  async readSome(target: Uint8Array, offset: number): Promise<number> {
-    return (await this.#handle!.read(target, 0, target.length, offset)).bytesRead
+  /** Fills as much of `targets`, one after the other, as there is from `offset` on. @returns how many bytes. */
+  async readSome(targets: readonly Uint8Array[], offset: number): Promise<number> {
+    return (await this.#handle!.readv(targets, offset)).bytesRead
   }
 
   /** Fills all of `targets`, one after the other, from `offset` of the pack on. */

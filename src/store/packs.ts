@@ -166,23 +166,22 @@ export class Packs {
   }
 
   /**
-   * A stretch of a blob, as slices that must not be changed; at once when they are in memory.
+   * Copies a stretch of a blob into `target`, at once when it is in memory.
    * @throws StoreError
    */
-  readBlob(digest: Uint8Array, position: number, length: number): Slices | Promise<Slices> {
+  copyBlob(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> | undefined {
     const row = this.index.find(digest)
     const pack = row < 0 ? undefined : this.#packs.get(this.index.pack(row))
-    if (!pack) return this.#readOpened(digest, position, length)
-    const slices = this.#pool.read(pack.blocks, this.index.offset(row) + position, length)
-    // Compaction may have moved the blob meanwhile, or the pack ends too early: the long way knows, and says.
-    return slices instanceof Promise ? slices.catch(() => this.#readOpened(digest, position, length)) : slices
+    if (!pack) return this.#copyOpened(digest, position, target)
+    // Compaction may move the blob meanwhile, or the pack end too early: the long way knows, and says.
+    return this.#pool
+      .copy(pack.blocks, this.index.offset(row) + position, target)
+      ?.catch(() => this.#copyOpened(digest, position, target))
   }
 
-  async #readOpened(digest: Uint8Array, position: number, length: number): Promise<Slices> {
+  async #copyOpened(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> {
     using blob = await this.openBlob(digest)
-    const bytes = Buffer.allocUnsafe(length)
-    await blob.read([bytes], position)
-    return [bytes]
+    await blob.read([target], position)
   }
 
   /** Removes a pack whose rows have left the index. */
@@ -330,19 +329,16 @@ export class Packs {
 function blocksOf(file: PackFile): BlockFile {
   return {
     id: nextFileId(),
-    read: async (target, position) => {
+    read: async (targets, position) => {
       await file.acquire()
       try {
-        return await file.readSome(target, position)
+        return await file.readSome(targets, position)
       } finally {
         file.release()
       }
     },
   }
 }
-
-/** Bytes in several pieces. They are shared: nobody changes them. */
-export type Slices = readonly Uint8Array[]
 
 /** The bytes of one blob, as they were when it was opened, wherever they move. Whoever opens it closes it. */
 export class BlobReader {

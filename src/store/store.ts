@@ -36,7 +36,7 @@ import { KnownBlobs } from './known-blobs.ts'
 import { lockStore, type StoreLock } from './lock.ts'
 import { Manifest, readManifestBlobs, type TreeTotals } from './manifest.ts'
 import { ManifestCache } from './manifest-cache.ts'
-import { type BlobReader, Packs, type Slices, type Step } from './packs.ts'
+import { type BlobReader, Packs, type Step } from './packs.ts'
 import {
   type BuildPaths,
   DIRECTORY_MODE,
@@ -227,8 +227,8 @@ export class Store {
   }
 
   /** Opens a blob that has bytes, by its SHA-256. Whoever opens it closes it. */
-  readBlob(digest: Uint8Array, position: number, length: number): Slices | Promise<Slices> {
-    return this.packs.readBlob(digest, position, length)
+  copyBlob(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> | undefined {
+    return this.packs.copyBlob(digest, position, target)
   }
 
   async openBlob(digest: Uint8Array): Promise<BlobReader> {

@@ -52,10 +52,7 @@ export function memoryKept(): Kept {
   const kept = new Map<string, Uint8Array>()
   const name = (key: Uint8Array): string => Buffer.from(key).toString('hex')
   return {
-    get: (key) => {
-      const bytes = kept.get(name(key))
-      return bytes && [bytes]
-    },
+    get: (key) => kept.get(name(key)),
     put: (key, bytes) => void kept.set(name(key), Uint8Array.from(bytes)),
   }
 }
