@@ -19,6 +19,7 @@ import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import type { BlockSumRule } from './digests.ts'
 import type { Kept } from './kept.ts'
+import { RecentAnswers } from './recent-answers.ts'
 import type { Content, Tree } from './tree.ts'
 import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './wire/answers.ts'
 import { i32At } from './wire/ints.ts'
@@ -33,11 +34,19 @@ export interface Compression {
   effort: Effort
 }
 
-/** What of a question is the same for all files of a session. */
+/** What of a question is the same for nearly all files of a session. */
 export interface Manner {
-  rule: BlockSumRule
-  inplace: boolean
-  compression: Compression | undefined
+  /** Two manners of one name are equal, but for the level. */
+  readonly name: string
+  readonly rule: BlockSumRule
+  readonly inplace: boolean
+  readonly compression: Compression | undefined
+}
+
+export function mannerOf(rule: BlockSumRule, inplace: boolean, compression: Compression | undefined): Manner {
+  // The level is no part of it: what is kept was compressed at one client's, or at the best.
+  const how = compression ? `${compression.codec}:${compression.effort}` : 'plain'
+  return { name: `${how}:${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}`, rule, inplace, compression }
 }
 
 export interface Question {
@@ -84,6 +93,7 @@ export class Answers {
   readonly #derived: Derived
   readonly #kept: Kept
   readonly #onQuick: (job: RefineJob) => void
+  readonly #recent = new RecentAnswers()
   readonly #working = new SingleFlight<string, Answer>()
   readonly #compressing = new SingleFlight<string, Uint8Array>()
 
@@ -95,9 +105,11 @@ export class Answers {
 
   /** @throws StoreError when the content can't be read; the signal's reason. */
   find(question: Question, signal: AbortSignal): Answer | Promise<Answer> {
-    const { sums, manner } = question
+    const { tree, node, sums, manner } = question
     // Nothing is worked out for these: the content itself goes out.
     if (!sums && !manner.compression) return wholePlain(question)
+    const recent = this.#recent.find(manner.name, tree.contentKey(node), sums)
+    if (recent) return recent
     const key = keyOf(question)
     const record = this.#kept.get(key)
     if (record instanceof Promise) return this.#findLater(question, key, record, signal)
@@ -167,7 +179,9 @@ export class Answers {
   #known(question: Question, key: Uint8Array, record: Uint8Array | undefined): Answer | undefined {
     if (!record) return undefined
     const answer = decodeAnswer(record)
-    if (answer && !answer.complete) this.#onQuick({ type: 'answer', key, question, delta: undefined })
+    if (!answer) return undefined
+    this.#recent.add(question.manner.name, question.tree.contentKey(question.node), question.sums, answer)
+    if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta: undefined })
     return answer
   }
 
@@ -436,14 +450,9 @@ async function withContentIf(
 // -----------------------------------------------------------------------------------------------------
 // Keys
 
-/** The level is no part of it: what is kept was compressed at one client's, or at the best. */
 function keyOf({ tree, node, sums, manner }: Question): Uint8Array {
-  const { rule, inplace, compression } = manner
-  const how = compression ? `${compression.codec}:${compression.effort}` : 'plain'
-  const asked = sums
-    ? `${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}:${Object.values(sums.head).join(':')}`
-    : ''
-  const text = Buffer.from(`answer:${FORMAT}:${how}:${asked}:${tree.contentKey(node)}`, 'latin1')
+  const blocks = sums ? Object.values(sums.head).join(':') : ''
+  const text = Buffer.from(`answer:${FORMAT}:${manner.name}:${blocks}:${tree.contentKey(node)}`, 'latin1')
   return hash('sha256', sums ? Buffer.concat([text, sums.bytes]) : text, 'buffer')
 }
 

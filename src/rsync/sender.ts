@@ -10,7 +10,7 @@ import { ConnectionLost, PeerError, StoreError } from '../errors.ts'
 import { type ByteString, showBytes } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
-import type { Answers, Manner, Question } from './answers.ts'
+import { type Answers, type Manner, mannerOf, type Question } from './answers.ts'
 import type { Connection } from './connection.ts'
 import type { Derived } from './derived.ts'
 import { DIGEST_LENGTH } from './digests.ts'
@@ -104,6 +104,7 @@ class Transfer {
   readonly #sentOnce: Uint8Array
   readonly #pacer: Pacer
   readonly #skipsCompression: ((name: ByteString) => boolean) | undefined
+  readonly #manners: { inplace: boolean; least: boolean; manner: Manner }[] = []
   #ioError = 0
   #ioErrorTold = 0
 
@@ -290,15 +291,22 @@ class Transfer {
     return undefined
   }
 
+  /** One of a few, made when the first file needs it. */
   #mannerOf(item: Item): Manner {
+    const inplace = this.#writesInPlace(item)
+    const least = this.#skipsCompression?.(this.#nameOf(item)) ?? false
+    const known = this.#manners.find((manner) => manner.inplace === inplace && manner.least === least)
+    if (known) return known.manner
     const { agreement, options } = this.#context
-    const { codec, transferDigest, seed } = agreement
-    const effort = this.#skipsCompression?.(this.#nameOf(item)) ? 'least' : 'normal'
-    return {
-      rule: { name: transferDigest, seed, seedFirst: (agreement.compat & COMPAT.checksumSeedFix) !== 0 },
-      inplace: this.#writesInPlace(item),
-      compression: codec && { codec, level: options.compressLevel, effort },
-    }
+    const { codec, transferDigest: name, seed, compat } = agreement
+    const effort = least ? 'least' : 'normal'
+    const manner = mannerOf(
+      { name, seed, seedFirst: (compat & COMPAT.checksumSeedFix) !== 0 },
+      inplace,
+      codec && { codec, level: options.compressLevel, effort },
+    )
+    this.#manners.push({ inplace, least, manner })
+    return manner
   }
 
   /** Of the whole file, or of what is appended where the client checks only that. */

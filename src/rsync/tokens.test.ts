@@ -7,7 +7,7 @@ import { decodeLz4Block } from '../../test/support/lz4.ts'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { memoryKept, Pipe } from '../../test/support/session.ts'
 import { StoreError } from '../errors.ts'
-import { Answers, PIECE, type Question } from './answers.ts'
+import { Answers, mannerOf, PIECE, type Question } from './answers.ts'
 import { type CodecName, OFFERED_CODECS } from './codecs.ts'
 import { Connection } from './connection.ts'
 import type { Derived } from './derived.ts'
@@ -67,11 +67,11 @@ async function send(
     tree,
     node: 1,
     sums: { head, bytes: new Uint8Array(count * 6) },
-    manner: {
-      rule: { name: 'md5', seed: 0, seedFirst: true },
-      inplace: false,
-      compression: codec && { codec, level: undefined, effort: 'normal' },
-    },
+    manner: mannerOf(
+      { name: 'md5', seed: 0, seedFirst: true },
+      false,
+      codec && { codec, level: undefined, effort: 'normal' },
+    ),
   }
   const answer = await answers.find(question, signal)
   const failure = await sendAnswer({ connection, answers, question, content: file, signal }, answer)
