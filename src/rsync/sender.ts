@@ -16,7 +16,7 @@ import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import { DIGEST_LENGTH } from './digests.ts'
 import type { FileList } from './flist.ts'
-import { type Agreement, COMPAT } from './setup.ts'
+import { type Agreement, blockSumRule, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
 import { createTokenWriter } from './tokens.ts'
 import type { Content, Tree, Xattr } from './tree.ts'
@@ -35,7 +35,7 @@ import {
 import { TAG } from './wire/mux.ts'
 import { NDX_DEL_STATS, NDX_DONE, NdxDecoder, NdxEncoder } from './wire/ndx.ts'
 import { basisLength, decodeSumHead, encodeSumHead, type SumHead } from './wire/sums.ts'
-import { encodeXattrValues, readXattrRequest, sentXattrs } from './wire/xattrs.ts'
+import { encodeXattrValues, readXattrRequest, sentXattrs, type XattrChoice } from './wire/xattrs.ts'
 
 /** [iflags] Section 8.1: those that matter to a sender. */
 const ITEM = {
@@ -69,6 +69,8 @@ export interface TransferContext {
   list: FileList
   options: TransferOptions
   agreement: Agreement
+  /** Which extended attributes the list told of. */
+  xattrChoice: XattrChoice
   derived: Derived
   /** Milliseconds it took to build and to send the list, for the statistics. */
   listMs: { build: number; send: number }
@@ -256,8 +258,8 @@ class Transfer {
 
   /** The attributes of an entry, in the order that numbers them. */
   #xattrsOf({ node }: Item): readonly Xattr[] {
-    const { tree, options } = this.#context
-    return node < 0 ? [] : sentXattrs(tree.xattrs(node), options.xattrs > 1)
+    const { tree, xattrChoice } = this.#context
+    return node < 0 ? [] : sentXattrs(tree.xattrs(node), xattrChoice)
   }
 
   async #sendFile(
@@ -323,9 +325,7 @@ class Transfer {
 
   #search(item: Item, sums: BlockSums): Promise<Delta | undefined> {
     const { tree, agreement, derived, signal } = this.#context
-    const seedFirst = (agreement.compat & COMPAT.checksumSeedFix) !== 0
-    const rule = { name: agreement.transferDigest, seed: agreement.seed, seedFirst }
-    return derived.delta(tree, item.node, sums, rule, this.#writesInPlace(item), signal)
+    return derived.delta(tree, item.node, sums, blockSumRule(agreement), this.#writesInPlace(item), signal)
   }
 
   /** Whether the client overwrites its basis while it receives (section 8.7). */

@@ -32,6 +32,7 @@ import {
   MAX_ARGUMENT_BYTES,
   MAX_ARGUMENTS,
   parseArguments,
+  splitArguments,
   type TransferOptions,
 } from './wire/arguments.ts'
 import { AUTH_DIGESTS, authResponse, chooseAuthDigest, isResponse, parseAuthAnswer } from './wire/auth.ts'
@@ -39,6 +40,7 @@ import { type FilterRule, MAX_FILTER_BYTES, MAX_RULE_BYTES, parseRule } from './
 import { agreeOnProtocol, formatGreeting, parseGreeting } from './wire/greeting.ts'
 import { decodeI32 } from './wire/ints.ts'
 import { TAG } from './wire/mux.ts'
+import type { XattrChoice } from './wire/xattrs.ts'
 
 export type State =
   | 'greeting'
@@ -143,7 +145,7 @@ export interface SessionReport {
   user: string
   module: string
   paths: string
-  /** As the client sent them, escaped and cut. */
+  /** As they were understood, escaped and cut. */
   options: string
   /** Codec and digests that both sides agreed on; '' where it did not come to that. */
   codec: string
@@ -186,7 +188,7 @@ export class Session {
   #settings: VisitSettings | undefined
   #turn: Turn | undefined
   #options: TransferOptions | undefined
-  /** Arguments before the paths, as sent. */
+  /** The client's options in its own words. */
   #words: readonly ByteString[] = []
   #agreement: Agreement | undefined
   readonly #waitedMs = { build: 0, line: 0 }
@@ -214,6 +216,11 @@ export class Session {
   /** The client owes us what belongs to a handshake. */
   get inHandshake(): boolean {
     return HANDSHAKE.has(this.#state)
+  }
+
+  /** Whoever hangs up on the client says first why, for the report. */
+  giveUp(why: string): void {
+    this.#abort.abort(new ConnectionLost(why))
   }
 
   /**
@@ -442,7 +449,7 @@ export class Session {
     this.#refuse(options)
 
     const rules = await this.#readFilters()
-    const filters = new Filters(rules, options.cvsExclude)
+    const filters = new Filters(rules, options.cvsExclude, options.filesFrom === undefined)
     this.#step('filters')
     await this.#beginTurn()
 
@@ -471,7 +478,11 @@ export class Session {
     const built = this.#context.now()
     this.#entries = list.names.length
     const ioError = await this.#tellNotices(list, options)
-    await this.#sendList(tree, list, options, agreement, ioError)
+    const xattrChoice = {
+      withRsyncOwn: options.xattrs > 1,
+      kept: options.xattrs > 0 ? await this.#keptXattrs(tree, list, filters) : undefined,
+    }
+    await this.#sendList(tree, list, options, agreement, xattrChoice, ioError)
     const sent = this.#context.now()
     if (list.names.length === 0) {
       // The client has nothing to ask for and just goes (section 6.12).
@@ -487,6 +498,7 @@ export class Session {
       list,
       options,
       agreement,
+      xattrChoice,
       derived: this.#context.derived,
       listMs: { build: Math.round(built - began), send: Math.round(sent - built) },
       figures: this.#figures,
@@ -507,7 +519,7 @@ export class Session {
     await this.#ahead
     const first = await this.#readVector(this.#protocol < 30 ? LF : NUL)
     const second = announcesSecludedArguments(first) ? await this.#readVector(NUL) : undefined
-    this.#words = [...optionsOf(first), ...optionsOf(second ?? [])]
+    this.#words = splitArguments(first, second).options
     return parseArguments(first, second)
   }
 
@@ -581,13 +593,19 @@ export class Session {
         await this.#connection.text(TAG.errorXfer, `upserv: cannot list "${shown}": ${reason}`)
         ioError |= 1
       } else {
-        const what = type === 'missing' ? 'link_stat' : 'symlink has no referent:'
+        const what =
+          type === 'missing'
+            ? 'link_stat'
+            : type === 'missing-directory'
+              ? 'change_dir'
+              : 'symlink has no referent:'
         await this.#connection.text(
           TAG.errorXfer,
           `rsync: ${what} "${shown}" failed: No such file or directory (2)`,
         )
-        // A missing argument exits with 23 by the text alone; a broken link left out must not be deleted.
-        if (type === 'broken-link') ioError |= 1
+        // A missing argument exits with 23 by the text alone, and what it stands for may be deleted. What a
+        // directory holds that can't be found must not be, nor a broken link that is left out.
+        if (type !== 'missing') ioError |= 1
       }
     }
     return options.ignoreErrors ? 0 : ioError
@@ -617,11 +635,29 @@ export class Session {
     return (node) => recordedDigest(tree, node, name) ?? workedOut.get(node)
   }
 
+  /** Names of extended attributes that the client's rules keep; undefined where it has none. */
+  async #keptXattrs(tree: Tree, list: FileList, filters: Filters): Promise<Set<ByteString> | undefined> {
+    if (!filters.hasAttributeRules) return undefined
+    const seen = new Set<ByteString>()
+    const kept = new Set<ByteString>()
+    const pacer = new Pacer(this.#signal)
+    for (const node of list.nodes) {
+      if (pacer.due) await pacer.rest()
+      for (const { name } of node < 0 ? [] : tree.xattrs(node)) {
+        if (seen.has(name)) continue
+        seen.add(name)
+        if (await filters.keepsAttribute(name, pacer)) kept.add(name)
+      }
+    }
+    return kept
+  }
+
   async #sendList(
     tree: Tree,
     list: FileList,
     options: TransferOptions,
     agreement: Agreement,
+    xattrChoice: XattrChoice,
     ioError: number,
   ): Promise<void> {
     const name = agreement.listDigest
@@ -632,6 +668,7 @@ export class Session {
       varintFlags: (agreement.compat & COMPAT.varintFlags) !== 0,
       safeEnd: this.#protocol >= 31 || (agreement.compat & COMPAT.safeFlist) !== 0,
       id0Names: (agreement.compat & COMPAT.id0Names) !== 0,
+      xattrChoice: options.xattrs > 0 ? xattrChoice : undefined,
       checksumLength: options.checksum ? DIGEST_LENGTH[name] : 0,
       checksum,
       ioError,
@@ -704,12 +741,6 @@ function showWords(words: readonly ByteString[], most: number): string {
   const shown = words.slice(0, most).map((word) => showBytes(word))
   if (words.length > most) shown.push(`and ${words.length - most} more`)
   return shown.join(' ')
-}
-
-/** The options of a vector: what begins with a dash and stands before the "." that the paths follow. */
-function optionsOf(vector: readonly ByteString[]): ByteString[] {
-  const dot = vector.indexOf(ascii('.'))
-  return (dot < 0 ? vector : vector.slice(0, dot)).filter((word) => word.startsWith('-'))
 }
 
 /** Text as one line that can neither be taken for several nor drive a terminal. A tab may stay. */

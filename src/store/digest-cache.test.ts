@@ -168,6 +168,32 @@ test('a full file forgets the older half', async () => {
   assert.deepEqual(left, keys.slice(-left.length), 'the newest stay')
 })
 
+test('a full file without the room to be written anew does not grow', async () => {
+  using here = scene()
+  const most = HEADER_BYTES + 10 * RECORD_BYTES
+  const onlyAppends = (bytes: number): boolean => bytes <= HEADER_BYTES + 2 * RECORD_BYTES
+  const cache = await here.start({ maxRecords: 10, hasRoom: onlyAppends })
+  await known(cache, KEYS)
+  for (let i = 0; i < 100; i++) {
+    cache.put('xxh3', `key ${i}`, digestOf(`key ${i}`))
+    await cache.flush()
+  }
+  assert.equal(statSync(here.file).size, most)
+  const again = await here.start({ maxRecords: 10 })
+  assert.deepEqual(await known(again, ['key 0', 'key 9']), ['key 0', 'key 9'], 'and can still be read')
+})
+
+test('what a crash left of a file that was written anew is cleared up', async () => {
+  using here = scene()
+  await filled(here.start, KEYS)
+  writeFileSync(`${here.file}.new`, 'half of it')
+  let bytes = -1
+  const cache = await here.start({ onBytes: (now) => (bytes = now) })
+  assert.equal(bytes, HEADER_BYTES + 4 * RECORD_BYTES)
+  assert.deepEqual(readdirSync(here.paths.digests), ['xxh3'])
+  assert.deepEqual(await known(cache, KEYS), KEYS)
+})
+
 test('bytes are counted, at start too; dropping frees them; what has no room is not written', async () => {
   using here = scene()
   await filled(here.start, KEYS)

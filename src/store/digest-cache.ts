@@ -25,6 +25,8 @@ const MAGIC = Buffer.from('UPSVDIG1')
 const HEADER_BYTES = 16
 const KEY_BYTES = 16
 const CRC_BYTES = 4
+/** Behind the name of a file that is being written anew. */
+const UNFINISHED = '.new'
 
 /** Digests of each kind: those of some builds that share little, in 6 MB of file and 20 MB of memory. */
 const MAX_RECORDS = 150_000
@@ -77,10 +79,15 @@ export class DigestCache {
     this.#writeAfterMs = options.writeAfterMs ?? WRITE_AFTER_MS
   }
 
-  /** Looks how much there is; for start. A file is read when the first digest of its kind is asked for. */
+  /** Looks how much there is, and clears up what a crash left; for start. A file is read when the first digest of its kind is asked for. */
   async refresh(): Promise<void> {
     for (const name of await readdir(this.#directory).catch(() => [])) {
-      const size = await stat(join(this.#directory, name)).then(
+      const path = join(this.#directory, name)
+      if (name.endsWith(UNFINISHED)) {
+        await rm(path, { force: true }).catch(() => {})
+        continue
+      }
+      const size = await stat(path).then(
         (stats) => stats.size,
         () => 0,
       )
@@ -164,9 +171,14 @@ export class DigestCache {
     return loading
   }
 
+  /** Of a file that is full, whose digests have this length. */
+  #mostBytes(length: number): number {
+    return HEADER_BYTES + this.#maxRecords * recordBytes(length)
+  }
+
   /** Nothing where there is no file, or one that is larger than we ever write. */
   async #read(path: string, length: number): Promise<Buffer> {
-    const most = HEADER_BYTES + (this.#maxRecords + 1) * (KEY_BYTES + length + CRC_BYTES)
+    const most = this.#mostBytes(length) + recordBytes(length)
     try {
       return (await stat(path)).size > most ? Buffer.alloc(0) : await readFile(path)
     } catch {
@@ -179,9 +191,11 @@ export class DigestCache {
     const fresh = Buffer.concat(kind.fresh)
     kind.fresh = []
     // A record that a crash has cut off would put all behind it out of step.
-    const aligned =
-      kind.bytes > 0 && (kind.bytes - HEADER_BYTES) % (KEY_BYTES + kind.length + CRC_BYTES) === 0
-    const appends = aligned && kind.values.size <= this.#maxRecords
+    const aligned = kind.bytes > 0 && (kind.bytes - HEADER_BYTES) % recordBytes(kind.length) === 0
+    // By the file as well: it may have more records than memory, when it had no room to be written anew.
+    const isFull =
+      kind.values.size > this.#maxRecords || kind.bytes + fresh.length > this.#mostBytes(kind.length)
+    const appends = aligned && !isFull
     if (kind.values.size > this.#maxRecords) forgetOlderHalf(kind.values)
     const content = appends ? fresh : wholeFile(kind)
     if (!this.#hasRoom(content.length)) return
@@ -191,8 +205,8 @@ export class DigestCache {
         await appendFile(kind.path, content, { mode: FILE_MODE })
         kind.bytes += content.length
       } else {
-        await writeFile(`${kind.path}.new`, content, { mode: FILE_MODE })
-        await rename(`${kind.path}.new`, kind.path)
+        await writeFile(kind.path + UNFINISHED, content, { mode: FILE_MODE })
+        await rename(kind.path + UNFINISHED, kind.path)
         kind.bytes = content.length
       }
     } catch {
@@ -227,8 +241,12 @@ function wholeFile({ length, values }: Kind): Buffer {
   return Buffer.concat(parts)
 }
 
+function recordBytes(length: number): number {
+  return KEY_BYTES + length + CRC_BYTES
+}
+
 function record(short: string, value: string): Buffer {
-  const bytes = Buffer.alloc(KEY_BYTES + value.length + CRC_BYTES)
+  const bytes = Buffer.alloc(recordBytes(value.length))
   bytes.write(short + value, 'latin1')
   bytes.writeUInt32LE(crc32(bytes.subarray(0, -CRC_BYTES)), bytes.length - CRC_BYTES)
   return bytes
@@ -239,7 +257,7 @@ async function readRecords(content: Buffer, length: number): Promise<Map<string,
   if (content.length < HEADER_BYTES || !content.subarray(0, HEADER_BYTES).equals(header(length)))
     return undefined
   const values = new Map<string, string>()
-  const size = KEY_BYTES + length + CRC_BYTES
+  const size = recordBytes(length)
   const pacer = new Pacer()
   for (let at = HEADER_BYTES; at + size <= content.length; at += size) {
     if (pacer.due) await pacer.rest()

@@ -133,33 +133,50 @@ export class Matrix implements AsyncDisposable {
     await Promise.all(Array.from({ length: jobs }, worker))
   }
 
-  async #cell(cell: Cell, place: string, program: string): Promise<CellResult> {
-    const { row, column } = cell
-    const ours = await this.#observe(cell, place, program, this.#ours.url)
-    let stock = await this.#observe(cell, place, program, this.#stock.url)
-    const exit = stock.exit
+  async #cell({ row, column }: Cell, place: string, program: string): Promise<CellResult> {
+    const at = { row, protocol: column.protocol }
     const accepted = new Set<Accepted>()
-    let found = compare(ours, stock, { comparesOrder: sendsOneList(column) })
+    const ours = await this.#observe({ row, column }, place, program, this.#ours.url)
+    let stock = await this.#observe({ row, column }, place, program, this.#stock.url)
+    const { exit } = stock
+
+    let asked = row
+    for (const one of ACCEPTED) {
+      const options = one.insteadOf?.(at)
+      if (!options) continue
+      accepted.add(one)
+      asked = { ...asked, options }
+      stock = await this.#observe({ row: asked, column }, place, program, this.#stock.url)
+    }
+
+    const options = { comparesOrder: sendsOneList(column) }
+    let found = compare(ours, stock, options)
+    // Nothing below excuses another exit code.
+    const exits = found.filter(({ aspect }) => aspect === 'exit')
+    const beside = (differences: readonly Difference[]): Difference[] => [
+      ...exits,
+      ...differences.filter(({ aspect }) => aspect !== 'exit'),
+    ]
     if (found.length > 0 && !sendsOneList(column)) {
-      // Would the stock daemon do as upserv does if it sent one list too? That excuses no other exit code.
+      // Would the stock daemon do as upserv does if it sent one list too?
       const before = found.length
-      const exits = found.filter(({ aspect }) => aspect === 'exit')
-      stock = await this.#observe(
-        { row, column: { ...column, options: ONE_LIST } },
-        place,
-        program,
-        this.#stock.url,
-      )
-      const apart = compare(ours, stock, { comparesOrder: false }).filter(({ aspect }) => aspect !== 'exit')
-      found = [...exits, ...apart]
+      const oneList = { row: asked, column: { ...column, options: ONE_LIST } }
+      stock = await this.#observe(oneList, place, program, this.#stock.url)
+      found = beside(compare(ours, stock, options))
       if (found.length < before) accepted.add(NO_INCREMENTAL_RECURSION)
     }
+    for (const one of ACCEPTED) {
+      const without = one.without?.(at)
+      if (!without || found.length === 0) continue
+      accepted.add(one)
+      found = beside(compare(without(ours), without(stock), options))
+    }
     const failures = found.filter((difference) => {
-      const excuse = ACCEPTED.find(({ covers }) => covers({ row, protocol: column.protocol }, difference))
+      const excuse = ACCEPTED.find(({ covers }) => covers?.(at, difference))
       if (excuse) accepted.add(excuse)
       return !excuse
     })
-    return { ...cell, exit, failures, accepted: [...accepted] }
+    return { row, column, exit, failures, accepted: [...accepted] }
   }
 
   async #observe({ row, column }: Cell, place: string, program: string, url: string): Promise<Observation> {
