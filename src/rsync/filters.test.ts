@@ -446,10 +446,26 @@ test('rules for attributes: the first that matches decides, and they are none fo
   assert.ok(filters(['-x a']).isEmpty)
 })
 
-test('rule files: none counts with --files-from', () => {
-  const rules = [': .rules', '- a'].map((rule) => parseRule(rule as ByteString, false))
-  assert.ok(!new Filters(rules, true, false).hasMergeFiles)
-  assert.ok(!new Filters(rules, true, false).isEmpty)
+test('rule files: with --from0 lines end in NUL', async () => {
+  const tree = new MemoryTree(dir({ '.rules': file('- a\0- b\0'), d: dir({ '.rules': file('- c\n- d\n') }) }))
+  try {
+    const compiled = new Filters([parseRule(ascii(': .rules'), false)], false, true)
+    const root = await compiled.enter(tree, 0, ascii(''), compiled.outermost(), new Pacer())
+    const node = await lookup(tree, ascii('d'), false)
+    const scope = await compiled.enter(tree, node, ascii('d'), root, new Pacer())
+    for (const [name, kept] of [
+      ['a', false],
+      ['b', false],
+      // The other file holds one rule, for a name of two lines.
+      ['c', true],
+      ['d', true],
+      ['c\n- d\n', false],
+    ] as const) {
+      assert.equal(await keeps(compiled, name, 'd', scope), kept, name)
+    }
+  } finally {
+    tree.close()
+  }
 })
 
 test('rule files: one that is no regular file is none', async () => {

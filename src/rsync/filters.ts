@@ -22,7 +22,10 @@ const MAX_MERGES = 64
 const LONG_PATTERN = 64
 const RULES_A_LOOK = 16
 
-type LineEnd = '\n' | '\0'
+interface Merge extends DirMergeRule {
+  /** Lines of the file end in NUL. */
+  from0: boolean
+}
 
 interface Rule {
   include: boolean
@@ -50,8 +53,8 @@ export type FilterScope = readonly (readonly Rule[])[]
 
 export class Filters {
   readonly #steps: Step[] = []
-  readonly #lineEnd: LineEnd
-  readonly #merges: DirMergeRule[] = []
+  readonly #from0: boolean
+  readonly #merges: Merge[] = []
   readonly #attributes: Rule[] = []
 
   /**
@@ -59,7 +62,7 @@ export class Filters {
    *   most people's rule files say is then one long rule.
    */
   constructor(rules: readonly FilterRule[], cvsExclude = false, from0 = false) {
-    this.#lineEnd = from0 ? '\0' : '\n'
+    this.#from0 = from0
     for (const rule of rules) this.#add(rule)
     if (cvsExclude) {
       this.#add(parseRule(ascii(':C '), false))
@@ -110,7 +113,7 @@ export class Filters {
       const inherited = merge.noInherit ? [] : outer[slot]!
       const counts = first === undefined || isSearched(merge, base, first)
       const node = counts ? tree.child(directory, merge.file) : -1
-      scope.push(node < 0 ? inherited : await this.#readFile(tree, node, merge, base, inherited, pacer))
+      scope.push(node < 0 ? inherited : await readMergeFile(tree, node, merge, base, inherited, pacer))
     }
     return scope
   }
@@ -174,7 +177,7 @@ export class Filters {
       case 'dir-merge':
         if (this.#merges.length >= MAX_MERGES)
           throw new PeerError('filter', `more than ${MAX_MERGES} per-directory rules`)
-        this.#steps.push({ type: 'merge', slot: this.#merges.push(rule) - 1 })
+        this.#steps.push({ type: 'merge', slot: this.#merges.push({ ...rule, from0: this.#from0 }) - 1 })
         break
       case 'cvs-defaults':
         for (const text of CVS_DEFAULTS) {
@@ -284,7 +287,7 @@ function isSearched({ searchedFrom }: DirMergeRule, base: ByteString, first: Byt
 async function readMergeFile(
   tree: Tree,
   node: number,
-  merge: DirMergeRule,
+  merge: Merge,
   base: ByteString,
   inherited: readonly Rule[],
   pacer: Pacer,
@@ -302,7 +305,7 @@ async function readMergeFile(
   let own: Rule[] = []
   let parents = inherited
   let withDefaults = false
-  for (const text of rulesIn(bytes.toString('latin1'), merge.words)) {
+  for (const text of rulesIn(bytes.toString('latin1'), merge)) {
     if (pacer.due) await pacer.rest()
     if (text === '!') {
       own = []
@@ -323,8 +326,8 @@ async function readMergeFile(
 }
 
 /** The rules of a file, one after the other: words between ASCII's white space, or lines but for comments. */
-function* rulesIn(text: string, words: boolean): Generator<ByteString> {
-  for (const [piece] of text.matchAll(words ? /[^ \t-\r]+/g : /[^\n]+/g)) {
+function* rulesIn(text: string, { words, from0 }: Merge): Generator<ByteString> {
+  for (const [piece] of text.matchAll(words ? /[^ \t-\r]+/g : from0 ? /[^\0]+/g : /[^\n]+/g)) {
     const rule = words || !piece.endsWith('\r') ? piece : piece.slice(0, -1)
     if (rule !== '' && (words || !/^[#;]/.test(rule))) yield rule as ByteString
   }

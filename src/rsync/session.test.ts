@@ -370,6 +370,21 @@ test('an empty list: the client just goes', async () => {
   assert.equal(toHex(frames[2]!.payload), '00')
 })
 
+for (const { path, text, ioError } of [
+  { path: 't/nothing', text: 'link_stat "t/nothing"', ioError: 0 },
+  // What such a directory holds must not be deleted at the client's.
+  { path: 't/nothing/', text: 'change_dir "t/nothing"', ioError: 1 },
+  { path: 't/no/thing', text: 'change_dir "t/no"', ioError: 1 },
+]) {
+  test(`what is not there: ${path}`, async () => {
+    const input = Buffer.concat([Buffer.from(start(29, '--sender', '-r', '.', path)), fromHex(zeros(4))])
+    const { output } = await converse(context(), input)
+    const frames = framesOf(output, 29)
+    assert.ok(frames[0]!.payload.toString().includes(text))
+    assert.equal(frames.at(-1)!.payload.readInt32LE(frames.at(-1)!.payload.length - 4), ioError)
+  })
+}
+
 /** A tree with one rotten file. */
 function rotten(how: 'open' | 'read'): Tree {
   return new Proxy(tree as Tree, {

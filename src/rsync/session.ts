@@ -449,7 +449,7 @@ export class Session {
     this.#refuse(options)
 
     const rules = await this.#readFilters()
-    const filters = new Filters(rules, options.cvsExclude, options.filesFrom === undefined)
+    const filters = new Filters(rules, options.cvsExclude, options.from0)
     this.#step('filters')
     await this.#beginTurn()
 

@@ -20,7 +20,7 @@ export interface Accepted {
    * What the stock daemon is asked instead, as it can't be compared with otherwise: upserv must do as it does
    * then. Undefined where the row is none of those.
    */
-  insteadOf?: (cell: At) => readonly string[] | undefined
+  insteadOf?: (cell: At) => Partial<Row> | undefined
   /** Takes out of both what is not alike, down to single columns; undefined where the row is none of those. */
   without?: (cell: At) => ((observation: Observation) => Observation) | undefined
 }
@@ -38,7 +38,7 @@ export const NO_INCREMENTAL_RECURSION: Accepted = {
 }
 
 const REFUSAL =
-  /refuse|read[- ]only|ERROR|cannot|no (?:such )?file|files-from|rsync error|vstring|list: |choice|unexpectedly closed/
+  /refuse|read[- ]only|ERROR|cannot|no (?:such )?file|files-from|rsync error|vstring|list: |choice|unexpectedly closed|hack rsync thwarted/
 
 export const ACCEPTED: readonly Accepted[] = [
   NO_INCREMENTAL_RECURSION,
@@ -96,7 +96,7 @@ export const ACCEPTED: readonly Accepted[] = [
       'them. rsyncd refuses them. It is as with `rsync --daemon` without the option.',
     insteadOf: ({ row }) =>
       row.options.some((option) => IGNORED.includes(option))
-        ? row.options.filter((option) => !IGNORED.includes(option))
+        ? { options: row.options.filter((option) => !IGNORED.includes(option)) }
         : undefined,
   },
   {
@@ -118,17 +118,20 @@ export const ACCEPTED: readonly Accepted[] = [
       'with 22. With upserv it is as with `rsync --daemon` without `-U`.',
     insteadOf: ({ row, protocol }) =>
       protocol < 29 && asksAccessTimes(row)
-        ? row.options.map(withoutAccessOption).filter(Boolean)
+        ? { options: row.options.map(withoutAccessOption).filter(Boolean) }
         : undefined,
   },
   {
     mark: 'i',
     reason:
-      'Of several paths under `-R`, rsyncd sends those without a `/./` with a slash in front, so that they come ' +
-      'first. upserv sends plain names, in their order.',
-    covers: ({ row }, { aspect }) => {
+      'Of several paths under `-R`, rsyncd sends those without a `/./` with a slash in front: they come first, and ' +
+      'below protocol 29 client and server count differently, so that the client ends with 2. upserv sends plain ' +
+      'names in their order, as `rsync --daemon` does when those paths begin with `/./`.',
+    insteadOf: ({ row }) => {
       const divided = row.sources.filter((source) => source.includes('/./')).length
-      return aspect === 'order' && row.options.includes('-R') && divided > 0 && divided < row.sources.length
+      return row.options.includes('-R') && divided > 0 && divided < row.sources.length
+        ? { sources: row.sources.map((source) => (source.includes('/./') ? source : `/.${source}`)) }
+        : undefined
     },
   },
 ]
@@ -139,6 +142,9 @@ const REFUSED = [
   '-M--copy-devices',
   '-M--checksum-choice=nonsense',
   '-M--remove-source-files',
+  '-M--log-file=/tmp/written-by-nobody',
+  '-M--write-devices',
+  '-M--daemon',
   '--remove-source-files',
   '--remove-sent-files',
   '--cc=none',
@@ -153,13 +159,7 @@ const REFUSED = [
   '/nothing-of-the-kind/',
 ]
 
-const IGNORED = [
-  '-M--nonsense',
-  '-M--log-file=/tmp/written-by-nobody',
-  '-M--write-devices',
-  '-M--daemon',
-  '-M--config=/etc/passwd',
-]
+const IGNORED = ['-M--nonsense', '-M--config=/etc/passwd']
 
 const ACCESS_OPTION = /^-(?!-)[A-Za-z]*U|^--atimes$/
 
@@ -179,7 +179,7 @@ function withoutAccessTime(line: string): string {
   return line
     .replace(/^([.<>ch][fdLDS].{6}).(..) /, '$1.$2 ')
     .replace(/^([.<>ch][fdLDS])[. ]{9} /, '$1          ')
-    .replace(/^(\S{10} +\S+ (?:\d\S+ \S+)) \d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d /, '$1 ')
+    .replace(/^(\S{10} +\S+ \d\S+ \S+) (?:\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d| {19}) /, '$1 ')
 }
 
 function directoriesIn(counts: string): number {
