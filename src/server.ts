@@ -47,7 +47,11 @@ export class Upserv {
   readonly fetches: Fetches
   readonly channels: Channels
   /** Set by `serve`: what only the server as a whole knows. */
-  facts: { listening: string[]; sessions: () => number } = { listening: [], sessions: () => 0 }
+  facts: { listening: string[]; sessions: () => number; inLine: () => number } = {
+    listening: [],
+    sessions: () => 0,
+    inLine: () => 0,
+  }
   readonly cache: Cache
   readonly #spools: Spools
   readonly #budget: Budget
@@ -114,6 +118,7 @@ export class Upserv {
         version: VERSION,
         listening: this.facts.listening,
         sessions: this.facts.sessions(),
+        inLine: this.facts.inLine(),
         uptimeSeconds: Math.round((performance.now() - this.#began) / 1000),
       }),
     })
@@ -260,7 +265,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     await stop()
     throw error
   }
-  upserv.facts = { listening, sessions: () => doors.sessions }
+  upserv.facts = { listening, sessions: () => doors.sessions, inLine: () => turns.waiting }
   // Nobody waits for this; it ends with the store when we are stopped.
   void upserv.tidy().catch((error: Error) => {
     if (!stopping) log.warn({ reason: error.message }, 'cleaning up failed')

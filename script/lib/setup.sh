@@ -6,6 +6,8 @@ if ! command -v npm >/dev/null 2>&1; then
     echo "This needs npm, which is not installed. On Debian: apt-get install npm" >&2
     exit 69
   fi
+elif [ -L node_modules ]; then
+  : # somebody else's: npm would empty it
 elif [ ! -f node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
   echo "Installing the packages of package-lock.json (npm ci) ..." >&2
   npm ci --no-audit --no-fund --loglevel=error >&2

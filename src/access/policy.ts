@@ -10,6 +10,7 @@
 import { randomBytes } from 'node:crypto'
 import { utf8Bytes } from '../lib/bytes.ts'
 import { HostRules, type HostRulesConfig } from './hosts.ts'
+import { matchesName } from './name-pattern.ts'
 import { SecretsFile } from './secrets.ts'
 import type { UserRule } from './users.ts'
 
@@ -44,6 +45,8 @@ export interface PolicyConfig {
   readonly modules: readonly ModuleRules[]
 }
 
+// A leaf imports no other: these have the shape of what rsync/access.ts asks for.
+
 /** What a client said to prove who it is. */
 export interface Proof {
   readonly user: string
@@ -65,21 +68,17 @@ class Table {
   readonly rules: ModuleRules
   readonly hosts: HostRules
   readonly secrets: SecretsFile | undefined
-  readonly #pattern: RegExp
+  readonly #pattern: string
 
   constructor(rules: ModuleRules, secrets: SecretsFile | undefined) {
     this.rules = rules
     this.hosts = new HostRules(rules.hosts)
     this.secrets = secrets
-    const source = utf8Bytes(rules.name)
-      .replaceAll(/[\\^$.*+?()[\]{}|]/g, '\\$&')
-      .replaceAll('\\*', '[^]*')
-      .replaceAll('\\?', '[^]')
-    this.#pattern = new RegExp(`^${source}$`)
+    this.#pattern = utf8Bytes(rules.name)
   }
 
   isFor(module: string): boolean {
-    return this.#pattern.test(module)
+    return matchesName(this.#pattern, module)
   }
 }
 
@@ -148,11 +147,6 @@ export class Visitor {
     this.#address = address
     this.#admitted = admitted
     this.#tableFor = tableFor
-  }
-
-  /** Who the client has proven to be; '' when it did not have to. */
-  get user(): string {
-    return this.#proof?.user ?? ''
   }
 
   /** What the listing shows of a module to this client: nothing, or maybe with words of the operator's. */

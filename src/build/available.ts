@@ -71,7 +71,8 @@ async function askOne(source: Source, signal: AbortSignal): Promise<Answer> {
     const listing = await untilAborted(source.list?.(both) ?? Promise.resolve(undefined), both)
     if (!listing) return { source: name, builds: [], gap: 'cannot be listed' }
     const builds = listing.builds
-      .filter(({ id }) => isBuildId(id))
+      // A file system may have times that no calendar has.
+      .filter(({ id, published }) => isBuildId(id) && !Number.isNaN(published.getTime()))
       .map(({ id, url, published }) => ({ id, source: name, url, published: published.toISOString() }))
     return { source: name, builds, gap: listing.complete ? undefined : 'has more than is listed' }
   } catch (error) {

@@ -59,7 +59,10 @@ export interface Status {
   budgetBytes: number
   usedBytes: number
   builds: number
+  /** Clients that are connected. */
   sessions: number
+  /** How many of them wait in line for their turn to transfer. */
+  inLine: number
   fetches: FetchStatus[]
 }
 

@@ -18,7 +18,7 @@ export interface OperatorParts {
   fetches: Fetches
   available: Available
   /** What only the server as a whole knows. */
-  facts: () => Pick<Status, 'version' | 'listening' | 'uptimeSeconds' | 'sessions'>
+  facts: () => Pick<Status, 'version' | 'listening' | 'uptimeSeconds' | 'sessions' | 'inLine'>
 }
 
 export class Operator implements Operations {

@@ -58,7 +58,7 @@ export function formatStatus(status: Status): string {
     `listening   ${status.listening.length > 0 ? status.listening.map((address) => `rsync://${address}`).join(' ') : 'no'}`,
     `data        ${status.dataDir}`,
     `used        ${formatSize(status.usedBytes)} of ${formatSize(status.budgetBytes)}, ${status.builds} ${status.builds === 1 ? 'build' : 'builds'}`,
-    `sessions    ${status.sessions}`,
+    `sessions    ${status.sessions}, of them ${status.inLine} in line`,
   ]
   for (const fetch of status.fetches) {
     const size =

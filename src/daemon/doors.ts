@@ -2,8 +2,9 @@
  * Doors: where clients come in. Each connection becomes a Session; the door keeps count, logs how it went
  * and closes gracefully.
  *
- * Handshakes are counted apart from transfers: whose turn it is to transfer is a matter of turns.ts, and a
- * client that never gets so far takes nobody's place, as there are only so many of them.
+ * Handshakes are counted apart from transfers: whose turn it is to transfer is a matter of turns.ts. Where
+ * there are too many handshakes, the oldest one goes of whoever has begun the most and finished none: so idle
+ * connections keep nobody out, however many one address opens.
  */
 import type { Server } from 'node:net'
 import { createServer } from 'node:net'
@@ -25,8 +26,11 @@ const HANG_UP_MS = 2000
  */
 const MAX_WAITING_FOR_BUILDS = 10_000
 
+/** Clients that are being told why they can't come in, each for some seconds; more just see us hang up. */
+const MAX_TURNED_AWAY = 1000
+
 export interface DoorLimits {
-  /** Clients that are between their greeting and the end of their arguments. */
+  /** Clients that have not asked completely yet; one more, and the oldest goes of who has the most. */
   readonly handshakes: number
   /** Connections from one address, or from one /64 of IPv6; 0 for any number. */
   readonly perSource: number
@@ -41,14 +45,15 @@ export class Doors {
   readonly #onChange: () => void
   readonly #listeners: Server[] = []
   readonly #sessions = new Set<Promise<void>>()
-  /** What each session is at. */
-  readonly #running = new Set<Session>()
+  /** Who is served, the oldest first. */
+  readonly #running = new Map<Session, { readonly source: string; hangUp(): void }>()
+  #turnedAway = 0
   readonly #bySource = new Map<string, number>()
   readonly #abort = new AbortController()
   #number = 0
 
   /**
-   * @param limits more than these at a time are turned away.
+   * @param limits past those of sources and sessions one is turned away.
    * @param onChange called whenever a session begins or ends.
    */
   constructor(context: SessionContext, limits: DoorLimits, log: Logger, onChange: () => void = () => {}) {
@@ -84,6 +89,7 @@ export class Doors {
       void this.#turnAway(input, output, peer, refused)
       return
     }
+    this.#makeRoom()
     const source = sourceOf(peer)
     this.#bySource.set(source, (this.#bySource.get(source) ?? 0) + 1)
     const session = this.#serve(input, output, peer).finally(() => {
@@ -102,11 +108,30 @@ export class Doors {
     if (perSource > 0 && (this.#bySource.get(sourceOf(peer)) ?? 0) >= perSource) {
       return { most: perSource, what: 'too many connections from this address' }
     }
-    let greeting = 0
-    for (const session of this.#running) if (session.inHandshake) greeting++
-    if (greeting >= handshakes) return { most: handshakes, what: 'too many handshakes' }
     const most = handshakes + inside + MAX_WAITING_FOR_BUILDS
     return this.#sessions.size >= most ? { most, what: 'too many sessions' } : undefined
+  }
+
+  /** Hangs up on one handshake if there are as many as may be, so that somebody else can begin one. */
+  #makeRoom(): void {
+    let count = 0
+    const bySource = new Map<string, Session[]>()
+    for (const [session, { source }] of this.#running) {
+      if (!session.inHandshake) continue
+      count++
+      const theirs = bySource.get(source)
+      if (theirs) theirs.push(session)
+      else bySource.set(source, [session])
+    }
+    if (count < this.#limits.handshakes) return
+    let most: readonly Session[] = []
+    for (const theirs of bySource.values()) if (theirs.length > most.length) most = theirs
+    const [oldest] = most
+    const running = oldest && this.#running.get(oldest)
+    if (!running) return
+    oldest.giveUp(`too many handshakes: of ${count}, ${most.length} were from this address`)
+    running.hangUp()
+    this.#running.delete(oldest)
   }
 
   /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. */
@@ -130,9 +155,12 @@ export class Doors {
   ): Promise<void> {
     this.#log.warn({ peer: formatPeer(peer), sessions: this.#sessions.size, most }, `turned away: ${what}`)
     const duplex = new StreamDuplex(input, output)
+    if (this.#turnedAway >= MAX_TURNED_AWAY) return duplex.destroy()
+    this.#turnedAway++
     const { message } = new ServerBusy(most)
     await duplex.write(Buffer.from(`@RSYNCD: 31.0 md5\n@ERROR: ${message}\n`)).catch(() => {})
     await duplex.close()
+    this.#turnedAway--
   }
 
   async #serve(input: Readable, output: Writable, peer: Peer): Promise<void> {
@@ -142,7 +170,7 @@ export class Doors {
     const hangUp = (): void => duplex.destroy()
     this.#abort.signal.addEventListener('abort', hangUp, { once: true })
     const session = new Session(duplex, peer, this.#context, this.#abort.signal)
-    this.#running.add(session)
+    this.#running.set(session, { source: sourceOf(peer), hangUp })
     try {
       const report = await session.run(hangUp)
       // Saying goodbye to a client that does not hang up is no handshake.

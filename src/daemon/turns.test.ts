@@ -153,6 +153,66 @@ test('half a handshake holding a slot: a claim runs out, and who comes too late 
   void inside
 })
 
+test('turns: those who come too late keep their order among themselves', async (t) => {
+  const { client, inside, pass, never } = office(t, 1)
+  const late: Turn[] = []
+  for (const name of ['a', 'b', 'c']) {
+    late.push(await client(name).turn)
+    await pass(CLAIM_MS)
+  }
+  const holder = await inside('holder')
+  const waiting = client('first comer')
+  const begun: string[] = []
+  for (const [i, turn] of late.entries()) {
+    void turn.begin(never).then(() => {
+      begun.push('abc'[i]!)
+      turn.leave()
+    })
+  }
+  void waiting.turn.then(() => begun.push('first comer'))
+  holder.leave()
+  await pass(0)
+  await waiting.turn
+  assert.deepEqual(begun, ['a', 'b', 'c', 'first comer'])
+})
+
+test('turns: a line of thousands is told without keeping others waiting, and no one after it was called up', {
+  timeout: 60_000,
+}, async (t) => {
+  const { turns, inside, pass, never } = office(t, 1, 10_000)
+  const holder = await inside('holder')
+  /** By what each last heard. */
+  const places: number[] = []
+  let isCalled = false
+  let saidLate = false
+  const place = (line: string): number => Number(/number (\d+) in line/.exec(line)![1])
+  for (let i = 0; i < 10_000; i++) {
+    const say = (line: string): void => {
+      places[i] = place(line)
+      if (i === 0 && isCalled) saidLate = true
+      // As if each word were a write: enough of them for several slices.
+      for (const until = performance.now() + 0.002; performance.now() < until; );
+    }
+    const turn = turns.enter([], say, never)
+    if (i === 0) void turn.then(() => (isCalled = true))
+    // In entering each hears its place, and nobody else does.
+    if (i % 1000 === 0) await nextTurn()
+  }
+  assert.deepEqual(
+    places,
+    [...places.keys()].map((i) => i + 1),
+  )
+  let turnsOfLoop = 0
+  await pass(2000) // the telling begins
+  holder.leave() // and in its middle the first is called up
+  while (places.at(-1) === 10_000 && turnsOfLoop < 10_000) {
+    await nextTurn()
+    turnsOfLoop++
+  }
+  assert.ok(turnsOfLoop > 1, 'the loop did not turn while the line was told')
+  assert.equal(saidLate, false)
+})
+
 test('turns: one that began is not ended by its claim', async (t) => {
   const { client, inside, called, pass } = office(t, 1)
   const a = await inside('a')

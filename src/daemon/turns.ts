@@ -9,6 +9,7 @@
  * Some modules have limits of their own. Who waits for one of these is passed by those who don't.
  */
 import { ServerBusy } from '../errors.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { untilAborted } from '../lib/single-flight.ts'
 import type { Limit, Turn, Turns } from '../rsync/access.ts'
 
@@ -26,6 +27,8 @@ const LATEST_COUNTS = 0.2
 interface Pool {
   readonly limit: Limit
   taken: number
+  /** How many in line want one of its places. */
+  wanted: number
   /** Since when it is full, or when the last place became free while it was. */
   since: number
   /** How long it takes until a place becomes free, of late; undefined until one has. */
@@ -34,7 +37,10 @@ interface Pool {
 
 interface Waiter {
   readonly pools: readonly Pool[]
+  /** Undefined for one that was called up before: nothing can be said to it any more. */
   readonly say: ((line: string) => void) | undefined
+  /** False once it was called up or has left. */
+  inLine: boolean
   call(): void
 }
 
@@ -56,7 +62,10 @@ export class TurnsInLine implements Turns {
   readonly #pools = new Map<string, Pool>()
   /** In the order in which they are called up. */
   readonly #line: Waiter[] = []
+  /** Without those who were called up before: they don't stand in anybody's place. */
+  #waiting = 0
   #timer: NodeJS.Timeout | undefined
+  #telling = false
 
   constructor({ most, places, now, claimMs = CLAIM_MS }: TurnsOptions) {
     this.#all = { name: '', most }
@@ -67,7 +76,7 @@ export class TurnsInLine implements Turns {
 
   /** How many wait in line. */
   get waiting(): number {
-    return this.#line.filter(({ say }) => say).length
+    return this.#waiting
   }
 
   async enter(limits: readonly Limit[], say: (line: string) => void, signal: AbortSignal): Promise<Turn> {
@@ -89,25 +98,31 @@ export class TurnsInLine implements Turns {
     )
   }
 
-  /** Returns when the places are taken for who waits. Who says nothing had its turn before: it goes first. */
+  /** Returns when the places are taken for who waits. Who was called up before goes ahead of those who were not. */
   async #wait(
     pools: readonly Pool[],
     say: ((line: string) => void) | undefined,
     signal: AbortSignal,
   ): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
-    const waiter: Waiter = { pools, say, call: resolve }
-    if (say) this.#line.push(waiter)
-    else this.#line.unshift(waiter)
-    say?.(this.#describe(waiter))
-    this.#timer ??= setInterval(() => this.#tellAll(), SAY_EVERY_MS).unref()
+    const waiter: Waiter = { pools, say, inLine: true, call: resolve }
+    if (say) {
+      const pool = fullOne(pools)
+      this.#waiting++
+      this.#line.push(waiter)
+      say(this.#describe(pool, pool.wanted + 1))
+    } else {
+      const firstComers = this.#line.findIndex((other) => other.say)
+      this.#line.splice(firstComers < 0 ? this.#line.length : firstComers, 0, waiter)
+    }
+    for (const pool of pools) pool.wanted++
+    this.#timer ??= setInterval(() => void this.#tellAll(), SAY_EVERY_MS).unref()
     try {
       await untilAborted(promise, signal)
     } catch (error) {
-      const at = this.#line.indexOf(waiter)
       // Called up and gone at once: its places go to the next ones.
-      if (at < 0) this.#give(pools)
-      else this.#line.splice(at, 1)
+      if (!waiter.inLine) this.#give(pools)
+      else this.#remove(this.#line.indexOf(waiter))
       this.#rest()
       throw error
     }
@@ -116,7 +131,7 @@ export class TurnsInLine implements Turns {
   #pool(limit: Limit): Pool {
     let pool = this.#pools.get(limit.name)
     if (!pool) {
-      pool = { limit, taken: 0, since: this.#now(), intervalMs: undefined }
+      pool = { limit, taken: 0, wanted: 0, since: this.#now(), intervalMs: undefined }
       this.#pools.set(limit.name, pool)
     }
     return pool
@@ -146,7 +161,7 @@ export class TurnsInLine implements Turns {
     for (let i = 0; i < this.#line.length; ) {
       const waiter = this.#line[i]!
       if (hasRoom(waiter.pools)) {
-        this.#line.splice(i, 1)
+        this.#remove(i)
         this.#take(waiter.pools)
         waiter.call()
       } else if (isFull(this.#pool(this.#all))) {
@@ -158,23 +173,38 @@ export class TurnsInLine implements Turns {
     this.#rest()
   }
 
+  #remove(at: number): void {
+    for (const waiter of this.#line.splice(at, 1)) {
+      waiter.inLine = false
+      if (waiter.say) this.#waiting--
+      for (const pool of waiter.pools) pool.wanted--
+    }
+  }
+
+  /** Nobody waits: nobody is told. */
   #rest(): void {
     if (this.#line.length > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined
   }
 
-  #tellAll(): void {
-    for (const waiter of this.#line) waiter.say?.(this.#describe(waiter))
+  /** In one pass and a slice at a time: the line may be long, and each word is a write. */
+  async #tellAll(): Promise<void> {
+    if (this.#telling) return
+    this.#telling = true
+    const pacer = new Pacer()
+    const passed = new Map<Pool, number>()
+    for (const waiter of [...this.#line]) {
+      if (pacer.due) await pacer.rest()
+      if (!waiter.inLine) continue // called up meanwhile: a word now would spoil its session
+      const pool = fullOne(waiter.pools)
+      waiter.say?.(this.#describe(pool, (passed.get(pool) ?? 0) + 1))
+      for (const each of waiter.pools) passed.set(each, (passed.get(each) ?? 0) + 1)
+    }
+    this.#telling = false
   }
 
-  #describe(waiter: Waiter): string {
-    const pool = fullOne(waiter.pools)
-    let place = 1
-    for (const other of this.#line) {
-      if (other === waiter) break
-      if (other.pools.includes(pool)) place++
-    }
+  #describe(pool: Pool, place: number): string {
     const { most } = pool.limit
     const taken = most === 1 ? 'the one place is taken' : `all ${most} places are taken`
     return `please wait: ${taken}; you are number ${place} in line, ${this.#estimate(pool, place)}`

@@ -4,7 +4,7 @@ import type { Hides } from './hidden-tree.ts'
 /** What a client said to prove who it is. */
 export interface Proof {
   readonly user: string
-  /** Whether who said this knows the password. */
+  /** Whether who said this knows the password. Takes the same time for every password of equal length. */
   provenBy(password: Uint8Array): boolean
 }
 

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
-import { constants, inflateRawSync, zstdDecompressSync } from 'node:zlib'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import {
+  constants,
+  createInflateRaw,
+  createZstdDecompress,
+  inflateRawSync,
+  zstdDecompressSync,
+} from 'node:zlib'
 import { decodeLz4Block } from '../../test/support/lz4.ts'
 import { type CodecName, codecNamed, createCompressor, isOff, MAX_PIECE, OFFERED_CODECS } from './codecs.ts'
 import { MAX_CHUNK } from './wire/tokens.ts'
@@ -48,6 +55,66 @@ for (const codec of OFFERED_CODECS) {
       })
     }
   }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Cut anywhere: what is compressed, and what arrives of it.
+
+const SAMPLE = Buffer.concat([
+  text.subarray(0, 200),
+  randomBytes(60),
+  Buffer.alloc(80),
+  text.subarray(7, 150),
+])
+
+/** Feeds a client's decoder piece by piece; all that has come out of it after the last one. */
+async function stream(codec: Exclude<CodecName, 'lz4'>, pieces: readonly Uint8Array[]): Promise<Buffer> {
+  const decoder = codec === 'zstd' ? createZstdDecompress() : createInflateRaw()
+  const out: Buffer[] = []
+  decoder.on('data', (data: Buffer) => out.push(data))
+  for (const piece of pieces) await new Promise((resolve) => decoder.write(piece, resolve))
+  await nextTurn()
+  decoder.destroy()
+  return Buffer.concat(out)
+}
+
+for (const codec of OFFERED_CODECS) {
+  test(`${codec}: a run in two pieces, cut at each byte`, async () => {
+    const compressor = createCompressor(codec)
+    for (let at = 1; at < SAMPLE.length; at++) {
+      const parts = [
+        ...(await compressor.compress(SAMPLE.subarray(0, at), false)),
+        ...(await compressor.compress(SAMPLE.subarray(at), true)),
+      ]
+      assert.deepEqual(decompress(codec, parts), SAMPLE, `cut at ${at}`)
+    }
+  })
+
+  test(`${codec}: what arrives cut at each byte is the same, and a part of it never all`, async () => {
+    const parts = await createCompressor(codec).compress(SAMPLE, true)
+    if (codec === 'lz4') {
+      // A chunk holds a block, and a client waits for all of a chunk.
+      const [block] = parts as [Uint8Array]
+      for (let at = 0; at < block.length; at++) {
+        let got: Buffer = Buffer.alloc(0)
+        try {
+          got = decodeLz4Block(block.subarray(0, at))
+        } catch (error) {
+          assert.ok(error instanceof assert.AssertionError)
+        }
+        assert.ok(got.length < SAMPLE.length && got.equals(SAMPLE.subarray(0, got.length)), `cut at ${at}`)
+      }
+      return
+    }
+    const wire = Buffer.concat([...parts, ...(codec === 'zstd' ? [] : [MARKER])])
+    for (let at = 0; at <= wire.length; at++) {
+      const [head, tail] = [wire.subarray(0, at), wire.subarray(at)]
+      assert.deepEqual(await stream(codec, [head, tail]), SAMPLE, `cut at ${at}`)
+      const early = await stream(codec, [head])
+      assert.ok(early.equals(SAMPLE.subarray(0, early.length)), `what came of the first ${at} bytes`)
+      if (at < wire.length / 2) assert.ok(early.length < SAMPLE.length)
+    }
+  })
 }
 
 for (const codec of ['zlib', 'zlibx'] as const) {

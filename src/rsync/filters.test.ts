@@ -14,7 +14,7 @@ const filters = (rules: readonly string[], cvs = false): Filters =>
   )
 
 /** Names with a slash behind them are directories. `root` is the path of the transfer root in the module. */
-function keeps(
+async function keeps(
   filters: Filters,
   name: string,
   root = '',
@@ -23,7 +23,7 @@ function keeps(
   const isDirectory = name.endsWith('/')
   const plain = (isDirectory ? name.slice(0, -1) : name) as ByteString
   const path = (root === '' ? plain : `${root}/${plain}`) as ByteString
-  return filters.keeps(plain, path, isDirectory, scope, new Pacer())
+  return await filters.keeps(plain, path, isDirectory, scope, new Pacer())
 }
 
 /** docs/rsync-protocol.md, section 5.4: each row of its table, and what is said around it. */
@@ -242,6 +242,22 @@ const MERGE: readonly MergeCase[] = [
   },
   { name: 'C: words to leave out', rules: [':C'], files: { '': 'a *.b\n# ! ' }, in: '', kept: ['a', 'x.b'] },
   {
+    name: 'w: bytes that are white space in other charsets separate nothing',
+    rules: [':w- .rules'],
+    files: { '': '\u00e0 b\x0bc' },
+    in: '',
+    kept: ['\xc3'],
+    dropped: ['\xc3\xa0', 'b', 'c'],
+  },
+  {
+    name: 'lines may end as on other systems',
+    rules: [':- .rules'],
+    files: { '': 'a\r\n\r\n# c\r\nb\n' },
+    in: '',
+    kept: ['c', '# c'],
+    dropped: ['a', 'b'],
+  },
+  {
     name: 'CVS defaults inside a file',
     rules: [': .rules'],
     files: { '': '-C\n' },
@@ -268,11 +284,11 @@ for (const { name, rules, cvs, files, in: where, kept = [], dropped = [] } of ME
     const tree = new MemoryTree(dir({ ...rulesIn(''), d: dir({ ...rulesIn('d'), e: dir(rulesIn('d/e')) }) }))
     try {
       const compiled = filters(rules, cvs)
-      let scope = await compiled.enter(tree, 0, ascii(''), compiled.outermost())
+      let scope = await compiled.enter(tree, 0, ascii(''), compiled.outermost(), new Pacer())
       const parts = where === '' ? [] : where.split('/')
       for (const i of parts.keys()) {
         const path = parts.slice(0, i + 1).join('/') as ByteString
-        scope = await compiled.enter(tree, await lookup(tree, path, false), path, scope)
+        scope = await compiled.enter(tree, await lookup(tree, path, false), path, scope, new Pacer())
       }
       for (const kept_ of kept) assert.ok(await keeps(compiled, kept_, '', scope), `${kept_} should stay`)
       for (const name of dropped) assert.ok(!(await keeps(compiled, name, '', scope)), `${name} should go`)
@@ -282,19 +298,170 @@ for (const { name, rules, cvs, files, in: where, kept = [], dropped = [] } of ME
   })
 }
 
-test('rule files: above the transfer root only those with a slash count', async () => {
+test('rule files: above the transfer only those count that are searched for there', async () => {
   const tree = new MemoryTree(dir({ '.rules': file('- a\n- /d/b\n'), d: dir({}) }))
   try {
     for (const [rule, drops] of [
       [': /.rules', true],
       [': .rules', false],
+      [': ../.rules', true],
+      [': ../../../.rules', true],
+      [': d/../../.rules', true],
+      [': ./.rules', false],
+      [': x/.rules', false],
+      [': /d/.rules', false],
+      [': /d/../.rules', true],
+      [': /x/.rules', false],
     ] as const) {
       const compiled = filters([rule])
-      const above = await compiled.enter(tree, 0, ascii(''), compiled.outermost(), true)
-      const scope = await compiled.enter(tree, await lookup(tree, ascii('d'), false), ascii('d'), above)
-      assert.equal(await keeps(compiled, 'a', 'd', scope), !drops)
+      const above = await compiled.enter(tree, 0, ascii(''), compiled.outermost(), new Pacer(), ascii('d'))
+      const scope = await compiled.enter(
+        tree,
+        await lookup(tree, ascii('d'), false),
+        ascii('d'),
+        above,
+        new Pacer(),
+      )
+      assert.equal(await keeps(compiled, 'a', 'd', scope), !drops, rule)
       assert.equal(await keeps(compiled, 'b', 'd', scope), !drops, 'anchored at the directory of the file')
       assert.equal(await keeps(compiled, 'c', 'd', scope), true)
+    }
+  } finally {
+    tree.close()
+  }
+})
+
+test('rule files: reading one rests between rules, and is given up there', async () => {
+  class Counting extends Pacer {
+    asked = 0
+    override get due(): boolean {
+      this.asked++
+      return this.asked > 2500
+    }
+  }
+  for (const [rule, line] of [
+    [': .rules', '- a\n'],
+    [': .rules', '-C\n'],
+    [': .rules', '!\n'],
+    [':- .rules', 'a\n'],
+    [':w- .rules', 'a '],
+  ] as const) {
+    const tree = new MemoryTree(dir({ '.rules': file(line.repeat(2500)), d: dir({ '.rules': file(line) }) }))
+    try {
+      const compiled = filters([rule])
+      const abort = new AbortController()
+      const pacer = new Counting(abort.signal)
+      const enter = () => compiled.enter(tree, 0, ascii(''), compiled.outermost(), pacer)
+      await enter()
+      assert.ok(pacer.asked >= 2500, `asked only ${pacer.asked} times: ${rule}`)
+      abort.abort(new Error('gone'))
+      await assert.rejects(enter(), /gone/)
+    } finally {
+      tree.close()
+    }
+  }
+})
+
+test('rule files: between the start of the search and the transfer', async () => {
+  const tree = new MemoryTree(
+    dir({
+      '.rules': file('- a\n'),
+      d: dir({ '.rules': file('- b\n'), e: dir({ '.rules': file('- c\n') }) }),
+    }),
+  )
+  try {
+    for (const [rule, dropped] of [
+      [': .rules', 'c'],
+      [': /.rules', 'abc'],
+      [': /d/.rules', 'bc'],
+      [': /d/e/.rules', 'c'],
+      [': /d/ee/.rules', 'c'],
+      [': ../.rules', 'bc'],
+      [': ../../.rules', 'abc'],
+    ] as const) {
+      const compiled = filters([rule])
+      let scope = compiled.outermost()
+      for (const path of ['', 'd'] as ByteString[]) {
+        scope = await compiled.enter(
+          tree,
+          await lookup(tree, path, false),
+          path,
+          scope,
+          new Pacer(),
+          ascii('d/e'),
+        )
+      }
+      scope = await compiled.enter(
+        tree,
+        await lookup(tree, ascii('d/e'), false),
+        ascii('d/e'),
+        scope,
+        new Pacer(),
+      )
+      for (const name of ['a', 'b', 'c']) {
+        assert.equal(await keeps(compiled, name, 'd/e', scope), !dropped.includes(name), `${rule}: ${name}`)
+      }
+    }
+  } finally {
+    tree.close()
+  }
+})
+
+test('rule files: with / all of their patterns are for paths from the module', async () => {
+  const text = '- /top/d/a\n- /b\n- d/c\n- top/e\n'
+  const tree = new MemoryTree(dir({ top: dir({ '.rules': file(text) }) }))
+  try {
+    const compiled = filters([':/ .rules'])
+    const top = await lookup(tree, ascii('top'), false)
+    const scope = await compiled.enter(tree, top, ascii('top'), compiled.outermost(), new Pacer())
+    for (const [name, kept] of [
+      ['d/a', false],
+      ['b', true],
+      ['d/c', false],
+      ['e', false],
+      ['a', true],
+    ] as const) {
+      assert.equal(await keeps(compiled, name, 'top', scope), kept, name)
+    }
+  } finally {
+    tree.close()
+  }
+})
+
+test('rules for attributes: the first that matches decides, and they are none for files', async () => {
+  const compiled = filters(['-x user.same', '+x user.*', '-x *', '- user.file'])
+  assert.ok(compiled.hasAttributeRules)
+  for (const [name, kept] of [
+    ['user.same', false],
+    ['user.other', true],
+    ['user.file', true],
+    ['system.posix_acl_access', false],
+  ] as const) {
+    assert.equal(await compiled.keepsAttribute(ascii(name), new Pacer()), kept, name)
+  }
+  assert.ok(await keeps(compiled, 'user.same'))
+  assert.ok(!(await keeps(compiled, 'user.file')))
+  assert.ok(!(await filters(['-x! user.*']).keepsAttribute(ascii('trusted.a'), new Pacer())))
+  assert.ok(!filters(['-x a', '!']).hasAttributeRules)
+  assert.ok(filters(['-x a']).isEmpty)
+})
+
+test('rule files: with --from0 lines end in NUL', async () => {
+  const tree = new MemoryTree(dir({ '.rules': file('- a\0- b\0'), d: dir({ '.rules': file('- c\n- d\n') }) }))
+  try {
+    const compiled = new Filters([parseRule(ascii(': .rules'), false)], false, true)
+    const root = await compiled.enter(tree, 0, ascii(''), compiled.outermost(), new Pacer())
+    const node = await lookup(tree, ascii('d'), false)
+    const scope = await compiled.enter(tree, node, ascii('d'), root, new Pacer())
+    for (const [name, kept] of [
+      ['a', false],
+      ['b', false],
+      // The other file holds one rule, for a name of two lines.
+      ['c', true],
+      ['d', true],
+      ['c\n- d\n', false],
+    ] as const) {
+      assert.equal(await keeps(compiled, name, 'd', scope), kept, name)
     }
   } finally {
     tree.close()
@@ -305,7 +472,7 @@ test('rule files: one that is no regular file is none', async () => {
   const tree = new MemoryTree(dir({ '.rules': dir({}) }))
   try {
     const compiled = filters([': .rules'])
-    const scope = await compiled.enter(tree, 0, ascii(''), compiled.outermost())
+    const scope = await compiled.enter(tree, 0, ascii(''), compiled.outermost(), new Pacer())
     assert.ok(await keeps(compiled, 'a', '', scope))
   } finally {
     tree.close()

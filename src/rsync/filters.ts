@@ -18,25 +18,51 @@ import { type DirMergeRule, type FilterRule, type PatternRule, parseRule } from 
 const MAX_MERGE_FILE = 1 << 20
 /** Each of these rules is looked up in every single directory; people write one or two. */
 const MAX_MERGES = 64
+/** The clock is looked at before a pattern that is longer, and else once for so many rules: looking costs as much as a rule. */
+const LONG_PATTERN = 64
+const RULES_A_LOOK = 16
+
+interface Merge extends DirMergeRule {
+  /** Lines of the file end in NUL. */
+  from0: boolean
+}
 
 interface Rule {
   include: boolean
   negate: boolean
   directoriesOnly: boolean
+  /** Trying it may take a while. */
+  isLong: boolean
   /** `name` is relative to the transfer root; `path` to the module's root. */
   test(name: ByteString, path: ByteString, isDirectory: boolean): boolean
 }
 
-type Step = { type: 'rule'; rule: Rule } | { type: 'merge'; slot: number }
+type Step = { type: 'rule'; rules: readonly [Rule] } | { type: 'merge'; slot: number }
+
+/** A name that rules are tried on. */
+interface Asked {
+  readonly name: ByteString
+  readonly path: ByteString
+  readonly isDirectory: boolean
+  readonly scope: FilterScope
+  readonly pacer: Pacer
+}
 
 /** What holds inside one directory: for each per-directory rule, the rules that its files gave so far. */
 export type FilterScope = readonly (readonly Rule[])[]
 
 export class Filters {
   readonly #steps: Step[] = []
-  readonly #merges: DirMergeRule[] = []
+  readonly #from0: boolean
+  readonly #merges: Merge[] = []
+  readonly #attributes: Rule[] = []
 
-  constructor(rules: readonly FilterRule[], cvsExclude = false) {
+  /**
+   * @param from0 lines of rule files end in NUL. So it is with any --files-from, as --from0 comes with it: what
+   *   most people's rule files say is then one long rule.
+   */
+  constructor(rules: readonly FilterRule[], cvsExclude = false, from0 = false) {
+    this.#from0 = from0
     for (const rule of rules) this.#add(rule)
     if (cvsExclude) {
       this.#add(parseRule(ascii(':C '), false))
@@ -54,6 +80,14 @@ export class Filters {
     return this.#merges.length > 0
   }
 
+  /**
+   * The client has rules for extended attributes: they decide alone then, and attributes of the system, which
+   * else stay here, are like others.
+   */
+  get hasAttributeRules(): boolean {
+    return this.#attributes.length > 0
+  }
+
   /** The scope outside of any directory. */
   outermost(): FilterScope {
     return this.#merges.map(() => [])
@@ -63,65 +97,97 @@ export class Filters {
    * The scope inside `directory`, whose rule files are read from the tree.
    * @param base path of the directory from the module's root: where patterns with a leading slash in its
    *   rule files are anchored.
-   * @param onlyRooted the directory lies above the transfer root, where only rules with a leading slash
-   *   in the name of their file count.
+   * @param first the path of the directory that the transfer begins with, when this one lies above it: where
+   *   only rules count whose file is searched for there.
    */
   async enter(
     tree: Tree,
     directory: number,
     base: ByteString,
     outer: FilterScope,
-    onlyRooted = false,
+    pacer: Pacer,
+    first?: ByteString,
   ): Promise<FilterScope> {
     const scope: (readonly Rule[])[] = []
     for (const [slot, merge] of this.#merges.entries()) {
       const inherited = merge.noInherit ? [] : outer[slot]!
-      const node = onlyRooted && !merge.fromModuleRoot ? -1 : tree.child(directory, merge.file)
-      scope.push(node < 0 ? inherited : await readMergeFile(tree, node, merge, base, inherited))
+      const counts = first === undefined || isSearched(merge, base, first)
+      const node = counts ? tree.child(directory, merge.file) : -1
+      scope.push(node < 0 ? inherited : await readMergeFile(tree, node, merge, base, inherited, pacer))
     }
     return scope
   }
 
-  /** Whether a name goes into the list. Rests between rules: a client may send thousands of costly ones. */
-  async keeps(
+  /**
+   * Whether a name goes into the list. A promise when it rests between rules, as a client may send thousands
+   * of costly ones; most often the answer is there at once.
+   */
+  keeps(
     name: ByteString,
     path: ByteString,
     isDirectory: boolean,
     scope: FilterScope,
     pacer: Pacer,
-  ): Promise<boolean> {
-    for (const step of this.#steps) {
-      if (pacer.due) await pacer.rest()
-      if (step.type === 'rule') {
-        if (applies(step.rule, name, path, isDirectory)) return step.rule.include
-      } else {
-        for (const rule of scope[step.slot]!) {
-          if (pacer.due) await pacer.rest()
-          if (applies(rule, name, path, isDirectory)) return rule.include
-        }
+  ): Promise<boolean> | boolean {
+    return this.#keepsFrom(0, 0, { name, path, isDirectory, scope, pacer })
+  }
+
+  /** The same by the rules from one on: that of a step, and the place in it if it is a rule file's. */
+  #keepsFrom(firstStep: number, firstRule: number, asked: Asked): Promise<boolean> | boolean {
+    const { name, path, isDirectory, scope, pacer } = asked
+    let from = firstRule
+    let tried = 0
+    for (let at = firstStep; at < this.#steps.length; at++) {
+      const step = this.#steps[at]!
+      const rules = step.type === 'rule' ? step.rules : scope[step.slot]!
+      for (let i = from; i < rules.length; i++) {
+        const rule = rules[i]!
+        const looks = rule.isLong || ++tried % RULES_A_LOOK === 0
+        if (looks && pacer.due) return this.#keepsRested(at, i, asked)
+        if (applies(rule, name, path, isDirectory)) return rule.include
       }
+      from = 0
     }
     return true
+  }
+
+  /** Whether an extended attribute goes with its file. */
+  async keepsAttribute(name: ByteString, pacer: Pacer): Promise<boolean> {
+    for (const rule of this.#attributes) {
+      if (pacer.due) await pacer.rest()
+      if (applies(rule, name, name, false)) return rule.include
+    }
+    return true
+  }
+
+  /** Apart from the loop, whose variables no function may hold on to if it is to be fast. */
+  async #keepsRested(firstStep: number, firstRule: number, asked: Asked): Promise<boolean> {
+    await asked.pacer.rest()
+    return this.#keepsFrom(firstStep, firstRule, asked)
   }
 
   #add(rule: FilterRule): void {
     switch (rule.type) {
       case 'pattern':
-        this.#steps.push({ type: 'rule', rule: compileRule(rule) })
+        this.#steps.push({ type: 'rule', rules: [compileRule(rule)] })
+        break
+      case 'attribute':
+        this.#attributes.push(compileRule({ ...rule, type: 'pattern', fromModuleRoot: false }))
         break
       case 'dir-merge':
         if (this.#merges.length >= MAX_MERGES)
           throw new PeerError('filter', `more than ${MAX_MERGES} per-directory rules`)
-        this.#steps.push({ type: 'merge', slot: this.#merges.push(rule) - 1 })
+        this.#steps.push({ type: 'merge', slot: this.#merges.push({ ...rule, from0: this.#from0 }) - 1 })
         break
       case 'cvs-defaults':
         for (const text of CVS_DEFAULTS) {
-          this.#steps.push({ type: 'rule', rule: compileRule(excludeRule(text)) })
+          this.#steps.push({ type: 'rule', rules: [compileRule(excludeRule(text))] })
         }
         break
       case 'clear':
         this.#steps.length = 0
         this.#merges.length = 0
+        this.#attributes.length = 0
         break
       case 'ignored':
         break
@@ -149,6 +215,7 @@ function compileRule(rule: PatternRule, base?: ByteString): Rule {
     include: rule.include,
     negate: rule.negate,
     directoriesOnly,
+    isLong: text.length > LONG_PATTERN,
     test: compileTest(text, { slashes, anchored, fromModuleRoot: rule.fromModuleRoot, base }),
   }
 }
@@ -205,12 +272,25 @@ function tailWith(name: ByteString, slashes: number, test: (tail: ByteString) =>
   return test(name.slice(at + 1) as ByteString)
 }
 
+/** Whether rules from the directory at `base`, above the `first` one of the transfer, count. */
+function isSearched({ searchedFrom }: DirMergeRule, base: ByteString, first: ByteString): boolean {
+  if (searchedFrom === undefined) return false
+  const start: string[] = searchedFrom.startsWith('/') ? [] : first.split('/')
+  for (const component of searchedFrom.split('/')) {
+    if (component === '..') start.pop()
+    else if (component !== '' && component !== '.') start.push(component)
+  }
+  return `/${base}/`.startsWith(start.length === 0 ? '/' : `/${start.join('/')}/`)
+}
+
+/** Rests between rules: a file may hold hundreds of thousands. */
 async function readMergeFile(
   tree: Tree,
   node: number,
-  merge: DirMergeRule,
+  merge: Merge,
   base: ByteString,
   inherited: readonly Rule[],
+  pacer: Pacer,
 ): Promise<readonly Rule[]> {
   if (!isRegularMode(tree.mode(node))) return inherited
   if (tree.size(node) > MAX_MERGE_FILE)
@@ -222,23 +302,35 @@ async function readMergeFile(
   } finally {
     content.close()
   }
-  const text = bytes.toString('latin1') as ByteString
-  const words = merge.words ? text.split(/\s+/) : text.split(/\r?\n/).filter((line) => !/^[#;]/.test(line))
   let own: Rule[] = []
   let parents = inherited
-  for (const word of words as ByteString[]) {
-    if (word === '') continue
-    if (word === '!') {
+  let withDefaults = false
+  for (const text of rulesIn(bytes.toString('latin1'), merge)) {
+    if (pacer.due) await pacer.rest()
+    if (text === '!') {
       own = []
       parents = []
+      withDefaults = false
       continue
     }
-    const rule = merge.bare ? bareRule(word, merge) : parseRule(word, false)
-    if (rule.type === 'pattern') own.push(compileRule(rule, base))
-    else if (rule.type === 'cvs-defaults')
+    const rule = merge.bare ? bareRule(text, merge) : parseRule(text, false)
+    if (rule.type === 'pattern') {
+      own.push(compileRule({ ...rule, fromModuleRoot: rule.fromModuleRoot || merge.fromModuleRoot }, base))
+    } else if (rule.type === 'cvs-defaults' && !withDefaults) {
+      // Once is enough: what they do not decide the first time they do not decide later.
       own.push(...CVS_DEFAULTS.map((t) => compileRule(excludeRule(t), base)))
+      withDefaults = true
+    }
   }
   return own.length === 0 ? parents : [...own, ...parents]
+}
+
+/** The rules of a file, one after the other: words between ASCII's white space, or lines but for comments. */
+function* rulesIn(text: string, { words, from0 }: Merge): Generator<ByteString> {
+  for (const [piece] of text.matchAll(words ? /[^ \t-\r]+/g : from0 ? /[^\0]+/g : /[^\n]+/g)) {
+    const rule = words || !piece.endsWith('\r') ? piece : piece.slice(0, -1)
+    if (rule !== '' && (words || !/^[#;]/.test(rule))) yield rule as ByteString
+  }
 }
 
 function bareRule(text: ByteString, merge: DirMergeRule): PatternRule {

@@ -280,6 +280,13 @@ const SHAPES: readonly {
     options: { missingArgs: 'delete' },
     sent: ['nothing -'],
   },
+  ...(['report', 'ignore', 'delete'] as const).map((missingArgs) => ({
+    name: `a directory that is not there is told of, to ${missingArgs} what is missing`,
+    paths: ['m/nothing/', 'm/nothing/at/all', 'm/order/a.txt'],
+    options: { missingArgs },
+    sent: ['a.txt'],
+    notices: ['missing-directory nothing', 'missing-directory nothing/at'],
+  })),
   // -R
   {
     name: '-R sends the parents',
@@ -301,7 +308,7 @@ const SHAPES: readonly {
   },
   {
     name: '-R with ./ first sends a dot',
-    paths: ['m/./order/a.txt'],
+    paths: ['m/././order/a.txt'],
     options: { relative: true },
     sent: ['. TN', 'order TN', 'order/a.txt'],
   },
@@ -498,7 +505,7 @@ const ENCODE: EncodeOptions = {
   numericIds: false,
   id0Names: true,
   acls: false,
-  xattrs: 0,
+  xattrChoice: undefined,
   checksum: undefined,
   ioError: 0,
 }
@@ -569,7 +576,12 @@ test('on the connection: an empty list', async () => {
 
 test('on the connection: an entry to delete has ACLs and attributes like any other', async () => {
   const list = await listOf(['m/nothing', 'm/b'], { missingArgs: 'delete' }, [], hard)
-  const options = { ...ENCODE, acls: true, xattrs: 1, numericIds: true }
+  const options = {
+    ...ENCODE,
+    acls: true,
+    xattrChoice: { withRsyncOwn: false, kept: undefined },
+    numericIds: true,
+  }
   const cursor = await encoded(list, options, hard)
   const behind: number[] = []
   const { entries } = decodeFlist(cursor, options, (cursor) => {
@@ -589,3 +601,46 @@ test('on the connection: an entry to delete has ACLs and attributes like any oth
   assert.deepEqual(behind, [0, 0, 1, 1])
   assert.equal(cursor.left, 0)
 })
+
+// ---------------------------------------------------------------------------------------------------
+// Where rule files count: section 5.5. Recorded from rsync 3.5.0.
+
+const rulesOf = (text: string) => ({ mode: 0o100644, data: Buffer.from(text) })
+const ruled = new MemoryTree(
+  dir({
+    '.rules': rulesOf('- a\n'),
+    d: dir({
+      '.rules': rulesOf('- b\n- named\n'),
+      named: file(),
+      e: dir({ '.rules': rulesOf('- c\n'), a: file(), b: file(), c: file(), k: file() }),
+    }),
+  }),
+)
+after(() => ruled.close())
+
+for (const { path, relative = false, rule, kept } of [
+  // A directory is entered, and nothing above it but by rules that search there.
+  { path: 'm/d/e', rule: ': .rules', kept: 'a b k' },
+  { path: 'm/d/e/', rule: ': .rules', kept: 'a b k' },
+  { path: 'm/d/e', rule: ': ../.rules', kept: 'a k' },
+  { path: 'm/d/e', rule: ': /.rules', kept: 'k' },
+  { path: 'm/d/e/', rule: ': /d/.rules', kept: 'a k' },
+  // What is named itself is not up to them.
+  { path: 'm/d/named', rule: ': /.rules', kept: 'named' },
+  { path: 'm/d/e/c', rule: ': .rules', kept: 'c' },
+  // Directories that -R leads through are entered, too.
+  { path: 'm/d/e', relative: true, rule: ': .rules', kept: 'a k' },
+  { path: 'm/d/./e', relative: true, rule: ': .rules', kept: 'a b k' },
+  { path: 'm/d/./e', relative: true, rule: ': ../.rules', kept: 'a k' },
+  { path: 'm/d/e', relative: true, rule: ': ../.rules', kept: 'k' },
+  { path: 'm/d/named', relative: true, rule: ': .rules', kept: 'named' },
+  { path: 'm/d/./named', relative: true, rule: ': /.rules', kept: 'named' },
+]) {
+  test(`rule files: ${path}${relative ? ' with -R' : ''} and "${rule}"`, async () => {
+    const { names } = await listOf([path], { relative }, [rule], ruled)
+    const files = names
+      .map((name) => name.slice(name.lastIndexOf('/') + 1))
+      .filter((name) => !/^[.de]/.test(name))
+    assert.equal(files.join(' '), kept)
+  })
+}

@@ -18,7 +18,7 @@ import { lookup, type SourcePath } from './paths.ts'
 import type { Tree } from './tree.ts'
 import { AclEncoder } from './wire/acls.ts'
 import { encodeIdList, FLAG, FlistEncoder, type FlistEntry, type FlistFormat } from './wire/flist.ts'
-import { XattrEncoder } from './wire/xattrs.ts'
+import { type XattrChoice, XattrEncoder } from './wire/xattrs.ts'
 
 /**
  * A list may hold each entry of the tree so often, and so many more: overlapping arguments and followed
@@ -45,7 +45,7 @@ export interface ListOptions {
 
 /** Something to tell the client beside the list. */
 export interface ListNotice {
-  type: 'missing' | 'skipped-directory' | 'broken-link' | 'unreadable-directory'
+  type: 'missing' | 'missing-directory' | 'skipped-directory' | 'broken-link' | 'unreadable-directory'
   /** Inside the module; of a skipped directory its name in the list. */
   path: ByteString
   /** Why a directory can't be read. */
@@ -72,8 +72,9 @@ export interface FileList {
 /** The io_error that goes into a list: bit 0 keeps the client from deleting what it might have wanted. */
 export function ioErrorOf(notices: readonly ListNotice[], ignoreErrors: boolean): number {
   if (ignoreErrors) return 0
-  // A missing argument exits with 23 by the text alone; a broken link left out must not be deleted.
-  return notices.some(({ type }) => type === 'broken-link' || type === 'unreadable-directory') ? 1 : 0
+  // A missing argument exits with 23 by the text alone, and what it stands for may be deleted. What a
+  // directory holds that can't be found must not be, nor a broken link that is left out.
+  return notices.some(({ type }) => type !== 'missing' && type !== 'skipped-directory') ? 1 : 0
 }
 
 /**
@@ -143,10 +144,10 @@ class ListBuilder {
     }
     await this.#addImplied(source)
 
-    let scope = this.#filters.outermost()
-    if (this.#filters.hasMergeFiles) scope = await scopeAbove(tree, source, this.#filters, scope)
     const isDir = isDirectory(tree, node)
-    if (source.name !== '.' && !(await this.#keeps(source, source.name, isDir, scope))) return
+    // What is named itself is not up to rule files.
+    const outermost = this.#filters.outermost()
+    if (source.name !== '.' && !(await this.#keeps(source, source.name, isDir, outermost))) return
     if (isDir && !recurse && !dirs) {
       this.#notice({ type: 'skipped-directory', path: source.name })
       return
@@ -154,8 +155,12 @@ class ListBuilder {
     const withContents = isDir && (recurse || source.contents)
     const flags = isDir ? (withContents ? FLAG.topDir : FLAG.noContentDir) : 0
     const place = this.#addEntry(source.name, node, flags)
-    if (withContents) await this.#walk(source, { node, name: source.name, place, scope, ancestors: [] })
-    else this.#sorted.push(place)
+    if (!withContents) {
+      this.#sorted.push(place)
+      return
+    }
+    const scope = await this.#scopeOf(source)
+    await this.#walk(source, { node, name: source.name, place, scope, ancestors: [] })
   }
 
   async finish(): Promise<FileList> {
@@ -187,7 +192,13 @@ class ListBuilder {
       if (!(await this.#enter(source, directory))) continue
       const base = directory.name === '.' ? ascii('') : directory.name
       const scope = this.#filters.hasMergeFiles
-        ? await this.#filters.enter(tree, directory.node, pathOf(source, directory.name), directory.scope)
+        ? await this.#filters.enter(
+            tree,
+            directory.node,
+            pathOf(source, directory.name),
+            directory.scope,
+            this.#pacer,
+          )
         : directory.scope
       const first = tree.firstChild(directory.node)
       const below: OpenDirectory[] = []
@@ -200,7 +211,9 @@ class ListBuilder {
           continue
         }
         const isDir = isDirectory(tree, node)
-        if (!(await this.#keeps(source, name, isDir, scope))) continue
+        // Waited for only where there is something to wait for: this is the hot loop.
+        const keeps = this.#keeps(source, name, isDir, scope)
+        if (typeof keeps === 'boolean' ? !keeps : !(await keeps)) continue
         const descends = isDir && this.#options.recurse
         const place = this.#addEntry(name, node, isDir && !descends ? FLAG.noContentDir : 0)
         if (!descends) {
@@ -254,6 +267,11 @@ class ListBuilder {
   }
 
   #missing(source: SourcePath): void {
+    if (source.directoryMissing) {
+      // Whatever is to become of names that are not there: of a whole directory rsync always tells.
+      this.#notice({ type: 'missing-directory', path: source.rootPath })
+      return
+    }
     if (this.#options.missingArgs === 'delete') this.#sorted.push(this.#addEntry(source.name, -1, 0))
     else if (this.#options.missingArgs === 'report') this.#notice({ type: 'missing', path: source.shown })
   }
@@ -268,6 +286,29 @@ class ListBuilder {
       const node = await lookup(this.#tree, pathOf(source, name), true)
       if (node >= 0) this.#addEntry(name, node, FLAG.topDir | FLAG.noContentDir)
     }
+  }
+
+  /**
+   * The scope that a source lies in. The first directory of its name is entered first, and then each below it;
+   * those above count only for rules that search there.
+   */
+  async #scopeOf(source: SourcePath): Promise<FilterScope> {
+    let scope = this.#filters.outermost()
+    if (!this.#filters.hasMergeFiles) return scope
+    const tree = this.#tree
+    const first = pathOf(source, (source.name.split('/', 1)[0] ?? '') as ByteString)
+    const path = pathOf(source, source.name)
+    const parts = path === '' ? [] : splitBytes(path, '/')
+    let node = 0
+    for (const [depth, part] of parts.entries()) {
+      await tree.enter?.(node)
+      const base = joinBytes(parts.slice(0, depth), '/')
+      const isAbove = base.length < first.length
+      scope = await this.#filters.enter(tree, node, base, scope, this.#pacer, isAbove ? first : undefined)
+      node = tree.child(node, part)
+      if (node < 0) break
+    }
+    return scope
   }
 
   #keeps(
@@ -349,28 +390,6 @@ function isUnsafe(linkTarget: ByteString, name: ByteString): boolean {
   return false
 }
 
-/** Rule files in the parents of the transfer root, for rules that ask for them by a leading slash. */
-async function scopeAbove(
-  tree: Tree,
-  source: SourcePath,
-  filters: Filters,
-  outermost: FilterScope,
-): Promise<FilterScope> {
-  let scope = outermost
-  const parts = source.rootPath === '' ? [] : splitBytes(source.rootPath, '/')
-  const stop = source.name === '.' ? parts.length : parts.length + 1
-  let node = 0
-  for (let i = 0; i < stop; i++) {
-    const path = joinBytes(parts.slice(0, i), '/')
-    await tree.enter?.(node)
-    scope = await filters.enter(tree, node, path, scope, i < parts.length)
-    const next = parts[i] === undefined ? -1 : tree.child(node, parts[i]!)
-    if (next < 0) break
-    node = next
-  }
-  return scope
-}
-
 /**
  * Both sides' order. From 29 on: files before directories at each level, directories by name + '/'.
  * Before: by the plain bytes of the full name. Names that come twice keep their order.
@@ -406,8 +425,8 @@ export interface EncodeOptions extends FlistFormat {
   numericIds: boolean
   id0Names: boolean
   acls: boolean
-  /** 0, 1 for -X, 2 for -XX. */
-  xattrs: number
+  /** Undefined without -X. */
+  xattrChoice: XattrChoice | undefined
   /** -c digests of regular files. */
   checksum: ((node: number) => Uint8Array | undefined) | undefined
   ioError: number
@@ -422,7 +441,7 @@ export async function* encodeFileList(
   const pacer = new Pacer()
   const out = new ByteWriter(CHUNK + 8192)
   const encoder = new FlistEncoder(options)
-  const xattrs = options.xattrs > 0 ? new XattrEncoder(options.xattrs > 1) : undefined
+  const xattrs = options.xattrChoice && new XattrEncoder(options.xattrChoice)
   const acls = options.acls ? new AclEncoder() : undefined
   const firstOfGroup = new Map<number, number>()
   const users = new Set<number>()

@@ -157,10 +157,50 @@ test('hidden tree: no key is that of another session', () => {
 })
 
 test('patterns of a module are patterns alone', () => {
-  for (const good of ['*.o', '/root/private', 'a b', '**/x/***', '-x', '+', ':x']) {
+  for (const good of [
+    '*.o',
+    '/root/private',
+    '/root/x/',
+    '.x',
+    '..x',
+    'x.',
+    'a/.b',
+    '.?',
+    'a b',
+    '**/x/***',
+    '-x',
+    '+',
+    ':x',
+  ]) {
     assert.equal(whyNoPattern(good), undefined, good)
   }
-  for (const bad of ['', '/', '- *.o', '+ x', '!', ': .rules', '. file', 'a\nb', 'x'.repeat(9000)]) {
+  for (const bad of [
+    '',
+    '/',
+    '- *.o',
+    '+ x',
+    '!',
+    ': .rules',
+    '. file',
+    'a\nb',
+    'x'.repeat(9000),
+    'ä'.repeat(4500),
+  ]) {
+    assert.ok(whyNoPattern(bad), bad)
+  }
+  for (const bad of [
+    '//',
+    '.',
+    '..',
+    '/.',
+    './root/x',
+    '//root/x',
+    'root//x',
+    '/root/../x',
+    '/root/./x',
+    'x//',
+    'x/..',
+  ]) {
     assert.ok(whyNoPattern(bad), bad)
   }
 })

@@ -25,7 +25,11 @@ export interface Hides {
 export function whyNoPattern(text: string): string | undefined {
   if (text === '' || text === '/') return 'a pattern names something'
   if (/^(?:[-+:.] |!$)/.test(text)) return `"${text}": write the pattern alone, without "- " or "+ "`
-  if (/[\x00\n]/.test(text) || text.length > MAX_RULE_BYTES) return 'this is no pattern'
+  if (/[\x00\n]/.test(text) || utf8Bytes(text).length > MAX_RULE_BYTES) return 'this is no pattern'
+  // What the author wanted hidden would be shown.
+  if (/(?:^|\/)\.{0,2}(?:\/|$)/.test(text.replace(/^\//, '').replace(/\/$/, ''))) {
+    return `"${text}" matches nothing: no path has "//", "." or ".." in it`
+  }
   return undefined
 }
 

@@ -22,6 +22,7 @@ import { type Agreement, COMPAT } from './setup.ts'
 import type { Tree } from './tree.ts'
 import type { TransferOptions } from './wire/arguments.ts'
 import type { FilterRule } from './wire/filters.ts'
+import type { XattrChoice } from './wire/xattrs.ts'
 
 export interface ListRequest {
   tree: Tree
@@ -43,6 +44,8 @@ export interface PreparedList {
   /** Bytes of all regular files and symlinks. */
   readonly totalSize: number
   readonly notices: readonly ListNotice[]
+  /** Which extended attributes it tells of. */
+  readonly xattrChoice: XattrChoice
   /** What goes over the wire. */
   readonly bytes: Uint8Array
   /** The name of an entry, relative to the transfer root. */
@@ -100,7 +103,7 @@ export class Lists {
     return this.#preparing.run(
       name,
       async (stop) => {
-        const known = await this.#load(key, tree)
+        const known = await this.#load(key, request)
         if (known) return this.#remember(name, known)
         const { list, base } = await this.#make(request, stop)
         if (base >= 0) this.#keep(key, list, base)
@@ -113,7 +116,7 @@ export class Lists {
   async #make(request: ListRequest, signal: AbortSignal): Promise<{ list: PreparedList; base: number }> {
     const { tree, options, rules, agreement } = request
     const { protocol, compat, listDigest } = agreement
-    const filters = new Filters(rules, options.cvsExclude)
+    const filters = new Filters(rules, options.cvsExclude, options.from0)
     const list = await buildFileList(
       tree,
       await request.sources(),
@@ -122,6 +125,8 @@ export class Lists {
       signal,
     )
     const checksum = options.checksum ? await this.#digests(tree, list, listDigest, signal) : undefined
+    const kept = options.xattrs > 0 ? await keptXattrs(tree, list, filters, signal) : undefined
+    const xattrChoice: XattrChoice = { withRsyncOwn: options.xattrs > 1, kept }
     const chunks: Uint8Array[] = []
     const encoding = encodeFileList(list, tree, {
       ...options,
@@ -129,6 +134,7 @@ export class Lists {
       varintFlags: (compat & COMPAT.varintFlags) !== 0,
       safeEnd: protocol >= 31 || (compat & COMPAT.safeFlist) !== 0,
       id0Names: (compat & COMPAT.id0Names) !== 0,
+      xattrChoice: options.xattrs > 0 ? xattrChoice : undefined,
       checksumLength: options.checksum ? DIGEST_LENGTH[listDigest] : 0,
       checksum: checksum?.of,
       ioError: ioErrorOf(list.notices, options.ignoreErrors),
@@ -144,6 +150,7 @@ export class Lists {
       order,
       totalSize,
       notices,
+      xattrChoice,
       bytes: Buffer.concat(chunks),
       nameOf: (place) => names[place]!,
     }
@@ -214,7 +221,7 @@ export class Lists {
     }
   }
 
-  async #load(key: Uint8Array, tree: Tree): Promise<PreparedList | undefined> {
+  async #load(key: Uint8Array, { tree, options }: ListRequest): Promise<PreparedList | undefined> {
     const all: Uint8Array[] = []
     for (let i = 0, parts = 1; i < parts; i++) {
       const kept = await this.#kept.get(partKey(key, i))
@@ -236,8 +243,32 @@ export class Lists {
     bytesOf(order).set(whole.subarray(at, at + 4 * count))
     at += 4 * count
     const bytes = Uint8Array.from(whole.subarray(at))
-    return { count, nodes, order, totalSize, notices, bytes, nameOf: namesIn(tree, nodes, base) }
+    const xattrChoice = { withRsyncOwn: options.xattrs > 1, kept: undefined }
+    const nameOf = namesIn(tree, nodes, base)
+    return { count, nodes, order, totalSize, notices, xattrChoice, bytes, nameOf }
   }
+}
+
+/** Names of extended attributes that the client's rules keep; undefined where it has none. */
+async function keptXattrs(
+  tree: Tree,
+  list: FileList,
+  filters: Filters,
+  signal: AbortSignal,
+): Promise<Set<ByteString> | undefined> {
+  if (!filters.hasAttributeRules) return undefined
+  const seen = new Set<ByteString>()
+  const kept = new Set<ByteString>()
+  const pacer = new Pacer(signal)
+  for (const node of list.nodes) {
+    if (pacer.due) await pacer.rest()
+    for (const { name } of node < 0 ? [] : tree.xattrs(node)) {
+      if (seen.has(name)) continue
+      seen.add(name)
+      if (await filters.keepsAttribute(name, pacer)) kept.add(name)
+    }
+  }
+  return kept
 }
 
 /** Names are read off the tree: they would take several times the memory of all else. */

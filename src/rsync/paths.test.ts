@@ -48,8 +48,9 @@ const request = (paths: readonly string[], more: object = {}) => ({
 })
 
 /** As one line: where names are relative to, the name, and what is meant. */
-function show({ rootPath, name, node, contents }: SourcePath): string {
-  return `${rootPath}|${name}${contents ? '/' : ''}${node < 0 ? ' missing' : ''}`
+function show({ rootPath, name, node, contents, directoryMissing }: SourcePath): string {
+  const missing = directoryMissing ? ' missing with its directory' : node < 0 ? ' missing' : ''
+  return `${rootPath}|${name}${contents ? '/' : ''}${missing}`
 }
 
 async function found(paths: readonly string[], more: object = {}): Promise<string[]> {
@@ -69,10 +70,10 @@ const PLAIN: readonly { paths: string[]; found: string[]; more?: object }[] = [
   { paths: ['m/dir/sub/'], found: ['dir/sub|./'] },
   { paths: ['m/dir/one'], found: ['dir|one'] },
   { paths: ['m/dir/sub/deep'], found: ['dir/sub|deep'] },
-  { paths: ['m/a.txt/'], found: ['|a.txt missing'] },
+  { paths: ['m/a.txt/'], found: ['a.txt|./ missing with its directory'] },
   { paths: ['m/nothing'], found: ['|nothing missing'] },
-  { paths: ['m/dir/nothing/at/all'], found: ['dir/nothing/at|all missing'] },
-  { paths: ['m/a.txt/b'], found: ['a.txt|b missing'] },
+  { paths: ['m/dir/nothing/at/all'], found: ['dir/nothing/at|all missing with its directory'] },
+  { paths: ['m/a.txt/b'], found: ['a.txt|b missing with its directory'] },
   // None at all.
   { paths: [], found: ['|./'] },
   { paths: [], found: [], more: { directoriesSent: false } },
@@ -82,16 +83,20 @@ const PLAIN: readonly { paths: string[]; found: string[]; more?: object }[] = [
   { paths: ['m/dir/../dir2/one'], found: ['dir2|one'] },
   { paths: ['m/dir/..'], found: ['|./'] },
   { paths: ['m/x/../a.txt'], found: ['|a.txt'] },
-  { paths: ['m/../etc/passwd'], found: ['etc|passwd missing'] },
+  { paths: ['m/../etc/passwd'], found: ['etc|passwd missing with its directory'] },
   { paths: ['m//dir///one'], found: ['dir|one'] },
   { paths: ['m/./dir/./one'], found: ['dir|one'] },
   // Several.
   { paths: ['m/a.txt', 'm/dir/', 'm/a.txt'], found: ['|a.txt', 'dir|./', '|a.txt'] },
   { paths: ['m/a.txt m/b.txt'], found: ['|a.txt', '|b.txt'] },
   { paths: ['m/a.txt m/b.txt m/dir/'], found: ['|a.txt', '|b.txt', 'dir|./'] },
-  { paths: ['m/a.txt m/b.txt'], found: ['a.txt m|b.txt missing'], more: { secluded: true } },
+  {
+    paths: ['m/a.txt m/b.txt'],
+    found: ['a.txt m|b.txt missing with its directory'],
+    more: { secluded: true },
+  },
   { paths: ['m/sp ace'], found: ['|sp ace'] },
-  { paths: ['m/a.txt mm/b.txt'], found: ['a.txt mm|b.txt missing'] },
+  { paths: ['m/a.txt mm/b.txt'], found: ['a.txt mm|b.txt missing with its directory'] },
   // Patterns.
   { paths: ['m/*.txt'], found: ['|a.txt', '|ab.txt', '|b.txt'] },
   { paths: ['m/?.txt'], found: ['|a.txt', '|b.txt'] },
@@ -102,8 +107,8 @@ const PLAIN: readonly { paths: string[]; found: string[]; more?: object }[] = [
   { paths: ['m/d*/'], found: ['dir|./', 'dir2|./'] },
   { paths: ['m/*/*/deep'], found: ['dir/sub|deep', 'links/absolute|deep'] },
   { paths: ['m/no*match'], found: ['|no*match missing'] },
-  { paths: ['m/no*match/'], found: ['|no*match missing'] },
-  { paths: ['m/*/nothing'], found: ['*|nothing missing'] },
+  { paths: ['m/no*match/'], found: ['no*match|./ missing with its directory'] },
+  { paths: ['m/*/nothing'], found: ['*|nothing missing with its directory'] },
   { paths: ['m/br[a]ck'], found: ['|br[a]ck'] },
   { paths: ['m/br\\[a\\]ck'], found: ['|br[a]ck'] },
   { paths: ['m/back\\slash'], found: ['|back\\slash'] },
@@ -111,7 +116,7 @@ const PLAIN: readonly { paths: string[]; found: string[]; more?: object }[] = [
   { paths: ['m/*.txt'], found: ['|a.txt', '|ab.txt', '|b.txt'], more: { secluded: true } },
   // Symbolic links on the way, and behind a slash.
   { paths: ['m/links/file'], found: ['links|file'] },
-  { paths: ['m/links/file/'], found: ['links|file missing'] },
+  { paths: ['m/links/file/'], found: ['links/file|./ missing with its directory'] },
   { paths: ['m/links/dir'], found: ['links|dir'] },
   { paths: ['m/links/dir/'], found: ['links/dir|./'] },
   { paths: ['m/links/dir/one'], found: ['links/dir|one'] },
@@ -120,13 +125,13 @@ const PLAIN: readonly { paths: string[]; found: string[]; more?: object }[] = [
   { paths: ['m/links/up/one'], found: ['links/up|one'] },
   { paths: ['m/links/self/self/self/file'], found: ['links/self/self/self|file'] },
   { paths: ['m/links/nowhere'], found: ['links|nowhere'] },
-  { paths: ['m/links/nowhere/'], found: ['links|nowhere missing'] },
+  { paths: ['m/links/nowhere/'], found: ['links/nowhere|./ missing with its directory'] },
   { paths: ['m/links/loop'], found: ['links|loop'] },
-  { paths: ['m/links/loop/x'], found: ['links/loop|x missing'] },
-  { paths: ['m/links/ping/'], found: ['links|ping missing'] },
+  { paths: ['m/links/loop/x'], found: ['links/loop|x missing with its directory'] },
+  { paths: ['m/links/ping/'], found: ['links/ping|./ missing with its directory'] },
   {
     paths: [`m/links/${'self/'.repeat(41)}file`],
-    found: [`links/${'self/'.repeat(41).slice(0, -1)}|file missing`],
+    found: [`links/${'self/'.repeat(41).slice(0, -1)}|file missing with its directory`],
   },
   { paths: ['m/links/d*/one'], found: ['links/dir|one'] },
 ]
@@ -144,14 +149,26 @@ const RELATIVE: readonly { path: string; found: string; dotFirst?: boolean }[] =
   { path: 'm/dir/', found: '|dir/' },
   { path: 'm/dir/sub/deep', found: '|dir/sub/deep' },
   { path: 'm/dir/./sub/deep', found: 'dir|sub/deep' },
-  { path: 'm/dir/sub/.', found: 'dir/sub|./' },
+  { path: 'm/dir/sub/.', found: '|dir/sub/' },
   { path: 'm/dir/./', found: 'dir|./' },
-  { path: 'm/./dir/sub', found: '|dir/sub', dotFirst: true },
+  { path: 'm/./dir/sub', found: '|dir/sub' },
+  { path: 'm/././dir/sub', found: '|dir/sub', dotFirst: true },
+  { path: 'm/dir/././sub', found: 'dir|sub', dotFirst: true },
+  { path: 'm/./dir/./sub', found: '|dir/sub' },
+  { path: 'm/dir/./*/deep', found: 'dir|sub/deep' },
+  { path: 'm/dir/./../a.txt', found: 'dir|a.txt missing' },
   { path: 'm/dir/./sub/./deep', found: 'dir|sub/deep' },
   { path: 'm/../dir/one', found: '|dir/one' },
   { path: 'm/links/dir/one', found: '|links/dir/one' },
   { path: 'm/dir/nothing', found: '|dir/nothing missing' },
-  { path: 'm/a.txt/', found: '|a.txt/ missing' },
+  { path: 'm/dir/nothing/', found: '|dir/nothing/ missing' },
+  { path: 'm/nothing/at/all', found: '|nothing/at/all missing' },
+  { path: 'm/nothing/./at/all', found: 'nothing|at/all missing with its directory' },
+  { path: 'm/a.txt/./x', found: 'a.txt|x missing with its directory' },
+  // The slash does not count where there is no directory.
+  { path: 'm/a.txt/', found: '|a.txt/' },
+  { path: 'm/links/file/', found: '|links/file/' },
+  { path: 'm/links/nowhere/', found: '|links/nowhere/' },
 ]
 for (const { path, found, dotFirst = false } of RELATIVE) {
   test(`paths with -R: ${path}`, async () => {
@@ -163,7 +180,13 @@ for (const { path, found, dotFirst = false } of RELATIVE) {
 }
 
 /** Names of a --files-from list. */
-const LISTED: readonly { base: string; name: string; relative: boolean; found: string }[] = [
+const LISTED: readonly {
+  base: string
+  name: string
+  relative: boolean
+  found: string
+  dotFirst?: boolean
+}[] = [
   { base: '', name: 'dir/one', relative: true, found: '|dir/one' },
   { base: '/', name: 'dir/one', relative: true, found: '|dir/one' },
   { base: '/dir', name: 'sub/deep', relative: true, found: 'dir|sub/deep' },
@@ -175,10 +198,28 @@ const LISTED: readonly { base: string; name: string; relative: boolean; found: s
   { base: '', name: '*.txt', relative: true, found: '|*.txt missing' },
   { base: '', name: 'br[a]ck', relative: true, found: '|br[a]ck' },
   { base: '/dir', name: '.', relative: true, found: 'dir|./' },
+  // "/./" divides: not what stands at the start or the end.
+  { base: '', name: './dir/one', relative: true, found: '|dir/one', dotFirst: true },
+  { base: '', name: './dir/./one', relative: true, found: 'dir|one' },
+  { base: '', name: '/./dir/./one', relative: true, found: 'dir|one' },
+  { base: '', name: '././dir/one', relative: true, found: '|dir/one' },
+  { base: '', name: './././dir/one', relative: true, found: '|dir/one', dotFirst: true },
+  { base: '', name: '././dir/./one', relative: true, found: '|dir/one' },
+  { base: '', name: 'dir/././one', relative: true, found: 'dir|one', dotFirst: true },
+  { base: '', name: 'dir/.', relative: true, found: '|dir/' },
+  { base: '', name: './dir/.', relative: true, found: '|dir/', dotFirst: true },
+  { base: '', name: './dir/./', relative: true, found: 'dir|./' },
+  { base: '', name: './.', relative: true, found: '|./' },
+  { base: '', name: 'nothing/one', relative: true, found: '|nothing/one missing' },
+  { base: '', name: 'nothing/one', relative: false, found: 'nothing|one missing with its directory' },
+  { base: '', name: 'dir/nothing/', relative: false, found: 'dir/nothing|./ missing with its directory' },
+  { base: '/nothing', name: 'one', relative: true, found: 'nothing|one missing with its directory' },
 ]
-for (const { base, name, relative, found } of LISTED) {
+for (const { base, name, relative, found, dotFirst = false } of LISTED) {
   test(`listed: ${name} under ${base || 'the module'}${relative ? '' : ', without -R'}`, async () => {
-    assert.equal(show(await findListed(tree, base as ByteString, name as ByteString, relative)), found)
+    const source = await findListed(tree, base as ByteString, name as ByteString, relative)
+    assert.equal(show(source), found)
+    assert.equal(source.dotFirst, dotFirst)
   })
 }
 
@@ -230,8 +271,23 @@ test('bounded: patterns that match everything, again and again', async () => {
   )
   try {
     const paths = Array.from({ length: 16_000 }, () => 'm/*/*')
-    await assert.rejects(findSources(wide, request(paths), signal), RefusedError)
+    await assert.rejects(findSources(wide, request(paths), signal), /match more than 250000 names/)
   } finally {
     wide.close()
+  }
+})
+
+test('patterns that look at far too many names are refused, before they do', async () => {
+  class Vast extends MemoryTree {
+    override childCount = (): number => 20_000_001
+    override name = (): ByteString => assert.fail('looked at one')
+  }
+  const vast = new Vast(dir())
+  try {
+    await assert.rejects(findSources(vast, request(['m/a*']), signal), (error) => {
+      return error instanceof RefusedError && /look at more than 20000000 names/.test(error.message)
+    })
+  } finally {
+    vast.close()
   }
 })

@@ -30,6 +30,8 @@ export interface SourcePath {
   name: ByteString
   /** -1 when there is no such thing. */
   node: number
+  /** Of what is not there: not even the directory that it would be in, which is `rootPath`. */
+  directoryMissing: boolean
   /** The argument ended in a slash (or named a module or "."): a directory's contents are meant. */
   contents: boolean
   /** A relative name that starts with "./": one "." entry comes first. */
@@ -81,7 +83,7 @@ export function findListed(
   name: ByteString,
   relative: boolean,
 ): Promise<SourcePath> {
-  const clean = sanitize(name, relative)
+  const clean = sanitize(name.replace(/^\/+/, '') as ByteString, relative)
   const rootPath = sanitize(base, false).path
   return sourceFor(tree, clean, relative, rootPath)
 }
@@ -120,29 +122,43 @@ export async function lookup(tree: Tree, path: ByteString, follow: boolean, star
 }
 
 interface CleanPath {
-  /** No leading slash, no empty or ".." component; '' for the root. With -R the first "." component remains. */
+  /** No leading slash, no empty, "." or ".." component; '' for the root. */
   path: ByteString
   trailingSlash: boolean
+  /** With -R: how many components stand before the one "/./" that divides root and name. */
+  rootDepth: number
+  /** With -R: the name starts with "./". */
+  dotFirst: boolean
 }
 
+/**
+ * With -R the first "." between two slashes divides. One at the very start or end does not: rsync looks for
+ * "/./", and an argument begins with the slash behind its module, while a name of a list has none.
+ */
 function sanitize(path: ByteString, relative: boolean): CleanPath {
   const parts: ByteString[] = []
   const components = splitBytes(path, '/')
-  let keepsDot = relative
-  for (const component of components) {
-    if (component === '') continue
+  const last = components.length - 1
+  let divider = -1
+  let rootDepth = 0
+  for (const [at, component] of components.entries()) {
     if (component === '.') {
-      if (keepsDot) parts.push(component)
-      keepsDot = false
-    } else if (component !== '..') {
+      if (!relative || divider >= 0 || at === 0 || at === last) continue
+      divider = at
+      rootDepth = parts.length
+    } else if (component === '..') {
+      if (parts.length > rootDepth) parts.pop()
+    } else if (component !== '') {
       parts.push(component)
-    } else if (parts.length > 0 && parts[parts.length - 1] !== '.') {
-      parts.pop()
     }
   }
-  const last = components[components.length - 1]
-  const trailingSlash = last === '' || last === '.' || last === '..'
-  return { path: joinBytes(parts, '/'), trailingSlash }
+  const start = components.findIndex((component, at) => at > divider && component !== '')
+  return {
+    path: joinBytes(parts, '/'),
+    trailingSlash: ['', '.', '..'].includes(components[last]!),
+    rootDepth,
+    dotFirst: relative && components[start] === '.' && (divider >= 0 || components[0] === '.'),
+  }
 }
 
 /** Expands the patterns of one request, within bounds for all of them together. */
@@ -171,13 +187,13 @@ class PatternSearch {
         for (const name of await this.#namesIn(directory, component, pattern)) {
           next.push(path === '' ? name : (`${path}/${name}` as ByteString))
         }
+        if (this.#matched + next.length > MAX_MATCHES) throw tooMany(`match more than ${MAX_MATCHES} names`)
       }
       matches = next
     }
     this.#matched += matches.length
-    if (this.#matched > MAX_MATCHES) throw tooMany(`match more than ${MAX_MATCHES} names`)
     if (matches.length === 0) return [clean]
-    return matches.map((path) => ({ path, trailingSlash: clean.trailingSlash }))
+    return matches.map((path) => ({ ...clean, path }))
   }
 
   /** The names that a component stands for, sorted as a shell would. */
@@ -187,7 +203,6 @@ class PatternSearch {
     pattern: Pattern | undefined,
   ): Promise<ByteString[]> {
     const tree = this.#tree
-    if (component === '.') return [component]
     await tree.enter?.(directory)
     if (!pattern) return tree.child(directory, component) >= 0 ? [component] : []
     const names: ByteString[] = []
@@ -214,51 +229,56 @@ async function sourceFor(
   relative: boolean,
   base: ByteString = ascii(''),
 ): Promise<SourcePath> {
-  const join = (a: ByteString, b: ByteString) => (a === '' ? b : b === '' ? a : (`${a}/${b}` as ByteString))
+  const { path, trailingSlash } = clean
+  const shown = joinPaths(base, path)
+  const node = await find(tree, shown, trailingSlash, relative)
+  const contents = path === '' || trailingSlash
   if (relative) {
-    // A "." component divides the path into the root and the name.
-    const dot = /(?:^|\/)\.(?:\/|$)/.exec(clean.path)
-    const head = (dot ? clean.path.slice(0, dot.index) : '') as ByteString
-    const name = (dot ? clean.path.slice(dot.index + dot[0].length) : clean.path) as ByteString
-    const rootPath = join(base, head)
-    const full = join(rootPath, name)
-    const node = await find(tree, full, clean.trailingSlash)
+    const parts = splitBytes(path, '/')
+    const name = joinBytes(parts.slice(clean.rootDepth), '/')
+    const rootPath = joinPaths(base, joinBytes(parts.slice(0, clean.rootDepth), '/'))
+    const directoryMissing = node < 0 && !(await isDirectoryAt(tree, rootPath))
+    const dotFirst = clean.dotFirst && name !== ''
     return {
-      shown: full,
+      shown,
       rootPath,
       name: name === '' ? ascii('.') : name,
       node,
-      contents: clean.trailingSlash || name === '',
-      dotFirst: dot !== null && head === '' && name !== '',
+      directoryMissing,
+      contents: contents || name === '',
+      dotFirst,
     }
   }
-  const full = join(base, clean.path)
-  const node = await find(tree, full, clean.trailingSlash)
-  if (clean.path === '' || (clean.trailingSlash && node >= 0)) {
-    return {
-      shown: full,
-      rootPath: full,
-      name: ascii('.'),
-      node,
-      contents: true,
-      dotFirst: false,
-    }
-  }
-  const slash = full.lastIndexOf('/')
-  return {
-    shown: full,
-    rootPath: full.slice(0, Math.max(slash, 0)) as ByteString,
-    name: full.slice(slash + 1) as ByteString,
-    node,
-    contents: false,
-    dotFirst: false,
-  }
+  const slash = shown.lastIndexOf('/')
+  const rootPath = contents ? shown : (shown.slice(0, Math.max(slash, 0)) as ByteString)
+  const name = contents ? ascii('.') : (shown.slice(slash + 1) as ByteString)
+  const directoryMissing = node < 0 && !(await isDirectoryAt(tree, rootPath))
+  return { shown, rootPath, name, node, directoryMissing, contents, dotFirst: false }
 }
 
-/** What an argument names; with a slash behind it only a directory will do, or a link to one. */
-async function find(tree: Tree, path: ByteString, trailingSlash: boolean): Promise<number> {
-  const node = await lookup(tree, path, trailingSlash)
-  return trailingSlash && node >= 0 && !isDirectoryMode(tree.mode(node)) ? -1 : node
+function joinPaths(a: ByteString, b: ByteString): ByteString {
+  return a === '' ? b : b === '' ? a : (`${a}/${b}` as ByteString)
+}
+
+async function isDirectoryAt(tree: Tree, path: ByteString): Promise<boolean> {
+  const node = await lookup(tree, path, true)
+  return node >= 0 && isDirectoryMode(tree.mode(node))
+}
+
+/**
+ * What an argument names. With a slash behind it only a directory will do, or a link to one; with -R the slash
+ * does not count where there is none.
+ */
+async function find(
+  tree: Tree,
+  path: ByteString,
+  trailingSlash: boolean,
+  relative: boolean,
+): Promise<number> {
+  if (!trailingSlash) return lookup(tree, path, false)
+  const node = await lookup(tree, path, true)
+  if (node >= 0 && isDirectoryMode(tree.mode(node))) return node
+  return relative ? lookup(tree, path, false) : -1
 }
 
 /** For messages: the path as a person would type it behind the module's name. */

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { ByteString } from '../lib/bytes.ts'
 import { optionWords, REFUSABLE_OPTIONS, refuseOptions } from './refusals.ts'
+import { parseArguments, splitArguments } from './wire/arguments.ts'
 
-const words = (...vector: string[]): string[] => optionWords(vector as ByteString[])
+const words = (...vector: string[]): string[] => optionWords(splitArguments(vector as ByteString[]).options)
 
 test('options: letters, names and values apart', () => {
   assert.deepEqual(
@@ -34,6 +35,33 @@ for (const { sent, refused, told } of [
     assert.throws(() => refuseOptions(words('--server', '--sender', ...sent, '.', 'm/'), refused), {
       message: `ERROR: the server is configured to refuse --${told}`,
     })
+  })
+}
+
+// Ways to write -c that the parser takes and that look like something else.
+for (const [first, second] of [
+  [['-\\c', '.', 'm/']],
+  [['\\-c', '.', 'm/']],
+  [['\\--append', '-\\c', '.', 'm/']],
+  [['--min-size', '.', '-c', '.', 'm/']],
+  [['--backup-dir', '.', '-c', '.', 'm/']],
+  [
+    ['-s', '.', '-c'],
+    ['rsync', '.', 'm/'],
+  ],
+  [
+    ['-s', '.'],
+    ['.', '-c', '.', 'm/'],
+  ],
+  [
+    ['-s', '.'],
+    ['', '--temp-dir', '.', '-c', '.', 'm/'],
+  ],
+] as unknown as [ByteString[], ByteString[]?][]) {
+  test(`options: refused where it is carried out: ${JSON.stringify([first, second])}`, () => {
+    assert.ok(parseArguments(first, second).checksum)
+    const { options } = splitArguments(first, second)
+    assert.throws(() => refuseOptions(optionWords(options), ['checksum']), /refuse --checksum/)
   })
 }
 

@@ -2,7 +2,8 @@
  * Options that a request is refused for: those that a read-only server never carries out, and those that a
  * module's rules name. docs/rsync-protocol.md, section 10.2.
  *
- * They are looked for among the words that the client sent, so that an option is refused in every spelling.
+ * They are looked for among the options as the parser took them, in every spelling: what is carried out and
+ * what is looked at can't differ.
  */
 import { RefusedError } from '../errors.ts'
 import type { ByteString } from '../lib/bytes.ts'
@@ -86,15 +87,14 @@ function refusal(name: string): RefusedError {
   return new RefusedError(`ERROR: the server is configured to refuse --${name}${short}`, 4)
 }
 
-/** Long names of all options in a vector, those of the cluster's letters included. */
-export function optionWords(vector: readonly ByteString[]): string[] {
+/** Long names of all options, those of the cluster's letters included. @param options of `splitArguments` */
+export function optionWords(options: readonly ByteString[]): string[] {
   const words: string[] = []
-  for (const argument of vector) {
-    if (argument === '.') break
-    if (argument.startsWith('--')) {
-      words.push(argument.slice(2).split('=', 1)[0]!.replaceAll('\\', ''))
-    } else if (argument.startsWith('-')) {
-      for (const letter of argument.slice(1)) {
+  for (const option of options) {
+    if (option.startsWith('--')) {
+      words.push(option.slice(2).split('=', 1)[0]!)
+    } else {
+      for (const letter of option.slice(1)) {
         // What follows these is their value.
         if (letter === 'e' || letter === 'B' || letter === '@') break
         words.push(...(LETTERS.get(letter) ?? []))

@@ -15,7 +15,7 @@ import type { Connection } from './connection.ts'
 import type { Derived } from './derived.ts'
 import { DIGEST_LENGTH } from './digests.ts'
 import type { PreparedList } from './lists.ts'
-import { type Agreement, COMPAT } from './setup.ts'
+import { type Agreement, blockSumRule, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
 import { sendAnswer } from './tokens.ts'
 import type { Content, Tree, Xattr } from './tree.ts'
@@ -236,8 +236,8 @@ class Transfer {
 
   /** The attributes of an entry, in the order that numbers them. */
   #xattrsOf({ node }: Item): readonly Xattr[] {
-    const { tree, options } = this.#context
-    return node < 0 ? [] : sentXattrs(tree.xattrs(node), options.xattrs > 1)
+    const { tree, list } = this.#context
+    return node < 0 ? [] : sentXattrs(tree.xattrs(node), list.xattrChoice)
   }
 
   async #sendFile(item: Item, head: SumHead, sums: RawSums | undefined, appending: boolean): Promise<void> {
@@ -298,13 +298,10 @@ class Transfer {
     const known = this.#manners.find((manner) => manner.inplace === inplace && manner.least === least)
     if (known) return known.manner
     const { agreement, options } = this.#context
-    const { codec, transferDigest: name, seed, compat } = agreement
+    const { codec } = agreement
     const effort = least ? 'least' : 'normal'
-    const manner = mannerOf(
-      { name, seed, seedFirst: (compat & COMPAT.checksumSeedFix) !== 0 },
-      inplace,
-      codec && { codec, level: options.compressLevel, effort },
-    )
+    const compression = codec && ({ codec, level: options.compressLevel, effort } as const)
+    const manner = mannerOf(blockSumRule(agreement), inplace, compression)
     this.#manners.push({ inplace, least, manner })
     return manner
   }

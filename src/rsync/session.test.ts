@@ -6,6 +6,7 @@ import { fromHex, toHex } from '../../test/support/hex.ts'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { converse, FixedModules, sessionContext, startSession } from '../../test/support/session.ts'
 import { StoreError } from '../errors.ts'
+import { ascii, type ByteString } from '../lib/bytes.ts'
 import type { MayHave, OpenModule } from './modules.ts'
 import { advance, NEXT, type SessionContext, type State, type Step } from './session.ts'
 import type { Tree } from './tree.ts'
@@ -369,6 +370,21 @@ test('an empty list: the client just goes', async () => {
   assert.equal(toHex(frames[2]!.payload), '00')
 })
 
+for (const { path, text, ioError } of [
+  { path: 't/nothing', text: 'link_stat "t/nothing"', ioError: 0 },
+  // What such a directory holds must not be deleted at the client's.
+  { path: 't/nothing/', text: 'change_dir "t/nothing"', ioError: 1 },
+  { path: 't/no/thing', text: 'change_dir "t/no"', ioError: 1 },
+]) {
+  test(`what is not there: ${path}`, async () => {
+    const input = Buffer.concat([Buffer.from(start(29, '--sender', '-r', '.', path)), fromHex(zeros(4))])
+    const { output } = await converse(context(), input)
+    const frames = framesOf(output, 29)
+    assert.ok(frames[0]!.payload.toString().includes(text))
+    assert.equal(frames.at(-1)!.payload.readInt32LE(frames.at(-1)!.payload.length - 4), ioError)
+  })
+}
+
 /** A tree with one rotten file. */
 function rotten(how: 'open' | 'read'): Tree {
   return new Proxy(tree as Tree, {
@@ -556,6 +572,44 @@ test('a client with --timeout gets an empty frame in half of it', async (t) => {
   assert.ok(count >= 4 && count <= 6, `${count} empty frames in 21 s`)
   pipe.end()
   await report
+})
+
+test('a client that is gone while its list is worked out: an empty frame tells us', {
+  timeout: 60_000,
+}, async (t) => {
+  // Nothing in it is ever listed, so that nothing but the client's end ends the walk.
+  class Endless extends MemoryTree {
+    override childCount = (): number => Number.MAX_SAFE_INTEGER
+    override mode = (node: number): number => (node === 0 ? 0o040755 : 0o100644)
+    override name = (): ByteString => ascii('x')
+  }
+  t.mock.timers.enable({ apis: ['setInterval'] })
+  const endless = new Endless({ mode: 0o040755, children: {} })
+  let clock = 0
+  const { pipe, report, session } = startSession({
+    ...context({ now: () => clock }),
+    modules: new FixedModules({ t: endless }),
+  })
+  pipe.send(start(31, '--sender', '-r', '.', 't/'))
+  pipe.send(fromHex('0b000007 03000000 2d202a 00000000')) // - *
+  while (session.state !== 'flist') await new Promise((resolve) => setImmediate(resolve))
+  const pass = async (seconds: number): Promise<void> => {
+    for (let second = 0; second < seconds; second++) {
+      clock += 1000
+      t.mock.timers.tick(1000)
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+  await pipe.take(pipe.output.length)
+  await pass(90)
+  assert.match(toHex(pipe.output), /^(00000007){2,}$/, 'the client is told that we are alive')
+  assert.equal(session.state, 'flist')
+  pipe.destroy()
+  await pass(31)
+  const { outcome, error } = await report
+  assert.equal(outcome, 'lost')
+  assert.match(String(error), /broken/)
+  endless.close()
 })
 
 test('a client that never reads is closed when it was idle too long', async (t) => {

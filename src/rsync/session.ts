@@ -30,6 +30,7 @@ import {
   MAX_ARGUMENT_BYTES,
   MAX_ARGUMENTS,
   parseArguments,
+  splitArguments,
   type TransferOptions,
 } from './wire/arguments.ts'
 import { AUTH_DIGESTS, authResponse, chooseAuthDigest, isResponse, parseAuthAnswer } from './wire/auth.ts'
@@ -143,7 +144,7 @@ export interface SessionReport {
   user: string
   module: string
   paths: string
-  /** As the client sent them, escaped and cut. */
+  /** As they were understood, escaped and cut. */
   options: string
   /** Codec and digests that both sides agreed on; '' where it did not come to that. */
   codec: string
@@ -186,7 +187,7 @@ export class Session {
   #settings: VisitSettings | undefined
   #turn: Turn | undefined
   #options: TransferOptions | undefined
-  /** Arguments before the paths, as sent. */
+  /** The client's options in its own words. */
   #words: readonly ByteString[] = []
   #agreement: Agreement | undefined
   readonly #waitedMs = { build: 0, line: 0 }
@@ -214,6 +215,11 @@ export class Session {
   /** The client owes us what belongs to a handshake. */
   get inHandshake(): boolean {
     return HANDSHAKE.has(this.#state)
+  }
+
+  /** Whoever hangs up on the client says first why, for the report. */
+  giveUp(why: string): void {
+    this.#abort.abort(new ConnectionLost(why))
   }
 
   /**
@@ -508,7 +514,7 @@ export class Session {
     await this.#ahead
     const first = await this.#readVector(this.#protocol < 30 ? LF : NUL)
     const second = announcesSecludedArguments(first) ? await this.#readVector(NUL) : undefined
-    this.#words = [...optionsOf(first), ...optionsOf(second ?? [])]
+    this.#words = splitArguments(first, second).options
     return parseArguments(first, second)
   }
 
@@ -580,7 +586,12 @@ export class Session {
       } else if (type === 'unreadable-directory') {
         await this.#connection.text(TAG.errorXfer, `upserv: cannot list "${shown}": ${reason}`)
       } else {
-        const what = type === 'missing' ? 'link_stat' : 'symlink has no referent:'
+        const what =
+          type === 'missing'
+            ? 'link_stat'
+            : type === 'missing-directory'
+              ? 'change_dir'
+              : 'symlink has no referent:'
         await this.#connection.text(
           TAG.errorXfer,
           `rsync: ${what} "${shown}" failed: No such file or directory (2)`,
@@ -649,12 +660,6 @@ function showWords(words: readonly ByteString[], most: number): string {
   const shown = words.slice(0, most).map((word) => showBytes(word))
   if (words.length > most) shown.push(`and ${words.length - most} more`)
   return shown.join(' ')
-}
-
-/** The options of a vector: what begins with a dash and stands before the "." that the paths follow. */
-function optionsOf(vector: readonly ByteString[]): ByteString[] {
-  const dot = vector.indexOf(ascii('.'))
-  return (dot < 0 ? vector : vector.slice(0, dot)).filter((word) => word.startsWith('-'))
 }
 
 /** Text as one line that can neither be taken for several nor drive a terminal. A tab may stay. */

@@ -6,7 +6,7 @@ import { RefusedError } from '../errors.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
 import { Connection } from './connection.ts'
-import { type Agreement, agree } from './setup.ts'
+import { type Agreement, agree, blockSumRule } from './setup.ts'
 import { parseArguments } from './wire/arguments.ts'
 import { encodeVstring } from './wire/ints.ts'
 
@@ -303,5 +303,25 @@ for (const { name, ...how } of [
 ]) {
   test(`setup: without a common ${name} nothing is agreed`, async () => {
     await assert.rejects(begin(how).agreement, RefusedError)
+  })
+}
+
+for (const { protocol, compat, seedFirst } of [
+  // Recorded from 3.2.7 and 3.5.0 with --protocol=29 --checksum-choice=md5.
+  { protocol: 27, compat: 0, seedFirst: true },
+  { protocol: 29, compat: 0, seedFirst: true },
+  { protocol: 30, compat: 0x0e, seedFirst: false },
+  { protocol: 31, compat: 0x3e, seedFirst: true },
+]) {
+  test(`block sums: at ${protocol} with compat flags ${compat.toString(16)}`, () => {
+    const agreement = {
+      protocol,
+      compat,
+      transferDigest: 'md5',
+      listDigest: 'md5',
+      seed: SEED,
+      codec: undefined,
+    } as const
+    assert.deepEqual(blockSumRule(agreement), { name: 'md5', seed: SEED, seedFirst })
   })
 }

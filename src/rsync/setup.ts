@@ -6,7 +6,7 @@ import { RefusedError } from '../errors.ts'
 import { ascii, showBytes } from '../lib/bytes.ts'
 import { type CodecName, codecNamed, isOff, OFFERED_CODECS } from './codecs.ts'
 import type { Connection } from './connection.ts'
-import { type DigestName, digestNamed, OFFERED_DIGESTS } from './digests.ts'
+import { type BlockSumRule, type DigestName, digestNamed, OFFERED_DIGESTS } from './digests.ts'
 import type { TransferOptions } from './wire/arguments.ts'
 import { decodeVstring, encodeVarint, encodeVstring } from './wire/ints.ts'
 
@@ -112,6 +112,15 @@ export async function agree(
   if (protocol >= 30) connection.startMuxIn()
   if (refusal) throw refusal
   return Object.freeze({ protocol, compat, transferDigest, listDigest, seed: usedSeed, codec })
+}
+
+/**
+ * How the client sums its blocks. Below 30 there are no compat flags, and no MD5 but for a client that asks for
+ * it by name: one that can do so hashes the seed first.
+ */
+export function blockSumRule({ protocol, compat, transferDigest, seed }: Agreement): BlockSumRule {
+  const seedFirst = protocol < 30 || (compat & COMPAT.checksumSeedFix) !== 0
+  return { name: transferDigest, seed, seedFirst }
 }
 
 /** Each conditional bit only for a client that says it understands it. */

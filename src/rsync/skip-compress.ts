@@ -35,9 +35,12 @@ export function parseSkipList(list: ByteString | undefined): (name: ByteString) 
 
 function parseSuffix(text: string): Suffix {
   const places: string[] = []
+  /** No set is closed behind it: a row of `[` is not searched to its end from each of them. */
+  const lastClose = text.lastIndexOf(']')
   for (let at = 0; at < text.length; at++) {
-    const end = text[at] === '[' ? text.indexOf(']', at) : -1
-    places.push(end < 0 ? text[at]! : text.slice(at + 1, end))
+    const end = text[at] === '[' && at < lastClose ? text.indexOf(']', at) : -1
+    // Each character once, so that a set is never longer than there are characters.
+    places.push(end < 0 ? text[at]! : [...new Set(text.slice(at + 1, end))].join(''))
     if (end >= 0) at = end
   }
   return places

@@ -219,6 +219,23 @@ for (const codec of CODECS) {
     await fc.assert(property, { numRuns: 60 })
   })
 
+  test(`${how}: a stream that ends at any byte is never taken for a whole one`, async () => {
+    const data = Buffer.concat([Buffer.alloc(300, 'some text, '), randomBytes(100)])
+    const steps = [
+      { block: 7 },
+      { literal: 150 },
+      { block: 8 },
+      { block: 9 },
+      { block: 90_000 },
+      { literal: 250 },
+    ]
+    const { connection } = await send(contentOf(data), steps, codec)
+    assert.deepEqual(receive(connection, codec), expected(data, steps))
+    for (let at = 0; at < connection.length; at++) {
+      assert.throws(() => receive(connection.subarray(0, at), codec), `cut at ${at}`)
+    }
+  })
+
   test(`${how}: nothing at all`, async () => {
     const { connection } = await send(contentOf(Buffer.alloc(0)), [], codec)
     assert.deepEqual(receive(connection, codec), [])

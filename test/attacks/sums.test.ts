@@ -58,6 +58,7 @@ testAttacks([
     { what: 'a block of a gigabyte', head: [1, 2 ** 30, 2], error: /block length/ },
     { what: 'a strong sum of 21 bytes', head: [1, 700, 21], error: /21 bytes of strong sum/ },
     { what: 'a remainder longer than a block', head: [1, 700, 2, 701], error: /remainder 701/ },
+    { what: 'a remainder of no block', head: [0, 700, 2, 700], error: /no blocks, and a remainder 700/ },
     { what: 'a negative remainder', head: [1, 700, 2, -1], error: /remainder -1/ },
   ].map(({ what, head, error = /-1 blocks/ }) => ({
     name: what,
@@ -68,6 +69,15 @@ testAttacks([
     outcome: 'peer-error' as const,
     error,
   })),
+  {
+    name: 'bytes from before the file, by --append to a basis of less than none',
+    says: (server) => [
+      start('-r', '--append', '.', 'm/'),
+      framed(NO_FILTERS, item(server.ndx('large')), sumHead(0, 100_000, 2, 100_000), GOODBYE),
+    ],
+    outcome: 'peer-error',
+    holds: ({ report }) => assert.equal(report.figures.literalBytes, 0),
+  },
   {
     name: 'more blocks than the file has bytes',
     says: (server) => {
@@ -91,7 +101,7 @@ testAttacks([
       ]
     },
     outcome: 'done',
-    workMs: 2000,
+    passes: 100,
   },
   {
     name: 'a thousand different blocks of one weak sum',
@@ -104,7 +114,7 @@ testAttacks([
       ]
     },
     outcome: 'done',
-    workMs: 2000,
+    passes: 100,
   },
   {
     name: 'a file again and again, with sums',
@@ -122,7 +132,7 @@ testAttacks([
       ]
     },
     outcome: 'done',
-    workMs: 10_000,
+    passes: 500,
   },
   {
     name: 'a large file again and again, while the client goes',

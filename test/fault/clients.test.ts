@@ -3,8 +3,9 @@
  * much; and blobs that rot on disk. Each hurts itself at most.
  */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -63,18 +64,52 @@ describe('clients that misbehave', { concurrency: 2 }, () => {
     await upserv.stop()
   })
 
-  test('more handshakes than permitted are turned away with a word, and the others are served', async () => {
+  test('handshakes that nobody finishes, more than permitted: the oldest of the address with the most go', async () => {
     await using mirror = await mirrorWith(4, 1 * MB)
     const config = mirror.path('upserv.toml')
-    writeFileSync(config, '[rsync]\nmax_handshakes = 2\n')
+    writeFileSync(config, '[rsync]\nmax_handshakes = 3\n')
     const upserv = await mirror.startUpserv({ config })
-    const idle = [connect(upserv.port, '127.0.0.1'), connect(upserv.port, '127.0.0.1')]
-    for (const socket of idle) await new Promise((resolve) => socket.once('data', resolve))
-    const refused = await rsync([`${upserv.url}/`])
-    assert.equal(refused.code, 5)
-    assert.match(refused.stderr, /@ERROR: max connections \(2\) reached/)
-    for (const socket of idle) socket.destroy()
+    const idle: Socket[] = []
+    const closed: number[] = []
+    // The first of all is from elsewhere, where nobody else is.
+    for (const [i, localAddress] of ['127.0.0.2', '127.0.0.1', '127.0.0.1'].entries()) {
+      const socket = connect({ port: upserv.port, host: '127.0.0.1', localAddress })
+      socket.once('close', () => closed.push(i)).on('error', () => {})
+      await once(socket, 'data')
+      idle.push(socket)
+    }
+    const { code, stdout } = await rsync([`${upserv.url}/`])
+    assert.equal(code, 0)
+    assert.match(stdout, /^builds\s/m)
+    if (closed.length === 0) await once(idle[1]!, 'close')
+    assert.deepEqual(closed, [1])
+    await upserv.process.waitForOutput(
+      'stderr',
+      /"reason":"too many handshakes: of 3, 2 were from this address"/,
+    )
+    // Those who are left are served.
+    for (const i of [0, 2]) {
+      idle[i]!.write('@RSYNCD: 31.0\n#list\n')
+      assert.match(String(await once(idle[i]!, 'data')), /builds/)
+    }
     await mirror.assertServes(upserv, '1')
+    for (const socket of idle) socket.destroy()
+    await upserv.stop()
+  })
+
+  test('idle connections keep nobody out, however many come', async () => {
+    await using mirror = await mirrorWith(4, 1 * MB)
+    const config = mirror.path('upserv.toml')
+    writeFileSync(config, '[rsync]\nmax_handshakes = 5\n')
+    const upserv = await mirror.startUpserv({ config })
+    const idle: Socket[] = []
+    for (let i = 0; i < 50; i++) {
+      idle.push(
+        connect({ port: upserv.port, host: '127.0.0.1', localAddress: '127.0.0.2' }).on('error', () => {}),
+      )
+      if (i % 10 === 9) await mirror.assertServes(upserv, '1')
+    }
+    for (const socket of idle) socket.destroy()
     await upserv.stop()
   })
 

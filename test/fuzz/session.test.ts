@@ -3,8 +3,8 @@
  * nothing more to say, in bounded memory and without keeping others from their turn.
  *
  * First come the conversations of the corpus, then new ones for a while, in a process of their own
- * (test/support/wire-fuzzer.ts). FUZZ_SECONDS says for how long (script/fuzz), FUZZ_SEED repeats a run and
- * FUZZ_CASE one conversation of it. What was reached is measured: damage that no longer gets past the
+ * (test/support/wire-fuzzer.ts). FUZZ_SECONDS says for how long at least (script/fuzz): on a slow machine it
+ * takes longer until enough were tried. FUZZ_SEED repeats a run and FUZZ_CASE one conversation of it. What was reached is measured: damage that no longer gets past the
  * greeting would prove nothing.
  */
 import assert from 'node:assert/strict'
@@ -15,12 +15,12 @@ import { fileURLToPath } from 'node:url'
 import { NEXT, type State } from '../../src/rsync/session.ts'
 import { corpus } from '../support/corpus.ts'
 import { coverageOf } from '../support/coverage.ts'
-import { asSocket, HostileServer, STALL_MS, say, text } from '../support/hostile.ts'
+import { ENOUGH, type FuzzSummary } from '../support/fuzz-summary.ts'
+import { asSocket, byteByByte, HostileServer, STALL_MS, say, text } from '../support/hostile.ts'
 import { run } from '../support/processes.ts'
 import { noise, randomOf, seedOfRun } from '../support/random.ts'
 import { makeScratch } from '../support/scratch.ts'
 import { vectorTrees } from '../support/vectors.ts'
-import type { FuzzSummary } from '../support/wire-fuzzer.ts'
 
 const SECONDS = Number(process.env.FUZZ_SECONDS ?? 60)
 const FUZZER = fileURLToPath(new URL('../support/wire-fuzzer.ts', import.meta.url))
@@ -28,13 +28,13 @@ const FUZZER = fileURLToPath(new URL('../support/wire-fuzzer.ts', import.meta.ur
 const MAX_GROWTH = 300e6
 /** Objects on the heap; a leak of a few kilobytes for each conversation runs into it. */
 const MAX_HEAP_MB = 256
-/** Fewer conversations, on a machine that is very busy, reach too little to judge by. */
-const ENOUGH = 2500
-/** Passed without a word, where nobody is kept out and nobody stands in line: test/access has those. */
-const SILENT: readonly State[] = ['access', 'line', 'turn', 'closed']
+/** For what hangs without a turn for anybody: a machine that is very busy takes minutes. */
+const PATIENCE_S = 600
+/** A session that begins its turn is ended there by its server alone. */
+const NEVER_REFUSED: readonly State[] = ['turn', 'closed']
 /** Code that must have run for each file, in percent: what is left out are our own bugs, mostly. */
 const REACHED: Readonly<Record<string, number>> = {
-  'session.ts': 80,
+  'session.ts': 90,
   'sender.ts': 90,
   'setup.ts': 90,
   'flist.ts': 90,
@@ -65,15 +65,12 @@ for (const { name, path } of corpus()) {
     const { report, stalledMs } = await say(server, asSocket(bytes))
     assert.equal(report.outcome, expected, String(report.error))
     assert.ok(stalledMs < STALL_MS, `nobody else had a turn for ${stalledMs} ms`)
-    const bitByBit = await say(
-      server,
-      Array.from(bytes, (byte) => Uint8Array.of(byte)),
-    )
+    const bitByBit = await say(server, byteByByte(bytes))
     assert.equal(bitByBit.report.outcome, expected, `byte by byte: ${bitByBit.report.error}`)
   })
 }
 
-test(`damaged conversations, for ${SECONDS} s`, { timeout: (SECONDS + 120) * 1000 }, async (t) => {
+test(`damaged conversations, for ${SECONDS} s`, { timeout: (SECONDS + PATIENCE_S) * 1000 }, async (t) => {
   using scratch = makeScratch('fuzz')
   const progress = join(scratch.path, 'progress')
   const seed = seedOfRun()
@@ -88,7 +85,7 @@ test(`damaged conversations, for ${SECONDS} s`, { timeout: (SECONDS + 120) * 100
         FUZZ_SECONDS: String(SECONDS),
         NODE_V8_COVERAGE: join(scratch.path, 'coverage'),
       },
-      timeoutMs: (SECONDS + 60) * 1000,
+      timeoutMs: (SECONDS + PATIENCE_S - 20) * 1000,
     },
   ).catch((error) => {
     throw new Error(`it hangs: ${repeat(seed, lastCase(progress))}`, { cause: error })
@@ -110,24 +107,25 @@ test(`damaged conversations, for ${SECONDS} s`, { timeout: (SECONDS + 120) * 100
   t.diagnostic(`outcomes: ${Object.entries(outcomes).map(([name, count]) => `${name} ${count}`)}`)
   t.diagnostic(`${summary.ways} ways to end`)
   assert.equal(summary.opened, 0, 'files are still open')
-  if (cases > 300) assert.ok(grown < MAX_GROWTH, `${grown} bytes more in memory`)
+  if (process.env.FUZZ_CASE) return
+  assert.ok(cases >= ENOUGH, `only ${cases} conversations`)
+  assert.ok(grown < MAX_GROWTH, `${grown} bytes more in memory`)
 
   const covered = coverageOf(join(scratch.path, 'coverage'), 'src/rsync/')
   for (const { file, percent, missing } of covered) {
     t.diagnostic(`${file}: ${percent.toFixed(1)} %${missing.length > 0 ? `, not ${missing.join(' ')}` : ''}`)
   }
-  if (cases < ENOUGH) return
   for (const outcome of ['done', 'listed', 'refused', 'peer-error', 'lost']) {
     assert.ok((outcomes[outcome] ?? 0) > cases / 200, `too few sessions end as "${outcome}"`)
   }
-  const all = (Object.keys(NEXT) as State[]).filter((state) => !SILENT.includes(state))
+  const all = Object.keys(NEXT) as State[]
   assert.deepEqual(
-    all.filter((state) => !summary.states.includes(state)),
+    all.filter((state) => state !== 'closed' && !summary.states.includes(state)),
     [],
     'states never reached',
   )
   assert.deepEqual(
-    all.filter((state) => !summary.refusedIn.includes(state)),
+    all.filter((state) => !NEVER_REFUSED.includes(state) && !summary.refusedIn.includes(state)),
     [],
     'never refused in',
   )

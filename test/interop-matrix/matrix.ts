@@ -3,7 +3,7 @@
  * against the stock daemon with the same builds, from the same basis, at the same path.
  */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { ByteString } from '../../src/lib/bytes.ts'
 import { aclsOf, attributesOf } from '../support/attributes.ts'
@@ -68,9 +68,9 @@ export function cellsOf(rows: readonly Row[], columns: readonly Column[], extent
   )
 }
 
-/** Incremental recursion came with 30. */
-function sendsOneList({ protocol, options }: Column): boolean {
-  return protocol < 30 || options === ONE_LIST
+/** Incremental recursion came with 30, and a client may decline it. */
+function sendsOneList({ row, column }: Cell): boolean {
+  return column.protocol < 30 || column.options === ONE_LIST || row.options.includes('--no-i-r')
 }
 
 /** Files in a client's working directory that are not part of what it made of the build. */
@@ -106,7 +106,10 @@ export class Matrix implements AsyncDisposable {
       // Whoever asks first is told of the fetch.
       await rsyncSucceeds(['-q', `${ours.url}/build-2/`])
       // The module itself and its contents file are upserv's own: the stock daemon shall have the same.
-      await rsyncSucceeds(['-dpt', `${ours.url}/build-2/`, `${dirname(ours.treeOf('2'))}/`])
+      const stockModule = dirname(ours.treeOf('2'))
+      // Times of the same second pass for equal, whatever their nanoseconds.
+      utimesSync(stockModule, 0, 0)
+      await rsyncSucceeds(['-dpt', `${ours.url}/build-2/`, `${stockModule}/`])
       return new Matrix(ours, await ours.stock())
     } catch (error) {
       await ours.stop()
@@ -133,33 +136,50 @@ export class Matrix implements AsyncDisposable {
     await Promise.all(Array.from({ length: jobs }, worker))
   }
 
-  async #cell(cell: Cell, place: string, program: string): Promise<CellResult> {
-    const { row, column } = cell
-    const ours = await this.#observe(cell, place, program, this.#ours.url)
-    let stock = await this.#observe(cell, place, program, this.#stock.url)
-    const exit = stock.exit
+  async #cell({ row, column }: Cell, place: string, program: string): Promise<CellResult> {
+    const at = { row, protocol: column.protocol }
     const accepted = new Set<Accepted>()
-    let found = compare(ours, stock, { comparesOrder: sendsOneList(column) })
-    if (found.length > 0 && !sendsOneList(column)) {
-      // Would the stock daemon do as upserv does if it sent one list too? That excuses no other exit code.
+    const ours = await this.#observe({ row, column }, place, program, this.#ours.url)
+    let stock = await this.#observe({ row, column }, place, program, this.#stock.url)
+    const { exit } = stock
+
+    let asked = row
+    for (const one of ACCEPTED) {
+      const change = one.insteadOf?.(at)
+      if (!change) continue
+      accepted.add(one)
+      asked = { ...asked, ...change }
+      stock = await this.#observe({ row: asked, column }, place, program, this.#stock.url)
+    }
+
+    const options = { comparesOrder: sendsOneList({ row, column }) }
+    let found = compare(ours, stock, options)
+    // Nothing below excuses another exit code.
+    const exits = found.filter(({ aspect }) => aspect === 'exit')
+    const beside = (differences: readonly Difference[]): Difference[] => [
+      ...exits,
+      ...differences.filter(({ aspect }) => aspect !== 'exit'),
+    ]
+    if (found.length > 0 && !sendsOneList({ row, column })) {
+      // Would the stock daemon do as upserv does if it sent one list too?
       const before = found.length
-      const exits = found.filter(({ aspect }) => aspect === 'exit')
-      stock = await this.#observe(
-        { row, column: { ...column, options: ONE_LIST } },
-        place,
-        program,
-        this.#stock.url,
-      )
-      const apart = compare(ours, stock, { comparesOrder: false }).filter(({ aspect }) => aspect !== 'exit')
-      found = [...exits, ...apart]
+      const oneList = { row: asked, column: { ...column, options: ONE_LIST } }
+      stock = await this.#observe(oneList, place, program, this.#stock.url)
+      found = beside(compare(ours, stock, options))
       if (found.length < before) accepted.add(NO_INCREMENTAL_RECURSION)
     }
+    for (const one of ACCEPTED) {
+      const without = one.without?.(at)
+      if (!without || found.length === 0) continue
+      accepted.add(one)
+      found = beside(compare(without(ours), without(stock), options))
+    }
     const failures = found.filter((difference) => {
-      const excuse = ACCEPTED.find(({ covers }) => covers({ row, protocol: column.protocol }, difference))
+      const excuse = ACCEPTED.find(({ covers }) => covers?.(at, difference))
       if (excuse) accepted.add(excuse)
       return !excuse
     })
-    return { ...cell, exit, failures, accepted: [...accepted] }
+    return { row, column, exit, failures, accepted: [...accepted] }
   }
 
   async #observe({ row, column }: Cell, place: string, program: string, url: string): Promise<Observation> {

@@ -84,11 +84,11 @@ function markOf(cell: CellResult | undefined): string {
   return [exit, marks].filter((part) => part !== '').join(' ') || '='
 }
 
-/** Of a client that went through the same, only what is not as with the first. */
+/** Of a client that went through some of the same: what is not as with the first, or new and not as with stock. */
 function otherClient({ version, results }: ClientResults, first: ClientResults): string {
   const known = new Map(first.results.map((cell) => [cell.row, new Map<unknown, string>()]))
   for (const cell of first.results) known.get(cell.row)!.set(cell.column, markOf(cell))
-  const apart = results.filter((cell) => known.get(cell.row)?.get(cell.column) !== markOf(cell))
+  const apart = results.filter((cell) => markOf(cell) !== (known.get(cell.row)?.get(cell.column) ?? '='))
   const rows =
     apart.length === 0 ? 'Each cell is as above.' : `Cells that are not as above:\n\n${table(apart)}`
   return `## rsync ${version}\n\n${rows}`

@@ -14,8 +14,17 @@ const PATIENCE_MS = 60_000
 
 const running = new Set<ChildProcess>()
 process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL')
+  for (const child of running) signalAll(child, 'SIGKILL')
 })
+
+/** rsync is two processes once it receives: a signal to the first alone would leave the other behind. */
+function signalAll(child: ChildProcess, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-child.pid!, signal)
+  } catch {
+    // It has ended.
+  }
+}
 
 export class WaitingClient {
   readonly lines: TimedLine[] = []
@@ -30,7 +39,7 @@ export class WaitingClient {
 
   constructor(args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
     const env = { PATH: process.env.PATH, HOME: '/nonexistent', LC_ALL: 'C', TZ: 'UTC', ...environment }
-    const child = spawn(RSYNC, args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(RSYNC, args, { env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
     this.#child = child
     this.#command = [RSYNC, ...args].join(' ')
     running.add(child)
@@ -85,15 +94,15 @@ export class WaitingClient {
 
   /** Holds it still, as a device that fell asleep, until `wake`. */
   freeze(): void {
-    this.#child.kill('SIGSTOP')
+    signalAll(this.#child, 'SIGSTOP')
   }
 
   wake(): void {
-    this.#child.kill('SIGCONT')
+    signalAll(this.#child, 'SIGCONT')
   }
 
   kill(): void {
-    this.#child.kill('SIGKILL')
+    signalAll(this.#child, 'SIGKILL')
   }
 
   #print(chunk: string): void {

@@ -6,7 +6,19 @@ import { ascii, type ByteString } from '../../src/lib/bytes.ts'
 import { encodeVarint, encodeVstring } from '../../src/rsync/wire/ints.ts'
 import { NdxEncoder } from '../../src/rsync/wire/ndx.ts'
 import { encodeSumHead } from '../../src/rsync/wire/sums.ts'
-import { bytesOf, type Ending, rule, text } from './hostile.ts'
+import {
+  answerBy,
+  atAnswers,
+  bytesOf,
+  type Ending,
+  FULL,
+  isAnswer,
+  LOCKED,
+  OPEN,
+  rule,
+  text,
+  USER,
+} from './hostile.ts'
 import { noise, pick, type Random, some } from './random.ts'
 
 const LETTERS = [...'rrrrrrdnlLkHogDUAXXcCRbztpWIvBs@']
@@ -121,8 +133,24 @@ const OLD_RULES = ['*.o', '+ a*', '- b', '- sub/**', '!']
 const CHECKSUMS = ['xxh128 xxh3 xxh64 md5 md4 sha1', 'md5', 'md4 sha1', 'sha1', 'none', 'crc', '']
 const CODECS = ['zstd lz4 zlibx zlib', 'zlib', 'zlibx', 'lz4', 'none']
 const LISTED = ['a.txt', 'sub/', 'sub/deep/f', '../x', 'nothing', './link/f', 'link/./f', 'sub/./deep']
-/** Names of modules, most of them the one that there is. */
-const MODULES = [...Array.from({ length: 8 }, () => 'm\n'), 'm\r\n', 'other\n', '\n', '#list\n', '#x\n']
+/** What stands where the module's name belongs, most often the name of one that there is. */
+const MODULES = [
+  ...Array.from({ length: 8 }, () => OPEN),
+  ...Array.from({ length: 4 }, () => LOCKED),
+  FULL,
+  `${OPEN}\r`,
+  'other',
+  '',
+  '#list',
+  '#x',
+]
+/** What clients list in their greeting, and what they answer by then. */
+const AUTH = [
+  { digests: '', by: 'md5' },
+  { digests: ' md5', by: 'md5' },
+  { digests: ' sha512 md5 md4', by: 'sha512' },
+  { digests: ' md4', by: 'md4' },
+] as const
 
 /** A piece of a conversation; framed: behind the setup, where from protocol 30 on it travels in frames. */
 export interface Part {
@@ -141,11 +169,16 @@ export function conversation(random: Random): Talk {
   const raw = (bytes: Buffer): void => void parts.push({ bytes, framed: false })
   const framed = (bytes: Buffer): void => void parts.push({ bytes, framed: true })
 
-  const digests = pick(random, ['', ' md5', ' sha512 md5 md4'])
+  const { digests, by } = pick(random, AUTH)
   raw(text(`@RSYNCD: ${protocol}${protocol >= 30 ? '.0' : ''}${digests}\n`))
   if (random(20) === 0) raw(text('#early_input=4\nabcd'))
-  raw(text(pick(random, MODULES)))
-  if (random(40) === 0) raw(text('somebody XrY7u+Ae7tCTyyK7j1rNww\n'))
+  const name = pick(random, MODULES)
+  raw(text(`${name}\n`))
+  if (name === LOCKED || random(40) === 0) {
+    const right = answerBy(protocol < 30 && digests === '' ? 'md4-legacy' : by)
+    const wrong = [`${USER} XrY7u+Ae7tCTyyK7j1rNww`, `nobody ${right}`, USER, `${USER} ${answerBy('sha1')}`]
+    raw(text(`${random(5) === 0 ? pick(random, wrong) : `${USER} ${right}`}\n`))
+  }
 
   const info = random(4) === 0 ? some(random, [...'iLsfxCIvu'], 9).join('') : 'iLsfxCIvu'
   const letters = some(random, LETTERS, 12).join('')
@@ -153,7 +186,8 @@ export function conversation(random: Random): Talk {
   const secluded = letters.includes('s')
   const cluster = `-${letters}${protocol >= 30 ? `e.${info}` : ''}`
   const role = random(25) === 0 ? ['--server'] : ['--server', '--sender']
-  const rest = [...long, '.', ...some(random, PATHS, 2), pick(random, PATHS)]
+  const paths = [...some(random, PATHS, 2), pick(random, PATHS)]
+  const rest = [...long, '.', ...(name === LOCKED ? paths.map((path) => path.replace(OPEN, name)) : paths)]
   const end = protocol < 30 ? '\n' : '\0'
   for (const arg of [...role, cluster, ...(secluded ? [] : rest)]) raw(text(arg + end))
   raw(text(end))
@@ -356,13 +390,19 @@ export function wireOf(random: Random, { protocol, parts }: Talk): Buffer {
 }
 
 /** Whole, in pieces, or byte by byte where that does not take for ever. */
-export function cut(random: Random, bytes: Buffer): Buffer[] {
+export function cut(random: Random, bytes: Buffer): Uint8Array[] {
   const most = pick(random, [65_536, 65_536, 1000, 60, 3, 1])
-  const pieces: Buffer[] = []
-  for (let at = 0; at < bytes.length; ) {
-    const size = at > 3000 ? 65_536 : 1 + random(most)
-    pieces.push(bytes.subarray(at, at + size))
-    at += size
+  const pieces: Uint8Array[] = []
+  for (const part of atAnswers(bytes)) {
+    if (isAnswer(part)) {
+      pieces.push(part)
+      continue
+    }
+    for (let at = 0; at < part.length; ) {
+      const size = at > 3000 ? 65_536 : 1 + random(most)
+      pieces.push(part.subarray(at, at + size))
+      at += size
+    }
   }
   return pieces
 }

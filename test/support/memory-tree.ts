@@ -28,6 +28,8 @@ interface Row extends MemoryNode {
   first: number
   count: number
   offset: number
+  /** Made when it is first needed. */
+  byName?: Map<ByteString, number>
 }
 
 export class MemoryTree implements Tree {
@@ -58,8 +60,11 @@ export class MemoryTree implements Tree {
   firstChild = (n: number): number => this.#rows[n]!.first
   childCount = (n: number): number => this.#rows[n]!.count
   child(directory: number, name: ByteString): number {
-    const { first, count } = this.#rows[directory]!
-    return this.#rows.findIndex((row, i) => i >= first && i < first + count && row.name === name)
+    const row = this.#rows[directory]!
+    row.byName ??= new Map(
+      Array.from({ length: row.count }, (_, i) => [this.name(row.first + i), row.first + i]),
+    )
+    return row.byName.get(name) ?? -1
   }
   mode = (n: number): number => this.#rows[n]!.mode
   uid = (n: number): number => this.#rows[n]!.uid ?? 0

@@ -14,27 +14,10 @@ import { join } from 'node:path'
 import type { SessionReport, State } from '../../src/rsync/session.ts'
 import { conversation, cut, ending, havoc, mutate, wireOf } from './conversations.ts'
 import { corpus, recordings } from './corpus.ts'
+import { ENOUGH, type FuzzSummary } from './fuzz-summary.ts'
 import { HostileServer, STALL_MS, say } from './hostile.ts'
 import { pick, type Random, randomOf, seedOfRun } from './random.ts'
 import { vectorTrees } from './vectors.ts'
-
-export interface FuzzSummary {
-  seed: number
-  cases: number
-  outcomes: Record<string, number>
-  /** Ways to end that differ: state, outcome, and the error without its values. */
-  ways: number
-  /** States in which a session read or wrote, and those that were ended by an error of the client. */
-  states: State[]
-  refusedIn: State[]
-  stalledMs: number
-  /** Peak memory after the first cases, and at the end. */
-  baselineRss: number
-  peakRss: number
-  /** What is still open at the end. */
-  opened: number
-  failure?: { case: number; message: string; input: string }
-}
 
 /** Cases until memory has settled: code is compiled and pools are filled. */
 const WARM_UP = 300
@@ -56,7 +39,8 @@ const refusedIn = new Set<State>()
 const summary = { seed, cases: 0, stalledMs: 0, baselineRss: 0 }
 let failure: FuzzSummary['failure']
 
-for (let number = oneCase ?? 0; performance.now() < until || number === oneCase; number++) {
+const more = (): boolean => performance.now() < until || summary.cases < ENOUGH
+for (let number = oneCase ?? 0; more(); number++) {
   writeSync(progress, String(number).padEnd(12), 0)
   const random = randomOf(seed + number)
   const bytes = input(random)

@@ -74,6 +74,17 @@ const OPTIONS: readonly { args: string[]; says: Partial<TransferOptions> }[] = [
   { args: ['--specials'], says: { specials: true } },
   { args: ['--timeout=30'], says: { timeout: 30 } },
   { args: ['--bwlimit=10'], says: { bandwidth: 10240 } },
+  { args: ['--bwlimit=0'], says: { bandwidth: 0 } },
+  { args: ['--bwlimit='], says: { bandwidth: 0 } },
+  { args: ['--bwlimit=50m'], says: { bandwidth: 50 * 1024 * 1024 } },
+  { args: ['--bwlimit=50M'], says: { bandwidth: 50 * 1024 * 1024 } },
+  { args: ['--bwlimit=1.5m'], says: { bandwidth: 1.5 * 1024 * 1024 } },
+  { args: ['--bwlimit=10KB'], says: { bandwidth: 10_000 } },
+  { args: ['--bwlimit=10MiB'], says: { bandwidth: 10 * 1024 * 1024 } },
+  { args: ['--bwlimit=.5'], says: { bandwidth: 512 } },
+  { args: ['--bwlimit=600b'], says: { bandwidth: 600 } },
+  { args: ['--bwlimit=2g'], says: { bandwidth: 2 ** 31 } },
+  { args: ['--bwlimit=999999999999t'], says: { bandwidth: Number.MAX_SAFE_INTEGER } },
   { args: ['--ignore-missing-args'], says: { missingArgs: 'ignore' } },
   { args: ['--delete-missing-args'], says: { missingArgs: 'delete' } },
   { args: ['--ignore-errors'], says: { ignoreErrors: true } },
@@ -193,7 +204,14 @@ const NEVER_RIGHT = [
   '--timeout=-1',
   '--timeout=1e3',
   '--timeout=2147483648',
-  '--bwlimit=1.5m',
+  '--bwlimit',
+  '--bwlimit=.',
+  '--bwlimit=1.5x',
+  '--bwlimit=-1',
+  '--bwlimit=511b',
+  '--bwlimit=1e3',
+  '--bwlimit=m1',
+  '--bwlimit=m',
   '--compress-level=fast',
   '--checksum-seed=4294967296',
   '--checksum-seed=99999999999999999999',
@@ -201,7 +219,7 @@ const NEVER_RIGHT = [
 for (const argument of NEVER_RIGHT) {
   test(`never right: ${argument}`, () => {
     const { problem, ...rest } = parse(argument, '-l', '.', 'm/')
-    assert.match(problem!, new RegExp(`^${argument.split('=')[0]} needs a whole number`))
+    assert.match(problem!, new RegExp(`^${argument.split('=')[0]} needs (?:a whole number|0 or a rate)`))
     assert.ok(rest.links && rest.paths.length === 1, 'the rest is read: the setup depends on it')
   })
 }

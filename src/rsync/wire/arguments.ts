@@ -88,20 +88,11 @@ export function parseArguments(
   vector: readonly ByteString[],
   secluded?: readonly ByteString[],
 ): TransferOptions {
-  const draft: Draft = { ...NOTHING }
-  if (secluded) {
-    readOptions(
-      vector.map(unescapeOption).filter((a) => a.startsWith('-')),
-      draft,
-      true,
-    )
-    // Its first string stands for the program's name.
-    readOptions(secluded.slice(1), draft, false)
-    draft.secluded = true
-  } else {
-    const dot = vector.indexOf(ascii('.'))
-    const options = dot < 0 ? vector : vector.slice(0, dot)
-    readOptions([...options.map(unescapeOption), ...(dot < 0 ? [] : vector.slice(dot))], draft, false)
+  const { options, paths } = splitArguments(vector, secluded)
+  const draft: Draft = { ...NOTHING, paths, secluded: secluded !== undefined }
+  for (const option of options) {
+    if (option.startsWith('--')) readLongOption(option, draft)
+    else readCluster(option.slice(1), draft)
   }
   if (draft.filesFrom !== undefined) {
     if (draft.relativeSet !== false) draft.relative = true
@@ -119,27 +110,42 @@ export function announcesSecludedArguments(vector: readonly ByteString[]): boole
   return cluster !== undefined && cluster.slice(1).split('e', 1)[0]!.includes('s')
 }
 
-function readOptions(args: readonly ByteString[], draft: Draft, optionsOnly: boolean): void {
+/** What the vectors say, as options and paths. */
+export interface SplitArguments {
+  /** Unescaped, each with its value behind a `=`, as they are carried out: whoever refuses some looks here. */
+  readonly options: readonly ByteString[]
+  readonly paths: readonly ByteString[]
+}
+
+/** Splits what `parseArguments` understands: what is no option here has no effect there. */
+export function splitArguments(
+  vector: readonly ByteString[],
+  secluded?: readonly ByteString[],
+): SplitArguments {
+  if (secluded) {
+    const first = takeOptions(
+      vector.map(unescapeOption).filter((argument) => argument.startsWith('-')),
+      true,
+    )
+    // Its first string stands for the program's name.
+    const second = takeOptions(secluded.slice(1), false)
+    return { options: [...first.options, ...second.options], paths: second.paths }
+  }
+  const dot = vector.indexOf(ascii('.'))
+  const options = dot < 0 ? vector : vector.slice(0, dot)
+  return takeOptions([...options.map(unescapeOption), ...(dot < 0 ? [] : vector.slice(dot))], false)
+}
+
+function takeOptions(args: readonly ByteString[], optionsOnly: boolean): SplitArguments {
+  const options: ByteString[] = []
   for (let i = 0; i < args.length; i++) {
     const arg = args[i]!
-    if (arg === '.' && !optionsOnly) {
-      draft.paths = args.slice(i + 1)
-      return
-    }
-    if (arg.startsWith('--')) {
-      const name = arg.split('=', 1)[0]!
-      const takesNext = SEPARATE_VALUE.has(name) && !arg.includes('=')
-      if (takesNext) i++
-      const value = takesNext
-        ? args[i]
-        : arg.includes('=')
-          ? (arg.slice(name.length + 1) as ByteString)
-          : undefined
-      readLongOption(name, value, draft)
-    } else if (arg.startsWith('-') && arg.length > 1) {
-      readCluster(arg.slice(1), draft)
-    }
+    if (arg === '.' && !optionsOnly) return { options, paths: args.slice(i + 1) }
+    if (!arg.startsWith('-') || arg.length === 1) continue
+    const value = SEPARATE_VALUE.has(arg) ? args[++i] : undefined
+    options.push(value === undefined ? arg : (`${arg}=${value}` as ByteString))
   }
+  return { options, paths: [] }
 }
 
 function readCluster(letters: string, draft: Draft): void {
@@ -213,7 +219,9 @@ function readCluster(letters: string, draft: Draft): void {
   }
 }
 
-function readLongOption(name: string, value: ByteString | undefined, draft: Draft): void {
+function readLongOption(option: ByteString, draft: Draft): void {
+  const name = option.split('=', 1)[0]!
+  const value = name.length < option.length ? (option.slice(name.length + 1) as ByteString) : undefined
   switch (name) {
     case '--sender':
       draft.sender = true
@@ -305,7 +313,7 @@ function readLongOption(name: string, value: ByteString | undefined, draft: Draf
       draft.timeout = integer(name, value, 0, 2 ** 31 - 1, draft) ?? 0
       break
     case '--bwlimit':
-      draft.bandwidth = (integer(name, value, 0, 2 ** 31 - 1, draft) ?? 0) * 1024
+      draft.bandwidth = rate(name, value, draft) ?? 0
       break
   }
 }
@@ -323,6 +331,25 @@ function integer(
   draft.problem ??= `${name} needs a whole number from ${min} to ${max}, not "${showBytes(value ?? ascii(''), 50)}"`
   return undefined
 }
+
+/**
+ * Bytes per second: KiB where no unit is said. Clients send whole KiB; by -M whatever --bwlimit takes, with
+ * units such as "50m", "1.5MB" (of 1000) or "1.5MiB".
+ */
+function rate(name: string, value: ByteString | undefined, draft: Draft): number | undefined {
+  const [, digits, unit = '', decimal] =
+    /^(\d{0,12}(?:\.\d{0,12})?)([bkmgt]?)(?:(b)|ib)?$/i.exec(value ?? 'x') ?? []
+  if (value === '' || /\d/.test(digits ?? '')) {
+    const power = unit === '' ? 1 : 'bkmgt'.indexOf(unit.toLowerCase())
+    const bytes = Number(digits) * (decimal ? 1000 : 1024) ** power
+    if (bytes === 0 || bytes >= MIN_RATE) return Math.min(Math.round(bytes), Number.MAX_SAFE_INTEGER)
+  }
+  draft.problem ??= `${name} needs 0 or a rate of at least ${MIN_RATE} bytes a second, such as 100, 1.5m or 1g, not "${showBytes(value ?? ascii(''), 50)}"`
+  return undefined
+}
+
+/** As the stock server has it: nobody can wait for less. */
+const MIN_RATE = 512
 
 /** `\X` stands for X in what precedes the `.`: clients from 3.2.4 on escape option values (section 2.2). */
 function unescapeOption(argument: ByteString): ByteString {

@@ -17,12 +17,19 @@ const exclude = (text: string, more?: Partial<PatternRule>): FilterRule => patte
 const merge = (file: string, more: Partial<DirMergeRule> = {}): FilterRule => ({
   type: 'dir-merge',
   file: file as ByteString,
+  searchedFrom: undefined,
   fromModuleRoot: false,
   noInherit: false,
   words: false,
   bare: undefined,
   negate: false,
   ...more,
+})
+const attribute = (include: boolean, text: string, negate = false): FilterRule => ({
+  type: 'attribute',
+  include,
+  pattern: text as ByteString,
+  negate,
 })
 const IGNORED: FilterRule = { type: 'ignored' }
 
@@ -50,19 +57,27 @@ const RULES: readonly [string, FilterRule][] = [
   ['hide a', exclude('a')],
   ['S a', include('a')],
   ['show a', include('a')],
-  // What concerns the receiving side, or names of attributes.
+  // What concerns the receiving side.
   ['-r a', IGNORED],
   ['+r a', IGNORED],
   ['P a', IGNORED],
   ['protect a', IGNORED],
   ['R a', IGNORED],
   ['risk a', IGNORED],
-  ['-x user.*', IGNORED],
-  ['-xs user.*', IGNORED],
+  ['-xr user.*', IGNORED],
   [':r .rules', IGNORED],
+  [':x .rules', IGNORED],
+  // Names of extended attributes.
+  ['-x user.*', attribute(false, 'user.*')],
+  ['-xs user.*', attribute(false, 'user.*')],
+  ['+x user.*', attribute(true, 'user.*')],
+  ['-x! user.*', attribute(false, 'user.*', true)],
   // Per-directory files.
   [': .rsync-filter', merge('.rsync-filter')],
-  [': /.rsync-filter', merge('.rsync-filter', { fromModuleRoot: true })],
+  [': /.rsync-filter', merge('.rsync-filter', { searchedFrom: '/' as ByteString })],
+  [': /a/b/.rules', merge('.rules', { searchedFrom: '/a/b/' as ByteString })],
+  ['dir-merge ../.rules', merge('.rules', { searchedFrom: '../' as ByteString })],
+  [':/ .rules', merge('.rules', { fromModuleRoot: true })],
   ['dir-merge .rules', merge('.rules')],
   [':n .rules', merge('.rules', { noInherit: true })],
   [':w .rules', merge('.rules', { words: true })],
@@ -100,7 +115,8 @@ const NEVER_RIGHT = [
   ':',
   ': ',
   ': /',
-  ': a/b',
+  ': a/',
+  ':x a/',
   ':q .rules',
   '!r',
   'H',

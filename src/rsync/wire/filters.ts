@@ -15,11 +15,24 @@ export interface PatternRule {
   fromModuleRoot: boolean
 }
 
+/** `x`: names of extended attributes that travel, or don't. */
+export interface AttributeRule {
+  type: 'attribute'
+  include: boolean
+  pattern: ByteString
+  negate: boolean
+}
+
 /** A file of rules that is read in each directory. */
 export interface DirMergeRule {
   type: 'dir-merge'
   file: ByteString
-  /** A leading slash in the name: parents of the transfer root are read, too. */
+  /**
+   * What stands before the file's name, such as "/" or "/filters/" or "../". Directories above the transfer
+   * are read, too, from there on; undefined: none.
+   */
+  searchedFrom: ByteString | undefined
+  /** `/`: so are all patterns of the file. */
   fromModuleRoot: boolean
   /** `n`: subdirectories don't inherit what the file says. */
   noInherit: boolean
@@ -33,11 +46,12 @@ export interface DirMergeRule {
 
 export type FilterRule =
   | PatternRule
+  | AttributeRule
   | DirMergeRule
   | { type: 'clear' }
   /** The default rules of CVS, in place of a pattern. */
   | { type: 'cvs-defaults' }
-  /** The rule concerns the receiving side alone, or names of extended attributes. */
+  /** The rule concerns the receiving side alone. */
   | { type: 'ignored' }
 
 /** A rule text is never longer than this; clients' own limit is near it. */
@@ -71,19 +85,21 @@ export function parseRule(text: ByteString, oldStyle: boolean): FilterRule {
   const has = (modifier: string): boolean => modifiers.includes(modifier)
 
   const receiverOnly = kind === 'P' || kind === 'R' || (has('r') && !has('s'))
-  if (receiverOnly || has('x')) return { type: 'ignored' }
+  if (receiverOnly) return { type: 'ignored' }
   if (kind === '!') return { type: 'clear' }
   if (kind === ':' || kind === '.') {
     const cvs = has('C')
     const named = argument === '' && cvs ? ascii('.cvsignore') : argument
-    const fromModuleRoot = named.startsWith('/')
-    const file = (fromModuleRoot ? named.slice(1) : named) as ByteString
-    if (file === '' || file.includes('/'))
-      throw bad(text, 'a per-directory rule needs the plain name of a file')
+    const slash = named.lastIndexOf('/')
+    const file = named.slice(slash + 1) as ByteString
+    if (file === '') throw bad(text, 'a per-directory rule needs the name of a file')
+    // None of a file's rules would be about names of files.
+    if (has('x')) return { type: 'ignored' }
     return {
       type: 'dir-merge',
       file,
-      fromModuleRoot,
+      searchedFrom: slash < 0 ? undefined : (named.slice(0, slash + 1) as ByteString),
+      fromModuleRoot: has('/'),
       noInherit: cvs || has('n'),
       words: cvs || has('w'),
       bare: cvs || has('-') ? 'exclude' : has('+') ? 'include' : undefined,
@@ -94,13 +110,10 @@ export function parseRule(text: ByteString, oldStyle: boolean): FilterRule {
     if (kind === '-' && has('C')) return { type: 'cvs-defaults' }
     throw bad(text, 'the pattern is missing')
   }
-  return {
-    type: 'pattern',
-    include: kind === '+' || kind === 'S',
-    pattern: argument,
-    negate: has('!'),
-    fromModuleRoot: has('/'),
-  }
+  const include = kind === '+' || kind === 'S'
+  const negate = has('!')
+  if (has('x')) return { type: 'attribute', include, pattern: argument, negate }
+  return { type: 'pattern', include, pattern: argument, negate, fromModuleRoot: has('/') }
 }
 
 function pattern(include: boolean, text: ByteString): FilterRule {

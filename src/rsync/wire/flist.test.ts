@@ -7,6 +7,7 @@ import { ByteWriter } from '../../lib/byte-writer.ts'
 import { ascii, type ByteString } from '../../lib/bytes.ts'
 import { DIRECTORY, REGULAR, SYMLINK, TYPE_MASK } from '../../lib/file-mode.ts'
 import { encodeIdList, FLAG, FlistEncoder, type FlistEntry, type FlistFormat } from './flist.ts'
+import { decodeVarint } from './ints.ts'
 
 const format = (protocol: number, changes: Partial<FlistFormat> = {}): FlistFormat => ({
   protocol,
@@ -139,10 +140,11 @@ test('flags above one byte are two from 28 on, with EXTENDED', () => {
   assert.ok(encode(how, [dir('d', { directoryFlags: both })])[0]!.startsWith('1d01'))
 })
 
-test('NO_CONTENT_DIR does not exist below 30, TOP_DIR does', () => {
+test('NO_CONTENT_DIR does not exist below 30: then neither is TOP_DIR, which alone is', () => {
   const both = FLAG.topDir | FLAG.noContentDir
   for (const protocol of [27, 28, 29]) {
-    assert.ok(encode(format(protocol), [dir('d', { directoryFlags: both })])[0]!.startsWith('190164'))
+    assert.ok(encode(format(protocol), [dir('d', { directoryFlags: both })])[0]!.startsWith('180164'))
+    assert.ok(encode(format(protocol), [dir('d', { directoryFlags: FLAG.topDir })])[0]!.startsWith('190164'))
   }
 })
 
@@ -238,6 +240,18 @@ const char = (name: string, major: number, minor: number): FlistEntry =>
   named(name, { mode: 0o020600, size: 0, major, minor })
 const fifo = (name: string): FlistEntry => named(name, { mode: 0o010600, size: 0 })
 const DEVICES = { devices: true, specials: true }
+test('a further name of a device does not tell its major number, so the next device does', () => {
+  const encoded = encode(format(32, { ...DEVICES, hardLinks: true, varintFlags: true }), [
+    { ...char('a', 4, 1), linkGroup: 1 },
+    char('b', 200, 1),
+    { ...char('c', 4, 1), linkGroup: 1, linkFirst: 0 },
+    char('d', 4, 2),
+    char('e', 4, 3),
+  ])
+  const [d, e] = encoded.slice(3).map((hex) => decodeVarint(fromHex(hex))!.value & FLAG.sameRdevMajor)
+  assert.equal(d, 0)
+  assert.equal(e, FLAG.sameRdevMajor)
+})
 
 gives('devices at 27: the raw number, forgotten after a file', format(27, DEVICES), [
   [char('a', 4, 64), `18 01 61 00000000 ${T} 80210000 40040000`],

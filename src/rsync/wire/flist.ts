@@ -121,7 +121,8 @@ export class FlistEncoder {
     const withNsec = protocol >= 31 && entry.mtimeNsec !== 0
 
     let flags = isDir ? entry.directoryFlags : 0
-    if (protocol < 30) flags &= ~FLAG.noContentDir
+    // Before 30 a directory without its contents has no flag of its own: it just isn't one to delete in.
+    if (protocol < 30 && flags & FLAG.noContentDir) flags = 0
     if (entry.mode === this.#mode) flags |= FLAG.sameMode
     if (!this.#format.owner || (!this.#first && entry.uid === this.#uid)) flags |= FLAG.sameUid
     if (!this.#format.group || (!this.#first && entry.gid === this.#gid)) flags |= FLAG.sameGid
@@ -209,7 +210,8 @@ export class FlistEncoder {
     if (this.#format.group) this.#gid = entry.gid
     if (this.#format.atimes && !isDir) this.#atime = entry.mtime
     if (isDevice && rdevSent) {
-      this.#major = major
+      // ... but for this: of a device whose numbers were not sent, a receiver may not note the major one.
+      this.#major = abbreviated ? UNKNOWN : major
       this.#rdev27 = rdev27
     } else if (!isDevice && !isSpecial) {
       this.#rdev27 = 0
@@ -298,6 +300,8 @@ function makedev(major: number, minor: number): number {
   return (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & ~0xff) << 12)
 }
 
+/** Equal to no major number. */
+const UNKNOWN = -1
 /** One made-up device number for all hard links: a build is one file system. */
 const LINK_DEVICE = 1
 const NO_CHECKSUM = new Uint8Array(64)

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import { toHex } from '../../../test/support/hex.ts'
 import { PeerError } from '../../errors.ts'
 import { ByteWriter } from '../../lib/byte-writer.ts'
@@ -59,6 +60,7 @@ const NEVER_RIGHT: readonly { name: string; head: SumHead; protocol?: number }[]
   { name: 'a strong sum longer than any digest', head: head(1, 700, 21, 0) },
   { name: 'a negative remainder', head: head(1, 700, 2, -1) },
   { name: 'a remainder longer than a block', head: head(1, 700, 2, 701) },
+  { name: 'a remainder of no block', head: head(0, 700, 2, 1) },
 ]
 for (const { name, head, protocol = 32 } of NEVER_RIGHT) {
   test(`sum head: never right: ${name}`, () => {
@@ -67,3 +69,52 @@ for (const { name, head, protocol = 32 } of NEVER_RIGHT) {
     assert.throws(() => decodeSumHead(out.view(), protocol), PeerError)
   })
 }
+
+test('sum head: any that describes a basis comes back, and says how long that is', () => {
+  const bases = fc.record({
+    length: fc.nat(2 ** 40),
+    blockLength: fc.oneof(fc.integer({ min: 1, max: 1 << 17 }), fc.constantFrom(700, 1 << 17)),
+    strongLength: fc.nat(20),
+    protocol: fc.constantFrom(27, 29, 30, 32),
+  })
+  const property = fc.property(bases, ({ length: any, blockLength, strongLength, protocol }) => {
+    const length = any % ((2 ** 31 - 1) * blockLength)
+    const described = head(Math.ceil(length / blockLength), blockLength, strongLength, length % blockLength)
+    const out = new ByteWriter()
+    encodeSumHead(out, described)
+    assert.deepEqual(decodeSumHead(out.view(), protocol), { value: described, size: 16 })
+    assert.equal(basisLength(described), length)
+  })
+  fc.assert(property, { numRuns: 2000 })
+})
+
+test('sum head: any bytes give one that is written as it was read, a wait or an error', () => {
+  const field = fc.oneof(fc.nat(3), fc.nat(1 << 18), fc.integer())
+  const fields = fc.tuple(field, field, fc.oneof(fc.nat(21), fc.integer()), field)
+  const property = fc.property(
+    fields,
+    fc.nat(40),
+    fc.constantFrom(27, 29, 30, 32),
+    (four, size, protocol) => {
+      const bytes = Buffer.alloc(40, 0xff)
+      for (const [i, value] of four.entries()) bytes.writeInt32LE(value, 4 * i)
+      let got: ReturnType<typeof decodeSumHead>
+      try {
+        got = decodeSumHead(bytes.subarray(0, size), protocol)
+      } catch (error) {
+        assert.ok(error instanceof PeerError && size >= 16, String(error))
+        return
+      }
+      assert.equal(got === undefined, size < 16)
+      if (!got) return
+      const out = new ByteWriter()
+      encodeSumHead(out, got.value)
+      assert.deepEqual(out.view(), bytes.subarray(0, 16))
+      const length = basisLength(got.value)
+      assert.ok(
+        Number.isSafeInteger(length) && length >= 0 && length <= got.value.count * got.value.blockLength,
+      )
+    },
+  )
+  fc.assert(property, { numRuns: 3000 })
+})

@@ -10,6 +10,7 @@ import type { Xattr } from '../tree.ts'
 import { encodeXattrValues, readXattrRequest, sentXattrs, XattrEncoder } from './xattrs.ts'
 
 const xattr = (name: string, value: string): Xattr => ({ name: ascii(name), value: Buffer.from(value) })
+const USUAL = { withRsyncOwn: false, kept: undefined }
 const names = (all: readonly Xattr[]): string[] => all.map(({ name }) => name)
 
 test("what travels is sorted by bytes, without what is the system's or rsync's own", () => {
@@ -20,8 +21,8 @@ test("what travels is sorted by bytes, without what is the system's or rsync's o
     xattr('user.B', ''),
     xattr('security.capability', ''),
   ]
-  assert.deepEqual(names(sentXattrs(all, false)), ['security.capability', 'user.B', 'user.b'])
-  assert.deepEqual(names(sentXattrs(all, true)), [
+  assert.deepEqual(names(sentXattrs(all, USUAL)), ['security.capability', 'user.B', 'user.b'])
+  assert.deepEqual(names(sentXattrs(all, { ...USUAL, withRsyncOwn: true })), [
     'security.capability',
     'user.B',
     'user.b',
@@ -29,8 +30,24 @@ test("what travels is sorted by bytes, without what is the system's or rsync's o
   ])
 })
 
+test("what the client's rules keep travels, the system's too", () => {
+  const all = [
+    xattr('user.a', ''),
+    xattr('system.posix_acl_access', ''),
+    xattr('user.rsync.%stat', ''),
+    xattr('trusted.b', ''),
+  ]
+  const kept = new Set(['user.a', 'system.posix_acl_access', 'user.rsync.%stat'].map(ascii))
+  assert.deepEqual(names(sentXattrs(all, { ...USUAL, kept })), ['system.posix_acl_access', 'user.a'])
+  assert.deepEqual(names(sentXattrs(all, { withRsyncOwn: true, kept })), [
+    'system.posix_acl_access',
+    'user.a',
+    'user.rsync.%stat',
+  ])
+})
+
 test('sets: the first of its kind in full, then its number', () => {
-  const encoder = new XattrEncoder(false)
+  const encoder = new XattrEncoder(USUAL)
   const long = 'v'.repeat(33)
   const md5 = createHash('md5').update(long).digest('hex')
   const a = [xattr('user.a', 'x')]

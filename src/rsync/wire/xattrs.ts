@@ -6,31 +6,40 @@ import { hash } from 'node:crypto'
 import { PeerError } from '../../errors.ts'
 import type { ByteReader } from '../../lib/byte-reader.ts'
 import type { ByteWriter } from '../../lib/byte-writer.ts'
-import { compareBytes } from '../../lib/bytes.ts'
+import { type ByteString, compareBytes } from '../../lib/bytes.ts'
 import type { Xattr } from '../tree.ts'
 import { decodeVarint, encodeVarint } from './ints.ts'
 
 /** Longer values are told by their MD5 and sent only when the client asks. */
 const LARGE_VALUE = 32
 
+/** Which attributes travel. */
+export interface XattrChoice {
+  /** -XX: rsync's own, too. */
+  withRsyncOwn: boolean
+  /** Names that the client's rules keep. Without rules those of the system, ACLs among them, stay here. */
+  kept: ReadonlySet<ByteString> | undefined
+}
+
 /** Those attributes that travel, in the order that numbers them from 1 on. */
-export function sentXattrs(all: readonly Xattr[], withRsyncOwn: boolean): Xattr[] {
+export function sentXattrs(all: readonly Xattr[], { withRsyncOwn, kept }: XattrChoice): Xattr[] {
   return all
-    .filter(({ name }) => !name.startsWith('system.') && (withRsyncOwn || !name.startsWith('user.rsync.%')))
+    .filter(({ name }) => (kept ? kept.has(name) : !name.startsWith('system.')))
+    .filter(({ name }) => withRsyncOwn || !name.startsWith('user.rsync.%'))
     .toSorted((a, b) => compareBytes(a.name, b.name))
 }
 
 /** Writes sets, each new one in full and a repeated one by its number. One for each session. */
 export class XattrEncoder {
-  readonly #withRsyncOwn: boolean
+  readonly #choice: XattrChoice
   readonly #known = new Map<string, number>()
 
-  constructor(withRsyncOwn: boolean) {
-    this.#withRsyncOwn = withRsyncOwn
+  constructor(choice: XattrChoice) {
+    this.#choice = choice
   }
 
   encode(out: ByteWriter, all: readonly Xattr[]): void {
-    const set = all.length === 0 ? all : sentXattrs(all, this.#withRsyncOwn)
+    const set = all.length === 0 ? all : sentXattrs(all, this.#choice)
     const key = set.map(({ name, value }) => `${name}\0${hash('sha256', value)}`).join('\0')
     const number = this.#known.get(key)
     if (number !== undefined) {

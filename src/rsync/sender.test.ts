@@ -1,0 +1,198 @@
+/** Requests for data, answered to a client that plays its part: --append in all its ways, and what follows. */
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import fc from 'fast-check'
+import { MemoryTree } from '../../test/support/memory-tree.ts'
+import { applyInPlace, sumsOf } from '../../test/support/receiver.ts'
+import { memoryKept, Pipe, SEED } from '../../test/support/session.ts'
+import { ByteWriter } from '../lib/byte-writer.ts'
+import { ascii, type ByteString } from '../lib/bytes.ts'
+import { Answers } from './answers.ts'
+import { Connection } from './connection.ts'
+import type { BlockSums, Delta } from './delta/match.ts'
+import { Derived } from './derived.ts'
+import { createBlockSum, DIGEST_LENGTH, type DigestName, fileDigest, prepareBlockSum } from './digests.ts'
+import { transfer } from './sender.ts'
+import { COMPAT } from './setup.ts'
+import { parseArguments } from './wire/arguments.ts'
+import { NdxDecoder, NdxEncoder } from './wire/ndx.ts'
+import { decodeSumHead, encodeSumHead } from './wire/sums.ts'
+
+const derived = new Derived({ kept: memoryKept(), checksumSeed: SEED })
+after(() => derived.close())
+
+const TRANSFER = 0x8000
+const BLOCK = 64
+
+/** What the client has beside the file that it wants. */
+interface Case {
+  target: Buffer
+  basis: Buffer
+  protocol: number
+  /** --append, or twice: --append-verify. */
+  append: number
+  digest: DigestName
+}
+
+/** One answer, as it came: how to rebuild the file, its literal bytes, and the digest to check it by. */
+interface Answer {
+  delta: Delta
+  literals: Buffer
+  digest: Buffer
+}
+
+async function run(
+  { target, protocol, append, digest }: Case,
+  requests: readonly [BlockSums, boolean][],
+): Promise<Answer[]> {
+  const tree = new MemoryTree({ mode: 0o040755, children: { f: { mode: 0o100644, data: target } } })
+  const pipe = new Pipe()
+  const connection = new Connection(pipe, () => 0)
+  const words = ['--server', '--sender', '-r', ...Array.from({ length: append }, () => '--append'), '.', 'm/']
+  const ndx = new NdxEncoder(protocol)
+  const out = new ByteWriter()
+  for (const [sums, withSums] of requests) {
+    ndx.encode(out, 0)
+    if (protocol >= 29) out.u16(TRANSFER)
+    encodeSumHead(out, sums.head)
+    for (let k = 0; withSums && k < sums.head.count; k++) {
+      const length = sums.head.strongLength
+      out.i32(sums.weak[k]! | 0)
+      out.bytes(sums.strong.subarray(k * length, (k + 1) * length))
+    }
+  }
+  for (let marks = protocol >= 31 ? 5 : protocol >= 29 ? 4 : 3; marks > 0; marks--) ndx.encode(out, -1)
+  pipe.send(out.take())
+  pipe.end()
+  try {
+    await transfer({
+      connection,
+      tree,
+      list: {
+        count: 1,
+        nodes: Int32Array.of(1),
+        order: Uint32Array.of(0),
+        totalSize: target.length,
+        notices: [],
+        xattrChoice: { withRsyncOwn: false, kept: undefined },
+        bytes: new Uint8Array(0),
+        nameOf: () => ascii('f'),
+      },
+      options: parseArguments(words as ByteString[], undefined),
+      agreement: {
+        protocol,
+        compat: COMPAT.checksumSeedFix,
+        transferDigest: digest,
+        listDigest: digest,
+        seed: SEED,
+        codec: undefined,
+      },
+      derived,
+      answers: new Answers({ derived, kept: memoryKept() }),
+      listMs: { build: 0, send: 0 },
+      figures: { files: 0, matchedBytes: 0, literalBytes: 0 },
+      signal: new AbortController().signal,
+    })
+    await connection.flush()
+  } finally {
+    tree.close()
+  }
+  const heard = new NdxDecoder(protocol)
+  let bytes = pipe.output
+  return requests.map(([sums]) => {
+    const echo = heard.decode(bytes)
+    assert.equal(echo?.value, 0)
+    bytes = bytes.subarray(echo.size + (protocol >= 29 ? 2 : 0))
+    assert.deepEqual(decodeSumHead(bytes, protocol)?.value, sums.head)
+    const answer = readAnswer(bytes.subarray(16), DIGEST_LENGTH[digest])
+    bytes = answer.rest
+    return answer
+  })
+}
+
+function readAnswer(from: Buffer, digestLength: number): Answer & { rest: Buffer } {
+  const delta: Delta = []
+  const literals: Buffer[] = []
+  let at = 0
+  for (;;) {
+    const token = from.readInt32LE(at)
+    at += 4
+    if (token === 0) break
+    delta.push(token)
+    if (token < 0) continue
+    literals.push(from.subarray(at, at + token))
+    at += token
+  }
+  const end = at + digestLength
+  return {
+    delta,
+    literals: Buffer.concat(literals),
+    digest: from.subarray(at, end),
+    rest: from.subarray(end),
+  }
+}
+
+/** Literal bytes at the places in the new file where a delta wants them. */
+function spread({ delta, literals }: Answer, sums: BlockSums): Buffer {
+  const { count, blockLength, remainder } = sums.head
+  const parts: Buffer[] = []
+  let taken = 0
+  for (const step of delta) {
+    const length = step > 0 ? step : -step === count && remainder > 0 ? remainder : blockLength
+    parts.push(step > 0 ? literals.subarray(taken, taken + step) : Buffer.alloc(length))
+    if (step > 0) taken += step
+  }
+  return Buffer.concat(parts)
+}
+
+test('--append: what the client has and the rest, or after a redo in place, give the file', async () => {
+  const cases = fc
+    .record({
+      target: fc.uint8Array({ minLength: 1, maxLength: 1000 }).map((bytes) => Buffer.from(bytes)),
+      /** How much of it the client has, or more than all. */
+      has: fc.nat(1200),
+      damagedAt: fc.option(fc.nat(1000), { nil: undefined }),
+      append: fc.constantFrom(1, 2),
+      how: fc.constantFrom(
+        ...([
+          [28, 'md4-seeded'],
+          [29, 'md4-seeded'],
+          [30, 'md5'],
+          [31, 'md5'],
+          [32, 'xxh128'],
+          [32, 'sha1'],
+        ] as const),
+      ),
+    })
+    .map(({ target, has, damagedAt, append, how: [protocol, digest] }): Case => {
+      const basis = Buffer.alloc(has, 0x55)
+      target.copy(basis)
+      if (damagedAt !== undefined && damagedAt < has) basis[damagedAt]! ^= 1
+      return { target, basis, protocol, append, digest }
+    })
+  const property = fc.asyncProperty(cases, async (one) => {
+    const { target, basis, protocol, append, digest } = one
+    const rule = { name: digest, seed: SEED, seedFirst: true }
+    await prepareBlockSum(rule)
+    const strongOf = createBlockSum(rule)
+    const have = sumsOf(basis, BLOCK, 8, strongOf)
+    const kept = basis.subarray(0, target.length)
+    // What comes of the first answer: the client keeps its bytes, whatever they are.
+    const first = Buffer.concat([kept, target.subarray(kept.length)])
+    const now = sumsOf(first, BLOCK, 8, strongOf)
+    const [appended, redone] = await run(one, [
+      [have, false],
+      [now, true],
+    ])
+    assert.ok(appended && redone)
+    assert.deepEqual(appended.literals, target.subarray(kept.length), 'the rest and nothing else')
+    assert.ok(appended.delta.every((step) => step > 0))
+    const tailOnly = append === 1 && protocol >= 30 && kept.length > 0
+    const checked = tailOnly ? target.subarray(kept.length) : target
+    assert.deepEqual(appended.digest, Buffer.from(fileDigest(digest, SEED, [checked])))
+    // Asked for again it is a file as any other, written in place.
+    assert.deepEqual(applyInPlace(redone.delta, first, spread(redone, now), BLOCK), target)
+    assert.deepEqual(redone.digest, Buffer.from(fileDigest(digest, SEED, [target])))
+  })
+  await fc.assert(property, { numRuns: 300 })
+})
