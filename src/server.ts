@@ -14,12 +14,14 @@ import { Fetches } from './build/fetch.ts'
 import type { Operations } from './build/operations.ts'
 import { Operator } from './build/operator.ts'
 import { Resolver } from './build/resolver.ts'
-import { Spools } from './build/spools.ts'
+import { Spare } from './build/spare.ts'
+import { Verifier } from './build/verifier.ts'
 import type { Config } from './config/config.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { listenHttp } from './http/server.ts'
 import type { Logger } from './lib/log.ts'
+import { Throttle } from './lib/throttle.ts'
 import { Derived } from './rsync/derived.ts'
 import { Budget } from './store/budget.ts'
 import { Store } from './store/store.ts'
@@ -28,15 +30,22 @@ import { VERSION } from './version.ts'
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
 
+/**
+ * What verification and compaction may read and write a second: while sessions run, a fraction of what the
+ * slowest disk that one would use for this gives; otherwise about all of it.
+ */
+const BACKGROUND_RATE = { busy: 16 * 2 ** 20, idle: 128 * 2 ** 20 }
+
 /** The owner of a data directory, without doors. */
 export class Upserv {
   readonly store: Store
   readonly operations: Operations
   readonly resolver: Resolver
   readonly fetches: Fetches
+  readonly verifier: Verifier
   /** Set by `serve`: what only the server as a whole knows. */
   facts: { listening: string[]; sessions: () => number } = { listening: [], sessions: () => 0 }
-  readonly #spools: Spools
+  readonly #spare: Spare
   readonly #budget: Budget
   readonly #began = performance.now()
 
@@ -45,17 +54,18 @@ export class Upserv {
     const catalog = new Catalog(store)
     const evictor = new BuildEvictor(store, catalog, (id) => log.info({ build: id }, 'build evicted'))
     const complain = (what: string) => (error: Error) => log.warn({ reason: error.message }, what)
-    this.#spools = new Spools(
+    this.#spare = new Spare(
+      store.disk,
       store.paths,
       (id) => this.fetches.isRunning(id),
-      (bytes) => budget.charge('spools', bytes),
+      (what, bytes) => budget.charge(what, bytes),
     )
     const budget = new Budget({
       limit: config.budget,
       path: config.dataDir,
-      stored: () => store.bytes,
+      stored: () => store.bytes + store.overheadBytes,
       evictor,
-      dropSpare: (bytes) => this.#spools.drop(bytes),
+      dropSpare: (bytes) => this.#spare.drop(bytes),
     })
     this.#budget = budget
     this.fetches = new Fetches({
@@ -64,15 +74,24 @@ export class Upserv {
       budget,
       sources: config.sources,
       log,
-      onChange: () => void this.#spools.refresh().catch(complain('counting spools failed')),
+      onChange: () => void this.#spare.refresh().catch(complain('counting what is spare failed')),
     })
-    this.resolver = new Resolver(store, catalog, this.fetches, complain('an access could not be noted'))
+    this.verifier = new Verifier({ store, catalog, fetches: this.fetches, log })
+    this.resolver = new Resolver(
+      store,
+      catalog,
+      this.fetches,
+      this.verifier,
+      complain('an access could not be noted'),
+    )
     this.operations = new Operator({
       store,
       catalog,
       budget,
       evictor,
       fetches: this.fetches,
+      spare: this.#spare,
+      verifier: this.verifier,
       facts: () => ({
         version: VERSION,
         listening: this.facts.listening,
@@ -85,10 +104,14 @@ export class Upserv {
   /** @throws StoreLocked when another process owns the directory; StoreFormat, ConfigError. */
   static async open(config: Config, log: Logger): Promise<Upserv> {
     const onProblem = (problem: Error): void => log.error({ reason: problem.message }, 'store damaged')
-    const store = await Store.open(config.dataDir, { onProblem })
+    let upserv: Upserv | undefined
+    const background = new Throttle({
+      rate: () => (upserv && upserv.facts.sessions() > 0 ? BACKGROUND_RATE.busy : BACKGROUND_RATE.idle),
+    })
+    const store = await Store.open(config.dataDir, { onProblem, background })
     try {
-      const upserv = new Upserv(store, config, log)
-      await upserv.#spools.refresh()
+      upserv = new Upserv(store, config, log)
+      await upserv.#spare.refresh()
       return upserv
     } catch (error) {
       await store.close()
@@ -101,13 +124,16 @@ export class Upserv {
    * command that only looks must not change anything.
    */
   async tidy(): Promise<void> {
-    await this.store.collect()
+    await this.store.leftoversGone()
+    await this.store.collect(0, { background: true })
     await this.#budget.enforce()
+    await this.store.compact()
   }
 
   /** Fetches stop in a way that can be gone on from. */
   async close(): Promise<void> {
     await this.fetches.close()
+    await this.verifier.close()
     await this.store.close()
   }
 }

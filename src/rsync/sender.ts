@@ -160,6 +160,8 @@ class Transfer {
     const head = await connection.in.decode((bytes) => decodeSumHead(bytes, this.#protocol))
     const place = this.#context.list.order[item.ndx]!
     const appending = options.append > 0 && this.#sentOnce[place] === 0
+    // A client that appends asks again when its own part was another; all others when ours was.
+    if (this.#sentOnce[place] === 1 && options.append === 0) tree.suspect?.(item.node)
     this.#sentOnce[place] = 1
     const sums = appending ? undefined : await this.#readSums(head)
     signal.throwIfAborted()
@@ -296,6 +298,7 @@ class Transfer {
     tokens.end()
     const { failure } = tokens
     if (failure) {
+      tree.suspect?.(item.node)
       // The client must not take the zeros for the file: this digest is wrong on purpose.
       connection.out.bytes(Uint8Array.from(digest, (byte) => byte ^ 0xff))
       this.#ioError |= 1
@@ -325,8 +328,9 @@ class Transfer {
 
   /** Section 8.11: the client learns why, leaves the file as it is and exits with 23. */
   async #cannotSend(item: Item, error: StoreError): Promise<void> {
-    const { connection } = this.#context
+    const { connection, tree } = this.#context
     this.#ioError |= 1
+    tree.suspect?.(item.node)
     await connection.text(TAG.errorXfer, `upserv: cannot send "${showBytes(item.name)}": ${error.message}`)
     if (this.#protocol >= 30) {
       const payload = Buffer.alloc(4)

@@ -69,9 +69,25 @@ export async function publishBuild(
   entries: readonly TestEntry[],
 ): Promise<IngestResult> {
   const staging = await store.beginIngest(id)
-  const ingest = await Ingest.create(staging.directory, staging.known, ENDLESS_ROOM)
-  feed(ingest, entries)
-  const result = ingest.finish()
+  let result: IngestResult
+  try {
+    const ingest = await Ingest.create(
+      staging.directory,
+      staging.known,
+      ENDLESS_ROOM,
+      undefined,
+      store.disk.now,
+    )
+    try {
+      feed(ingest, entries)
+      result = ingest.finish()
+    } finally {
+      ingest.abort()
+    }
+  } catch (error) {
+    await store.discardIngest(staging)
+    throw error
+  }
   await store.publish(staging, result, generateContents, buildInfo(id))
   return result
 }
