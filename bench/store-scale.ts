@@ -15,10 +15,11 @@ import { Catalog } from '../src/build/catalog.ts'
 import { BuildEvictor } from '../src/build/evictor.ts'
 import type { ByteString } from '../src/lib/bytes.ts'
 import { DIRECTORY, REGULAR } from '../src/lib/file-mode.ts'
+import type { BuildInfo } from '../src/store/build-info.ts'
 import { encodeManifest, type TreeEntry } from '../src/store/manifest.ts'
 import { PackWriter } from '../src/store/pack.ts'
 import { newPackName } from '../src/store/paths.ts'
-import { type BuildInfo, Store } from '../src/store/store.ts'
+import { Store } from '../src/store/store.ts'
 import { startUpserv } from '../test/support/upserv.ts'
 
 const FILES_IN_DIRECTORY = 100

@@ -83,7 +83,7 @@ export class Derived {
     return this.#digesting.run(
       key,
       async (stop) => {
-        const task: Task = { type: 'digest', name, seed, expected: tree.digest(node, 'xxh128') }
+        const task: Task = { type: 'digest', name, seed, from: 0, expected: tree.digest(node, 'xxh128') }
         const value = await withContent(tree, node, (content) =>
           content.size <= INLINE_SIZE
             ? runInline(task, content)
@@ -97,7 +97,11 @@ export class Derived {
     )
   }
 
-  /** The digest of what lies behind the first `from` bytes, for --append; not kept. */
+  /**
+   * The digest of what lies behind the first `from` bytes, for --append; not kept. All of the content is read
+   * and compared with what it was, since the client compares this digest with nothing but what it gets.
+   * @throws as `digest`.
+   */
   async tailDigest(
     tree: Tree,
     node: number,
@@ -106,10 +110,8 @@ export class Derived {
     seed: number,
     signal: AbortSignal,
   ): Promise<Uint8Array> {
-    const task: Task = { type: 'digest', name, seed, expected: undefined }
-    return withContent(tree, node, ({ place, size }) =>
-      this.#inThread(task, { fd: place.fd, offset: place.offset + from, size: size - from }, signal),
-    )
+    const task: Task = { type: 'digest', name, seed, from, expected: tree.digest(node, 'xxh128') }
+    return withContent(tree, node, (content) => this.#inThread(task, placeOf(content), signal))
   }
 
   /** The digest when it can be had without reading anything. */

@@ -12,7 +12,7 @@ import { hostname } from 'node:os'
 import { StoreError, StoreLocked } from '../errors.ts'
 import { type DiskNow, realDisk } from '../lib/disk.ts'
 import { LockUnavailable } from '../lib/flock.ts'
-import { diskError } from './disk-error.ts'
+import { diskError, isDiskFull } from './disk-error.ts'
 import { FILE_MODE } from './paths.ts'
 
 export interface StoreLock {
@@ -44,10 +44,7 @@ export function lockStore(
   }
   try {
     takeLock(disk, fd, path)
-    const owner: Owner = { pid: process.pid, host: hostname(), since: clock().toISOString() }
-    const line = Buffer.from(`${JSON.stringify(owner)}\n`)
-    disk.truncate(fd, 0)
-    disk.write(fd, line, 0, line.length, 0)
+    nameOwner(disk, fd, clock())
   } catch (error) {
     disk.close(fd)
     throw diskError(error, path)
@@ -82,6 +79,18 @@ function takeLock(disk: DiskNow, fd: number, path: string): void {
       : `${path} is held by another process`,
     { hint: 'One upserv owns a data directory at a time: stop the other one, or choose another data_dir.' },
   )
+}
+
+/** A full disk keeps nobody from starting, who may be about to make room. */
+function nameOwner(disk: DiskNow, fd: number, since: Date): void {
+  const owner: Owner = { pid: process.pid, host: hostname(), since: since.toISOString() }
+  const line = Buffer.from(`${JSON.stringify(owner)}\n`)
+  try {
+    disk.truncate(fd, 0)
+    disk.write(fd, line, 0, line.length, 0)
+  } catch (error) {
+    if (!isDiskFull(error)) throw error
+  }
 }
 
 function readOwner(disk: DiskNow, path: string): Owner | undefined {

@@ -168,16 +168,21 @@ export class Packs {
       const size = this.index.length(row)
       const pack = this.#packs.get(this.index.pack(row))!
       try {
-        await pack.file.acquire()
+        await this.hold(pack)
       } catch (error) {
         // Compaction moved the blob while we opened the old pack: look again.
         if ((error as NodeJS.ErrnoException).code === 'ENOENT' && this.#packs.get(pack.number) !== pack)
           continue
         throw diskError(error, pack.path)
       }
-      this.#noteUse(pack)
       return new BlobReader(pack.file, offset, size)
     }
+  }
+
+  /** Opens a pack's file until `pack.file.release()`, and closes others that nobody uses. Throws as `acquire`. */
+  async hold(pack: PackInfo): Promise<void> {
+    await pack.file.acquire()
+    this.#noteUse(pack)
   }
 
   /**
@@ -269,7 +274,7 @@ export class Packs {
   async #copyBlobs(pack: PackInfo, rows: readonly BlobRow[], to: string, pace: Pace): Promise<PackRecord[]> {
     const out = await this.#disk.open(to, 'wx', FILE_MODE)
     try {
-      await pack.file.acquire()
+      await this.hold(pack)
       try {
         const header = encodePackHeader()
         await out.writeFile(header)

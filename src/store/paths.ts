@@ -8,7 +8,7 @@
  *       builds/<id>/                       visible: everything in it is durable, and so are its blobs
  *         manifest                         the tree, sealed (manifest.ts)
  *         contents                         what clients read (contents.ts, or upstream's own)
- *         build.json                       where it came from, when, digests, sizes (store.ts: BuildInfo)
+ *         build.json                       where it came from, when, digests, sizes (build-info.ts)
  *         accessed                         when it was accessed last (access.ts)
  *         damaged                          present: it cannot be served as it is, and why
  *         sticky                           present: never evicted; made by `touch` or `upserv pin`

@@ -27,26 +27,20 @@
  * the new directory takes the place of the old one, by two renames between 3 and 5. A crash between them
  * leaves no build, which is what it was worth, and it is fetched when it is asked for.
  */
-import { createHash, type Hash, randomInt } from 'node:crypto'
-import { basename, join } from 'node:path'
+import { createHash, type Hash } from 'node:crypto'
+import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { StoreCorrupt, StoreError, StoreFormat } from '../errors.ts'
+import { StoreCorrupt, StoreError } from '../errors.ts'
 import { asBuffer } from '../lib/bytes.ts'
 import { type Disk, type DiskNow, realDisk } from '../lib/disk.ts'
 import { Mutex } from '../lib/mutex.ts'
 import { type Throttle, UNBOUND } from '../lib/throttle.ts'
 import { type AccessMark, decodeAccess, encodeAccess, isTouched, placeTouched } from './access.ts'
+import { type BuildInfo, decodeInfo, encodeInfo } from './build-info.ts'
 import { codeOf, diskError, isAboutFile } from './disk-error.ts'
 import { BLOCK_BYTES, diskUsage } from './disk-usage.ts'
-import {
-  makeDirectories,
-  removeTree,
-  replaceFile,
-  syncAncestors,
-  syncDirectory,
-  touchFile,
-  writeSynced,
-} from './durable.ts'
+import { makeDirectories, removeTree, replaceFile, syncDirectory, touchFile, writeSynced } from './durable.ts'
+import { readOrMakeFacts, type StoreFacts } from './facts.ts'
 import {
   type BuildNumber,
   DEAD_BOUND,
@@ -60,7 +54,7 @@ import {
 } from './gc.ts'
 import { KnownBlobs } from './known-blobs.ts'
 import { lockStore, type StoreLock } from './lock.ts'
-import { Manifest, readManifestBlobs, type TreeTotals } from './manifest.ts'
+import { Manifest, readManifestBlobs } from './manifest.ts'
 import { ManifestCache } from './manifest-cache.ts'
 import { type BlobReader, type Pace, Packs, type Step } from './packs.ts'
 import {
@@ -70,7 +64,6 @@ import {
   ingestBuild,
   isSafeId,
   SPOOL_SUFFIX,
-  STORE_FORMAT,
   StorePaths,
 } from './paths.ts'
 import { checkBlobs } from './verify.ts'
@@ -91,35 +84,6 @@ const REPAIR_HINT = 'Run `upserv verify --repair`, or ask for the build: it is f
 
 /** Directories, upserv.json, upserv.lock and the like, whatever is held. */
 const FIXED_BYTES = 16 * BLOCK_BYTES
-
-/** upserv.json: facts of the data directory that never change. */
-export interface StoreFacts {
-  format: number
-  created: string
-  /** The seed that rsync sessions use for block sums. Kept, so that equal bases give equal sums; never 0. */
-  checksumSeed: number
-}
-
-/** build.json. */
-export interface BuildInfo {
-  id: string
-  /** Name of the source, or "import". */
-  source: string
-  /** Where the archive came from, as a person would name it. */
-  url: string
-  /** When the build became visible, ISO 8601. */
-  fetched: string
-  archiveBytes: number | null
-  /** Hex. */
-  archiveSha256: string | null
-  totals: TreeTotals
-  /** Bytes of packs that came with this build: what it had that no other held build had. */
-  addedBytes: number
-  /** All files share this mtime (seconds), nearly: `rsync -a` would skip changed files of equal size. */
-  uniformMtime: number | null
-  /** Hex; of the file `contents`. The store fills it in. */
-  contentsSha256?: string
-}
 
 /** Why a build cannot be served as it is. */
 export interface Damage {
@@ -176,8 +140,10 @@ interface HeldBuild {
   /** Of its manifest, contents and build.json. */
   readonly fileBytes: number
   access: AccessMark
-  /** What is written in its file `accessed`, at most a minute behind. */
-  written: AccessMark
+  /** What is written in its file `accessed`, about a minute behind; undefined while that is being written. */
+  written: AccessMark | undefined
+  /** When that was tried last, in ms since 1970. */
+  triedAt: number
   /** Its blobs are counted as needed, or it is `damaged`. */
   counted: boolean
   /** Why it cannot be served, whatever blobs there are: a file of its own is not what was written. */
@@ -346,7 +312,7 @@ export class Store {
 
   async info(id: string): Promise<BuildInfo> {
     const build = this.#held(id)
-    build.info ??= parseInfo(build.paths.info, (await this.#readWhole(build.paths.info)).toString('utf8'))
+    build.info ??= decodeInfo(build.paths.info, await this.#readWhole(build.paths.info))
     return build.info
   }
 
@@ -373,8 +339,11 @@ export class Store {
    */
   async accessOrder(id: string): Promise<number> {
     const build = this.#held(id)
+    const { written } = build
     const stats = await this.disk.stat(build.paths.accessed).catch(() => undefined)
-    if (stats && isTouched(build.written, stats.mtimeMs)) this.#placeTouched(build, stats.mtimeMs)
+    // Another mark by now, or one that is being written, has another time: nobody touched the file.
+    const settled = written !== undefined && written === build.written
+    if (stats && settled && isTouched(written, stats.mtimeMs)) this.#placeTouched(build, stats.mtimeMs)
     return build.access.sequence
   }
 
@@ -417,13 +386,16 @@ export class Store {
   async touch(id: string): Promise<void> {
     const build = this.#held(id)
     build.access = this.#newAccess()
-    const { sequence, time } = build.access
+    const { access, written } = build
     // By the time, not the number, which counts accesses of all builds. A clock that jumps only writes it early.
-    if (Math.abs(time - build.written.time) < TOUCH_INTERVAL_MS) return
-    build.written = { sequence, time }
+    if (Math.abs(access.time - build.triedAt) < TOUCH_INTERVAL_MS) return
+    build.triedAt = access.time
+    build.written = undefined
     try {
-      await this.#writeAccess(build.paths.accessed, build.access)
+      await this.#writeAccess(build.paths.accessed, access)
+      build.written = access
     } catch (error) {
+      build.written = written
       // A build can be served from a disk that takes no writes. One that has just left needs no time.
       if (this.#builds.get(id) === build) this.#report(error, build.paths.accessed)
     }
@@ -450,6 +422,7 @@ export class Store {
     const time = Math.round(mtime)
     build.access = { sequence: placeTouched(time, others, this.#now().getTime()), time }
     build.written = build.access
+    build.triedAt = time
     this.#lastSequence = Math.max(this.#lastSequence, Math.ceil(build.access.sequence))
   }
 
@@ -482,8 +455,9 @@ export class Store {
   /**
    * Makes a build visible. The staging is used up, also when this throws; then the build isn't visible.
    * `contents` is what clients read: upstream's own bytes, or `generateContents`.
-   * @param mayReplace asked when the build is held already, damaged, and has to give way to this one, since
-   *   it cannot be made whole as it is. From a yes on, nobody may begin to use it until this returns.
+   * @param mayReplace for a build that may be held already. When it is whole by now it stays, and nothing
+   *   happens; when it is damaged and cannot be made whole as it is, this is asked whether it may give way.
+   *   From a yes on, nobody may begin to use it until `publish` returns.
    */
   async publish(
     staging: Staging,
@@ -524,6 +498,8 @@ export class Store {
     await this.#settle()
     const old = this.#builds.get(id)
     if (old && !mayReplace) throw new StoreError(`build ${id} is held already`)
+    // Whole again by what another build has brought, which gives no reason to replace it.
+    if (old && this.#isWhole(old)) return
     await this.#step('publish: begin')
     // 2.
     await this.packs.adopt(ingest.packs)
@@ -542,8 +518,7 @@ export class Store {
     fileBytes += await writeSynced(this.disk, prepared.contents, digested, 'contents')
     await this.#step('publish: contents written')
     const fullInfo: BuildInfo = { ...info, contentsSha256: sha256.digest('hex') }
-    const infoText = Buffer.from(`${JSON.stringify(fullInfo, null, 2)}\n`)
-    fileBytes += await writeSynced(this.disk, prepared.info, infoText, 'build.json')
+    fileBytes += await writeSynced(this.disk, prepared.info, encodeInfo(fullInfo), 'build.json')
     const access = this.#newAccess()
     await this.#writeAccess(prepared.accessed, access)
     if (old && (await this.isSticky(id))) await touchFile(this.disk, prepared.sticky)
@@ -557,6 +532,7 @@ export class Store {
       fileBytes,
       access,
       written: access,
+      triedAt: access.time,
       counted: false,
       damaged: undefined,
       info: fullInfo,
@@ -587,7 +563,7 @@ export class Store {
       // It may have its name all the same, or again after a power cut.
       if (named) await this.#withdraw(build)
       else this.#references.remove(build.number)
-      if (aside !== undefined) await this.disk.rename(aside, build.paths.directory).catch(() => {})
+      if (aside !== undefined) await this.#putForward(aside, build)
       throw error
     }
     if (old) {
@@ -617,6 +593,18 @@ export class Store {
     if (!this.#builds.has(id))
       this.#onProblem(new StoreCorrupt(`${path} was not a build of ours, and gives way to one`))
     return aside
+  }
+
+  /** Undoes `#moveAside`, as far as the disk lets us, for a build that could not take the place. */
+  async #putForward(aside: string, failed: HeldBuild): Promise<void> {
+    try {
+      // Fails as long as the new directory is there, since that is not empty.
+      await this.disk.rename(aside, failed.paths.directory)
+    } catch {
+      return
+    }
+    const state = this.#withdrawn.get(failed)
+    if (state) state.moved = true
   }
 
   async #remove(id: string): Promise<void> {
@@ -823,19 +811,25 @@ export class Store {
     void this.compact()
   }
 
+  /** In turn with removals and replacements: a build on its way out is not damaged because its files have gone. */
   async #checkFiles(build: HeldBuild): Promise<void> {
-    if (build.damaged) return
+    await this.#turn.run(async () => {
+      if (this.#builds.get(build.id) === build && !build.damaged) await this.#readFiles(build)
+    })
+  }
+
+  async #readFiles(build: HeldBuild): Promise<void> {
     const { paths } = build
     try {
       await Manifest.load(paths.manifest, this.disk)
-      const info = parseInfo(paths.info, (await this.disk.readFile(paths.info)).toString('utf8'))
+      const info = decodeInfo(paths.info, await this.disk.readFile(paths.info))
       const contents = await this.disk.readFile(paths.contents)
       const expected = info.contentsSha256
       if (expected !== undefined && createHash('sha256').update(contents).digest('hex') !== expected)
         throw new StoreCorrupt(`${paths.contents} is not what was written`)
     } catch (error) {
       const about = diskError(error, paths.directory)
-      if (!isAboutFile(error) || this.#builds.get(build.id) !== build) return
+      if (!isAboutFile(error)) return
       const { message } = about as StoreError
       this.#setDamaged(build, message, error)
       const reason = Buffer.from(`${message}\n`)
@@ -886,6 +880,10 @@ export class Store {
     build.damaged = new StoreCorrupt(`build ${build.id} is damaged: ${reason}`, { hint: REPAIR_HINT, cause })
     this.#manifests.forget(build.id)
     this.#onProblem(build.damaged)
+  }
+
+  #isWhole(build: HeldBuild): boolean {
+    return build.counted && !build.damaged && this.#countLost(build) === 0
   }
 
   /** Whether a damaged build is whole again, as it is, now that the packs of an ingest of the same tree are ours. */
@@ -1105,6 +1103,7 @@ export class Store {
         fileBytes,
         access: access.mark,
         written: access.mark,
+        triedAt: access.mark.time,
         counted: false,
         damaged: undefined,
         info: undefined,
@@ -1147,60 +1146,6 @@ export interface EvictionLedger {
   arrive(digests: Uint8Array): Promise<number>
 }
 
-async function readOrMakeFacts(disk: Disk, paths: StorePaths, now: () => Date): Promise<StoreFacts> {
-  let text: string
-  try {
-    text = (await disk.readFile(paths.format)).toString('utf8')
-  } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw diskError(error, paths.format)
-    return await makeFacts(disk, paths, now)
-  }
-  let facts: Partial<StoreFacts>
-  try {
-    facts = JSON.parse(text) as Partial<StoreFacts>
-  } catch (cause) {
-    throw new StoreCorrupt(`${paths.format} is not JSON`, { cause })
-  }
-  if (facts.format !== STORE_FORMAT) {
-    throw new StoreFormat(
-      `${paths.root} has format ${facts.format}; this program reads format ${STORE_FORMAT}`,
-      {
-        hint: 'Use the version that made it, or an empty data_dir: builds are fetched again when asked for.',
-      },
-    )
-  }
-  const { checksumSeed, created } = facts
-  if (typeof created !== 'string' || !Number.isInteger(checksumSeed) || checksumSeed === 0) {
-    throw new StoreCorrupt(`${paths.format} lacks what it should say`)
-  }
-  return { format: STORE_FORMAT, created, checksumSeed: checksumSeed! }
-}
-
-async function makeFacts(disk: Disk, paths: StorePaths, now: () => Date): Promise<StoreFacts> {
-  // Somebody else's directory, or a store whose upserv.json was lost: neither is ours to write into.
-  const others = (await disk.readdir(paths.root)).filter(
-    (name) => name !== basename(paths.lock) && !name.startsWith('.'),
-  )
-  const foreign = others.filter((name) => name !== 'lost+found' && name !== `${basename(paths.format)}.new`)
-  if (foreign.length > 0) {
-    throw new StoreFormat(
-      `${paths.root} is not empty and has no ${basename(paths.format)}: it holds ${foreign[0]}`,
-      {
-        hint: 'Choose an empty directory as data_dir.',
-      },
-    )
-  }
-  const facts: StoreFacts = {
-    format: STORE_FORMAT,
-    created: now().toISOString(),
-    checksumSeed: randomInt(1, 2 ** 31 - 1),
-  }
-  // Its own name lasts only if those of the directories above it do, which we may just have made.
-  await syncAncestors(disk, paths.root, 'name of the data directory')
-  await replaceFile(disk, paths.format, Buffer.from(`${JSON.stringify(facts, null, 2)}\n`), 'upserv.json')
-  return facts
-}
-
 /** The content, its digest taken as it passes. */
 async function* digesting(
   chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
@@ -1232,13 +1177,5 @@ function readReason(disk: DiskNow, path: string): string {
     return disk.readFile(path).toString('utf8').slice(0, MAX_REASON).trim()
   } catch (error) {
     return (error as Error).message
-  }
-}
-
-function parseInfo(path: string, text: string): BuildInfo {
-  try {
-    return JSON.parse(text) as BuildInfo
-  } catch (cause) {
-    throw new StoreCorrupt(`${path} is not JSON`, { cause })
   }
 }

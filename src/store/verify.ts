@@ -74,7 +74,7 @@ async function checkPack(
   options: CheckOptions,
 ): Promise<boolean> {
   try {
-    await pack.file.acquire()
+    await packs.hold(pack)
   } catch (error) {
     if (packs.get(pack.number) !== pack) return false
     if (!isAboutFile(error)) throw diskError(error, pack.path)

@@ -1,11 +1,12 @@
 /**
- * The disk under a running server: full at any stage, gone, put back, replaced. Whoever asks hears why;
- * what is held is served as long as it can be read; and when the cause is gone everything works again,
+ * The disk under a running server: full at any stage, read-only, gone, put back, replaced; and no file that
+ * could be opened any more. Whoever asks hears why; what is held is served as long as it can be read; and when the cause is gone everything works again,
  * without a restart. Needs the right to mount a tmpfs.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { closeSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -105,6 +106,83 @@ for (const written of [1, 3 * MB]) {
     assert.deepEqual(mirror.incoming(), [])
   })
 }
+
+test('a data directory that becomes read-only', async (t) => {
+  const mirror = await smallDisk(t)
+  if (!mirror) return
+  const upserv = await mirror.startUpserv()
+  await mirror.assertServes(upserv, '1')
+  // Mounted over itself: the disk cannot become read-only as a whole while the lock is open for writing.
+  assert.equal(spawnSync('mount', ['--bind', mirror.data, mirror.data]).status, 0)
+  let mounted = true
+  const writable = (): void => {
+    if (mounted) spawnSync('umount', ['-l', mirror.data])
+    mounted = false
+  }
+  t.after(writable)
+  assert.equal(spawnSync('mount', ['-o', 'remount,bind,ro', mirror.data]).status, 0)
+  await refused(mirror, upserv, '2', /read-only/)
+  await mirror.assertServes(upserv, '1')
+  for (const command of [
+    ['pin', '1'],
+    ['remove', '1'],
+  ]) {
+    const { code, stderr } = await upserv.cli(command)
+    assert.equal(code, 1)
+    assert.match(stderr, /read-only file system.*\n.*remount it/)
+  }
+  assert.equal((await upserv.cli(['verify'])).code, 0, 'looking needs no writing')
+  writable()
+  await mirror.assertServes(upserv, '1')
+  await mirror.assertServes(upserv, '2')
+  assert.equal((await upserv.cli(['remove', '1'])).code, 0)
+  assert.deepEqual(mirror.incoming(), [])
+})
+
+test('not one file more may be opened', async (t) => {
+  await using mirror = new Mirror()
+  for (const [n, id] of ['1', '2'].entries()) await mirror.publish(id, tree(n))
+  await mirror.startNginx()
+  const upserv = await mirror.startUpserv()
+  await mirror.assertServes(upserv, '1')
+  const { pid } = upserv.process.child
+  const highest = Math.max(...readdirSync(`/proc/${pid}/fd`).map(Number))
+  assert.equal(spawnSync('prlimit', [`--pid=${pid}`, `--nofile=${highest + 1}:`]).status, 0)
+
+  // Connections that say nothing take all that are left, until one is turned away.
+  const silent: Socket[] = []
+  const release = (count: number): void => {
+    for (const socket of silent.splice(0, count)) socket.destroy()
+  }
+  t.after(() => release(silent.length))
+  for (let refused = false; !refused; ) {
+    const socket = connect(upserv.port, '127.0.0.1').on('error', () => {})
+    const greeted = new Promise<boolean>((resolve) =>
+      socket.once('data', () => resolve(true)).once('close', () => resolve(false)),
+    )
+    refused = !(await greeted)
+    if (!refused) silent.push(socket)
+  }
+  assert.ok(silent.length > 0)
+
+  // Then a few more files at a time: too few for a connection, for a fetch, for all of it.
+  const codes: unknown[] = []
+  const trySync = async (id: string): Promise<boolean> => {
+    const place = mirror.place()
+    const { code } = await rsync(['-a', `${upserv.url}/build-${id}/root/`, place], { timeoutMs: 30_000 })
+    codes.push(code)
+    if (code === 0) mirror.assertTree(id, place)
+    return code === 0
+  }
+  while (!(await trySync('2'))) {
+    await trySync('1')
+    assert.ok(upserv.process.isRunning && silent.length > 0)
+    release(4)
+  }
+  assert.notEqual(codes[0], 0, 'nobody was refused')
+  await mirror.assertServes(upserv, '1')
+  assert.deepEqual(mirror.incoming(), [])
+})
 
 test('a data directory that is moved away and put back', async () => {
   await using mirror = new Mirror()

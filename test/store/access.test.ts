@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { Catalog } from '../../src/build/catalog.ts'
 import { BuildEvictor } from '../../src/build/evictor.ts'
+import { type Disk, realDisk } from '../../src/lib/disk.ts'
 import { Store } from '../../src/store/store.ts'
 import { publishBuild, temporaryDirectory } from '../support/trees.ts'
 
@@ -128,4 +129,32 @@ test('at most a minute of accesses is written late, and its mtime is the time fo
   assert.equal(statSync(accessedFile('a')).mtimeMs, clock.now)
   await open()
   assert.equal(await order(), 'ba')
+})
+
+test('who looks while an access is being written sees the access', async (t) => {
+  const directory = temporaryDirectory()
+  t.after(() => directory.remove())
+  let now = at('2026-01-01T00:00:00Z')
+  let looked: Promise<number> | undefined
+  const disk: Disk = {
+    ...realDisk,
+    open: async (path, flags, mode) => {
+      if (path.endsWith('accessed') && flags === 'w' && store?.has('b')) {
+        looked = store.accessOrder('a')
+        await looked
+      }
+      return await realDisk.open(path, flags, mode)
+    },
+  }
+  let store: Store | undefined
+  store = await Store.open(directory.path, { disk, now: () => new Date(now) })
+  for (const id of ['a', 'b']) {
+    await publishBuild(store, id, [{ path: id }])
+    now += HOUR
+  }
+  await store.touch('a')
+  const behind = await store.accessOrder('b')
+  assert.ok((await looked!) > behind, 'while it was written')
+  assert.ok(Number.isInteger(await store.accessOrder('a')), 'nobody touched it')
+  await store.close()
 })

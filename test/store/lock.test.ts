@@ -9,7 +9,9 @@ import { renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { StoreError, StoreLocked } from '../../src/errors.ts'
+import { type DiskNow, realDisk } from '../../src/lib/disk.ts'
 import { lockStore } from '../../src/store/lock.ts'
+import { systemError } from '../support/memory-disk.ts'
 import { temporaryDirectory } from '../support/trees.ts'
 
 const LOCK_MODULE = new URL('../../src/store/lock.ts', import.meta.url).href
@@ -154,4 +156,17 @@ test('an owner whose directory was replaced notices that somebody else may own w
   renameSync(`${path}.moved`, path)
   first.assertOurs()
   first.release()
+})
+
+test('a disk without a byte left keeps nobody from locking', (t) => {
+  const disk: DiskNow = {
+    ...realDisk.now,
+    write: () => {
+      throw systemError('ENOSPC', 'write', 'x')
+    },
+  }
+  const path = scratch(t)
+  const lock = lockStore(path, undefined, disk)
+  assert.throws(() => lockStore(path), /is held by another process/)
+  lock.release()
 })

@@ -6,6 +6,8 @@
  * UPSERV_SEED repeats a run, UPSERV_LONG plays many more of the fates that are drawn at random.
  */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { StoreError } from '../../src/errors.ts'
 import type { Disk } from '../../src/lib/disk.ts'
@@ -61,6 +63,26 @@ async function live(disk: Disk, machine: MemoryDisk, promises: Promises): Promis
   await failAt(disk, promises, 'name of a new build', (keeper) => keeper.put('d'))
 }
 
+/** A store whose disk rots: of one build a blob, of another its own files. Each is found and made whole. */
+async function decay(disk: Disk, machine: MemoryDisk, promises: Promises): Promise<void> {
+  const keeper = new Keeper(await openStore(disk, { onProblem: () => {} }), promises)
+  const { store } = keeper
+  await keeper.put('a')
+  await keeper.put('b')
+  await keeper.decay('b', () => {
+    const { index } = store.packs
+    const row = index.find(createHash('sha256').update('b'.repeat(2000)).digest())
+    machine.rot(store.packs.get(index.pack(row))!.path, index.offset(row) + 1000)
+  })
+  await keeper.decay('a', () => machine.rot(join(store.paths.build('a').directory, 'contents'), 5))
+  await keeper.repair('b')
+  await keeper.repair('a')
+  await store.collect(ALL)
+  await store.close()
+}
+
+const LIVES = [live, decay]
+
 /** Does something that fails, since the fsync of that reason does, once; then goes on with the same store. */
 async function failAt(
   disk: Disk,
@@ -106,11 +128,11 @@ const fatesOf = (count: number) => (moment: number) => [
   ...Array.from({ length: count }, (_, i) => randomFate(SEED + moment * 1000 + i)),
 ]
 
-async function momentsOfLife(without?: string) {
+async function momentsOfLife(life: typeof live, without?: string) {
   const promises = new Promises()
   const options = without === undefined ? {} : { without }
   return await momentsOf(
-    (disk, machine) => live(disk, machine, promises),
+    (disk, machine) => life(disk, machine, promises),
     () => new Promises(promises),
     options,
   )
@@ -118,7 +140,7 @@ async function momentsOfLife(without?: string) {
 
 describe(`power cuts (UPSERV_SEED=${SEED})`, () => {
   test('at every call: what was promised is there, what is there is whole', async (t) => {
-    const { moments } = await momentsOfLife()
+    const moments = (await Promise.all(LIVES.map((life) => momentsOfLife(life)))).flatMap((of) => of.moments)
     let count = 0
     const check: typeof assertIntact = (disk, promises) =>
       count++ % THOROUGH_EVERY === 0 ? assertSurvived(disk, promises) : assertIntact(disk, promises)
@@ -128,10 +150,14 @@ describe(`power cuts (UPSERV_SEED=${SEED})`, () => {
   })
 
   test('no fsync can be left out', async (t) => {
-    const { calls } = await momentsOfLife()
-    const reasons = new Set(calls.filter(({ name }) => name === 'sync').map(({ why }) => why!))
-    for (const why of reasons) {
-      const { moments } = await momentsOfLife(why)
+    /** Each reason, and the first life that knows it. */
+    const reasons = new Map<string, typeof live>()
+    for (const life of LIVES.toReversed())
+      for (const { name, why } of (await momentsOfLife(life)).calls)
+        if (name === 'sync') reasons.set(why!, life)
+    assert.ok(reasons.has('damaged') && reasons.has('untrusted'))
+    for (const [why, life] of reasons) {
+      const { moments } = await momentsOfLife(life, why)
       const search = async () => {
         // Most show with one of the first few.
         const lacking = Array.from({ length: MOST_CHANGES }, (_, change) => fateLacking(change))

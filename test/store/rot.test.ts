@@ -6,6 +6,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   truncateSync,
@@ -14,11 +15,14 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Ingest } from '../../src/build/ingest.ts'
 import { StoreCorrupt, type StoreError } from '../../src/errors.ts'
 import { asBuffer } from '../../src/lib/bytes.ts'
+import { type Disk, realDisk } from '../../src/lib/disk.ts'
 import { generateContents } from '../../src/store/contents.ts'
 import { Store } from '../../src/store/store.ts'
+import { systemError } from '../support/memory-disk.ts'
 import {
   buildInfo,
   ENDLESS_ROOM,
@@ -333,4 +337,79 @@ test('a verification that is given up stops', async (t) => {
   const abort = new AbortController()
   const verifying = store().verify(undefined, () => abort.abort(new Error('enough')), abort.signal)
   await assert.rejects(verifying, /enough/)
+})
+
+test('a verification does not keep a file open for each pack', async (t) => {
+  const { store, root } = await setUp(t)
+  for (let n = 0; n < 150; n++) await publishBuild(store(), `n${n}`, [file(`n${n}`, String(n))])
+  await verifyAll(store())
+  const open = readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).startsWith(join(root, 'packs'))
+    } catch {
+      return false
+    }
+  })
+  assert.ok(open.length < 140, `${open.length} packs are open`)
+})
+
+test('a build that leaves while it is verified is not damaged', async (t) => {
+  const directory = temporaryDirectory()
+  t.after(() => directory.remove())
+  const problems: StoreError[] = []
+  let checking: Promise<void> | undefined
+  const store = await Store.open(directory.path, {
+    onProblem: (problem) => problems.push(problem),
+    step: async (name) => {
+      if (name !== 'remove: renamed away') return
+      checking = store.checkFiles('A')
+      for (let i = 0; i < 20; i++) await Promise.race([checking, sleep(1)])
+    },
+  })
+  await publishBuild(store, 'A', A)
+  await store.remove('A')
+  await checking
+  assert.deepEqual(problems, [])
+  await store.close()
+})
+
+test('a build that is whole by now is not replaced, whatever the archive is by now', async (t) => {
+  const { store, root } = await setUp(t)
+  const before = statSync(join(root, 'builds/A')).ino
+  await repair(store(), 'A', [file('another')], () => assert.fail('it is not damaged'))
+  assert.equal(statSync(join(root, 'builds/A')).ino, before)
+  await assertHolds(store(), 'A', A)
+  await store().collect(ALL)
+  assert.equal(await store().deadBytes(), 0)
+})
+
+test('a damaged build whose replacement failed stays, when the disk works again', async (t) => {
+  const directory = temporaryDirectory()
+  t.after(() => directory.remove())
+  const place = join(directory.path, 'builds/A')
+  let failures = 0
+  const disk: Disk = {
+    ...realDisk,
+    rename: async (from, to) => {
+      // The new one does not get its name, and cannot be taken back.
+      const concerns = from.endsWith('/build') || (from === place && failures === 1)
+      if (concerns && failures > 0) {
+        failures--
+        throw systemError('EIO', 'rename', from)
+      }
+      await realDisk.rename(from, to)
+    },
+  }
+  const store = await Store.open(directory.path, { disk, onProblem: () => {} })
+  await publishBuild(store, 'A', A)
+  overwrite(join(place, 'contents'), 0, 'rot')
+  await store.checkFiles('A')
+  failures = 2
+  await assert.rejects(repair(store, 'A', A), /EIO/)
+  assert.ok(existsSync(join(place, 'manifest')))
+  await store.collect(ALL)
+  assert.ok(existsSync(join(place, 'manifest')), 'what is held is there')
+  await repair(store, 'A', A)
+  await assertHolds(store, 'A', A)
+  await store.close()
 })

@@ -130,13 +130,17 @@ export class MemoryDisk implements Disk {
     return copy
   }
 
-  /** Bytes of all files below a directory. */
-  bytesBelow(path: string): number {
-    const below = (inode: Inode): number =>
-      inode.isDirectory
-        ? [...inode.names.values()].reduce((sum, to) => sum + below(to), 0)
-        : inode.data.length
-    return below(this.#find(path, 'stat'))
+  /** Turns a byte of a file, where it is durable as well, as a disk does by itself. */
+  rot(path: string, at: number): void {
+    const inode = this.#find(path, 'open')
+    const turned = (bytes: Buffer): Buffer => {
+      const copy = Buffer.from(bytes)
+      copy[at]! ^= 1
+      return copy
+    }
+    const { data, durable } = inode
+    inode.data = turned(data)
+    inode.durable = durable === data ? inode.data : turned(durable)
   }
 
   /** Everything that a process would find, as one string: equal disks have equal ones. */

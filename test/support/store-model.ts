@@ -32,16 +32,23 @@ export class Promises {
   readonly pinned: Set<string>
   /** As `open`, for pins. */
   readonly pinsOpen: Set<string>
+  /** Said to be damaged, with what was said. */
+  readonly damaged: Map<string, string>
+  /** Something of it has rotted, which nobody has found yet; or it is about to be made whole. */
+  readonly rotting: Set<string>
 
   constructor(from?: Promises) {
     this.held = new Set(from?.held)
     this.open = new Set(from?.open)
     this.pinned = new Set(from?.pinned)
     this.pinsOpen = new Set(from?.pinsOpen)
+    this.damaged = new Map(from?.damaged)
+    this.rotting = new Set(from?.rotting)
   }
 
   toString(): string {
-    return JSON.stringify([this.held, this.open, this.pinned, this.pinsOpen].map((set) => [...set].sort()))
+    const { held, open, pinned, pinsOpen, damaged, rotting } = this
+    return JSON.stringify([held, open, pinned, pinsOpen, damaged, rotting].map((each) => [...each].sort()))
   }
 }
 
@@ -89,6 +96,32 @@ export class Keeper {
     pinsOpen.add(id)
   }
 
+  /** Something rots, by `rot`, and is found. */
+  async decay(id: string, rot: () => void): Promise<void> {
+    const { damaged, rotting } = this.promises
+    rotting.add(id)
+    rot()
+    await this.store.verify([id], () => {}, new AbortController().signal)
+    const damage = await this.store.damage(id)
+    assert.ok(damage, 'it was found')
+    rotting.delete(id)
+    damaged.set(id, damage.message)
+  }
+
+  /** As a fetch of a damaged build. */
+  async repair(id: string): Promise<void> {
+    const { held, open, damaged, rotting } = this.promises
+    damaged.delete(id)
+    rotting.add(id)
+    // Where it has to give way to a new one there is none for a moment.
+    held.delete(id)
+    open.add(id)
+    await publishBuild(this.store, id, BUILDS[id]!, () => true)
+    open.delete(id)
+    held.add(id)
+    rotting.delete(id)
+  }
+
   async pin(id: string): Promise<void> {
     const { pinned, pinsOpen } = this.promises
     pinsOpen.add(id)
@@ -122,7 +155,9 @@ export async function assertKeeps(store: Store, promises: Promises): Promise<voi
   for (const id of promises.held) assert.ok(ids.includes(id), `build ${id} is lost`)
   for (const id of ids) {
     assert.ok(promises.held.has(id) || promises.open.has(id), `build ${id} came out of nowhere`)
-    await assertWhole(store, id)
+    const damage = promises.damaged.get(id)
+    if (damage !== undefined) assert.equal((await store.damage(id))?.message, damage, `damage of build ${id}`)
+    else if (!promises.rotting.has(id)) await assertWhole(store, id)
     const sticky = await store.isSticky(id)
     if (promises.pinsOpen.has(id)) continue
     assert.equal(sticky, promises.pinned.has(id), `whether ${id} is pinned`)
@@ -144,7 +179,7 @@ async function assertWhole(store: Store, id: string): Promise<void> {
 
 /** What a start finds is in order, also when all that can be swept was swept; nothing is complained of. */
 export async function assertIntact(disk: MemoryDisk, promises: Promises): Promise<void> {
-  await withStore(disk, async (store) => {
+  await withStore(disk, promises, async (store) => {
     await assertKeeps(store, promises)
     const ids = store.ids()
     await store.collect(Number.MAX_SAFE_INTEGER)
@@ -160,7 +195,7 @@ export async function assertIntact(disk: MemoryDisk, promises: Promises): Promis
 /** As `assertIntact`; then brings back what is missing, and lets go of something. */
 export async function assertSurvived(disk: MemoryDisk, promises: Promises): Promise<void> {
   await assertIntact(disk, promises)
-  await withStore(disk, async (store) => {
+  await withStore(disk, promises, async (store) => {
     const keeper = new Keeper(store, new Promises(promises))
     for (const id of IDS.filter((id) => !store.has(id))) await keeper.put(id)
     await keeper.remove(IDS[0]!)
@@ -170,8 +205,12 @@ export async function assertSurvived(disk: MemoryDisk, promises: Promises): Prom
   })
 }
 
-async function withStore(disk: MemoryDisk, work: (store: Store) => Promise<void>): Promise<void> {
-  const store = await openStore(disk)
+async function withStore(
+  disk: MemoryDisk,
+  { damaged, rotting }: Promises,
+  work: (store: Store) => Promise<void>,
+): Promise<void> {
+  const store = await openStore(disk, damaged.size + rotting.size > 0 ? { onProblem: () => {} } : {})
   try {
     await work(store)
   } finally {
@@ -183,5 +222,7 @@ async function withStore(disk: MemoryDisk, work: (store: Store) => Promise<void>
 
 /** The store knows what its packs take. */
 export function assertCounted(store: Store, disk: MemoryDisk): void {
-  assert.equal(store.packs.bytes, disk.bytesBelow(store.paths.packs), 'bytes of packs are counted')
+  const packs = disk.now.readdir(store.paths.packs).filter(({ name }) => name.endsWith('.pack'))
+  const bytes = packs.reduce((sum, { name }) => sum + disk.now.stat(store.paths.pack(name))!.size, 0)
+  assert.equal(store.packs.bytes, bytes, 'bytes of packs are counted')
 }

@@ -5,8 +5,9 @@ import { join } from 'node:path'
 import type { ArchiveEntry } from '../../src/archive/archive.ts'
 import { Ingest, type IngestLimits, type IngestResult, type IngestRoom } from '../../src/build/ingest.ts'
 import { type ByteString, utf8Bytes } from '../../src/lib/bytes.ts'
+import type { BuildInfo } from '../../src/store/build-info.ts'
 import { generateContents } from '../../src/store/contents.ts'
-import type { BuildInfo, Store } from '../../src/store/store.ts'
+import type { Store } from '../../src/store/store.ts'
 
 export interface TestEntry extends Partial<Omit<ArchiveEntry, 'path' | 'size' | 'linkTarget'>> {
   path: string
@@ -67,6 +68,7 @@ export async function publishBuild(
   store: Store,
   id: string,
   entries: readonly TestEntry[],
+  mayReplace?: () => boolean,
 ): Promise<IngestResult> {
   const staging = await store.beginIngest(id)
   let result: IngestResult
@@ -88,7 +90,7 @@ export async function publishBuild(
     await store.discardIngest(staging)
     throw error
   }
-  await store.publish(staging, result, generateContents, buildInfo(id))
+  await store.publish(staging, result, generateContents, buildInfo(id), mayReplace)
   return result
 }
 
