@@ -202,6 +202,11 @@ export class StoreCorrupt extends StoreError {
   override readonly code = 'STORE_CORRUPT'
 }
 
+/** A build lacks what it needs, and could not be made whole again. */
+export class BuildDamaged extends StoreError {
+  override readonly code = 'BUILD_DAMAGED'
+}
+
 /** The build cannot be made to fit: bigger than the budget, or all else is sticky or in use, or the disk is full. */
 export class NoRoom extends StoreError {
   override readonly code = 'STORE_NO_ROOM'

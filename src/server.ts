@@ -17,7 +17,8 @@ import { Fetches } from './build/fetch.ts'
 import type { Operations } from './build/operations.ts'
 import { Operator } from './build/operator.ts'
 import { Resolver } from './build/resolver.ts'
-import { Spools } from './build/spools.ts'
+import { Spare } from './build/spare.ts'
+import { Verifier } from './build/verifier.ts'
 import { Cache } from './cache/cache.ts'
 import type { Config } from './config/config.ts'
 import { listenControl } from './daemon/control.ts'
@@ -26,6 +27,7 @@ import { TurnsInLine } from './daemon/turns.ts'
 import { listenHttp } from './http/server.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import type { Logger } from './lib/log.ts'
+import { Throttle } from './lib/throttle.ts'
 import { Answers } from './rsync/answers.ts'
 import { Derived } from './rsync/derived.ts'
 import { Lists } from './rsync/lists.ts'
@@ -38,6 +40,12 @@ import { VERSION } from './version.ts'
 const POOL_MEMORY = 24 * 2 ** 20
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
+
+/**
+ * What verification and compaction may read and write a second: while sessions run, a fraction of what the
+ * slowest disk that one would use for this gives; otherwise about all of it.
+ */
+const BACKGROUND_RATE = { busy: 16 * 2 ** 20, idle: 128 * 2 ** 20 }
 
 /** The owner of a data directory, without doors. */
 export class Upserv {
@@ -52,52 +60,48 @@ export class Upserv {
     sessions: () => 0,
     inLine: () => 0,
   }
-  readonly cache: Cache
-  readonly #spools: Spools
+  readonly verifier: Verifier
+  readonly #spare: Spare
+  readonly #pool: BlockPool
+  #cache: Cache | undefined
   readonly #budget: Budget
   readonly #began = performance.now()
 
   private constructor(store: Store, pool: BlockPool, channels: Channels, config: Config, log: Logger) {
     this.store = store
+    this.#pool = pool
     this.channels = channels
     const catalog = new Catalog(store)
-    const evictor = new BuildEvictor(store, catalog, (id) => log.info({ build: id }, 'build evicted'))
+    const evictor = new BuildEvictor(
+      store,
+      catalog,
+      (id) => log.info({ build: id }, 'build evicted'),
+      (id) => (config.evictChannels ? undefined : whyChannelsKeep(channels, id)),
+    )
     const complain = (what: string) => (error: Error) => log.warn({ reason: error.message }, what)
-    this.#spools = new Spools(
+    this.#spare = new Spare(
+      store.disk,
       store.paths,
       (id) => this.fetches.isRunning(id),
-      (bytes) => budget.charge('spools', bytes),
+      (what, bytes) => budget.charge(what, bytes),
     )
     const budget = new Budget({
       limit: config.budget,
       path: config.dataDir,
-      stored: () => store.bytes,
+      stored: () => store.bytes + store.overheadBytes,
       evictor,
-      // What is worked out again in seconds goes before what has to be downloaded again.
-      dropSpare: async (bytes) => {
-        const before = budget.used
-        await this.cache.drop(bytes)
-        const left = bytes - (before - budget.used)
-        if (left > 0) await this.#spools.drop(left)
-      },
+      dropSpare: (bytes) => this.#spare.drop(bytes),
     })
     this.#budget = budget
-    this.cache = Cache.open({
-      directory: store.paths.cache,
-      limit: config.cache,
-      pool,
-      hasRoom: (bytes) => budget.used + budget.reserved + bytes <= budget.limit,
-      onChange: (bytes) => budget.charge('cache', bytes),
-      onProblem: complain('derived data could not be kept'),
-    })
     this.fetches = new Fetches({
       store,
       catalog,
       budget,
       sources: config.sources,
       log,
-      onChange: () => void this.#spools.refresh().catch(complain('counting spools failed')),
+      onChange: () => void this.#spare.refresh().catch(complain('counting what is spare failed')),
     })
+    this.verifier = new Verifier({ store, catalog, fetches: this.fetches, log })
     const available = new Available(config.sources)
     this.resolver = new Resolver({
       store,
@@ -105,6 +109,7 @@ export class Upserv {
       fetches: this.fetches,
       channels,
       available,
+      verifier: this.verifier,
       onProblem: complain('an access could not be noted'),
     })
     this.operations = new Operator({
@@ -114,6 +119,8 @@ export class Upserv {
       evictor,
       fetches: this.fetches,
       available,
+      spare: this.#spare,
+      verifier: this.verifier,
       facts: () => ({
         version: VERSION,
         listening: this.facts.listening,
@@ -128,11 +135,15 @@ export class Upserv {
   static async open(config: Config, log: Logger): Promise<Upserv> {
     const onProblem = (problem: Error): void => log.error({ reason: problem.message }, 'store damaged')
     const pool = new BlockPool(POOL_MEMORY)
-    const store = await Store.open(config.dataDir, { onProblem, pool })
+    let upserv: Upserv | undefined
+    const background = new Throttle({
+      rate: () => (upserv && upserv.facts.sessions() > 0 ? BACKGROUND_RATE.busy : BACKGROUND_RATE.idle),
+    })
+    const store = await Store.open(config.dataDir, { onProblem, background, pool })
     try {
-      const channels = await Channels.open(config.channels, store.paths.channels, onProblem)
-      const upserv = new Upserv(store, pool, channels, config, log)
-      await upserv.#spools.refresh()
+      const channels = await Channels.open(config.channels, store.disk, store.paths.channels, onProblem)
+      upserv = new Upserv(store, pool, channels, config, log)
+      await upserv.#spare.refresh()
       return upserv
     } catch (error) {
       await store.close()
@@ -145,14 +156,32 @@ export class Upserv {
    * command that only looks must not change anything.
    */
   async tidy(): Promise<void> {
-    await this.store.collect()
+    await this.store.leftoversGone()
+    await this.store.collect(0, { background: true })
     await this.#budget.enforce()
+    await this.store.compact()
+  }
+
+  /** Opens what was derived from builds, for a server: what only looks leaves it alone. */
+  async openCache(config: Config, log: Logger): Promise<Cache> {
+    const budget = this.#budget
+    this.#cache = Cache.open({
+      directory: this.store.paths.cache,
+      limit: config.cache,
+      pool: this.#pool,
+      hasRoom: (bytes) => budget.used + budget.reserved + bytes <= budget.limit,
+      onChange: (bytes) => budget.charge('cache', bytes),
+      onProblem: (error) => log.warn({ reason: error.message }, 'derived data could not be kept'),
+    })
+    await this.#spare.attach(this.#cache)
+    return this.#cache
   }
 
   /** Fetches stop in a way that can be gone on from. */
   async close(): Promise<void> {
     await this.fetches.close()
-    await this.cache.close()
+    await this.#cache?.close()
+    await this.verifier.close()
     await this.store.close()
   }
 }
@@ -176,12 +205,13 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   await upserv.channels.keep().catch((error: Error) => {
     log.warn({ reason: error.message }, 'channels.json could not be written')
   })
+  const cache = await upserv.openCache(config, log)
   const derived = new Derived({
-    kept: upserv.cache,
+    kept: cache,
     checksumSeed: upserv.store.facts.checksumSeed,
   })
   const refiner = new Refiner((problem) => log.warn({ reason: problem.message }, 'compressing again failed'))
-  const answers = new Answers({ derived, kept: upserv.cache, onQuick: (job) => refiner.add(job) })
+  const answers = new Answers({ derived, kept: cache, onQuick: (job) => refiner.add(job) })
   refiner.serve(answers)
   const now = () => performance.now()
   let busySince = now()
@@ -194,7 +224,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       turns,
       derived,
       answers,
-      lists: new Lists(derived, upserv.cache),
+      lists: new Lists(derived, cache),
       motd: config.rsync.motd,
       charset: config.rsync.charset,
       checksumSeed: upserv.store.facts.checksumSeed,
@@ -280,6 +310,12 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     closers.push(() => clearInterval(timer))
   }
   return { operations: upserv.operations, listening, httpUrls, ended, stop }
+}
+
+/** A build that a channel names is what devices are about to ask for. */
+function whyChannelsKeep(channels: Channels, id: string): string | undefined {
+  const channel = channels.all().find((one) => one.id === id)
+  return channel && `channel "${channel.name}" names it`
 }
 
 /** File reads and compression of many clients share libuv's pool: as many threads as there are cores, and a few that wait for disks. */

@@ -80,6 +80,15 @@ test('codecs of the wire are pure: they import no IO', () => {
   }
 })
 
+test('whatever writes into the data directory does it through lib/disk.ts', () => {
+  /** Look at files that are not in the data directory: an archive to import. */
+  const elsewhere = ['src/build/fetch.ts']
+  const writers = modules.filter((path) => /^src\/(?:store|build)\/|^src\/source\/spool\.ts$/.test(path))
+  assert.ok(writers.length > 20)
+  for (const path of writers.filter((path) => !elsewhere.includes(path)))
+    assert.doesNotMatch(read(path), /from 'node:fs/, path)
+})
+
 test('no imports go round in a circle', () => {
   const graph = new Map(modules.map((path) => [path, importsOf(path)]))
   const done = new Set<string>()

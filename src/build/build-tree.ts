@@ -4,9 +4,9 @@
  * Node 0 is the module's directory, node 1 `contents`, and node 2 + i entry i of the manifest; so the
  * numbering of a manifest, whose order is rsync's own, carries over as it is.
  */
-import { type FileHandle, open } from 'node:fs/promises'
 import { StoreCorrupt, StoreError } from '../errors.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
+import type { Disk, DiskFile } from '../lib/disk.ts'
 import { DIRECTORY, REGULAR } from '../lib/file-mode.ts'
 import type { Content, KnownDigest, Tree, Xattr } from '../rsync/tree.ts'
 import type { Manifest } from '../store/manifest.ts'
@@ -19,6 +19,8 @@ const FIRST = 2
 
 /** What the tree needs from the store. */
 export interface BlobSource {
+  /** Where `contents` rests. */
+  readonly disk: Disk
   openBlob(digest: Uint8Array): Promise<BlobReader>
   copyBlob(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> | undefined
 }
@@ -39,8 +41,16 @@ export class BuildTree implements Tree {
   readonly #manifest: Manifest
   readonly #blobs: BlobSource
   readonly #contents: ContentsFile
+  readonly #onSuspect: (digest: Uint8Array | undefined) => void
 
-  constructor(manifest: Manifest, blobs: BlobSource, contents: ContentsFile) {
+  /** @param onSuspect is told of a blob that may have rotted; undefined stands for the build's own files. */
+  constructor(
+    manifest: Manifest,
+    blobs: BlobSource,
+    contents: ContentsFile,
+    onSuspect: (digest: Uint8Array | undefined) => void,
+  ) {
+    this.#onSuspect = onSuspect
     this.#manifest = manifest
     this.#blobs = blobs
     this.#contents = contents
@@ -120,7 +130,7 @@ export class BuildTree implements Tree {
   }
 
   async open(node: number): Promise<Content> {
-    if (node === CONTENTS) return openPlainFile(this.#contents)
+    if (node === CONTENTS) return openPlainFile(this.#blobs.disk, this.#contents)
     const blob = this.#blob(node)
     if (blob < 0) throw new StoreError(`node ${node} has no content`)
     if (this.#manifest.blobSize(blob) === 0) return NOTHING
@@ -143,6 +153,12 @@ export class BuildTree implements Tree {
     } finally {
       content.close()
     }
+  }
+
+  suspect(node: number): void {
+    const blob = this.#blob(node)
+    if (blob >= 0) this.#onSuspect(this.#manifest.blobDigest(blob))
+    else if (node === CONTENTS) this.#onSuspect(undefined)
   }
 
   #blob(node: number): number {
@@ -176,10 +192,10 @@ class BlobContent implements Content {
 /** An empty file rests nowhere. */
 const NOTHING: Content = { size: 0, place: { fd: -1, offset: 0 }, read: async () => {}, close: () => {} }
 
-async function openPlainFile({ path, size }: ContentsFile): Promise<Content> {
-  let file: FileHandle
+async function openPlainFile(disk: Disk, { path, size }: ContentsFile): Promise<Content> {
+  let file: DiskFile
   try {
-    file = await open(path, 'r')
+    file = await disk.open(path, 'r')
   } catch (cause) {
     throw new StoreError(`${path} cannot be read: ${(cause as Error).message}`, { cause })
   }

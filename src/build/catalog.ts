@@ -64,6 +64,24 @@ export class Catalog implements Tenancy {
     return true
   }
 
+  /**
+   * While `work` runs, it may ask once whether it may replace the build: when nobody holds on to it. From a
+   * yes on nobody can, until `work` ends.
+   */
+  async replacing(id: string, work: (mayReplace: () => boolean) => Promise<void>): Promise<void> {
+    const { promise: left, resolve: setLeft } = Promise.withResolvers<void>()
+    try {
+      await work(() => {
+        if (this.isLeased(id) || this.#leaving.has(id)) return false
+        this.#leaving.set(id, left)
+        return true
+      })
+    } finally {
+      if (this.#leaving.get(id) === left) this.#leaving.delete(id)
+      setLeft()
+    }
+  }
+
   /** An operator's wish. @throws CommandError when the build is in use, or not held. */
   async remove(id: string): Promise<void> {
     this.assertHeld(id)

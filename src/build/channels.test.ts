@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { realDisk } from '../lib/disk.ts'
 import { Channels, noteChannels } from './channels.ts'
 
 const kept = { stable: { id: '802', since: 1000 } }
@@ -62,6 +63,7 @@ function setUp(t: TestContext) {
   const open = (configured: Record<string, string>, seconds: number) =>
     Channels.open(
       configured,
+      realDisk,
       path,
       (error) => problems.push(error),
       () => new Date(seconds * 1000 + 999),

@@ -7,9 +7,10 @@
  * is restarted, and never one that this channel has had before, whatever the clock does. What is written
  * there about a channel stays when the configuration drops it, for the day it comes back.
  */
-import { readFile } from 'node:fs/promises'
+
 import { z } from 'zod'
 import { StoreCorrupt } from '../errors.ts'
+import type { Disk } from '../lib/disk.ts'
 import { replaceFile } from '../store/durable.ts'
 import { isBuildId } from './build-id.ts'
 
@@ -49,17 +50,20 @@ export function noteChannels(
 
 export class Channels {
   readonly #configured: Readonly<Record<string, string>>
+  readonly #disk: Disk
   readonly #path: string
   readonly #records: ChannelRecords
   #isKept: boolean
 
   private constructor(
     configured: Readonly<Record<string, string>>,
+    disk: Disk,
     path: string,
     records: ChannelRecords,
     isKept: boolean,
   ) {
     this.#configured = configured
+    this.#disk = disk
     this.#path = path
     this.#records = records
     this.#isKept = isKept
@@ -72,22 +76,24 @@ export class Channels {
    */
   static async open(
     configured: Readonly<Record<string, string>>,
+    disk: Disk,
     path: string,
     onProblem: (problem: Error) => void,
     now: () => Date = () => new Date(),
   ): Promise<Channels> {
-    const kept = await readRecords(path).catch((error: Error) => {
+    const kept = await readRecords(disk, path).catch((error: Error) => {
       onProblem(error)
       return {}
     })
     const records = noteChannels(kept, configured, Math.max(0, Math.floor(now().getTime() / 1000)))
-    return new Channels(configured, path, records, records === kept)
+    return new Channels(configured, disk, path, records, records === kept)
   }
 
   /** Makes what devices will be told last. @throws NoRoom, StoreError. */
   async keep(): Promise<void> {
     if (this.#isKept) return
-    await replaceFile(this.#path, Buffer.from(`${JSON.stringify(this.#records, null, 2)}\n`))
+    const text = `${JSON.stringify(this.#records, null, 2)}\n`
+    await replaceFile(this.#disk, this.#path, Buffer.from(text), 'channels')
     this.#isKept = true
   }
 
@@ -104,10 +110,10 @@ export class Channels {
 }
 
 /** @throws StoreCorrupt when it is not what was written; what the file system says. */
-async function readRecords(path: string): Promise<ChannelRecords> {
+async function readRecords(disk: Disk, path: string): Promise<ChannelRecords> {
   let text: string
   try {
-    text = await readFile(path, 'utf8')
+    text = (await disk.readFile(path)).toString()
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return {}
     throw error

@@ -37,7 +37,7 @@ function freed(world: World, gone: readonly string[]): number {
 function candidates(world: World, marks: { sticky?: string[]; leased?: string[] } = {}): Candidate[] {
   return Object.keys(world).map((id, i) => ({
     id,
-    accessed: i,
+    order: i,
     sticky: marks.sticky?.includes(id) ?? false,
     leased: marks.leased?.includes(id) ?? false,
   }))
@@ -104,7 +104,7 @@ test('eviction: the oldest that may go, no more than it takes, and it frees what
       blob.map(({ name, size }) => `${name}${size}`),
       { maxLength: 8 },
     ),
-    accessed: fc.nat(5),
+    order: fc.nat(5),
     sticky: fc.boolean(),
     leased: fc.boolean(),
   })
@@ -127,7 +127,7 @@ test('eviction: the oldest that may go, no more than it takes, and it frees what
       assert.ok(plan.frees >= needed)
       const byAge = list
         .filter(({ id }) => mayGo.includes(id))
-        .sort((a, b) => a.accessed - b.accessed || (a.id < b.id ? -1 : 1))
+        .sort((a, b) => a.order - b.order || (a.id < b.id ? -1 : 1))
         .map(({ id }) => id)
       assert.deepEqual(plan.evict, byAge.slice(0, plan.evict.length))
       if (plan.evict.length > 0) assert.ok(freed(world, plan.evict.slice(0, -1)) < needed, 'one went in vain')

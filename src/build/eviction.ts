@@ -1,7 +1,7 @@
 /**
  * Which builds go to free a number of bytes. Policy only: decides, and changes nothing.
  *
- * Strictly the least recently accessed first; never a sticky or leased build. What a build frees depends
+ * Strictly the least recently accessed first; never a build that is sticky, leased or protected. What a build frees depends
  * on who else goes, since blobs are shared, so the plan plays the departures through on a ledger, and
  * stops as soon as enough would be free. It does not look for a smaller set: an operator must be able to
  * tell from `upserv list` who goes next.
@@ -9,10 +9,12 @@
 
 export interface Candidate {
   id: string
-  /** Time of the last access, in ms. */
-  accessed: number
+  /** The greater, the later it was accessed. */
+  order: number
   sticky: boolean
   leased: boolean
+  /** Why it stays all the same, such as a channel that names it. */
+  protectedBy?: string | undefined
 }
 
 /** Plays departures through: see Store.plan. */
@@ -27,14 +29,21 @@ export type EvictionPlan =
   /** Even if all that may go went, only so much would be free. */
   | { type: 'impossible'; couldFree: number }
 
+export function mayGo({ sticky, leased, protectedBy }: Candidate): boolean {
+  return !sticky && !leased && protectedBy === undefined
+}
+
+/** For sorting: who goes first comes first. */
+export function goesBefore(a: Candidate, b: Candidate): number {
+  return a.order - b.order || (a.id < b.id ? -1 : 1)
+}
+
 export async function planEviction(
   builds: Iterable<Candidate>,
   needed: number,
   ledger: DepartureLedger,
 ): Promise<EvictionPlan> {
-  const candidates = [...builds]
-    .filter(({ sticky, leased }) => !sticky && !leased)
-    .sort((a, b) => a.accessed - b.accessed || (a.id < b.id ? -1 : 1))
+  const candidates = [...builds].filter(mayGo).sort(goesBefore)
   const evict: string[] = []
   let frees = 0
   for (const { id } of candidates) {

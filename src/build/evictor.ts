@@ -6,8 +6,8 @@ import { NoRoom } from '../errors.ts'
 import { Mutex } from '../lib/mutex.ts'
 import { formatSize } from '../lib/units.ts'
 import type { Evictor } from '../store/budget.ts'
-import type { Store } from '../store/store.ts'
-import { type Candidate, type DepartureLedger, planEviction } from './eviction.ts'
+import { BUILD_OVERHEAD, type Store } from '../store/store.ts'
+import { type Candidate, type DepartureLedger, mayGo, planEviction } from './eviction.ts'
 
 /** How often a plan is made anew because a build was leased or pinned before its turn came. */
 const MAX_PLANS = 10
@@ -23,19 +23,29 @@ export class BuildEvictor implements Evictor {
   readonly #store: Store
   readonly #tenancy: Tenancy
   readonly #onEvict: (id: string) => void
+  readonly #protectedBy: (id: string) => string | undefined
   readonly #turn = new Mutex()
 
-  /** `onEvict` is told of each build that went. */
-  constructor(store: Store, tenancy: Tenancy, onEvict: (id: string) => void = () => {}) {
+  /**
+   * @param onEvict is told of each build that went.
+   * @param protectedBy why a build stays although it is neither sticky nor in use, as in 'channel "stable"'.
+   */
+  constructor(
+    store: Store,
+    tenancy: Tenancy,
+    onEvict: (id: string) => void = () => {},
+    protectedBy: (id: string) => string | undefined = () => undefined,
+  ) {
+    this.#protectedBy = protectedBy
     this.#store = store
     this.#tenancy = tenancy
     this.#onEvict = onEvict
   }
 
   async heldBytes(): Promise<number> {
-    const held = (await this.candidates()).filter(({ sticky, leased }) => sticky || leased)
+    const held = (await this.candidates()).filter((candidate) => !mayGo(candidate))
     const stays = await this.#store.bytesOf(held.map(({ id }) => id))
-    return stays + this.#store.packs.unknownBytes
+    return stays + held.length * BUILD_OVERHEAD + this.#store.packs.unknownBytes
   }
 
   async evict(bytes: number, incoming?: Uint8Array): Promise<void> {
@@ -64,15 +74,15 @@ export class BuildEvictor implements Evictor {
     const candidates = await this.candidates()
     const plan = await planEviction(candidates, needed, ledger)
     if (plan.type === 'impossible') {
-      const kept = candidates.filter(({ sticky, leased }) => sticky || leased).length
+      const kept = candidates.filter((candidate) => !mayGo(candidate)).length
       throw new NoRoom(
         `${formatSize(asked)} more are needed, but evicting would free ${formatSize(plan.couldFree)} at most` +
-          ` (${kept} of ${candidates.length} builds are sticky or in use)`,
+          ` (${kept} of ${candidates.length} builds are sticky, in use or named by a channel)`,
         { hint: 'Raise `budget`, or unpin builds.' },
       )
     }
     for (const id of plan.evict) {
-      if (!this.#store.has(id) || (await this.#store.isSticky(id))) return false
+      if (!this.#store.has(id) || (await this.#store.isSticky(id)) || this.#protectedBy(id)) return false
       if (!(await this.#tenancy.removeUnleased(id))) return false
       this.#onEvict(id)
     }
@@ -84,9 +94,10 @@ export class BuildEvictor implements Evictor {
     return await Promise.all(
       this.#store.ids().map(async (id) => ({
         id,
-        accessed: this.#store.accessed(id).getTime(),
+        order: await this.#store.accessOrder(id),
         sticky: await this.#store.isSticky(id),
         leased: this.#tenancy.isLeased(id),
+        protectedBy: this.#protectedBy(id),
       })),
     )
   }

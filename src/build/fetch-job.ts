@@ -9,14 +9,14 @@ import { createHash, type Hash } from 'node:crypto'
 import type { ArchiveSink } from '../archive/archive.ts'
 import { readArchive } from '../archive/read.ts'
 import { ArchiveError, DigestMismatch, NoRoom, NotPublished, SourceError } from '../errors.ts'
+import { type Disk, realDisk } from '../lib/disk.ts'
 import { createSource } from '../source/create.ts'
 import type { Download, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
 import { KnownBlobs, type KnownBlobsData } from '../store/known-blobs.ts'
 import { Manifest, type TreeTotals } from '../store/manifest.ts'
 import { DIGEST_BYTES } from '../store/pack.ts'
-import type { RoomClient } from '../store/room.ts'
-import { Ingest, type IngestResult } from './ingest.ts'
+import { Ingest, type IngestResult, type IngestRoom } from './ingest.ts'
 
 /** What the thread is told. Plain data. */
 export interface FetchJob {
@@ -66,12 +66,13 @@ const TELL_EVERY_MS = 250
  */
 export async function runFetchJob(
   job: FetchJob,
-  room: RoomClient,
+  room: IngestRoom,
   tell: (progress: FetchProgress) => void,
   signal: AbortSignal,
+  disk: Disk = realDisk,
 ): Promise<FetchOutcome> {
   const account = new SpoolAccount(room)
-  const spool = new AccountedSpool(job.spool, account)
+  const spool = new AccountedSpool(job.spool, account, disk)
   let done = false
   let resumable = true
   try {
@@ -79,7 +80,7 @@ export async function runFetchJob(
     await using archive = download
     const contents = await archive.contents()
     const digests = new ArchiveDigests(archive)
-    const ingest = await Ingest.create(job.directory, new KnownBlobs(job.known), account)
+    const ingest = await Ingest.create(job.directory, new KnownBlobs(job.known), account, undefined, disk.now)
     try {
       const meter = new Meter(tell)
       await readArchive(meter.downloads(archive.bytes(), digests), meter.unpacks(ingest), {
@@ -232,11 +233,11 @@ class ArchiveDigests {
  * needs the spool's room, the spool goes.
  */
 class SpoolAccount {
-  readonly #room: RoomClient
+  readonly #room: IngestRoom
   #spooled = 0
   #closed = false
 
-  constructor(room: RoomClient) {
+  constructor(room: IngestRoom) {
     this.#room = room
   }
 
@@ -276,8 +277,8 @@ class SpoolAccount {
 class AccountedSpool extends Spool {
   readonly #account: SpoolAccount
 
-  constructor(directory: string, account: SpoolAccount) {
-    super(directory)
+  constructor(directory: string, account: SpoolAccount, disk: Disk) {
+    super(directory, disk)
     this.#account = account
   }
 

@@ -7,7 +7,15 @@
 import { stat } from 'node:fs/promises'
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { CommandError, NoSuchBuild, RelayedError, SourceError, type UpservError } from '../errors.ts'
+import {
+  BuildDamaged,
+  CommandError,
+  NoSuchBuild,
+  RelayedError,
+  SourceError,
+  StoreError,
+  UpservError,
+} from '../errors.ts'
 import type { Logger } from '../lib/log.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import { nearestOf } from '../lib/nearest.ts'
@@ -17,8 +25,9 @@ import { WaitingLine } from '../lib/waiting-line.ts'
 import { createSource } from '../source/create.ts'
 import type { Source, SourceConfig, SourceEvent } from '../source/source.ts'
 import type { Budget, Room } from '../store/budget.ts'
+import type { BuildInfo } from '../store/build-info.ts'
 import { generateContents } from '../store/contents.ts'
-import type { BuildInfo, Staging, Store } from '../store/store.ts'
+import type { Staging, Store } from '../store/store.ts'
 import { moduleOf } from './build-id.ts'
 import type { Catalog, Lease } from './catalog.ts'
 import type { FetchJob, FetchOutcome, FetchProgress } from './fetch-job.ts'
@@ -102,21 +111,45 @@ export class Fetches {
     return this.#wait(flight, say, signal)
   }
 
+  /**
+   * Makes a damaged build whole: gets its archive again, of which only what is missing is written. As `get`,
+   * for who wants the build. @throws BuildDamaged when that can't be done.
+   */
+  async repair(id: string, say: (line: string) => void, signal: AbortSignal): Promise<Lease> {
+    const { store } = this.#options
+    const damage = store.has(id) ? await store.damage(id) : undefined
+    if (!damage) return await this.get(id, say, signal)
+    let failure: Error
+    try {
+      const lease = await this.#wait(await this.#startRepair(id), say, signal)
+      if (!(await store.damage(id))) return lease
+      lease.release()
+      failure = new StoreError('it came in damaged again')
+    } catch (error) {
+      if (signal.aborted || !(error instanceof UpservError)) throw error
+      failure = error
+    }
+    throw new BuildDamaged(`${damage.message}, and it cannot be fetched again: ${failure.message}`, {
+      hint: `Run \`upserv verify ${id} --repair\`, or remove it and import it again.`,
+      cause: failure,
+    })
+  }
+
   /** Makes a build of an archive on this machine. @throws CommandError when the id is taken. */
   async import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void> {
     if (!(await stat(file).catch(() => undefined))?.isFile()) {
       throw new CommandError(`${file} is no file that this user can read`)
     }
+    const { store } = this.#options
+    const repairs = store.has(id) && (await store.damage(id)) !== undefined
     // No await between this and `#launch`: two who ask at once must not both get the id.
-    if (this.#options.store.has(id) || this.#running.has(id)) {
+    if ((store.has(id) && !repairs) || this.#running.has(id)) {
       throw new CommandError(`build ${id} is held already`, {
         hint: 'Choose another id, or `upserv remove` it first.',
       })
     }
-    // A path is a URL whose template has nothing to fill in.
-    const url = pathToFileURL(file).href
-    const source = { name: 'import', builds: '^.+$', url, checksum: undefined, contents: undefined }
-    const lease = await this.#wait(this.#launch(id, [source]), say, signal)
+    const source = importSource(pathToFileURL(file).href)
+    const lease = await this.#wait(this.#launch(id, [source], repairs), say, signal)
     lease.release()
   }
 
@@ -127,20 +160,36 @@ export class Fetches {
   }
 
   #start(id: string, mayHear: (id: string) => boolean): Flight {
-    const known = this.#absent.get(id)
-    if (known && known.until > this.#now()) throw known.error
-    this.#absent.delete(id)
-    const sources = this.#sources.filter(({ source }) => source.offers(id)).map(({ config }) => config)
+    const sources = this.#sourcesOf(id)
     if (sources.length === 0) throw this.#noSuchBuild(id, mayHear)
     return this.#launch(id, sources)
   }
 
-  #launch(id: string, sources: readonly SourceConfig[]): Flight {
+  /** The fetch under way, or a new one that makes the build whole. An import is read again where it was. */
+  async #startRepair(id: string): Promise<Flight> {
+    const info = await this.#options.store.info(id).catch(() => undefined)
+    const running = this.#running.get(id)
+    if (running) return running
+    if (info?.source === IMPORT) return this.#launch(id, [importSource(info.url)], true)
+    const sources = this.#sourcesOf(id)
+    if (sources.length === 0) throw new SourceError('no source offers it')
+    return this.#launch(id, sources, true)
+  }
+
+  /** Those that offer the build. @throws NotPublished when it is known that none of them has it. */
+  #sourcesOf(id: string): SourceConfig[] {
+    const known = this.#absent.get(id)
+    if (known && known.until > this.#now()) throw known.error
+    this.#absent.delete(id)
+    return this.#sources.filter(({ source }) => source.offers(id)).map(({ config }) => config)
+  }
+
+  #launch(id: string, sources: readonly SourceConfig[], repairs = false): Flight {
     if (this.#closed) throw serverIsStopping()
     if (this.#line.length >= MAX_IN_LINE) {
       throw new SourceError(`${this.#line.length} fetches wait already`, { hint: 'Try again later.' })
     }
-    const flight = new Flight(id, sources, this.#options, this.#now, this.#line)
+    const flight = new Flight(id, sources, this.#options, this.#now, this.#line, repairs)
     this.#running.set(id, flight)
     this.#options.onChange?.()
     void flight.done
@@ -191,6 +240,8 @@ class Flight {
   readonly #listeners = new Set<(line: string) => void>()
   readonly #rate: RateMeter
   readonly #line: WaitingLine
+  /** The build is held, and damaged. */
+  readonly #repairs: boolean
   readonly #abort = new AbortController()
   #queued = false
   #worker: Worker | undefined
@@ -211,8 +262,10 @@ class Flight {
     options: FetchesOptions,
     now: () => number,
     line: WaitingLine,
+    repairs: boolean,
   ) {
     this.#line = line
+    this.#repairs = repairs
     this.id = id
     this.#sources = sources
     this.#options = options
@@ -238,7 +291,10 @@ class Flight {
   /** Tells how it goes until the returned function is called. */
   listen(say: (line: string) => void): () => void {
     this.#listeners.add(say)
-    say(`${moduleOf(this.id)} is not here yet: it is being fetched, please wait.`)
+    const why = this.#repairs
+      ? 'is damaged: it is being fetched again'
+      : 'is not here yet: it is being fetched'
+    say(`${moduleOf(this.id)} ${why}, please wait.`)
     const timer = setInterval(() => say(this.#describe()), SAY_EVERY_MS)
     return () => {
       clearInterval(timer)
@@ -297,7 +353,9 @@ class Flight {
         }
         const code = (error as UpservError).code
         // Parts that do not belong together may have come from what an earlier start had kept.
-        const again = code === 'SOURCE_CHANGED' || (this.#resumed && SPOILED.has(code))
+        // What it relied on may have been found to have rotted meanwhile.
+        const again =
+          code === 'SOURCE_CHANGED' || code === 'STORE_CORRUPT' || (this.#resumed && SPOILED.has(code))
         if (!again || start === MAX_STARTS) {
           log.warn(
             { build: this.id, source: this.#source, code, reason: (error as Error).message },
@@ -324,7 +382,10 @@ class Flight {
       this.#phase = 'making room for it and publishing it'
       const { ingest, contents } = outcome
       const contentsBytes = contents?.length ?? ingest.manifest.length * CONTENTS_SHARE
-      await room.settle(ingest.packBytes + ingest.manifest.length + contentsBytes, outcome.blobs)
+      const ownBytes = ingest.manifest.length + contentsBytes
+      room.wrote(ingest.packBytes)
+      await room.reserve(ownBytes)
+      await room.settle(ingest.packBytes + ownBytes, outcome.blobs)
       room.handOver()
       await this.#publish(staging, outcome)
       staging = undefined
@@ -352,7 +413,15 @@ class Flight {
       addedBytes: ingest.packBytes,
       uniformMtime: ingest.uniformMtime ?? null,
     }
-    await store.publish(staging, ingest, (manifest) => outcome.contents ?? generateContents(manifest), info)
+    const publish = (mayReplace?: () => boolean): Promise<void> =>
+      store.publish(
+        staging,
+        ingest,
+        (manifest) => outcome.contents ?? generateContents(manifest),
+        info,
+        mayReplace,
+      )
+    await (this.#repairs ? catalog.replacing(this.id, publish) : publish())
     this.#lease = catalog.lease(this.id)
     if (info.uniformMtime !== null) {
       this.#options.log.warn(
@@ -470,6 +539,14 @@ function serverIsStopping(): CommandError {
 }
 
 const DOWNLOADING = 'downloading and unpacking'
+
+/** Names the source of a build that was brought by hand. */
+const IMPORT = 'import'
+
+/** A path is a URL whose template has nothing to fill in. */
+function importSource(url: string): SourceConfig {
+  return { name: IMPORT, builds: '^.+$', url, checksum: undefined, contents: undefined }
+}
 
 /** Codes of errors that bad bytes from an earlier process could be behind. */
 const SPOILED = new Set(['ARCHIVE_BAD', 'SOURCE_DIGEST_MISMATCH'])

@@ -18,12 +18,12 @@
  * etc/passwd and etc/group. The first name of an id wins.
  */
 import { createHash, type Hash, hash } from 'node:crypto'
-import { unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { createXXHash128, type IHasher } from 'hash-wasm'
 import type { ArchiveEntry, ArchiveEntryType, ArchiveSink } from '../archive/archive.ts'
 import { ArchiveError } from '../errors.ts'
 import { type ByteString, byteString, compareBytes, showBytes } from '../lib/bytes.ts'
+import { type DiskNow, realDisk } from '../lib/disk.ts'
 import {
   BLOCK_DEVICE,
   CHAR_DEVICE,
@@ -148,8 +148,9 @@ export class Ingest implements ArchiveSink {
     known: KnownContent,
     room: IngestRoom,
     limits = DEFAULT_INGEST_LIMITS,
+    disk: DiskNow = realDisk.now,
   ): Promise<Ingest> {
-    return new Ingest(new BlobSink(directory, known, room, await createXXHash128()), room, limits)
+    return new Ingest(new BlobSink(directory, known, room, await createXXHash128(), disk), room, limits)
   }
 
   entry(entry: ArchiveEntry): void {
@@ -376,6 +377,7 @@ class XattrSets {
 
 /** Content in, blob numbers out: hashes, tells new from known, writes packs. */
 class BlobSink {
+  readonly #disk: DiskNow
   readonly #directory: string
   readonly #known: KnownContent
   readonly #room: IngestRoom
@@ -394,7 +396,8 @@ class BlobSink {
   #running: { sha256: Hash; md5: Hash; pack: PackWriter } | undefined
   reusedBytes = 0
 
-  constructor(directory: string, known: KnownContent, room: IngestRoom, xxh128: IHasher) {
+  constructor(directory: string, known: KnownContent, room: IngestRoom, xxh128: IHasher, disk: DiskNow) {
+    this.#disk = disk
     this.#directory = directory
     this.#known = known
     this.#room = room
@@ -514,7 +517,11 @@ class BlobSink {
 
   #packFor(size: number): PackWriter {
     if (this.#pack && !this.#pack.takes(size)) this.#sealPack()
-    this.#pack ??= new PackWriter(join(this.#directory, newPackName()), () => this.#room.diskFull())
+    this.#pack ??= new PackWriter(
+      join(this.#directory, newPackName()),
+      () => this.#room.diskFull(),
+      this.#disk,
+    )
     return this.#pack
   }
 
@@ -524,7 +531,7 @@ class BlobSink {
     this.#pack = undefined
     if (pack.count === 0) {
       pack.close()
-      unlinkSync(pack.path)
+      this.#disk.unlink(pack.path)
     } else {
       this.#sealed.push({ path: pack.path, size: pack.seal().size })
     }

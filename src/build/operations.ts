@@ -22,6 +22,8 @@ export interface BuildSummary {
   fetched: string
   /** Name of the source that it came from; "import" for one brought by hand. */
   source: string
+  /** Why it cannot be served as it is; null when, as far as is known, it can. */
+  damaged: string | null
 }
 
 /** What the sources have, as far as they can tell. */
@@ -59,6 +61,8 @@ export interface Status {
   budgetBytes: number
   usedBytes: number
   builds: number
+  /** Ids of builds that are known to be damaged. */
+  damaged: string[]
   /** Clients that are connected. */
   sessions: number
   /** How many of them wait in line for their turn to transfer. */
@@ -76,6 +80,53 @@ export interface GcReport {
   /** Builds that had to go, or would have to, for the budget. */
   evicted: string[]
   freedBytes: number
+  /** What would go before any build does: caches and downloads that broke off. Only for a dry run. */
+  spare: { what: 'cache' | 'download'; name: string; bytes: number }[]
+  /** Each build, who goes first at the start. Only when an explanation was asked for. */
+  builds: GcVerdict[]
+}
+
+/** Why a build stays or goes. */
+export interface GcVerdict {
+  id: string
+  goes: boolean
+  reason: string
+  /** ISO 8601. */
+  accessed: string
+  /** What removing it alone would free now: what no other build shares. */
+  freesBytes: number
+}
+
+export interface GcOptions {
+  dryRun: boolean
+  /** With a reason for every build. */
+  explain: boolean
+}
+
+/** How a verification goes. */
+export type VerifyProgress =
+  | { type: 'checked'; bytes: number; totalBytes: number; rottenBlobs: number }
+  /** A line of the fetch that makes a build whole. */
+  | { type: 'repairing'; line: string }
+
+export interface DamagedBuild {
+  id: string
+  reason: string
+  /** Paths of files whose content is lost, the first few. */
+  files: string[]
+  /** It has been fetched again and is whole. */
+  repaired: boolean
+  /** Why it could not be repaired, when that was tried. */
+  failure: string | null
+}
+
+export interface VerifyReport {
+  /** What was read. */
+  blobs: number
+  bytes: number
+  /** Blobs that were found to have rotted now; those found before are not counted. */
+  rottenBlobs: number
+  damaged: DamagedBuild[]
 }
 
 export interface Operations {
@@ -89,5 +140,12 @@ export interface Operations {
   pin(id: string): Promise<void>
   unpin(id: string): Promise<void>
   remove(id: string): Promise<void>
-  gc(options: { dryRun: boolean }): Promise<GcReport>
+  gc(options: GcOptions): Promise<GcReport>
+  /** Reads a build again, or all of them; with `repair`, what is damaged is fetched again. */
+  verify(
+    id: string | undefined,
+    options: { repair: boolean },
+    onProgress: (progress: VerifyProgress) => void,
+    signal: AbortSignal,
+  ): Promise<VerifyReport>
 }

@@ -1,14 +1,27 @@
 /** Carries out what an operator asks for, in the process that owns the data directory. */
-import { CommandError } from '../errors.ts'
+import { CommandError, StoreError } from '../errors.ts'
+import { formatSize } from '../lib/units.ts'
 import type { Budget } from '../store/budget.ts'
 import type { Store } from '../store/store.ts'
 import type { Available } from './available.ts'
 import { checkBuildId } from './build-id.ts'
 import type { Catalog } from './catalog.ts'
-import { planEviction } from './eviction.ts'
+import { type Candidate, type EvictionPlan, goesBefore, planEviction } from './eviction.ts'
 import type { BuildEvictor } from './evictor.ts'
 import type { Fetches } from './fetch.ts'
-import type { AvailableBuilds, BuildSummary, GcReport, Operations, Status } from './operations.ts'
+import type {
+  AvailableBuilds,
+  BuildSummary,
+  GcOptions,
+  GcReport,
+  GcVerdict,
+  Operations,
+  Status,
+  VerifyProgress,
+  VerifyReport,
+} from './operations.ts'
+import type { Spare } from './spare.ts'
+import type { Verifier } from './verifier.ts'
 
 export interface OperatorParts {
   store: Store
@@ -17,6 +30,8 @@ export interface OperatorParts {
   evictor: BuildEvictor
   fetches: Fetches
   available: Available
+  spare: Spare
+  verifier: Verifier
   /** What only the server as a whole knows. */
   facts: () => Pick<Status, 'version' | 'listening' | 'uptimeSeconds' | 'sessions' | 'inLine'>
 }
@@ -38,18 +53,24 @@ export class Operator implements Operations {
       const lease = catalog.lease(id)
       if (!lease) continue
       try {
-        const info = await store.info(id)
+        const damage = await store.damage(id)
+        // One build whose build.json has rotted must not keep the others from being listed.
+        const info = await store.info(id).catch((error) => {
+          if (error instanceof StoreError) return undefined
+          throw error
+        })
         summaries.push({
           id,
-          files: info.totals.files,
-          entries: info.totals.entries,
-          bytes: info.totals.bytes,
+          files: info?.totals.files ?? 0,
+          entries: info?.totals.entries ?? 0,
+          bytes: info?.totals.bytes ?? 0,
           storedBytes: freed.get(id) ?? 0,
           sticky: await store.isSticky(id),
           inUse: wasLeased,
           accessed: store.accessed(id).toISOString(),
-          fetched: info.fetched,
-          source: info.source,
+          fetched: info?.fetched ?? '',
+          source: info?.source ?? '',
+          damaged: damage?.message ?? (info ? null : `build ${id} is damaged: its build.json cannot be read`),
         })
       } finally {
         lease.release()
@@ -67,6 +88,7 @@ export class Operator implements Operations {
       budgetBytes: budget.limit,
       usedBytes: budget.used,
       builds: store.ids().length,
+      damaged: store.knownDamaged(),
       fetches: fetches.status(),
     }
   }
@@ -79,8 +101,8 @@ export class Operator implements Operations {
     const { store, catalog, fetches } = this.#parts
     checkBuildId(id)
     await catalog.left(id)
-    if (store.has(id)) return false
-    const lease = await fetches.get(id, say, signal)
+    if (store.has(id) && !(await store.damage(id))) return false
+    const lease = await fetches.repair(id, say, signal)
     lease.release()
     return true
   }
@@ -120,24 +142,31 @@ export class Operator implements Operations {
     }
   }
 
-  async gc({ dryRun }: { dryRun: boolean }): Promise<GcReport> {
-    const { store, budget, evictor } = this.#parts
+  async gc({ dryRun, explain }: GcOptions): Promise<GcReport> {
+    const { store, budget, evictor, spare } = this.#parts
     const before = budget.used
     const deadBytes = await store.deadBytes()
-    const excess = Math.max(0, before - deadBytes - budget.limit)
     const held = store.ids()
+    // What is derived and what broke off gives way first, then builds.
+    const tooMuch = Math.max(0, before - deadBytes - budget.limit)
+    const spareItems = await spare.plan(tooMuch)
+    const spareBytes = spareItems.reduce((sum, { bytes }) => sum + bytes, 0)
+    const excess = Math.max(0, tooMuch - spareBytes)
+    const candidates = dryRun || explain ? await evictor.candidates() : []
+    const plan = await planEviction(candidates, dryRun || explain ? excess : 0, await store.plan())
+    const builds = explain ? await this.#explain(candidates, plan, excess) : []
     if (dryRun) {
-      const candidates = await evictor.candidates()
-      const plan = await planEviction(candidates, excess, await store.plan())
       const possible = plan.type === 'possible'
       return {
         dryRun,
         budgetBytes: budget.limit,
         usedBytes: before,
         deadBytes,
+        spare: spareItems,
         evicted: possible ? plan.evict : [],
         // What is not enough is not evicted either.
-        freedBytes: deadBytes + (possible ? plan.frees : 0),
+        freedBytes: deadBytes + spareBytes + (possible ? plan.frees : 0),
+        builds,
       }
     }
     // All that is dead, not just what is mostly dead: somebody asked for it by name.
@@ -148,8 +177,46 @@ export class Operator implements Operations {
       budgetBytes: budget.limit,
       usedBytes: budget.used,
       deadBytes: await store.deadBytes(),
+      spare: [],
       evicted: held.filter((id) => !store.has(id)),
       freedBytes: Math.max(0, before - budget.used),
+      builds,
     }
+  }
+
+  async verify(
+    id: string | undefined,
+    options: { repair: boolean },
+    onProgress: (progress: VerifyProgress) => void,
+    signal: AbortSignal,
+  ): Promise<VerifyReport> {
+    return await this.#parts.verifier.verify(id, options, onProgress, signal)
+  }
+
+  /** Why each build stays or goes, who goes first at the start. */
+  async #explain(candidates: readonly Candidate[], plan: EvictionPlan, excess: number): Promise<GcVerdict[]> {
+    const { store, fetches } = this.#parts
+    const frees = await store.exclusiveBytes()
+    const reasonOf = (candidate: Candidate): string => {
+      const { id, sticky, leased, protectedBy } = candidate
+      if (sticky) return 'it is sticky'
+      if (leased) return 'it is in use'
+      if (fetches.isRunning(id)) return 'it is being fetched again'
+      if (protectedBy !== undefined) return protectedBy
+      if (plan.type === 'impossible')
+        return `all that may go would free ${formatSize(plan.couldFree)}, and ${formatSize(excess)} are needed`
+      if (plan.evict.includes(id)) return `accessed longest ago, and ${formatSize(excess)} have to be freed`
+      return excess === 0 ? 'nothing has to go' : 'others were accessed longer ago, and are enough'
+    }
+    return [...candidates]
+      .sort(goesBefore)
+      .filter(({ id }) => store.has(id))
+      .map((candidate) => ({
+        id: candidate.id,
+        goes: plan.type === 'possible' && plan.evict.includes(candidate.id),
+        reason: reasonOf(candidate),
+        accessed: store.accessed(candidate.id).toISOString(),
+        freesBytes: frees.get(candidate.id) ?? 0,
+      }))
   }
 }

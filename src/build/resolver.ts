@@ -1,5 +1,5 @@
 /**
- * From the name of a module to its tree: what is held is leased, what is missing fetched first.
+ * From the name of a module to its tree: what is held is leased, what is missing or damaged fetched first.
  *
  *     build-<id>        a build: `root/`, its tree, and `contents`
  *     channel-<name>    the same of the build that the channel stands for now
@@ -7,21 +7,22 @@
  *     builds            a directory for each held build
  *     available         a file for each build that the sources could supply
  */
-import { stat } from 'node:fs/promises'
 import { NoSuchBuild, StoreError } from '../errors.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
 import { nearestOf } from '../lib/nearest.ts'
 import { formatSize } from '../lib/units.ts'
 import type { MayHave, ModuleLine, Modules, OpenModule } from '../rsync/modules.ts'
 import type { Tree } from '../rsync/tree.ts'
-import type { BuildInfo, Store } from '../store/store.ts'
+import type { BuildInfo } from '../store/build-info.ts'
+import type { Store } from '../store/store.ts'
 import type { Available } from './available.ts'
 import { channelOfModule, idOfModule, moduleOf, moduleOfChannel } from './build-id.ts'
 import { BuildTree } from './build-tree.ts'
 import { BuildsTree, type HeldTree, type ShownBuild } from './builds-tree.ts'
-import type { Catalog } from './catalog.ts'
+import type { Catalog, Lease } from './catalog.ts'
 import type { Channel, Channels } from './channels.ts'
 import type { Fetches } from './fetch.ts'
+import type { Verifier } from './verifier.ts'
 import { VirtualTree } from './virtual-tree.ts'
 
 const CHANNELS = 'channels'
@@ -34,6 +35,7 @@ export interface ResolverParts {
   fetches: Fetches
   channels: Channels
   available: Available
+  verifier: Verifier
   /** Told of what does not keep a module from being served. */
   onProblem: (problem: Error) => void
 }
@@ -109,16 +111,48 @@ export class Resolver implements Modules {
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<OpenModule> {
-    const { catalog, fetches } = this.#parts
-    await catalog.left(id)
-    const lease =
-      catalog.lease(id) ?? (await fetches.get(id, say, signal, (other) => mayHave(moduleOf(other))))
+    await this.#parts.catalog.left(id)
+    const lease = await this.#leaseWhole(id, mayHave, say, signal)
     try {
       const tree = await this.#treeOf(id)
       await this.#noteAccess(id)
       return { tree, release: () => lease.release() }
     } catch (error) {
       lease.release()
+      throw error
+    }
+  }
+
+  /** A lease on a build of which, as far as we know, nothing is missing. */
+  async #leaseWhole(
+    id: string,
+    mayHave: MayHave,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<Lease> {
+    const { store, catalog, fetches } = this.#parts
+    const mayHear = (other: string): boolean => mayHave(moduleOf(other))
+    const lease = catalog.lease(id) ?? (await fetches.get(id, say, signal, mayHear))
+    let whole = false
+    try {
+      whole = !(await store.damage(id)) && (await this.#isReadable(id))
+    } finally {
+      if (!whole) lease.release()
+    }
+    return whole ? lease : await fetches.repair(id, say, signal)
+  }
+
+  /** False when the build's own files have rotted; it is marked as damaged then. */
+  async #isReadable(id: string): Promise<boolean> {
+    const { store } = this.#parts
+    try {
+      await store.manifest(id)
+      await store.info(id)
+      return true
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      await store.checkFiles(id)
+      if (await store.damage(id)) return false
       throw error
     }
   }
@@ -141,12 +175,12 @@ export class Resolver implements Modules {
 
   /** A build that the caller holds a lease on. */
   async #treeOf(id: string): Promise<Tree> {
-    const { store } = this.#parts
+    const { store, verifier } = this.#parts
     const manifest = await store.manifest(id)
     const mtime = arrivalOf(await store.info(id))
     const path = store.contentsPath(id)
-    const { size } = await stat(path)
-    return new BuildTree(manifest, store, { path, size, mtime })
+    const size = await store.contentsSize(id)
+    return new BuildTree(manifest, store, { path, size, mtime }, (digest) => verifier.suspect(id, digest))
   }
 
   /** A build that can't be marked as accessed can still be served. */

@@ -20,14 +20,13 @@ export async function importCommand(config: Config, file: string, id: string): P
   process.stdout.write(`build ${id} is imported\n`)
 }
 
-async function withProgress<T>(
+/** @param onStop what who stops it with ^C should know. */
+export async function withProgress<T>(
   work: (say: (line: string) => void, signal: AbortSignal) => Promise<T>,
+  onStop = 'What was downloaded is kept. A running server goes on fetching.',
 ): Promise<T> {
   const abort = new AbortController()
-  const onSignal = (): void =>
-    abort.abort(
-      new Interrupted('stopped', { hint: 'What was downloaded is kept. A running server goes on fetching.' }),
-    )
+  const onSignal = (): void => abort.abort(new Interrupted('stopped', { hint: onStop }))
   process.once('SIGINT', onSignal)
   process.once('SIGTERM', onSignal)
   const { isTTY, columns } = process.stderr

@@ -22,9 +22,9 @@ export async function statusCommand(config: Config, { json }: { json?: boolean }
 
 export async function gcCommand(
   config: Config,
-  { json, dryRun }: { json?: boolean; dryRun?: boolean },
+  { json, dryRun = false, explain = false }: { json?: boolean; dryRun?: boolean; explain?: boolean },
 ): Promise<void> {
-  const report = await withOperations(config, (operations) => operations.gc({ dryRun: dryRun === true }))
+  const report = await withOperations(config, (operations) => operations.gc({ dryRun, explain }))
   print(json ? JSON.stringify(report, null, 2) : formatGc(report))
 }
 
@@ -38,7 +38,9 @@ export function formatList(builds: readonly BuildSummary[]): string {
     shortTime(build.accessed),
     shortTime(build.fetched),
     build.source,
-    [build.sticky ? 'sticky' : '', build.inUse ? 'in use' : ''].filter(Boolean).join(', '),
+    [build.sticky ? 'sticky' : '', build.inUse ? 'in use' : '', build.damaged === null ? '' : 'damaged']
+      .filter(Boolean)
+      .join(', '),
   ])
   return formatTable([['BUILD', 'FILES', 'SIZE', 'FREES', 'ACCESSED', 'FETCHED', 'SOURCE', ''], ...rows])
 }
@@ -60,6 +62,7 @@ export function formatStatus(status: Status): string {
     `used        ${formatSize(status.usedBytes)} of ${formatSize(status.budgetBytes)}, ${status.builds} ${status.builds === 1 ? 'build' : 'builds'}`,
     `sessions    ${status.sessions}, of them ${status.inLine} in line`,
   ]
+  if (status.damaged.length > 0) lines.push(`damaged     ${status.damaged.join(', ')}`)
   for (const fetch of status.fetches) {
     const size =
       fetch.totalBytes === null
@@ -77,8 +80,25 @@ function formatGc(report: GcReport): string {
   const evicted = report.evicted.length > 0 ? `: ${report.evicted.join(', ')}` : ''
   return [
     `${formatSize(report.usedBytes)} of ${formatSize(report.budgetBytes)} are used.`,
+    ...report.spare.map(
+      ({ what, name, bytes }) =>
+        `${what === 'cache' ? `The cache ${name}` : `The download of build ${name} that broke off`} would go first: ${formatSize(bytes)}.`,
+    ),
     `${report.evicted.length} builds ${report.dryRun ? 'would be' : 'were'} evicted${evicted}; ${formatSize(report.freedBytes)} ${verb} freed.`,
+    ...(report.builds.length > 0 ? [formatVerdicts(report)] : []),
   ].join('\n')
+}
+
+/** Who goes first comes first. */
+function formatVerdicts({ builds, dryRun }: GcReport): string {
+  const rows = builds.map(({ id, goes, reason, accessed, freesBytes }) => [
+    id,
+    goes ? (dryRun ? 'goes' : 'went') : 'stays',
+    formatSize(freesBytes),
+    shortTime(accessed),
+    reason,
+  ])
+  return `\n${formatTable([['BUILD', '', 'FREES', 'ACCESSED', 'WHY'], ...rows])}`
 }
 
 /** Columns as wide as they need to be. */

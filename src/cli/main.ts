@@ -110,7 +110,15 @@ function createProgram(): Command {
     )
   sub('gc', 'free what nobody needs, and keep to the budget')
     .option('--dry-run', 'only say what would go')
+    .option('--explain', 'say of each build why it stays or goes')
     .option('--json', 'for programs')
     .action(async (flags) => (await import('./look.ts')).gcCommand(config(flags), flags))
+  sub('verify', 'read builds again and see that nothing has rotted')
+    .argument('[id]', 'this build only')
+    .option('--repair', 'fetch again what is damaged')
+    .option('--json', 'for programs')
+    .action(async (id: string | undefined, flags) =>
+      (await import('./verify.ts')).verifyCommand(config(flags), id, flags),
+    )
   return program
 }

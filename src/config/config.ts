@@ -61,6 +61,8 @@ export interface Config {
   readonly sources: readonly SourceConfig[]
   /** Ids of builds by the names of the channels that stand for them. */
   readonly channels: Readonly<Record<string, string>>
+  /** Whether builds that channels name may be evicted like any other. */
+  readonly evictChannels: boolean
   /** How long sessions may go on after SIGTERM. */
   readonly shutdownMs: number
   /** End by itself after so long without sessions, fetches and commands; 0 for never. */
@@ -159,6 +161,7 @@ const fileSchema = z.strictObject({
   rsync: rsyncSchema.prefault({}),
   http: httpSchema.prefault({}),
   channels: channelsSchema.default({}),
+  evict_channels: z.boolean().default(false),
   source: z.array(sourceSchema).default([]),
   module: modulesSchema.default([]),
 })
@@ -202,6 +205,7 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     },
     sources: uniqueNames(sources),
     channels: fromFile.channels,
+    evictChannels: fromFile.evict_channels,
     shutdownMs: fromFile.shutdown_timeout * 1000,
     exitWhenIdleMs:
       flags.exitWhenIdle === undefined ? 0 : flagSeconds('--exit-when-idle', flags.exitWhenIdle) * 1000,

@@ -1,8 +1,8 @@
 /**
  * The control socket: other upserv processes on this machine talk to the one that owns the data directory.
  *
- * A request is one line of JSON; answers are lines of JSON, any number of `say` and then one `result` or
- * `error`. A request of type `rsync` makes the rest of the connection an rsync session, which is how
+ * A request is one line of JSON; answers are lines of JSON, any number of `say` or `progress` and then one
+ * `result` or `error`. Who hangs up before that gives up what it asked for. A request of type `rsync` makes the rest of the connection an rsync session, which is how
  * xinetd's one process for each client ends up in the one server. The socket lies in the data directory
  * and only its owner may use it.
  */
@@ -11,7 +11,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { z } from 'zod'
-import type { Operations } from '../build/operations.ts'
+import type { Operations, VerifyProgress } from '../build/operations.ts'
 import { CommandError, RelayedError, reportError } from '../errors.ts'
 import { type Peer, peerFrom } from '../lib/peer.ts'
 
@@ -31,12 +31,14 @@ const requestSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('pin'), id }),
   z.strictObject({ type: z.literal('unpin'), id }),
   z.strictObject({ type: z.literal('remove'), id }),
-  z.strictObject({ type: z.literal('gc'), dryRun: z.boolean() }),
+  z.strictObject({ type: z.literal('gc'), dryRun: z.boolean(), explain: z.boolean() }),
+  z.strictObject({ type: z.literal('verify'), id: id.optional(), repair: z.boolean() }),
 ])
 type Request = z.output<typeof requestSchema>
 
 type Answer =
   | { type: 'say'; line: string }
+  | { type: 'progress'; progress: VerifyProgress }
   | { type: 'result'; value: unknown }
   | { type: 'error'; code: string; message: string; hint?: string | undefined }
 
@@ -122,15 +124,20 @@ export function remoteOperations(connection: () => Promise<Socket>): Operations 
     request: Request,
     say: (line: string) => void = () => {},
     signal?: AbortSignal,
+    onProgress: (progress: VerifyProgress) => void = () => {},
   ): Promise<T> => {
     const socket = await connection()
+    const lines = createInterface({ input: socket })
     const hangUp = () => socket.destroy()
+    // Without this, who reads lines of a connection that was cut would wait for ever.
+    socket.once('close', () => lines.close())
     signal?.addEventListener('abort', hangUp, { once: true })
     try {
       socket.write(`${JSON.stringify(request)}\n`)
-      for await (const line of createInterface({ input: socket })) {
+      for await (const line of lines) {
         const answer = JSON.parse(line) as Answer
         if (answer.type === 'say') say(answer.line)
+        else if (answer.type === 'progress') onProgress(answer.progress)
         else if (answer.type === 'result') return answer.value as T
         else throw new RelayedError({ ...answer, hint: answer.hint })
       }
@@ -152,7 +159,14 @@ export function remoteOperations(connection: () => Promise<Socket>): Operations 
     pin: (build) => ask({ type: 'pin', id: build }),
     unpin: (build) => ask({ type: 'unpin', id: build }),
     remove: (build) => ask({ type: 'remove', id: build }),
-    gc: ({ dryRun }) => ask({ type: 'gc', dryRun }),
+    gc: ({ dryRun, explain }) => ask({ type: 'gc', dryRun, explain }),
+    verify: (build, { repair }, onProgress, signal) =>
+      ask(
+        { type: 'verify', ...(build === undefined ? {} : { id: build }), repair },
+        undefined,
+        signal,
+        onProgress,
+      ),
   }
 }
 
@@ -174,10 +188,13 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
     return
   }
   socket.once('close', () => abort.abort())
+  // Nothing more is to come, so the end of it says that nobody listens any more.
+  socket.once('end', () => abort.abort())
+  socket.resume()
   const send = (answer: Answer): void => {
     if (socket.writable) socket.write(`${JSON.stringify(answer)}\n`)
   }
-  const running = carryOut(request, handlers.operations, (line) => send({ type: 'say', line }), abort.signal)
+  const running = carryOut(request, handlers.operations, send, abort.signal)
   handlers.onRequest?.(running)
   try {
     send({ type: 'result', value: (await running) ?? null })
@@ -190,9 +207,10 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
 function carryOut(
   request: Exclude<Request, { type: 'rsync' }>,
   operations: Operations,
-  say: (line: string) => void,
+  send: (answer: Answer) => void,
   signal: AbortSignal,
 ): Promise<unknown> {
+  const say = (line: string): void => send({ type: 'say', line })
   switch (request.type) {
     case 'list':
       return operations.list()
@@ -212,6 +230,10 @@ function carryOut(
       return operations.remove(request.id)
     case 'gc':
       return operations.gc(request)
+    case 'verify': {
+      const onProgress = (progress: VerifyProgress): void => send({ type: 'progress', progress })
+      return operations.verify(request.id, request, onProgress, signal)
+    }
   }
 }
 

@@ -114,7 +114,7 @@ export class Derived {
     return this.#digesting.run(
       `${name}:${seed}:${tree.contentKey(node)}`,
       async (stop) => {
-        const task: Task = { type: 'digest', name, seed, expected: tree.digest(node, 'xxh128') }
+        const task: Task = { type: 'digest', name, seed, from: 0, expected: tree.digest(node, 'xxh128') }
         const value = await withContent(tree, node, (content) =>
           content.size <= INLINE_SIZE
             ? runInline(task, content)
@@ -127,7 +127,11 @@ export class Derived {
     )
   }
 
-  /** The digest of what lies behind the first `from` bytes, for --append; not kept. */
+  /**
+   * The digest of what lies behind the first `from` bytes, for --append; not kept. All of the content is read
+   * and compared with what it was, since the client compares this digest with nothing but what it gets.
+   * @throws as `digest`.
+   */
   async tailDigest(
     tree: Tree,
     node: number,
@@ -136,8 +140,8 @@ export class Derived {
     seed: number,
     signal: AbortSignal,
   ): Promise<Uint8Array> {
-    const task: Task = { type: 'digest', name, seed, expected: undefined }
-    return withContent(tree, node, (content) => this.#inThread(task, placeOf(content, from), signal))
+    const task: Task = { type: 'digest', name, seed, from, expected: tree.digest(node, 'xxh128') }
+    return withContent(tree, node, (content) => this.#inThread(task, placeOf(content), signal))
   }
 
   async close(): Promise<void> {

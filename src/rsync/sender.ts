@@ -170,7 +170,10 @@ class Transfer {
       )
     }
     const head = await connection.in.decode((bytes) => decodeSumHead(bytes, this.#protocol))
-    const appending = options.append > 0 && this.#sentOnce[item.place] === 0
+    const again = this.#sentOnce[item.place] === 1
+    const appending = options.append > 0 && !again
+    // A client that appends asks again when its own part was another; all others when ours was.
+    if (again && options.append === 0) tree.suspect?.(item.node)
     this.#sentOnce[item.place] = 1
     const sums = appending ? undefined : await this.#readSums(head)
     signal.throwIfAborted()
@@ -268,6 +271,7 @@ class Transfer {
     figures.matchedBytes += answer.matched
     figures.literalBytes += answer.literal
     if (failure) {
+      tree.suspect?.(item.node)
       // The client must not take the zeros for the file: this digest is wrong on purpose.
       connection.out.bytes(Uint8Array.from(digest, (byte) => byte ^ 0xff))
       this.#ioError |= 1
@@ -324,8 +328,9 @@ class Transfer {
 
   /** Section 8.11: the client learns why, leaves the file as it is and exits with 23. */
   async #cannotSend(item: Item, error: StoreError): Promise<void> {
-    const { connection } = this.#context
+    const { connection, tree } = this.#context
     this.#ioError |= 1
+    tree.suspect?.(item.node)
     await connection.text(
       TAG.errorXfer,
       `upserv: cannot send "${showBytes(this.#nameOf(item))}": ${error.message}`,

@@ -75,6 +75,8 @@ export interface Tree {
   copy?(node: number, from: number, target: Uint8Array): Promise<void> | undefined
   /** @throws StoreError when the content can't be read. */
   open(node: number): Promise<Content>
+  /** The content of a regular file may not be what it was: it could not be read, or a client refused it. */
+  suspect?(node: number): void
 }
 
 /** The bytes of one regular file. Whoever opens it closes it. */

@@ -10,7 +10,7 @@ const KEY: SpoolKey = { url: 'http://h/a', version: { etag: '"a"', lastModified:
 function scratchDir(t: TestContext): string {
   const scratch = makeScratch('spool')
   t.after(() => scratch[Symbol.dispose]())
-  return join(scratch.path, 'incoming', '802')
+  return join(scratch.path, '802.spool')
 }
 
 async function text(spool: Spool): Promise<string> {

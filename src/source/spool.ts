@@ -7,19 +7,25 @@
  * The note is written before the first byte and replaced by rename. After a crash of the process the
  * kernel still has every byte that was written, so all of them count. After a crash of the machine the
  * file may have its length but not its bytes: then only those count that had been synced when the note
- * was last replaced. The two are told apart by the kernel's boot id. A torn or missing note means that
- * there is nothing; so a crash at any line costs bytes downloaded again, never wrong ones.
+ * was last replaced. The two are told apart by the kernel's boot id. Before a note vouches for bytes, they
+ * are synced, and so is the file's name: the old file of that name, of another version, may come back
+ * otherwise. Then the note itself is. A torn or missing note means that there is nothing; so a crash at
+ * any line costs bytes downloaded again, never wrong ones.
  *
  * One process uses a spool at a time: its owner holds the lock of the data directory.
  */
-import { type FileHandle, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { z } from 'zod'
+import { type Disk, type DiskFile, realDisk, type SyncReason } from '../lib/disk.ts'
 import { type FileVersion, isSameVersion } from './http-headers.ts'
 
 /** How often what was appended is synced. Each sync costs a pause of the disk, each gap a download again. */
 const SYNC_BYTES = 32 << 20
 const READ_BYTES = 256 << 10
+
+/** Nobody else has anything to do with half a download. */
+const DIRECTORY_MODE = 0o700
+const FILE_MODE = 0o600
 
 const noteSchema = z.object({
   url: z.string(),
@@ -41,14 +47,18 @@ export interface SpoolKey {
 
 export class Spool {
   readonly #dir: string
-  #file: FileHandle | undefined
+  readonly #disk: Disk
+  #file: DiskFile | undefined
   #note: Note | undefined
   #bytes = 0
+  /** The names of the file and of its directory are durable. */
+  #named = false
   /** The sync under way, if any. */
   #syncing: Promise<void> | undefined
 
-  constructor(dir: string) {
+  constructor(dir: string, disk: Disk = realDisk) {
     this.#dir = dir
+    this.#disk = disk
   }
 
   /** Bytes held on disk, once it is open. */
@@ -73,11 +83,12 @@ export class Spool {
     const held = await this.held(key.url)
     const keep = held && isSameVersion(held.version, key.version) ? held.bytes : 0
     if (keep === 0) await this.discard()
-    await mkdir(this.#dir, { recursive: true })
+    this.#named = false
+    await this.#makeDirectory()
     // Bytes behind the usable ones may be anything; they go before the note vouches for what is held.
-    this.#file = await open(this.#path('download'), keep > 0 ? 'r+' : 'w+', 0o600)
+    this.#file = await this.#disk.open(this.#path('download'), keep > 0 ? 'r+' : 'w+', FILE_MODE)
     await this.#file.truncate(keep)
-    if (keep > 0) await this.#file.datasync()
+    if (keep > 0) await this.#file.sync('bytes of an earlier download')
     this.#bytes = keep
     this.#note = {
       url: key.url,
@@ -85,7 +96,7 @@ export class Spool {
       lastModified: key.version.lastModified,
       size: key.version.size,
       synced: keep,
-      boot: await bootId(),
+      boot: await bootId(this.#disk),
     }
     await this.#writeNote(this.#note)
     return keep
@@ -126,9 +137,9 @@ export class Spool {
   async discard(): Promise<void> {
     await this.#closeFile()
     this.#bytes = 0
-    await rm(this.#path('download.json'), { force: true })
-    await rm(this.#path('download.json.new'), { force: true })
-    await rm(this.#path('download'), { force: true })
+    // The note goes for good before other bytes can have the name of those that it vouches for.
+    if (await this.#remove('download.json')) await this.#syncNames(this.#dir, 'name of a note that left')
+    for (const name of ['download.json.new', 'download']) await this.#remove(name)
   }
 
   /** Lets go of it and keeps what is there for a later process, synced if the disk can. */
@@ -141,9 +152,24 @@ export class Spool {
 
   async #sync(): Promise<void> {
     const synced = this.#bytes
-    await this.#opened().datasync()
+    await this.#opened().sync('bytes of a download')
+    if (!this.#named) {
+      await this.#syncNames(dirname(this.#dir), 'name of a spool')
+      await this.#syncNames(this.#dir, 'name of a download')
+      this.#named = true
+    }
     this.#note!.synced = synced
     await this.#writeNote(this.#note!)
+    await this.#syncNames(this.#dir, 'name of the note')
+  }
+
+  async #syncNames(path: string, why: SyncReason): Promise<void> {
+    const directory = await this.#disk.open(path, 'r')
+    try {
+      await directory.sync(why)
+    } finally {
+      await directory.close()
+    }
   }
 
   async #closeFile(): Promise<void> {
@@ -154,30 +180,57 @@ export class Spool {
   }
 
   async #usableBytes(note: Note): Promise<number> {
-    const stats = await stat(this.#path('download')).catch(() => undefined)
+    const stats = await this.#disk.stat(this.#path('download')).catch(() => undefined)
     if (!stats) return 0
-    const sure = note.boot === (await bootId()) ? stats.size : Math.min(stats.size, note.synced)
+    const sure = note.boot === (await bootId(this.#disk)) ? stats.size : Math.min(stats.size, note.synced)
     return sure <= note.size ? sure : 0
   }
 
   async #readNote(): Promise<Note | undefined> {
     try {
-      return noteSchema.parse(JSON.parse(await readFile(this.#path('download.json'), 'utf8')))
+      return noteSchema.parse(
+        JSON.parse((await this.#disk.readFile(this.#path('download.json'))).toString('utf8')),
+      )
     } catch {
       return undefined // Missing, torn, or of a version to come: nothing to go on from.
     }
   }
 
   async #writeNote(note: Note): Promise<void> {
-    await writeFile(this.#path('download.json.new'), JSON.stringify(note), { mode: 0o600 })
-    await rename(this.#path('download.json.new'), this.#path('download.json'))
+    const file = await this.#disk.open(this.#path('download.json.new'), 'w', FILE_MODE)
+    try {
+      await file.writeFile(Buffer.from(JSON.stringify(note)))
+      if (note.synced > 0) await file.sync('note of a download')
+    } finally {
+      await file.close()
+    }
+    await this.#disk.rename(this.#path('download.json.new'), this.#path('download.json'))
+  }
+
+  /** False when there was no such file. */
+  async #remove(name: string): Promise<boolean> {
+    try {
+      await this.#disk.unlink(this.#path(name))
+      return true
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+      return false
+    }
+  }
+
+  async #makeDirectory(): Promise<void> {
+    try {
+      await this.#disk.mkdir(this.#dir, DIRECTORY_MODE)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    }
   }
 
   #path(name: string): string {
     return join(this.#dir, name)
   }
 
-  #opened(): FileHandle {
+  #opened(): DiskFile {
     if (!this.#file) throw new Error('the spool is not open')
     return this.#file
   }
@@ -187,9 +240,9 @@ function versionOfNote(note: Note): SpoolKey['version'] {
   return { etag: note.etag, lastModified: note.lastModified, size: note.size }
 }
 
-async function bootId(): Promise<string> {
+async function bootId(disk: Disk): Promise<string> {
   try {
-    return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
+    return (await disk.readFile('/proc/sys/kernel/random/boot_id')).toString('latin1').trim()
   } catch {
     return '' // Not Linux: every boot looks the same, as if the machine never crashed.
   }

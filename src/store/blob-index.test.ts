@@ -35,7 +35,7 @@ test('index: behaves as a Map does, whatever comes and goes', () => {
           if (!known) model.set(key, { row, pack, offset: time, length: n })
         } else if (known && what === 'delete') {
           index.delete(known.row)
-          assert.equal(index.isUsed(known.row), false)
+          assert.equal(index.isHeld(known.row), false)
           model.delete(key)
         } else if (known) {
           index.move(known.row, pack, time)

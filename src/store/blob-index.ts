@@ -7,7 +7,9 @@
  * files (gc.ts) can be addressed by row.
  *
  * A digest has one row. A second copy of a blob, in another pack, is not entered: it is dead weight of
- * that pack.
+ * that pack. A row may be *lost*: some build needs the blob, but no copy of it can be trusted, since its
+ * pack is gone or its bytes have rotted. The next copy that comes in makes the row whole again, for all
+ * who count on it.
  *
  * Slots are found by the digest's first 32 bits: SHA-256 is its own hash function. Home slots are in the
  * order of those bits (linear probing), so doubling the table reads and writes memory in order. Deleting
@@ -17,6 +19,8 @@ import { DIGEST_BYTES } from './pack.ts'
 
 /** Pack number of a row that is free. */
 const FREE = 0xffffffff
+/** Pack number of a row without a copy that could be trusted. */
+const LOST = 0xfffffffe
 const EMPTY = -1
 const SMALLEST_SLOTS = 1024
 
@@ -37,6 +41,7 @@ export class BlobIndex {
   #firstFree = -1
   #rowCount = 0
   #size = 0
+  #lostCount = 0
 
   /** `expected`: how many blobs will be added soon, so that the table need not grow step by step. */
   constructor(expected = 0) {
@@ -52,9 +57,13 @@ export class BlobIndex {
     this.#lengths = new Float64Array(rows)
   }
 
-  /** How many blobs are known. */
+  /** How many blobs are known, lost ones included. */
   get size(): number {
     return this.#size
+  }
+  /** How many of them are lost. */
+  get lostCount(): number {
+    return this.#lostCount
   }
   /** All row numbers are below this; some may be free. */
   get rowCount(): number {
@@ -68,8 +77,8 @@ export class BlobIndex {
   }
 
   /**
-   * Enters a blob whose digest is in `bytes` from `at` on. Returns its row, or -1 when the digest is known
-   * already (then nothing changes).
+   * Enters a blob whose digest is in `bytes` from `at` on. Returns its row, which may be one that was lost;
+   * or -1 when a copy is known already (then nothing changes).
    */
   add(bytes: Uint8Array, at: number, pack: PackNumber, offset: number, length: number): BlobRow {
     if ((this.#size + 1) * 4 > this.#rows.length * 3) this.#doubleSlots()
@@ -78,7 +87,14 @@ export class BlobIndex {
     let slot = this.#home(prefix)
     for (; this.#rows[slot]! !== EMPTY; slot = (slot + 1) & mask) {
       if (this.#prefixes[slot] !== prefix) continue
-      if (equals(this.#digests, this.#rows[slot]! * DIGEST_BYTES, bytes, at)) return -1
+      const known = this.#rows[slot]!
+      if (!equals(this.#digests, known * DIGEST_BYTES, bytes, at)) continue
+      if (!this.isLost(known) || pack === LOST) return -1
+      this.#lostCount--
+      this.#packs[known] = pack
+      this.#offsets[known] = offset
+      this.#lengths[known] = length
+      return known
     }
     const row = this.#newRow()
     for (let i = 0; i < DIGEST_BYTES; i++) this.#digests[row * DIGEST_BYTES + i] = bytes[at + i]!
@@ -88,7 +104,21 @@ export class BlobIndex {
     this.#prefixes[slot] = prefix
     this.#rows[slot] = row
     this.#size++
+    if (pack === LOST) this.#lostCount++
     return row
+  }
+
+  /** Enters a blob that is needed and that the store does not have. Returns its row, whole or lost. */
+  addLost(bytes: Uint8Array, at: number, length: number): BlobRow {
+    const row = this.add(bytes, at, LOST, 0, length)
+    return row >= 0 ? row : this.find(bytes, at)
+  }
+
+  /** The only copy of a blob is not to be trusted. */
+  lose(row: BlobRow): void {
+    if (!this.isHeld(row)) return
+    this.#packs[row] = LOST
+    this.#lostCount++
   }
 
   /** The blob is now found in another pack. */
@@ -111,15 +141,24 @@ export class BlobIndex {
       }
     }
     this.#rows[hole] = EMPTY
+    if (this.isLost(row)) this.#lostCount--
     this.#packs[row] = FREE
     this.#lengths[row] = this.#firstFree
     this.#firstFree = row
     this.#size--
   }
 
-  /** FREE rows answer false. */
-  isUsed(row: BlobRow): boolean {
-    return this.#packs[row] !== FREE
+  /** There is a copy. False for free rows. */
+  isHeld(row: BlobRow): boolean {
+    return this.#packs[row]! < LOST
+  }
+  isLost(row: BlobRow): boolean {
+    return this.#packs[row] === LOST
+  }
+  /** All rows that are lost. Linear in all blobs when there is one. */
+  *lost(): Generator<BlobRow> {
+    if (this.#lostCount === 0) return
+    for (let row = 0; row < this.#rowCount; row++) if (this.isLost(row)) yield row
   }
   digest(row: BlobRow): Uint8Array {
     return this.#digests.subarray(row * DIGEST_BYTES, (row + 1) * DIGEST_BYTES)

@@ -58,6 +58,25 @@ test('budget: a file that can never fit is refused at once, with the numbers', a
   room.close()
 })
 
+test('budget: a need that reads like the budget says how much it is more', async () => {
+  const { budget } = setUp({ limit: 200e6, stored: 0, held: 0 })
+  const room = budget.openRoom('803')
+  await assert.rejects(room.reserve(200e6 + 12_000), {
+    message: 'build 803 needs at least 12 kB more than there can be; the budget is 200 MB',
+  })
+  room.close()
+})
+
+test('budget: what a thread did not use is free again', async () => {
+  const { budget } = setUp({ limit: 1 * GB, stored: 0, held: 0 })
+  const room = budget.openRoom('a')
+  await room.reserve(1000)
+  assert.equal(budget.reserved, 64 * 2 ** 20)
+  room.wrote(900)
+  assert.equal(budget.reserved, 900)
+  room.close()
+})
+
 test('budget: beyond what eviction could free is refused, and nothing is evicted in vain', async () => {
   const { world, budget } = setUp({ limit: 16 * GB, stored: 15 * GB, held: 12 * GB })
   const room = budget.openRoom('803')

@@ -12,8 +12,8 @@
  * - When a fetch is complete, `settle` evicts until everything is within the budget.
  * - A file system that is really full cannot wait for that: builds are evicted at once.
  */
-import { statfs } from 'node:fs/promises'
 import { NoRoom } from '../errors.ts'
+import { type Disk, realDisk } from '../lib/disk.ts'
 import { formatSize } from '../lib/units.ts'
 import { type RoomAnswer, RoomDesk, type RoomQuestion } from './room.ts'
 
@@ -43,6 +43,7 @@ export interface BudgetOptions {
   evictor: Evictor
   /** Frees so many bytes, if it can, of what can be had again: gives way before any build does. */
   dropSpare?: (bytes: number) => Promise<void>
+  disk?: Disk
   /** Bytes that the file system has left for us; for tests. */
   diskFree?: () => Promise<number>
 }
@@ -68,7 +69,7 @@ export class Budget {
     this.#diskFree =
       options.diskFree ??
       (async () => {
-        const { bavail, bsize } = await statfs(options.path)
+        const { bavail, bsize } = await (options.disk ?? realDisk).statfs(options.path)
         return bavail * bsize
       })
   }
@@ -230,7 +231,13 @@ export class Budget {
   }
 
   #noRoom(room: Room, bytes: number, held: number, cause?: NoRoom): NoRoom {
-    const needs = `build ${room.id} needs at least ${formatSize(room.granted + bytes)}`
+    const need = room.granted + bytes
+    const more = need - this.limit
+    // Where both would read the same, the difference says more.
+    const isClose = more > 0 && formatSize(need) === formatSize(this.limit)
+    const needs = isClose
+      ? `build ${room.id} needs at least ${formatSize(more)} more than there can be`
+      : `build ${room.id} needs at least ${formatSize(need)}`
     const others = this.reserved - room.granted
     const taken = [
       held > 0 ? `${formatSize(held)} are sticky or in use` : '',
@@ -272,6 +279,11 @@ export class Room {
 
   get memory(): SharedArrayBuffer {
     return this.#desk.memory
+  }
+
+  /** The thread has ended and wrote so many bytes: what it was granted beyond that is free again. */
+  wrote(bytes: number): void {
+    this.granted = Math.min(this.granted, bytes)
   }
 
   /** As a thread asks through `memory`, for what the main thread writes by itself. @throws NoRoom. */

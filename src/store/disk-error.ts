@@ -49,7 +49,7 @@ export function diskError(error: unknown, path: string): unknown {
 }
 
 /** The system's name of the error; undefined for what is not the system's. */
-function codeOf(error: unknown): string | undefined {
+export function codeOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || error instanceof UpservError || !('syscall' in error)) return undefined
   const { code } = error as NodeJS.ErrnoException
   return typeof code === 'string' ? code : undefined

@@ -1,24 +1,48 @@
 /**
  * Which blobs are needed, and getting rid of the others: mark from manifests, sweep packs.
  *
+ * What is lost (blob-index.ts) is counted as well: it takes no room, and whoever brings it brings it for all.
+ *
  * Marks are counts, by row of the blob index: how many builds need the blob, and which build it is when
  * there is only one. They are made once after start, one manifest at a time, and kept up to date by
  * publish and remove, so neither has to look at all builds, and nothing is swept before all of them were
  * counted. What an ingest under way relies on is settled blob by blob (known-blobs.ts).
  *
- * A pack without a needed blob is unlinked. One that is mostly dead, or that has to shrink for the budget,
- * is rewritten: its needed blobs move to a new pack, which is durable before the old one goes.
+ * A pack without a needed blob is unlinked. One that is mostly dead, or that has to shrink for the budget
+ * or to keep what is dead within its bound, is rewritten: its needed blobs move to a new pack, which is
+ * durable before the old one goes.
+ *
+ * Looking at all blobs takes tens of milliseconds for a million of them, so it is done a slice at a time;
+ * meanwhile others may look, and ingests may begin. Whether a blob may go is asked when it goes.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { StoreError } from '../errors.ts'
+import { Pacer } from '../lib/pacer.ts'
 import type { BlobIndex, BlobRow, PackNumber } from './blob-index.ts'
 import { diskError } from './disk-error.ts'
 import type { KnownBlobs } from './known-blobs.ts'
 import { BLOB_OVERHEAD, DIGEST_BYTES, PACK_FOOTER_BYTES, PACK_HEADER_BYTES } from './pack.ts'
-import type { PackInfo, Packs } from './packs.ts'
+import type { Pace, PackInfo, Packs } from './packs.ts'
 
 /** A pack with at least this share of dead bytes is rewritten without being asked: copying less than it frees. */
 const MOSTLY_DEAD = 0.5
+
+/** Rows looked at between two looks at the clock: some 10 µs. */
+const STRIDE = 4096
+/** The same for rows that are taken out: below a millisecond. */
+const DELETE_STRIDE = 512
+
+/**
+ * The most that dead bytes may take before packs are rewritten, in the background, until they take less:
+ * this share of all packs, but never less than the floor, about what one rewrite copies. A tenth costs
+ * little room, and each byte that is copied frees at least a ninth of one.
+ */
+export const DEAD_BOUND: DeadBound = { share: 0.1, floor: 64 * 2 ** 20 }
+
+export interface DeadBound {
+  share: number
+  floor: number
+}
 
 /** Digests looked up between two breaths of the event loop: about 5 ms. */
 const BATCH = 20_000
@@ -47,14 +71,17 @@ export class References {
     return this.#counts[row] ?? 0
   }
 
-  /** Counts a build's blobs. Returns how many of them (of those that have bytes) the store lacks. */
+  /** Counts a build's blobs. Returns how many of them (of those that have bytes) are lost. */
   async add(build: BuildNumber, digests: Uint8Array, sizes: ArrayLike<number>): Promise<number> {
-    let missing = 0
+    let lost = 0
     const found = new Uint32Array(digests.length / DIGEST_BYTES)
     let count = 0
-    await eachRow(this.#index, digests, (row, blob) => {
-      if (row >= 0) found[count++] = row
-      else if (sizes[blob] !== 0) missing++
+    await eachRow(this.#index, digests, (known, blob) => {
+      const size = sizes[blob]!
+      if (known < 0 && size === 0) return
+      const row = known >= 0 ? known : this.#index.addLost(digests, blob * DIGEST_BYTES, size)
+      if (this.#index.isLost(row)) lost++
+      found[count++] = row
     })
     const rows = RowSet.of(found.subarray(0, count))
     if (this.#index.rowCount > this.#counts.length) this.#grow()
@@ -63,7 +90,7 @@ export class References {
       this.#counts[row]!++
       this.#builds[row]! ^= build
     }
-    return missing
+    return lost
   }
 
   /** Undoes `add`. */
@@ -80,10 +107,18 @@ export class References {
     return this.#rows.get(build) ?? []
   }
 
-  /** For each build, what removing it alone would free of the packs. Linear in all blobs, milliseconds. */
-  exclusiveBytes(): Map<BuildNumber, number> {
+  /** The blobs of a build of which there is no copy to be trusted. */
+  *lostOf(build: BuildNumber): Generator<BlobRow> {
+    if (this.#index.lostCount === 0) return
+    for (const row of this.rowsOf(build)) if (this.#index.isLost(row)) yield row
+  }
+
+  /** For each build, what removing it alone would free of the packs. Linear in all blobs. */
+  async exclusiveBytes(): Promise<Map<BuildNumber, number>> {
     const bytes = new Map<BuildNumber, number>()
+    const pacer = new Pacer()
     for (let row = 0; row < this.#counts.length; row++) {
+      if (row % STRIDE === 0 && pacer.due) await pacer.rest()
       if (this.#counts[row] !== 1) continue
       const build = this.#builds[row]!
       bytes.set(build, (bytes.get(build) ?? 0) + blobCost(this.#index, row))
@@ -193,11 +228,12 @@ export interface Needs {
 }
 
 /** Bytes in packs that neither a build nor an ingest under way needs, and that a sweep could free. */
-export function deadBytes(needs: Needs): number {
-  const live = liveBytes(needs)
+export async function deadBytes(needs: Needs): Promise<number> {
+  const live = await liveBytes(needs)
   let dead = 0
   for (const pack of needs.packs.list()) {
-    const needed = live.get(pack.number) ?? 0
+    // One that came meanwhile was not looked at, and is needed.
+    const needed = live[pack.number] ?? payloadOf(pack)
     if (needed === 0 || !pack.unreadable) dead += payloadOf(pack) - needed
   }
   return dead
@@ -209,6 +245,8 @@ export interface SweepOrder extends Needs {
   need: number
   /** Told of a pack that can't be read; the sweep leaves it alone and goes on. */
   onProblem: (problem: StoreError) => void
+  /** Called before so many bytes are copied: may take its time. */
+  pace: Pace
 }
 
 /**
@@ -219,20 +257,22 @@ export async function sweep(order: SweepOrder): Promise<{ freed: number; more: b
   const { packs } = order
   const bytesBefore = packs.bytes
   const freed = () => bytesBefore - packs.bytes
-  const { dead, partly } = sortPacks(order)
-  const left = deleteUnneeded(order, dead)
+  const { dead, partly } = await sortPacks(order)
+  deleteLost(order)
+  const left = await deleteUnneeded(order, dead, await rowsByPack(packs.index, dead))
   for (const pack of dead) {
     // Ingests may just have come to rely on something in it: then it is no longer dead, and waits for them.
     if (left.get(pack)!.length === 0) await packs.drop(pack)
   }
   const worth = partly.filter(({ share }) => share >= MOSTLY_DEAD || freed() < order.need)
   for (const [i, { pack }] of worth.entries()) {
-    const rows = deleteUnneeded(order, [pack]).get(pack)!
+    const unneeded = await deleteUnneeded(order, [pack], await rowsByPack(packs.index, [pack]))
+    const rows = unneeded.get(pack)!
     const leftBytes = rows.reduce((sum, row) => sum + blobCost(packs.index, row), 0)
     // Ingests came to rely on all that looked dead: the next one may be worth it.
     if (leftBytes >= payloadOf(pack)) continue
     try {
-      await packs.rewrite(pack, rows)
+      await packs.rewrite(pack, rows, order.pace)
     } catch (error) {
       if (!pack.unreadable) throw error
       order.onProblem(diskError(error, pack.path) as StoreError)
@@ -242,13 +282,23 @@ export async function sweep(order: SweepOrder): Promise<{ freed: number; more: b
   return { freed: freed(), more: false }
 }
 
+/** Writes a pack anew, whatever it holds, or unlinks it when nothing in it is needed. */
+export async function rewritePack(order: SweepOrder, pack: PackInfo): Promise<void> {
+  const left = await deleteUnneeded(order, [pack], await rowsByPack(order.packs.index, [pack]))
+  const rows = left.get(pack)!
+  if (rows.length === 0) await order.packs.drop(pack)
+  else await order.packs.rewrite(pack, rows, order.pace)
+}
+
 /** Packs without a needed blob, and those that are partly dead, the deadest first. */
-function sortPacks(needs: Needs): { dead: PackInfo[]; partly: { pack: PackInfo; share: number }[] } {
-  const live = liveBytes(needs)
+async function sortPacks(
+  needs: Needs,
+): Promise<{ dead: PackInfo[]; partly: { pack: PackInfo; share: number }[] }> {
+  const live = await liveBytes(needs)
   const dead: PackInfo[] = []
   const partly: { pack: PackInfo; share: number }[] = []
   for (const pack of needs.packs.list()) {
-    const needed = live.get(pack.number) ?? 0
+    const needed = live[pack.number] ?? payloadOf(pack)
     const unneeded = payloadOf(pack) - needed
     if (needed === 0) dead.push(pack)
     else if (unneeded > 0 && !pack.unreadable) partly.push({ pack, share: unneeded / pack.size })
@@ -258,19 +308,24 @@ function sortPacks(needs: Needs): { dead: PackInfo[]; partly: { pack: PackInfo; 
 }
 
 /**
- * Takes the blobs that nobody needs out of the index and returns the rows that stay, by pack. Without an
- * await, so that an ingest that begins sees all of it or nothing.
+ * Takes the blobs that nobody needs out of the index and returns the rows that stay, by pack. An ingest may
+ * begin while this rests: what was taken out until then it does not know, for the rest it is asked as well.
  */
-function deleteUnneeded(
+async function deleteUnneeded(
   { packs, references, known }: Needs,
   wanted: readonly PackInfo[],
-): Map<PackInfo, BlobRow[]> {
-  const ingests = known()
-  const rows = rowsByPack(packs.index, new Set(wanted.map(({ number }) => number)))
+  rows: ReadonlyMap<PackNumber, readonly BlobRow[]>,
+): Promise<Map<PackInfo, BlobRow[]>> {
+  const pacer = new Pacer()
+  let ingests = known()
   const left = new Map<PackInfo, BlobRow[]>()
   for (const pack of wanted) {
     const keep: BlobRow[] = []
-    for (const row of rows.get(pack.number) ?? []) {
+    for (const [i, row] of (rows.get(pack.number) ?? []).entries()) {
+      if (i % DELETE_STRIDE === 0 && pacer.due) {
+        await pacer.rest()
+        ingests = known()
+      }
       if (references.count(row) > 0 || !givenUp(ingests, packs.index.digest(row))) keep.push(row)
       else packs.index.delete(row)
     }
@@ -279,38 +334,54 @@ function deleteUnneeded(
   return left
 }
 
+/** Forgets what is lost and nobody needs any more. */
+function deleteLost({ packs, references, known }: Needs): void {
+  const ingests = known()
+  for (const row of packs.index.lost()) {
+    if (references.count(row) === 0 && givenUp(ingests, packs.index.digest(row))) packs.index.delete(row)
+  }
+}
+
 /** What a blob takes on disk, its record included. */
 function blobCost(index: BlobIndex, row: BlobRow): number {
-  return index.length(row) + BLOB_OVERHEAD
+  return index.isLost(row) ? 0 : index.length(row) + BLOB_OVERHEAD
 }
 
 function payloadOf(pack: PackInfo): number {
   return pack.size - PACK_HEADER_BYTES - PACK_FOOTER_BYTES
 }
 
-function liveBytes({ packs, references, known }: Needs): Map<PackNumber, number> {
+/** By pack number, what is needed of each; as of about now. */
+async function liveBytes({ packs, references, known }: Needs): Promise<Float64Array> {
   const { index } = packs
+  const live = new Float64Array(packs.numbers)
+  const pacer = new Pacer()
   const claimed = new Uint8Array(index.rowCount)
-  for (const blobs of known()) for (const row of blobs.claimed()) claimed[row] = 1
-  const live = new Map<PackNumber, number>()
+  for (const blobs of known()) {
+    for (const row of blobs.claimed()) claimed[row] = 1
+    if (pacer.due) await pacer.rest()
+  }
   for (let row = 0; row < index.rowCount; row++) {
-    if (references.count(row) === 0 && claimed[row] === 0) continue
-    const pack = index.pack(row)
-    live.set(pack, (live.get(pack) ?? 0) + blobCost(index, row))
+    if (row % STRIDE === 0 && pacer.due) await pacer.rest()
+    if (!index.isHeld(row)) continue
+    if (references.count(row) === 0 && claimed[row] !== 1) continue
+    // One that was adopted meanwhile is beyond the end, and ignored.
+    live[index.pack(row)]! += blobCost(index, row)
   }
   return live
 }
 
-function rowsByPack(index: BlobIndex, wanted: ReadonlySet<PackNumber>): Map<PackNumber, BlobRow[]> {
-  const rows = new Map<PackNumber, BlobRow[]>()
-  if (wanted.size === 0) return rows
+/** The rows whose blobs are in these packs; as of about now. No rows come to a pack that is there already. */
+async function rowsByPack(
+  index: BlobIndex,
+  wanted: readonly PackInfo[],
+): Promise<Map<PackNumber, BlobRow[]>> {
+  const rows = new Map<PackNumber, BlobRow[]>(wanted.map(({ number }) => [number, []]))
+  if (rows.size === 0) return rows
+  const pacer = new Pacer()
   for (let row = 0; row < index.rowCount; row++) {
-    if (!index.isUsed(row)) continue
-    const pack = index.pack(row)
-    if (!wanted.has(pack)) continue
-    const list = rows.get(pack)
-    if (list) list.push(row)
-    else rows.set(pack, [row])
+    if (row % STRIDE === 0 && pacer.due) await pacer.rest()
+    rows.get(index.pack(row))?.push(row)
   }
   return rows
 }

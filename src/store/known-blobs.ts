@@ -26,10 +26,10 @@ export class KnownBlobs {
   }
 
   static of(index: BlobIndex): KnownBlobs {
-    return new KnownBlobs({
-      index: index.snapshot(),
-      states: new Uint8Array(new SharedArrayBuffer(Math.max(1, index.rowCount))),
-    })
+    const states = new Uint8Array(new SharedArrayBuffer(Math.max(1, index.rowCount)))
+    // Content of which the store has no copy to trust is to be written again.
+    for (const row of index.lost()) states[row] = GONE
+    return new KnownBlobs({ index: index.snapshot(), states })
   }
 
   /** The ingest's side: true when the store has this blob and now keeps it for us. */

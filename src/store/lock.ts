@@ -1,25 +1,26 @@
 /**
  * One owner process at a time: a kernel lock on upserv.lock.
  *
- * Node has no flock(2), so flock(1) takes the lock for us. The lock belongs to the *open file
- * description*, which the child shares with us: it stays ours when flock(1) has exited, and the kernel
- * drops it when we close the file or die, also by kill -9. Nothing has to be cleaned up, and a file that
- * was left behind means nothing by itself. Node opens files close-on-exec, so programs that we start
- * later do not inherit the lock.
+ * The kernel drops the lock when we close the file or die, also by kill -9 (lib/flock.ts). Nothing has to
+ * be cleaned up, and a file that was left behind means nothing by itself: not after a crash, and not when
+ * the pid in it belongs to somebody else by now.
  *
  * The file's content (pid, host, start time) only serves the message for the process that comes second.
  * The file is never unlinked: two processes could then hold locks on two files of the same name.
  */
-import { spawnSync } from 'node:child_process'
-import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { StoreError, StoreLocked } from '../errors.ts'
+import { type DiskNow, realDisk } from '../lib/disk.ts'
+import { LockUnavailable } from '../lib/flock.ts'
+import { diskError, isDiskFull } from './disk-error.ts'
 import { FILE_MODE } from './paths.ts'
 
-/** What flock(1) exits with when -n finds the lock taken (we name it, so that no other failure looks like it). */
-const TAKEN = 75
-
 export interface StoreLock {
+  /**
+   * @throws StoreError when the file of that name is not the one we locked: then the directory was removed
+   *   or replaced under us, and somebody else may own what is there now.
+   */
+  assertOurs(): void
   release(): void
 }
 
@@ -29,52 +30,49 @@ interface Owner {
   since: string
 }
 
-/** Takes the lock or throws StoreLocked, which says who has it. */
-export function lockStore(path: string, now: () => Date = () => new Date()): StoreLock {
-  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE)
+/** Takes the lock. @throws StoreLocked, which says who has it. */
+export function lockStore(
+  path: string,
+  clock: () => Date = () => new Date(),
+  disk: DiskNow = realDisk.now,
+): StoreLock {
+  let fd: number
   try {
-    takeLock(fd, path)
-    const owner: Owner = { pid: process.pid, host: hostname(), since: now().toISOString() }
-    ftruncateSync(fd, 0)
-    writeSync(fd, `${JSON.stringify(owner)}\n`, 0)
+    fd = disk.open(path, 'rwc', FILE_MODE)
   } catch (error) {
-    closeSync(fd)
-    throw error
+    throw diskError(error, path)
   }
+  try {
+    takeLock(disk, fd, path)
+    nameOwner(disk, fd, clock())
+  } catch (error) {
+    disk.close(fd)
+    throw diskError(error, path)
+  }
+  const ino = disk.stat(path)?.ino
   let held = true
   return {
+    assertOurs() {
+      if (disk.stat(path)?.ino === ino) return
+      throw new StoreError(`${path} is not the file that this process locked`, {
+        hint: 'The data directory was moved, removed or replaced: put it back, or restart upserv.',
+      })
+    },
     release() {
-      if (held) closeSync(fd)
+      if (held) disk.close(fd)
       held = false
     },
   }
 }
 
-function takeLock(fd: number, path: string): void {
-  const result = spawnSync('flock', ['-n', '-x', '-E', String(TAKEN), '3'], {
-    stdio: ['ignore', 'ignore', 'pipe', fd],
-    encoding: 'utf8',
-  })
-  if (result.error) {
-    const missing = (result.error as NodeJS.ErrnoException).code === 'ENOENT'
-    throw new StoreError(
-      `cannot lock ${path}: ${missing ? 'there is no program "flock"' : result.error.message}`,
-      {
-        hint: 'flock is part of util-linux: apt-get install util-linux',
-        cause: result.error,
-      },
-    )
+function takeLock(disk: DiskNow, fd: number, path: string): void {
+  try {
+    if (disk.lock(fd)) return
+  } catch (error) {
+    if (!(error instanceof LockUnavailable)) throw error
+    throw new StoreError(`cannot lock ${path}: ${error.message}`, { hint: error.hint, cause: error })
   }
-  if (result.status === 0) return
-  if (result.status !== TAKEN) {
-    throw new StoreError(
-      `cannot lock ${path}: ${result.stderr.trim() || `flock exited with ${result.status}`}`,
-      {
-        hint: 'The file system must support flock(2); some network file systems do not.',
-      },
-    )
-  }
-  const owner = readOwner(path)
+  const owner = readOwner(disk, path)
   throw new StoreLocked(
     owner
       ? `${path} is held by process ${owner.pid} on ${owner.host} since ${owner.since}`
@@ -83,9 +81,21 @@ function takeLock(fd: number, path: string): void {
   )
 }
 
-function readOwner(path: string): Owner | undefined {
+/** A full disk keeps nobody from starting, who may be about to make room. */
+function nameOwner(disk: DiskNow, fd: number, since: Date): void {
+  const owner: Owner = { pid: process.pid, host: hostname(), since: since.toISOString() }
+  const line = Buffer.from(`${JSON.stringify(owner)}\n`)
   try {
-    const owner = JSON.parse(readFileSync(path, 'utf8')) as Partial<Owner>
+    disk.truncate(fd, 0)
+    disk.write(fd, line, 0, line.length, 0)
+  } catch (error) {
+    if (!isDiskFull(error)) throw error
+  }
+}
+
+function readOwner(disk: DiskNow, path: string): Owner | undefined {
+  try {
+    const owner = JSON.parse(disk.readFile(path).toString('utf8')) as Partial<Owner>
     const { pid, host, since } = owner
     if (typeof pid === 'number' && typeof host === 'string' && typeof since === 'string')
       return { pid, host, since }

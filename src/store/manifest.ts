@@ -21,11 +21,11 @@
  */
 import { constants } from 'node:buffer'
 import { createHash, hash, webcrypto } from 'node:crypto'
-import { open, readFile } from 'node:fs/promises'
 import { endianness } from 'node:os'
 import { z } from 'zod'
 import { StoreCorrupt, StoreError, StoreFormat } from '../errors.ts'
 import { asBuffer, type ByteString, byteString, compareBytes } from '../lib/bytes.ts'
+import { type Disk, realDisk } from '../lib/disk.ts'
 import {
   BLOCK_DEVICE,
   CHAR_DEVICE,
@@ -207,8 +207,8 @@ export class Manifest {
   }
 
   /** As `decode`, for a file; the digest is computed off the event loop. */
-  static async load(path: string): Promise<Manifest> {
-    const bytes = await readFile(path)
+  static async load(path: string, disk: Disk = realDisk): Promise<Manifest> {
+    const bytes = await disk.readFile(path)
     try {
       checkFraming(bytes)
       return Manifest.#open(bytes, new Uint8Array(await webcrypto.subtle.digest('SHA-256', sealed(bytes))))
@@ -362,8 +362,11 @@ const NO_XATTRS: readonly Xattr[] = []
  * its manifest. For marking, where thousands of builds pass by. The seal is not checked: a rotten digest
  * can cost this build a blob, and this build alone, which is lost with such a manifest anyway.
  */
-export async function readManifestBlobs(path: string): Promise<{ digests: Uint8Array; sizes: Float64Array }> {
-  const handle = await open(path, 'r')
+export async function readManifestBlobs(
+  path: string,
+  disk: Disk = realDisk,
+): Promise<{ digests: Uint8Array; sizes: Float64Array }> {
+  const handle = await disk.open(path, 'r')
   const read = async (position: number, length: number) => {
     const bytes = new Uint8Array(length)
     for (let done = 0; done < length; ) {

@@ -12,10 +12,9 @@
  * bounds and the file's size were checked.
  */
 import { createHash } from 'node:crypto'
-import { closeSync, fsyncSync, ftruncateSync, openSync, writeSync } from 'node:fs'
-import { type FileHandle, open } from 'node:fs/promises'
 import { StoreCorrupt, StoreError, StoreFormat } from '../errors.ts'
 import { asBuffer } from '../lib/bytes.ts'
+import { type Disk, type DiskFile, type DiskNow, realDisk } from '../lib/disk.ts'
 import { diskError, isDiskFull } from './disk-error.ts'
 import { FILE_MODE } from './paths.ts'
 
@@ -166,8 +165,8 @@ export class PackIndex {
 // Files.
 
 /** Reads and checks the index of a pack, and nothing of its blobs. */
-export async function readPackIndex(path: string): Promise<PackIndex> {
-  const handle = await open(path, 'r')
+export async function readPackIndex(path: string, disk: Disk = realDisk): Promise<PackIndex> {
+  const handle = await disk.open(path, 'r')
   try {
     const { size } = await handle.stat()
     checkPackHeader(await readExactly(handle, 0, Math.min(PACK_HEADER_BYTES, size)))
@@ -192,6 +191,7 @@ export async function readPackIndex(path: string): Promise<PackIndex> {
  */
 export class PackWriter {
   readonly path: string
+  readonly #disk: DiskNow
   readonly #fd: number
   readonly #records: PackRecord[] = []
   readonly #buffer = Buffer.allocUnsafe(WRITE_BUFFER)
@@ -203,10 +203,11 @@ export class PackWriter {
   #open = true
 
   /** `whenFull` is called when the disk is full: it makes room and returns true, or the error goes on. */
-  constructor(path: string, whenFull: () => boolean = () => false) {
+  constructor(path: string, whenFull: () => boolean = () => false, disk: DiskNow = realDisk.now) {
     this.path = path
     this.#whenFull = whenFull
-    this.#fd = this.#try(() => openSync(path, 'wx', FILE_MODE))
+    this.#disk = disk
+    this.#fd = this.#try(() => disk.open(path, 'wx', FILE_MODE))
     this.append(encodePackHeader())
     this.#blobStart = this.size
   }
@@ -258,23 +259,26 @@ export class PackWriter {
 
   /** Writes index and footer and makes the file's content durable. The pack has no name in packs/ yet. */
   seal(): { size: number; count: number } {
-    this.drop()
-    const indexOffset = this.size
-    this.append(encodePackIndex(this.#records, indexOffset))
-    this.#flush()
-    // A dropped blob may have left bytes beyond the footer.
-    this.#try(() => ftruncateSync(this.#fd, this.#flushed))
-    // Durable before the rename into packs/ makes it visible: see durable.ts, step 2.
-    this.#try(() => fsyncSync(this.#fd))
-    const size = this.#flushed
-    this.close()
-    return { size, count: this.#records.length }
+    try {
+      this.drop()
+      const indexOffset = this.size
+      this.append(encodePackIndex(this.#records, indexOffset))
+      this.#flush()
+      // A dropped blob may have left bytes beyond the footer.
+      this.#try(() => this.#disk.truncate(this.#fd, this.#flushed))
+      // Durable before the rename into packs/ makes it visible: see durable.ts, step 2.
+      this.#try(() => this.#disk.sync(this.#fd, 'blobs of an ingest'))
+    } finally {
+      this.#try(() => this.close())
+    }
+    return { size: this.#flushed, count: this.#records.length }
   }
 
   /** Lets go of the file, as it is. */
   close(): void {
-    if (this.#open) closeSync(this.#fd)
+    if (!this.#open) return
     this.#open = false
+    this.#disk.close(this.#fd)
   }
 
   #flush(): void {
@@ -288,7 +292,7 @@ export class PackWriter {
     let asked = 0
     while (done < bytes.length) {
       try {
-        done += writeSync(this.#fd, bytes, done, bytes.length - done, this.#flushed + done)
+        done += this.#disk.write(this.#fd, bytes, done, bytes.length - done, this.#flushed + done)
         asked = 0
       } catch (error) {
         // Room that was made and does not help must not cost one build after the other.
@@ -314,13 +318,15 @@ export class PackWriter {
  */
 export class PackFile {
   readonly path: string
-  #handle: FileHandle | undefined
-  #opening: Promise<FileHandle> | undefined
+  readonly #disk: Disk
+  #handle: DiskFile | undefined
+  #opening: Promise<DiskFile> | undefined
   #holds = 0
   #retired = false
 
-  constructor(path: string) {
+  constructor(path: string, disk: Disk = realDisk) {
     this.path = path
+    this.#disk = disk
   }
 
   get isOpen(): boolean {
@@ -335,7 +341,7 @@ export class PackFile {
   async acquire(): Promise<void> {
     // Held first, opened then: otherwise it could be closed between the opening and us.
     this.#holds++
-    this.#opening ??= open(this.path, 'r')
+    this.#opening ??= this.#disk.open(this.path, 'r')
     const opening = this.#opening
     try {
       this.#handle = await opening
@@ -397,7 +403,7 @@ function without(targets: readonly Uint8Array[], done: number): Uint8Array[] {
   return left
 }
 
-async function readExactly(handle: FileHandle, offset: number, length: number): Promise<Buffer> {
+async function readExactly(handle: DiskFile, offset: number, length: number): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(length)
   let done = 0
   while (done < length) {

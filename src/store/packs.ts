@@ -4,16 +4,17 @@
  * Rules: a pack gets its name in packs/ only when it is sealed and fsynced. A blob's row leaves the index
  * before its bytes leave the disk, and a rewritten pack is durable before the old one is unlinked. A crash
  * between any two lines here leaves at worst a pack that nothing refers to, which the sweep removes.
+ * A copy that was found to have rotted is never used again, also after a restart (untrusted.ts).
  */
-import { mkdir, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { StoreCorrupt, type StoreError } from '../errors.ts'
 import { type BlockFile, type BlockPool, nextFileId } from '../lib/block-pool.ts'
 import { asBuffer } from '../lib/bytes.ts'
+import { type Disk, realDisk } from '../lib/disk.ts'
 import { BlobIndex, type BlobRow, type PackNumber } from './blob-index.ts'
-import { diskError, isAboutFile } from './disk-error.ts'
-import { syncDirectory } from './durable.ts'
+import { codeOf, diskError, isAboutFile } from './disk-error.ts'
+import { removeTree, syncDirectory } from './durable.ts'
 import {
   encodePackHeader,
   encodePackIndex,
@@ -24,6 +25,7 @@ import {
   readPackIndex,
 } from './pack.ts'
 import { DIRECTORY_MODE, FILE_MODE, newPackName, PACK_SUFFIX, type StorePaths } from './paths.ts'
+import { Untrusted } from './untrusted.ts'
 
 /** Packs that stay open although nobody reads from them: far below the usual limit of 1024 descriptors. */
 const MAX_IDLE_PACKS = 128
@@ -40,6 +42,9 @@ const COPY_BYTES = 2 ** 20
 /** Called between two steps that a crash may come between; tests stop the world there. */
 export type Step = (name: string) => void | Promise<void>
 
+/** Called before so many bytes are read or copied: work that nobody waits for takes its time. */
+export type Pace = (bytes: number) => Promise<void>
+
 export interface PackInfo {
   readonly number: PackNumber
   readonly path: string
@@ -54,18 +59,30 @@ export interface PackInfo {
 export class Packs {
   readonly index: BlobIndex
   readonly #paths: StorePaths
+  readonly #disk: Disk
   readonly #step: Step
   readonly #packs = new Map<PackNumber, PackInfo>()
   readonly #pool: BlockPool
   /** Those that are or were open, the longest unused first. */
   readonly #opened = new Set<PackInfo>()
+  readonly #untrusted: Untrusted
+  /** Packs that could not be read at start. */
+  #unknown: { path: string; size: number; corrupt: boolean }[] = []
   #nextNumber = 0
   #bytes = 0
-  #unknownBytes = 0
 
-  private constructor(paths: StorePaths, index: BlobIndex, step: Step, pool: BlockPool) {
+  private constructor(
+    paths: StorePaths,
+    index: BlobIndex,
+    step: Step,
+    pool: BlockPool,
+    disk: Disk,
+    untrusted: Untrusted,
+  ) {
     this.#pool = pool
     this.#paths = paths
+    this.#untrusted = untrusted
+    this.#disk = disk
     this.index = index
     this.#step = step
   }
@@ -79,45 +96,56 @@ export class Packs {
     step: Step,
     onProblem: (problem: StoreError) => void,
     pool: BlockPool,
+    disk: Disk = realDisk,
   ): Promise<Packs> {
-    const names = (await readdir(paths.packs)).filter((name) => name.endsWith(PACK_SUFFIX)).sort()
+    const names = (await disk.readdir(paths.packs)).filter((name) => name.endsWith(PACK_SUFFIX)).sort()
     const found: { path: string; index: PackIndex }[] = []
-    let unreadable = 0
+    const unknown: { path: string; size: number; corrupt: boolean }[] = []
     let next = 0
     const read = async () => {
       for (let name = names[next++]; name !== undefined; name = names[next++]) {
         const path = paths.pack(name)
         try {
-          found.push({ path, index: await readPackIndex(path) })
+          found.push({ path, index: await readPackIndex(path, disk) })
         } catch (error) {
           if (!isAboutFile(error)) throw diskError(error, path)
           // It takes its room, whatever it holds.
-          unreadable += await stat(path).then(
-            ({ size }) => size,
+          const size = await disk.stat(path).then(
+            (stats) => stats.size,
             () => 0,
           )
+          unknown.push({ path, size, corrupt: error instanceof StoreCorrupt })
           onProblem(diskError(error, path) as StoreError)
         }
       }
     }
     await Promise.all(Array.from({ length: OPENING_AT_ONCE }, read))
     const blobs = found.reduce((sum, { index }) => sum + index.count, 0)
-    const packs = new Packs(paths, new BlobIndex(blobs), step, pool)
-    packs.#unknownBytes = unreadable
+    const untrusted = await Untrusted.load(disk, paths.untrusted)
+    const packs = new Packs(paths, new BlobIndex(blobs), step, pool, disk, untrusted)
+    packs.#unknown = unknown
     for (const { path, index } of found) await packs.#enter(packs.#register(path, index.fileSize), index)
     return packs
   }
 
   /** Bytes of all pack files. */
   get bytes(): number {
-    return this.#bytes + this.#unknownBytes
+    return this.#bytes + this.unknownBytes
   }
-  /** Bytes of packs that could not be read at start: nothing frees them but an operator. */
+  /** Bytes of packs that could not be read at start: no eviction frees them. */
   get unknownBytes(): number {
-    return this.#unknownBytes
+    return this.#unknown.reduce((sum, { size }) => sum + size, 0)
   }
   get count(): number {
     return this.#packs.size
+  }
+  /** All pack numbers so far are below this. */
+  get numbers(): number {
+    return this.#nextNumber
+  }
+  /** Undefined for one that has gone, and for a blob that is lost. */
+  get(number: PackNumber): PackInfo | undefined {
+    return this.#packs.get(number)
   }
   list(): Iterable<PackInfo> {
     return this.#packs.values()
@@ -128,15 +156,15 @@ export class Packs {
     const adopted: { pack: PackInfo; index: PackIndex }[] = []
     for (const sealed of sealedPacks) {
       const path = this.#paths.pack(newPackName())
-      const index = await readPackIndex(sealed)
-      await rename(sealed, path)
+      const index = await readPackIndex(sealed, this.#disk)
+      await this.#nameThere(sealed, path)
       // From here on it is counted. As long as none of its blobs are known, the sweep takes it for dead,
       // which is right if we get no further.
       adopted.push({ pack: this.#register(path, index.fileSize), index })
       await this.#step('adopt: pack renamed into place')
     }
     // The names must last before a manifest that needs them does.
-    if (adopted.length > 0) await syncDirectory(this.#paths.packs)
+    if (adopted.length > 0) await syncDirectory(this.#disk, this.#paths.packs, 'names of adopted packs')
     for (const { pack, index } of adopted) await this.#enter(pack, index)
   }
 
@@ -144,23 +172,22 @@ export class Packs {
   async openBlob(digest: Uint8Array): Promise<BlobReader> {
     for (;;) {
       const row = this.index.find(digest)
-      if (row < 0) {
+      if (row < 0 || this.index.isLost(row)) {
         throw new StoreCorrupt(`blob ${asBuffer(digest).toString('hex')} is missing from the store`, {
-          hint: 'A pack was lost or damaged: remove the build and fetch it again.',
+          hint: 'A pack was lost or has rotted: run `upserv verify --repair`.',
         })
       }
       const offset = this.index.offset(row)
       const size = this.index.length(row)
       const pack = this.#packs.get(this.index.pack(row))!
       try {
-        await pack.file.acquire()
+        await this.hold(pack)
       } catch (error) {
         // Compaction moved the blob while we opened the old pack: look again.
         if ((error as NodeJS.ErrnoException).code === 'ENOENT' && this.#packs.get(pack.number) !== pack)
           continue
         throw diskError(error, pack.path)
       }
-      this.#noteUse(pack)
       return new BlobReader(pack.file, offset, size)
     }
   }
@@ -172,7 +199,7 @@ export class Packs {
   copyBlob(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> | undefined {
     const row = this.index.find(digest)
     const pack = row < 0 ? undefined : this.#packs.get(this.index.pack(row))
-    if (!pack) return this.#copyOpened(digest, position, target)
+    if (!pack || this.index.isLost(row)) return this.#copyOpened(digest, position, target)
     // Compaction may move the blob meanwhile, or the pack end too early: the long way knows, and says.
     return this.#pool
       .copy(pack.blocks, this.index.offset(row) + position, target)
@@ -184,17 +211,62 @@ export class Packs {
     await blob.read([target], position)
   }
 
+  /** Opens a pack's file until `pack.file.release()`, and closes others that nobody uses. Throws as `acquire`. */
+  async hold(pack: PackInfo): Promise<void> {
+    await pack.file.acquire()
+    this.#noteUse(pack)
+  }
+
+  /**
+   * Removes the packs that were found to be corrupt at start: for when no build lacks anything. One that is
+   * of another version, or that the disk could not read, may be whole and stays. Returns the bytes freed.
+   */
+  async dropUnknown(): Promise<number> {
+    const before = this.unknownBytes
+    for (const unknown of this.#unknown.filter(({ corrupt }) => corrupt)) {
+      try {
+        await this.#disk.unlink(unknown.path)
+      } catch (error) {
+        if (codeOf(error) !== 'ENOENT') throw diskError(error, unknown.path)
+      }
+      this.#unknown = this.#unknown.filter((other) => other !== unknown)
+    }
+    return before - this.unknownBytes
+  }
+
+  /**
+   * The copies of these blobs are not what their digests say: from now on they are lost, until others come
+   * in. Durable when this returns; when it throws, only until the next start.
+   */
+  async distrust(digests: Iterable<Uint8Array>): Promise<void> {
+    const copies: { pack: string; digest: string }[] = []
+    for (const digest of digests) {
+      const row = this.index.find(digest)
+      const pack = row >= 0 ? this.#packs.get(this.index.pack(row)) : undefined
+      if (!pack) continue
+      this.index.lose(row)
+      copies.push({ pack: basename(pack.path), digest: asBuffer(digest).toString('hex') })
+    }
+    if (copies.length > 0) await this.#untrusted.add(copies)
+  }
+
+  /** Reads a pack's index again. @throws StoreCorrupt when the next start could not use the pack. */
+  async checkIndex(pack: PackInfo): Promise<void> {
+    await readPackIndex(pack.path, this.#disk)
+  }
+
   /** Removes a pack whose rows have left the index. */
   async drop(pack: PackInfo): Promise<void> {
     this.#forget(pack)
     try {
-      await unlink(pack.path)
+      await this.#disk.unlink(pack.path)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') {
         this.#keep(pack)
         throw diskError(error, pack.path)
       }
     }
+    this.#untrusted.forget(basename(pack.path))
     await this.#step('drop: pack unlinked')
   }
 
@@ -202,27 +274,27 @@ export class Packs {
    * Copies the blobs of `rows` into a new pack and drops the old one. `rows` are all rows of the pack that
    * are still in the index. Readers of the old pack finish undisturbed.
    */
-  async rewrite(pack: PackInfo, rows: readonly BlobRow[]): Promise<void> {
+  async rewrite(pack: PackInfo, rows: readonly BlobRow[], pace: Pace): Promise<void> {
     const scratch = this.#paths.newCompaction()
-    await mkdir(scratch, { mode: DIRECTORY_MODE })
+    await this.#disk.mkdir(scratch, DIRECTORY_MODE)
     try {
       const sealed = join(scratch, newPackName())
       const inOrder = [...rows].sort((a, b) => this.index.offset(a) - this.index.offset(b))
-      const records = await this.#copyBlobs(pack, inOrder, sealed)
-      const { size } = await stat(sealed)
+      const records = await this.#copyBlobs(pack, inOrder, sealed, pace)
+      const { size } = await this.#disk.stat(sealed)
       await this.#step('rewrite: new pack sealed')
       const path = this.#paths.pack(newPackName())
-      await rename(sealed, path)
+      await this.#nameThere(sealed, path)
       // Counted from here on, and dead as long as no row points to it: see `adopt`.
       const moved = this.#register(path, size)
       await this.#step('rewrite: new pack renamed into place')
       // The new name must last before the old one goes: until then both packs hold the blobs.
-      await syncDirectory(this.#paths.packs)
+      await syncDirectory(this.#disk, this.#paths.packs, 'name of a rewritten pack')
       for (const [i, row] of inOrder.entries()) this.index.move(row, moved.number, records[i]!.offset)
       await this.#step('rewrite: before the old pack is unlinked')
       await this.drop(pack)
     } finally {
-      await rm(scratch, { recursive: true, force: true }).catch(() => {})
+      await removeTree(this.#disk, scratch).catch(() => {})
     }
   }
 
@@ -231,10 +303,10 @@ export class Packs {
     for (const pack of this.#packs.values()) pack.file.retire()
   }
 
-  async #copyBlobs(pack: PackInfo, rows: readonly BlobRow[], to: string): Promise<PackRecord[]> {
-    const out = await open(to, 'wx', FILE_MODE)
+  async #copyBlobs(pack: PackInfo, rows: readonly BlobRow[], to: string, pace: Pace): Promise<PackRecord[]> {
+    const out = await this.#disk.open(to, 'wx', FILE_MODE)
     try {
-      await pack.file.acquire()
+      await this.hold(pack)
       try {
         const header = encodePackHeader()
         await out.writeFile(header)
@@ -256,6 +328,7 @@ export class Packs {
           }
           for (let at = start; at < end; at += COPY_BYTES) {
             const chunk = buffer.subarray(0, Math.min(COPY_BYTES, end - at))
+            await pace(chunk.length)
             try {
               await pack.file.read([chunk], at)
             } catch (error) {
@@ -268,7 +341,7 @@ export class Packs {
         }
         await out.writeFile(encodePackIndex(records, written))
         // Durable before it gets its name, like every pack.
-        await out.sync()
+        await out.sync('blobs of a rewritten pack')
         return records
       } finally {
         pack.file.release()
@@ -278,15 +351,27 @@ export class Packs {
     }
   }
 
-  async #enter({ number }: PackInfo, blobs: PackIndex): Promise<void> {
+  async #enter({ number, path }: PackInfo, blobs: PackIndex): Promise<void> {
+    const untrusted = this.#untrusted.in(basename(path))
     for (let i = 0; i < blobs.count; i++) {
+      if (untrusted.size > 0 && untrusted.has(asBuffer(blobs.digest(i)).toString('hex'))) continue
       this.index.add(blobs.records, i * PACK_RECORD_BYTES, number, blobs.offset(i), blobs.length(i))
       if (i % BATCH === BATCH - 1) await nextTurn()
     }
   }
 
+  /** Gives a sealed pack its name in packs/. When that fails it has none, as far as the disk lets us. */
+  async #nameThere(sealed: string, path: string): Promise<void> {
+    try {
+      await this.#disk.rename(sealed, path)
+    } catch (error) {
+      await this.#disk.unlink(path).catch(() => {})
+      throw error
+    }
+  }
+
   #register(path: string, size: number): PackInfo {
-    const file = new PackFile(path)
+    const file = new PackFile(path, this.#disk)
     const pack: PackInfo = {
       number: this.#nextNumber++,
       path,

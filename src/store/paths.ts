@@ -9,10 +9,12 @@
  *       builds/<id>/                       visible: everything in it is durable, and so are its blobs
  *         manifest                         the tree, sealed (manifest.ts)
  *         contents                         what clients read (contents.ts, or upstream's own)
- *         build.json                       where it came from, when, digests, sizes (store.ts: BuildInfo)
- *         accessed                         empty; its mtime is the last access
+ *         build.json                       where it came from, when, digests, sizes (build-info.ts)
+ *         accessed                         when it was accessed last (access.ts)
+ *         damaged                          present: it cannot be served as it is, and why
  *         sticky                           present: never evicted; made by `touch` or `upserv pin`
  *       packs/<16 hex digits>.pack         blobs of all builds (pack.ts)
+ *       packs/untrusted                    which blobs in them have rotted (untrusted.ts)
  *       incoming/                          under way; nothing here is visible
  *         <id>-<8 hex digits>.ingest/      one ingest: its packs, then `build/`, which becomes builds/<id>
  *         <8 hex digits>.compact/          one pack that is being rewritten
@@ -50,6 +52,7 @@ export class StorePaths {
   readonly channels: string
   readonly builds: string
   readonly packs: string
+  readonly untrusted: string
   readonly incoming: string
   readonly cache: string
 
@@ -61,6 +64,7 @@ export class StorePaths {
     this.channels = join(root, 'channels.json')
     this.builds = join(root, 'builds')
     this.packs = join(root, 'packs')
+    this.untrusted = join(this.packs, 'untrusted')
     this.incoming = join(root, 'incoming')
     this.cache = join(root, 'cache')
   }
@@ -103,6 +107,7 @@ export interface BuildPaths {
   contents: string
   info: string
   accessed: string
+  damaged: string
   sticky: string
 }
 
@@ -113,6 +118,7 @@ export function buildPathsIn(directory: string): BuildPaths {
     contents: join(directory, 'contents'),
     info: join(directory, 'build.json'),
     accessed: join(directory, 'accessed'),
+    damaged: join(directory, 'damaged'),
     sticky: join(directory, 'sticky'),
   }
 }

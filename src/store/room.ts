@@ -6,9 +6,9 @@
  * fetch meanwhile. Grants come in large pieces, so questions are rare and most claims are an addition.
  *
  * The shared memory: [state, kind, length of message] as Int32, [asked bytes, granted bytes] as Float64,
- * then the message of a refusal in UTF-8. Whoever's turn it is by `state` may write the rest.
+ * then the message of a refusal in UTF-8, a NUL and its hint. Whoever's turn it is by `state` may write the rest.
  */
-import { NoRoom } from '../errors.ts'
+import { NoRoom, UpservError } from '../errors.ts'
 
 const IDLE = 0
 const ASKED = 1
@@ -24,7 +24,7 @@ const MESSAGE_BYTES = 1024
 export type RoomQuestion = { type: 'grant'; bytes: number } | { type: 'disk-full' }
 
 /** Granted bytes, or why there are none. */
-export type RoomAnswer = { granted: number } | { refusal: string }
+export type RoomAnswer = { granted: number } | { refusal: string; hint?: string | undefined }
 
 function viewsOf(memory: SharedArrayBuffer) {
   return {
@@ -72,9 +72,18 @@ export class RoomClient {
     const granted = numbers[1]!
     const refusal = length > 0 ? Buffer.from(message.slice(0, length)).toString('utf8') : undefined
     Atomics.store(flags, 0, IDLE)
-    if (refusal !== undefined) throw new NoRoom(refusal)
-    return granted
+    if (refusal === undefined) return granted
+    const [what, hint] = refusal.split('\0')
+    throw new NoRoom(what!, hint === undefined ? {} : { hint })
   }
+}
+
+function refusalOf(error: Error): { refusal: string; hint: string | undefined } {
+  return { refusal: error.message, hint: error instanceof UpservError ? error.hint : undefined }
+}
+
+function textOf({ refusal, hint }: { refusal: string; hint?: string | undefined }): string {
+  return hint === undefined ? refusal : `${refusal}\0${hint}`
 }
 
 const GIVEN_UP: RoomAnswer = { refusal: 'the fetch was given up' }
@@ -120,9 +129,7 @@ export class RoomDesk {
       }
       const question: RoomQuestion =
         flags[1] === KIND_DISK_FULL ? { type: 'disk-full' } : { type: 'grant', bytes: numbers[0]! }
-      const answer = this.#abandoned
-        ? GIVEN_UP
-        : await this.#answer(question).catch((error: Error) => ({ refusal: error.message }))
+      const answer = this.#abandoned ? GIVEN_UP : await this.#answer(question).catch(refusalOf)
       // It may have been answered by `abandon` meanwhile.
       if (Atomics.load(flags, 0) === ASKED) this.#reply(answer)
     }
@@ -131,7 +138,7 @@ export class RoomDesk {
   #reply(answer: RoomAnswer): void {
     const { flags, numbers, message } = this.#views
     numbers[1] = 'granted' in answer ? answer.granted : 0
-    flags[2] = 'refusal' in answer ? new TextEncoder().encodeInto(answer.refusal, message).written : 0
+    flags[2] = 'refusal' in answer ? new TextEncoder().encodeInto(textOf(answer), message).written : 0
     Atomics.store(flags, 0, ANSWERED)
     Atomics.notify(flags, 0)
   }

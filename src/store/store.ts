@@ -20,23 +20,44 @@
  *   4. its files unlinked                              packs that no manifest needs
  *
  * What fails from 3 on is only reported: the build has gone, and a restart removes what is left of it.
+ *
+ * Damage: a build lacks what it needs when blobs of it are lost (blob-index.ts) or its own files are not
+ * what was written. It stays visible, is not served as it is, and is made whole by another ingest of it:
+ * where only blobs are lost and the tree is the same, by adopting their packs (1 and 2 above); otherwise
+ * the new directory takes the place of the old one, by two renames between 3 and 5. A crash between them
+ * leaves no build, which is what it was worth, and it is fetched when it is asked for.
  */
-import { randomInt } from 'node:crypto'
-import { type Dirent, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, utimes } from 'node:fs/promises'
-import { basename, dirname, join, resolve } from 'node:path'
+import { createHash, type Hash } from 'node:crypto'
+import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { StoreCorrupt, StoreError, StoreFormat } from '../errors.ts'
+import { StoreCorrupt, StoreError } from '../errors.ts'
 import { BlockPool } from '../lib/block-pool.ts'
+import { asBuffer } from '../lib/bytes.ts'
+import { type Disk, type DiskNow, realDisk } from '../lib/disk.ts'
 import { Mutex } from '../lib/mutex.ts'
-import { diskError, isAboutFile } from './disk-error.ts'
-import { replaceFile, syncDirectory, writeSynced } from './durable.ts'
-import { type BuildNumber, deadBytes, emptyLedger, type Needs, References, sweep } from './gc.ts'
+import { type Throttle, UNBOUND } from '../lib/throttle.ts'
+import { type AccessMark, decodeAccess, encodeAccess, isTouched, placeTouched } from './access.ts'
+import { type BuildInfo, decodeInfo, encodeInfo } from './build-info.ts'
+import { codeOf, diskError, isAboutFile } from './disk-error.ts'
+import { BLOCK_BYTES, diskUsage } from './disk-usage.ts'
+import { makeDirectories, removeTree, replaceFile, syncDirectory, touchFile, writeSynced } from './durable.ts'
+import { readOrMakeFacts, type StoreFacts } from './facts.ts'
+import {
+  type BuildNumber,
+  DEAD_BOUND,
+  type DeadBound,
+  deadBytes,
+  emptyLedger,
+  type Needs,
+  References,
+  rewritePack,
+  sweep,
+} from './gc.ts'
 import { KnownBlobs } from './known-blobs.ts'
 import { lockStore, type StoreLock } from './lock.ts'
-import { Manifest, readManifestBlobs, type TreeTotals } from './manifest.ts'
+import { Manifest, readManifestBlobs } from './manifest.ts'
 import { ManifestCache } from './manifest-cache.ts'
-import { type BlobReader, Packs, type Step } from './packs.ts'
+import { type BlobReader, type Pace, Packs, type Step } from './packs.ts'
 import {
   type BuildPaths,
   DIRECTORY_MODE,
@@ -44,38 +65,43 @@ import {
   ingestBuild,
   isSafeId,
   SPOOL_SUFFIX,
-  STORE_FORMAT,
   StorePaths,
 } from './paths.ts'
+import { checkBlobs } from './verify.ts'
 
 /** At most one write per build and this long for the time of last access: eviction needs no finer order. */
 const TOUCH_INTERVAL_MS = 60_000
 
-/** upserv.json: facts of the data directory that never change. */
-export interface StoreFacts {
-  format: number
-  created: string
-  /** The seed that rsync sessions use for block sums. Kept, so that equal bases give equal sums; never 0. */
-  checksumSeed: number
+/**
+ * What a build takes beyond its manifest, contents and build.json: what these lack to whole blocks, its
+ * directory, and its marks (`accessed`, `damaged`).
+ */
+export const BUILD_OVERHEAD = 6 * BLOCK_BYTES
+
+/** What is read of a file `damaged`, which may have been made by hand. */
+const MAX_REASON = 500
+
+const REPAIR_HINT = 'Run `upserv verify --repair`, or ask for the build: it is fetched again.'
+
+/** Directories, upserv.json, upserv.lock and the like, whatever is held. */
+const FIXED_BYTES = 16 * BLOCK_BYTES
+
+/** Why a build cannot be served as it is. */
+export interface Damage {
+  /** As in "build 802 is damaged: 3 files are lost". */
+  message: string
+  /** Distinct contents that it needs and that the store does not have any more. */
+  lostBlobs: number
+  /** Its manifest, contents or build.json is not what was written. */
+  files: boolean
 }
 
-/** build.json. */
-export interface BuildInfo {
-  id: string
-  /** Name of the source, or "import". */
-  source: string
-  /** Where the archive came from, as a person would name it. */
-  url: string
-  /** When the build became visible, ISO 8601. */
-  fetched: string
-  archiveBytes: number | null
-  /** Hex. */
-  archiveSha256: string | null
-  totals: TreeTotals
-  /** Bytes of packs that came with this build: what it had that no other held build had. */
-  addedBytes: number
-  /** All files share this mtime (seconds), nearly: `rsync -a` would skip changed files of equal size. */
-  uniformMtime: number | null
+/** What looking at everything again has found. */
+export interface Verified {
+  blobs: number
+  bytes: number
+  /** Blobs that were found to have rotted now; those found before are not counted. */
+  rotten: number
 }
 
 /** What an ingest hands over: packs that are sealed and fsynced, and the sealed manifest. */
@@ -102,20 +128,28 @@ export interface StoreOptions {
   manifestCacheBytes?: number
   /** Where what is read from packs stays in memory. */
   pool?: BlockPool
+  /** Bounds what is read and copied while nobody waits for it. */
+  background?: Throttle
+  /** How much may be dead before packs are rewritten; undefined for as much as DEAD_BOUND says. */
+  deadBound?: DeadBound
+  /** For tests: what stands in for the disk. */
+  disk?: Disk
 }
 
 interface HeldBuild {
   readonly id: string
   readonly number: BuildNumber
   readonly paths: BuildPaths
-  /** Of the files in its directory. */
+  /** Of its manifest, contents and build.json. */
   readonly fileBytes: number
-  accessed: Date
-  /** When `accessed` was last written to disk, in ms. */
-  touched: number
+  access: AccessMark
+  /** What is written in its file `accessed`, about a minute behind; undefined while that is being written. */
+  written: AccessMark | undefined
+  /** When that was tried last, in ms since 1970. */
+  triedAt: number
   /** Its blobs are counted as needed, or it is `damaged`. */
   counted: boolean
-  /** Why it cannot be served: its manifest was unreadable when its blobs were counted, so it has none. */
+  /** Why it cannot be served, whatever blobs there are: a file of its own is not what was written. */
   damaged: StoreError | undefined
   info: BuildInfo | undefined
 }
@@ -124,6 +158,8 @@ export class Store {
   readonly paths: StorePaths
   readonly facts: StoreFacts
   readonly packs: Packs
+  /** What all of this rests on; for who reads a file of a build by itself. */
+  readonly disk: Disk
   readonly #lock: StoreLock
   readonly #builds = new Map<string, HeldBuild>()
   readonly #references: References
@@ -139,8 +175,21 @@ export class Store {
   /** Changes when a build comes or goes: what was derived from the catalog is stale then. */
   #generation = 0
   #exclusive: { generation: number; bytes: Map<string, number> } | undefined
-  /** The newest time of access that was given out, in ms: see `#accessTime`. */
-  #lastAccess = 0
+  /**
+   * Builds that are not held, though the disk failed before that was certain: a power cut may bring back
+   * the name of one, so its blobs are needed until `#settle` has seen to that. With each, whether its
+   * directory has been moved away: what has its name then is another one.
+   */
+  readonly #withdrawn = new Map<HeldBuild, { moved: boolean }>()
+  /** The number of the latest access. */
+  #lastSequence = 0
+  readonly #background: Throttle
+  readonly #deadBound: DeadBound
+  #compacting: Promise<void> | undefined
+  #compactAgain = false
+  /** What an earlier process left in incoming/, and has not been removed yet. */
+  #leftoverBytes = 0
+  #leftovers: Promise<void> = Promise.resolve()
   #closed = false
 
   private constructor(
@@ -152,6 +201,7 @@ export class Store {
   ) {
     this.paths = paths
     this.facts = facts
+    this.disk = options.disk ?? realDisk
     this.#lock = lock
     this.packs = packs
     this.#references = new References(packs.index)
@@ -159,6 +209,8 @@ export class Store {
     this.#now = options.now ?? (() => new Date())
     this.#onProblem = options.onProblem ?? (() => {})
     this.#step = options.step ?? (() => {})
+    this.#background = options.background ?? UNBOUND
+    this.#deadBound = options.deadBound ?? DEAD_BOUND
   }
 
   /**
@@ -167,36 +219,44 @@ export class Store {
    */
   static async open(root: string, options: StoreOptions = {}): Promise<Store> {
     const paths = new StorePaths(root)
-    const made = mkdirSync(root, { recursive: true, mode: DIRECTORY_MODE })
-    const lock = lockStore(paths.lock, options.now)
+    const disk = options.disk ?? realDisk
+    await makeDirectories(disk, root)
+    const lock = lockStore(paths.lock, options.now, disk.now)
     try {
-      const facts = await readOrMakeFacts(paths, options.now ?? (() => new Date()))
+      const facts = await readOrMakeFacts(disk, paths, options.now ?? (() => new Date()))
       for (const directory of [paths.builds, paths.packs, paths.incoming, paths.cache]) {
-        mkdirSync(directory, { recursive: true, mode: DIRECTORY_MODE })
+        await makeDirectories(disk, directory)
       }
       // A build lasts only if the names of all directories above it do.
-      await syncDirectory(root)
-      if (made !== undefined) await syncAncestors(root, dirname(made))
-      discardLeftovers(paths)
+      await syncDirectory(disk, root, 'names of builds/ and packs/')
+      // What a killed process renamed and did not sync: we are about to count on it, and to sweep what it
+      // does not need.
+      await syncDirectory(disk, paths.builds, 'names of builds, at start')
+      await syncDirectory(disk, paths.packs, 'names of packs, at start')
+      const leftovers = (await disk.readdir(paths.incoming)).filter((name) => !name.endsWith(SPOOL_SUFFIX))
       const onProblem = options.onProblem ?? (() => {})
       const packs = await Packs.open(
         paths,
         options.step ?? (() => {}),
         onProblem,
         options.pool ?? new BlockPool(0),
+        disk,
       )
       const store = new Store(paths, facts, lock, packs, options)
       store.#scanBuilds()
+      // Whoever waits for the start need not wait for this: nobody else uses these names.
+      store.#leftovers = store.#discardLeftovers(leftovers)
       return store
     } catch (error) {
       lock.release()
-      throw error
+      throw diskError(error, root)
     }
   }
 
   /** Lets go of the data directory. Sessions must have ended; what is under way is discarded at next start. */
   async close(): Promise<void> {
     this.#closed = true
+    await this.#leftovers
     await this.#turn.run(async () => {
       this.packs.close()
       this.#lock.release()
@@ -205,6 +265,16 @@ export class Store {
 
   // -------------------------------------------------------------------------------------------------
   // Looking.
+
+  /** How many changes wait for the one that is under way. */
+  get turnsWaiting(): number {
+    return this.#turn.waiting
+  }
+
+  /** Resolves when what an earlier process left behind in incoming/ is gone. */
+  async leftoversGone(): Promise<void> {
+    await this.#leftovers
+  }
 
   /** Ids of all held builds, in no particular order. */
   ids(): string[] {
@@ -220,7 +290,7 @@ export class Store {
     const { paths, damaged } = this.#held(id)
     if (damaged) throw damaged
     return await this.#manifests
-      .get(id, () => Manifest.load(paths.manifest))
+      .get(id, () => Manifest.load(paths.manifest, this.disk))
       .catch((error) => {
         throw diskError(error, paths.manifest)
       })
@@ -240,34 +310,65 @@ export class Store {
     return this.#held(id).paths.contents
   }
 
+  async contentsSize(id: string): Promise<number> {
+    const path = this.contentsPath(id)
+    try {
+      return (await this.disk.stat(path)).size
+    } catch (error) {
+      throw diskError(error, path)
+    }
+  }
+
   async contents(id: string): Promise<Buffer> {
-    return await readWhole(this.contentsPath(id))
+    return await this.#readWhole(this.contentsPath(id))
   }
 
   async info(id: string): Promise<BuildInfo> {
     const build = this.#held(id)
-    build.info ??= parseInfo(build.paths.info, (await readWhole(build.paths.info)).toString('utf8'))
+    build.info ??= decodeInfo(build.paths.info, await this.#readWhole(build.paths.info))
     return build.info
   }
 
   /** Asks the disk each time, so that `touch` and `rm` work. */
   async isSticky(id: string): Promise<boolean> {
+    const { sticky } = this.#held(id).paths
     try {
-      await stat(this.#held(id).paths.sticky)
+      await this.disk.stat(sticky)
       return true
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
-      throw error
+      if (codeOf(error) === 'ENOENT') return false
+      throw diskError(error, sticky)
     }
   }
 
+  /** When the build was accessed last, by the clock as it was then. For people: clocks jump. */
   accessed(id: string): Date {
-    return this.#held(id).accessed
+    return new Date(Math.min(this.#held(id).access.time, this.#now().getTime()))
+  }
+
+  /**
+   * A number that is the greater the later the build was accessed last. Asks the disk each time, so that
+   * `touch accessed` works.
+   */
+  async accessOrder(id: string): Promise<number> {
+    const build = this.#held(id)
+    const { written } = build
+    const stats = await this.disk.stat(build.paths.accessed).catch(() => undefined)
+    // Another mark by now, or one that is being written, has another time: nobody touched the file.
+    const settled = written !== undefined && written === build.written
+    if (stats && settled && isTouched(written, stats.mtimeMs)) this.#placeTouched(build, stats.mtimeMs)
+    return build.access.sequence
   }
 
   /** Bytes of builds/ and packs/: what eviction can bring down. */
   get bytes(): number {
     return this.#buildBytes + this.packs.bytes
+  }
+
+  /** What the data directory takes beside `bytes`, at most: all but what fetches and caches write. */
+  get overheadBytes(): number {
+    const files = this.#builds.size * BUILD_OVERHEAD + this.packs.count * BLOCK_BYTES
+    return FIXED_BYTES + files + this.#leftoverBytes
   }
 
   /** Bytes of the files in one build's directory, without its blobs. */
@@ -280,19 +381,15 @@ export class Store {
 
   async pin(id: string): Promise<void> {
     const { paths } = this.#held(id)
-    try {
-      await (await open(paths.sticky, 'a', FILE_MODE)).close()
-    } catch (error) {
-      throw diskError(error, paths.sticky)
-    }
+    await touchFile(this.disk, paths.sticky)
     // A pin that a power cut undoes is a build that eviction may take.
-    await syncDirectory(paths.directory)
+    await syncDirectory(this.disk, paths.directory, 'name of sticky')
   }
 
   async unpin(id: string): Promise<void> {
     const { sticky } = this.#held(id).paths
     try {
-      await rm(sticky, { force: true })
+      await removeTree(this.disk, sticky)
     } catch (error) {
       throw diskError(error, sticky)
     }
@@ -301,31 +398,45 @@ export class Store {
   /** The build was accessed. Written to disk at most once a minute, and not fsynced: a lost minute is nothing. */
   async touch(id: string): Promise<void> {
     const build = this.#held(id)
-    const time = this.#accessTime()
-    build.accessed = time
-    if (Math.abs(time.getTime() - build.touched) < TOUCH_INTERVAL_MS) return
-    build.touched = time.getTime()
-    const { accessed } = build.paths
+    build.access = this.#newAccess()
+    const { access, written } = build
+    // By the time, not the number, which counts accesses of all builds. A clock that jumps only writes it early.
+    if (Math.abs(access.time - build.triedAt) < TOUCH_INTERVAL_MS) return
+    build.triedAt = access.time
+    build.written = undefined
     try {
-      await utimes(accessed, time, time).catch(async (error) => {
-        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-        await (await open(accessed, 'a', FILE_MODE)).close()
-        await utimes(accessed, time, time)
-      })
+      await this.#writeAccess(build.paths.accessed, access)
+      build.written = access
     } catch (error) {
+      build.written = written
       // A build can be served from a disk that takes no writes. One that has just left needs no time.
-      if (this.#builds.get(id) === build) this.#report(error, accessed)
+      if (this.#builds.get(id) === build) this.#report(error, build.paths.accessed)
     }
   }
 
-  /**
-   * The time for an access that happens now: never before one that happened earlier, so that the order of
-   * eviction is that of the accesses, also when the clock was set back.
-   */
-  #accessTime(): Date {
-    const now = this.#now().getTime()
-    this.#lastAccess = now >= this.#lastAccess ? now : this.#lastAccess + 1
-    return new Date(this.#lastAccess)
+  #newAccess(): AccessMark {
+    return { sequence: ++this.#lastSequence, time: this.#now().getTime() }
+  }
+
+  /** A crash in between leaves a mark with another mtime, or none: see access.ts. */
+  async #writeAccess(path: string, mark: AccessMark): Promise<void> {
+    const file = await this.disk.open(path, 'w', FILE_MODE)
+    try {
+      await file.writeFile(encodeAccess(mark))
+    } finally {
+      await file.close()
+    }
+    const time = new Date(mark.time)
+    await this.disk.utimes(path, time, time)
+  }
+
+  #placeTouched(build: HeldBuild, mtime: number): void {
+    const others = [...this.#builds.values()].filter((other) => other !== build).map(({ access }) => access)
+    const time = Math.round(mtime)
+    build.access = { sequence: placeTouched(time, others, this.#now().getTime()), time }
+    build.written = build.access
+    build.triedAt = time
+    this.#lastSequence = Math.max(this.#lastSequence, Math.ceil(build.access.sequence))
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -335,7 +446,8 @@ export class Store {
   async beginIngest(id: string): Promise<Staging> {
     const directory = this.paths.newIngest(id)
     try {
-      await mkdir(directory, { mode: DIRECTORY_MODE })
+      this.#lock.assertOurs()
+      await this.disk.mkdir(directory, DIRECTORY_MODE)
     } catch (error) {
       throw diskError(error, directory)
     }
@@ -344,29 +456,37 @@ export class Store {
     return staging
   }
 
-  /** Throws an ingest away, whatever it got to. */
+  /**
+   * Throws an ingest away, whatever it got to. Never fails: what is left goes at the next start at the
+   * latest, and whoever waits should hear why the ingest failed instead.
+   */
   async discardIngest(staging: Staging): Promise<void> {
     this.#stagings.delete(staging)
-    await rm(staging.directory, { recursive: true, force: true })
+    await removeTree(this.disk, staging.directory).catch((error) => this.#report(error, staging.directory))
   }
 
   /**
    * Makes a build visible. The staging is used up, also when this throws; then the build isn't visible.
    * `contents` is what clients read: upstream's own bytes, or `generateContents`.
+   * @param mayReplace for a build that may be held already. When it is whole by now it stays, and nothing
+   *   happens; when it is damaged and cannot be made whole as it is, this is asked whether it may give way.
+   *   From a yes on, nobody may begin to use it until `publish` returns.
    */
   async publish(
     staging: Staging,
     ingest: SealedIngest,
     contents: (manifest: Manifest) => Uint8Array | AsyncIterable<Uint8Array>,
     info: BuildInfo,
+    mayReplace?: () => boolean,
   ): Promise<void> {
     try {
-      await this.#turn.run(() => this.#publish(staging, ingest, contents, info))
+      await this.#turn.run(() => this.#publish(staging, ingest, contents, info, mayReplace))
     } catch (error) {
       throw diskError(error, this.paths.build(staging.id).directory)
     } finally {
-      // Whether the build is visible was decided above; what is left goes at the next start at the latest.
-      await this.discardIngest(staging).catch((error) => this.#report(error, staging.directory))
+      // Whether the build is visible was decided above.
+      await this.discardIngest(staging)
+      void this.compact()
     }
   }
 
@@ -377,6 +497,7 @@ export class Store {
     } catch (error) {
       throw diskError(error, this.paths.build(id).directory)
     }
+    void this.compact()
   }
 
   async #publish(
@@ -384,81 +505,119 @@ export class Store {
     ingest: SealedIngest,
     contents: (manifest: Manifest) => Uint8Array | AsyncIterable<Uint8Array>,
     info: BuildInfo,
+    mayReplace: (() => boolean) | undefined,
   ): Promise<void> {
     this.#assertOpen()
-    if (this.#builds.has(id)) throw new StoreError(`build ${id} is held already`)
+    await this.#settle()
+    const old = this.#builds.get(id)
+    if (old && !mayReplace) throw new StoreError(`build ${id} is held already`)
+    // Whole again by what another build has brought, which gives no reason to replace it.
+    if (old && this.#isWhole(old)) return
     await this.#step('publish: begin')
     // 2.
     await this.packs.adopt(ingest.packs)
     await this.#step('publish: packs adopted')
+    if (old && (await this.#isWholeWith(old, ingest.manifest))) return
     // 3.
     const prepared = ingestBuild(directory)
-    await mkdir(prepared.directory, { mode: DIRECTORY_MODE })
-    let fileBytes = await writeSynced(prepared.manifest, ingest.manifest)
+    await this.disk.mkdir(prepared.directory, DIRECTORY_MODE)
+    let fileBytes = await writeSynced(this.disk, prepared.manifest, ingest.manifest, 'manifest')
     await this.#step('publish: manifest written')
     // Read back: what clients will be served from is what is checked here.
-    const manifest = await Manifest.load(prepared.manifest)
-    fileBytes += await writeSynced(prepared.contents, contents(manifest))
+    const manifest = await Manifest.load(prepared.manifest, this.disk)
+    const sha256 = createHash('sha256')
+    const text = contents(manifest)
+    const digested = digesting(text instanceof Uint8Array ? [text] : text, sha256)
+    fileBytes += await writeSynced(this.disk, prepared.contents, digested, 'contents')
     await this.#step('publish: contents written')
-    fileBytes += await writeSynced(prepared.info, Buffer.from(`${JSON.stringify(info, null, 2)}\n`))
-    await writeSynced(prepared.accessed, new Uint8Array(0))
-    const accessed = this.#accessTime()
-    await utimes(prepared.accessed, accessed, accessed)
+    const fullInfo: BuildInfo = { ...info, contentsSha256: sha256.digest('hex') }
+    fileBytes += await writeSynced(this.disk, prepared.info, encodeInfo(fullInfo), 'build.json')
+    const access = this.#newAccess()
+    await this.#writeAccess(prepared.accessed, access)
+    if (old && (await this.isSticky(id))) await touchFile(this.disk, prepared.sticky)
     // The names in it must last before its own name makes it visible.
-    await syncDirectory(prepared.directory)
+    await syncDirectory(this.disk, prepared.directory, 'names in a build')
     await this.#step('publish: build directory durable')
     const build: HeldBuild = {
       id,
       number: this.#nextBuildNumber++,
       paths: this.paths.build(id),
       fileBytes,
-      accessed,
-      touched: accessed.getTime(),
+      access,
+      written: access,
+      triedAt: access.time,
       counted: false,
       damaged: undefined,
-      info,
+      info: fullInfo,
     }
-    const blobs = await readManifestBlobs(prepared.manifest)
-    const missing = await this.#references.add(build.number, blobs.digests, blobs.sizes)
+    const blobs = await readManifestBlobs(prepared.manifest, this.disk)
+    const lost = await this.#references.add(build.number, blobs.digests, blobs.sizes)
     build.counted = true
     let aside: string | undefined
-    let renamed = false
+    let named = false
     try {
-      if (missing > 0) throw new StoreError(`build ${id} needs ${missing} blobs that the store does not have`)
+      if (lost > 0) throw new StoreCorrupt(`build ${id} needs ${lost} blobs that the store does not have`)
+      if (old && !mayReplace!()) {
+        throw new StoreError(
+          `build ${id} is damaged and in use, and upstream's archive is another tree now`,
+          {
+            hint: 'Try again when its clients are done.',
+          },
+        )
+      }
       aside = await this.#moveAside(build.paths.directory, id)
       // 4.
-      await rename(prepared.directory, build.paths.directory)
-      renamed = true
+      named = true
+      await this.disk.rename(prepared.directory, build.paths.directory)
       await this.#step('publish: renamed into place')
       // 5. Before anybody is told: a build that was served must not vanish in a power cut.
-      await syncDirectory(this.paths.builds)
+      await syncDirectory(this.disk, this.paths.builds, 'name of a new build')
     } catch (error) {
-      if (renamed) await rename(build.paths.directory, this.paths.newRemoved(id)).catch(() => {})
-      if (aside !== undefined) await rename(aside, build.paths.directory).catch(() => {})
-      this.#references.remove(build.number)
+      // It may have its name all the same, or again after a power cut.
+      if (named) await this.#withdraw(build)
+      else this.#references.remove(build.number)
+      if (aside !== undefined) await this.#putForward(aside, build)
       throw error
     }
+    if (old) {
+      this.#manifests.forget(id)
+      this.#references.remove(old.number)
+      this.#buildBytes -= old.fileBytes
+    }
     this.#builds.set(id, build)
-    this.#buildBytes += fileBytes
+    this.#buildBytes += build.fileBytes
     this.#generation++
     await this.#step('publish: done')
     if (aside !== undefined) await this.#discard(aside)
   }
 
   /**
-   * What has the build's name although we don't hold it: a directory without a manifest, or made by hand.
-   * It gives way to the build. Returns where it is now, or undefined when there is nothing.
+   * What has the build's name gives way to it: a damaged build, a directory without a manifest, or one made
+   * by hand. Returns where it is now, or undefined when there is nothing.
    */
   async #moveAside(path: string, id: string): Promise<string | undefined> {
     const aside = this.paths.newRemoved(id)
     try {
-      await rename(path, aside)
+      await this.disk.rename(path, aside)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
       throw error
     }
-    this.#onProblem(new StoreCorrupt(`${path} was not a build of ours, and gives way to one`))
+    if (!this.#builds.has(id))
+      this.#onProblem(new StoreCorrupt(`${path} was not a build of ours, and gives way to one`))
     return aside
+  }
+
+  /** Undoes `#moveAside`, as far as the disk lets us, for a build that could not take the place. */
+  async #putForward(aside: string, failed: HeldBuild): Promise<void> {
+    try {
+      // Fails as long as the new directory is there, since that is not empty.
+      await this.disk.rename(aside, failed.paths.directory)
+    } catch {
+      return
+    }
+    const state = this.#withdrawn.get(failed)
+    if (state) state.moved = true
   }
 
   async #remove(id: string): Promise<void> {
@@ -466,47 +625,95 @@ export class Store {
     const build = this.#held(id)
     const removed = this.paths.newRemoved(id)
     await this.#step('remove: begin')
-    // 1.
+    let moved = false
     try {
-      await rename(build.paths.directory, removed)
+      // 1. Somebody may have been quicker by hand. All the rest is as usual.
+      await this.#renameIfThere(build.paths.directory, removed)
+      moved = true
+      this.#manifests.forget(id)
+      await this.#step('remove: renamed away')
+      // 2.
+      await syncDirectory(this.disk, this.paths.builds, 'name of a build that left')
     } catch (error) {
-      // Somebody was quicker by hand. All the rest is as usual.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    }
-    this.#manifests.forget(id)
-    await this.#step('remove: renamed away')
-    // 2.
-    try {
-      await syncDirectory(this.paths.builds)
-    } catch (error) {
-      // It could come back in a power cut, so it keeps its blobs: as if nobody had tried.
-      await rename(removed, build.paths.directory).catch(() => {})
+      if (!(await this.#putBack(build, removed, moved))) {
+        this.#forget(build)
+        this.#withdrawn.set(build, { moved: true })
+      }
       throw error
     }
     // 3.
-    this.#builds.delete(id)
+    this.#forget(build)
     this.#references.remove(build.number)
-    this.#buildBytes -= build.fileBytes
-    this.#generation++
     await this.#step('remove: forgotten for good')
     // 4.
     await this.#discard(removed)
     await this.#step('remove: done')
   }
 
+  #forget(build: HeldBuild): void {
+    this.#builds.delete(build.id)
+    this.#buildBytes -= build.fileBytes
+    this.#generation++
+  }
+
+  /**
+   * After a removal that failed: as if nobody had tried. False when the disk does not let us.
+   * @param moved whether we know that its directory was moved to `removed`.
+   */
+  async #putBack(build: HeldBuild, removed: string, moved: boolean): Promise<boolean> {
+    try {
+      await this.#renameIfThere(removed, build.paths.directory)
+    } catch {
+      if (moved) return false
+    }
+    await syncDirectory(this.disk, this.paths.builds, 'name of a build that stays').catch(() => {})
+    try {
+      return (await this.disk.stat(build.paths.directory)).isDirectory()
+    } catch (error) {
+      // A disk that says nothing has most likely done nothing.
+      return codeOf(error) !== 'ENOENT'
+    }
+  }
+
+  /** Takes back a build that could not be published, now or as soon as the disk lets us. */
+  async #withdraw(build: HeldBuild): Promise<void> {
+    this.#withdrawn.set(build, { moved: false })
+    await this.#settle().catch(() => {})
+  }
+
+  /** Sees to it that no withdrawn build has its name, not even after a power cut; then its blobs may go. */
+  async #settle(): Promise<void> {
+    for (const [build, state] of this.#withdrawn) {
+      const removed = this.paths.newRemoved(build.id)
+      if (!state.moved) await this.#renameIfThere(build.paths.directory, removed)
+      state.moved = true
+      await syncDirectory(this.disk, this.paths.builds, 'name of a build that was withdrawn')
+      this.#withdrawn.delete(build)
+      this.#references.remove(build.number)
+      await this.#discard(removed)
+    }
+  }
+
+  async #renameIfThere(from: string, to: string): Promise<void> {
+    await this.disk.rename(from, to).catch((error) => {
+      if (codeOf(error) !== 'ENOENT') throw error
+    })
+  }
+
   /** Removes what is in incoming/ and nobody needs. That this fails is a problem, but nobody's who waits. */
   async #discard(directory: string): Promise<void> {
     try {
-      for (const name of await readdir(directory)) {
-        await rm(join(directory, name), { recursive: true, force: true })
-        await this.#step('discard: one less')
-      }
-      await rmdir(directory)
+      await removeTree(this.disk, directory)
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException
-      if (code === 'ENOENT') return
-      if (code === 'ENOTDIR') await rm(directory, { force: true })
-      else this.#report(error, directory)
+      this.#report(error, directory)
+    }
+  }
+
+  async #readWhole(path: string): Promise<Buffer> {
+    try {
+      return await this.disk.readFile(path)
+    } catch (error) {
+      throw diskError(error, path)
     }
   }
 
@@ -515,6 +722,191 @@ export class Store {
     this.#onProblem(
       problem instanceof StoreError ? problem : new StoreError(`${path}: ${error}`, { cause: error }),
     )
+  }
+
+  // -------------------------------------------------------------------------------------------------
+  // Damage.
+
+  /** Why the build can't be served as it is; undefined when, as far as we know, it can. */
+  async damage(id: string): Promise<Damage | undefined> {
+    const build = this.#held(id)
+    if (!build.counted) await this.#turn.run(async () => build.counted || this.#mark(build))
+    if (build.damaged) return { message: build.damaged.message, lostBlobs: 0, files: true }
+    const lostBlobs = this.#countLost(build)
+    if (lostBlobs === 0) return undefined
+    const what = lostBlobs === 1 ? '1 file is lost' : `${lostBlobs} files are lost`
+    return { message: `build ${id} is damaged: ${what}`, lostBlobs, files: false }
+  }
+
+  /** Builds of which we know by now that they are damaged. */
+  knownDamaged(): string[] {
+    return [...this.#builds.values()]
+      .filter((build) => build.damaged || !this.#references.lostOf(build.number).next().done)
+      .map(({ id }) => id)
+  }
+
+  /** Digests of the blobs that a build needs and that are lost. */
+  lostBlobs(id: string): Uint8Array[] {
+    const build = this.#held(id)
+    return Array.from(this.#references.lostOf(build.number), (row) => this.packs.index.digest(row).slice())
+  }
+
+  /**
+   * Reads everything again: the files of these builds and all blobs that they need, or those of all builds,
+   * and the indexes of packs. What is found to be damaged is marked as such, durably. At the rate of the
+   * background. @throws the signal's reason.
+   */
+  async verify(
+    ids: readonly string[] | undefined,
+    onProgress: (done: Verified, totalBytes: number) => void,
+    signal: AbortSignal,
+  ): Promise<Verified> {
+    await this.marked()
+    const builds = [...this.#builds.values()].filter(({ id }) => !ids || ids.includes(id))
+    const rows = await this.#rowsOf(ids ? builds : undefined)
+    const done: Verified = { blobs: 0, bytes: 0, rotten: 0 }
+    let total = 0
+    for (const row of rows) total += this.packs.index.length(row)
+    const pace: Pace = (bytes) => this.#background.spend(bytes, signal)
+    for (const build of builds) {
+      signal.throwIfAborted()
+      await pace(build.fileBytes)
+      await this.#checkFiles(build)
+    }
+    if (!ids) await this.#checkPackIndexes(pace, signal)
+    await checkBlobs(this.packs, rows, {
+      pace,
+      signal,
+      onChecked: (bytes, blobs) => {
+        done.blobs += blobs
+        done.bytes += bytes
+        onProgress({ ...done }, total)
+      },
+      onBad: async (digests, why) => {
+        done.rotten += digests.length
+        await this.#distrust(digests, why)
+      },
+    })
+    return done
+  }
+
+  /** Reads one blob again. False when it had rotted; from now on it is lost then. */
+  async checkBlob(digest: Uint8Array, signal: AbortSignal): Promise<boolean> {
+    const row = this.packs.index.find(digest)
+    if (row < 0 || this.packs.index.isLost(row)) return true
+    let good = true
+    await checkBlobs(this.packs, Uint32Array.of(row), {
+      pace: (bytes) => this.#background.spend(bytes, signal),
+      signal,
+      onBad: async (digests, why) => {
+        good = false
+        await this.#distrust(digests, why)
+      },
+    })
+    return good
+  }
+
+  /** Reads a build's own files again, and marks it as damaged when they are not what was written. */
+  async checkFiles(id: string): Promise<void> {
+    await this.#checkFiles(this.#held(id))
+  }
+
+  async #distrust(digests: readonly Uint8Array[], why: string): Promise<void> {
+    await this.#turn.run(async () => {
+      // An ingest that has not come to rely on them yet writes them anew; one that has fails when it is published.
+      for (const known of this.#known()) for (const digest of digests) known.giveUp(digest)
+      const some = asBuffer(digests[0]!).toString('hex')
+      const more = digests.length > 1 ? ` and ${digests.length - 1} more` : ''
+      this.#onProblem(new StoreCorrupt(`blob ${some}${more}: ${why}`, { hint: REPAIR_HINT }))
+      this.#generation++
+      await this.packs.distrust(digests).catch((error) => this.#report(error, this.paths.untrusted))
+    })
+    void this.compact()
+  }
+
+  /** In turn with removals and replacements: a build on its way out is not damaged because its files have gone. */
+  async #checkFiles(build: HeldBuild): Promise<void> {
+    await this.#turn.run(async () => {
+      if (this.#builds.get(build.id) === build && !build.damaged) await this.#readFiles(build)
+    })
+  }
+
+  async #readFiles(build: HeldBuild): Promise<void> {
+    const { paths } = build
+    try {
+      await Manifest.load(paths.manifest, this.disk)
+      const info = decodeInfo(paths.info, await this.disk.readFile(paths.info))
+      const contents = await this.disk.readFile(paths.contents)
+      const expected = info.contentsSha256
+      if (expected !== undefined && createHash('sha256').update(contents).digest('hex') !== expected)
+        throw new StoreCorrupt(`${paths.contents} is not what was written`)
+    } catch (error) {
+      const about = diskError(error, paths.directory)
+      if (!isAboutFile(error)) return
+      const { message } = about as StoreError
+      this.#setDamaged(build, message, error)
+      const reason = Buffer.from(`${message}\n`)
+      await replaceFile(this.disk, paths.damaged, reason, 'damaged').catch((failure) =>
+        this.#report(failure, paths.damaged),
+      )
+    }
+  }
+
+  /** A pack whose index has rotted could not be used after the next start: while we still know it, it is written anew. */
+  async #checkPackIndexes(pace: Pace, signal: AbortSignal): Promise<void> {
+    for (const pack of [...this.packs.list()]) {
+      signal.throwIfAborted()
+      try {
+        await this.packs.checkIndex(pack)
+      } catch (error) {
+        if (!isAboutFile(error) || this.packs.get(pack.number) !== pack) continue
+        this.#report(error, pack.path)
+        await this.#turn
+          .run(() => rewritePack({ ...this.#needs(), need: 0, onProblem: this.#onProblem, pace }, pack))
+          // What can't be copied is found when its blobs are read, a moment later.
+          .catch((failure) => this.#report(failure, pack.path))
+      }
+    }
+  }
+
+  /** The rows of the blobs that these builds need, or any build. */
+  async #rowsOf(builds: readonly HeldBuild[] | undefined): Promise<Uint32Array> {
+    const { index } = this.packs
+    const wanted = new Uint8Array(index.rowCount)
+    for (const { number } of builds ?? this.#builds.values()) {
+      for (const row of this.#references.rowsOf(number)) wanted[row] = 1
+      await nextTurn()
+    }
+    const rows = new Uint32Array(wanted.length)
+    let count = 0
+    for (let row = 0; row < wanted.length; row++) if (wanted[row] && index.isHeld(row)) rows[count++] = row
+    return rows.slice(0, count)
+  }
+
+  #countLost(build: HeldBuild): number {
+    let lost = 0
+    for (const _row of this.#references.lostOf(build.number)) lost++
+    return lost
+  }
+
+  #setDamaged(build: HeldBuild, reason: string, cause?: unknown): void {
+    build.damaged = new StoreCorrupt(`build ${build.id} is damaged: ${reason}`, { hint: REPAIR_HINT, cause })
+    this.#manifests.forget(build.id)
+    this.#onProblem(build.damaged)
+  }
+
+  #isWhole(build: HeldBuild): boolean {
+    return build.counted && !build.damaged && this.#countLost(build) === 0
+  }
+
+  /** Whether a damaged build is whole again, as it is, now that the packs of an ingest of the same tree are ours. */
+  async #isWholeWith(build: HeldBuild, manifest: Uint8Array): Promise<boolean> {
+    if (build.damaged) return false
+    if (!(await this.#readWhole(build.paths.manifest)).equals(manifest)) return false
+    const lost = this.#countLost(build)
+    if (lost > 0) throw new StoreCorrupt(`build ${build.id} still lacks ${lost} of its blobs`)
+    this.#generation++
+    return true
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -536,11 +928,12 @@ export class Store {
   async exclusiveBytes(): Promise<ReadonlyMap<string, number>> {
     await this.marked()
     if (this.#exclusive?.generation !== this.#generation) {
-      const byNumber = this.#references.exclusiveBytes()
+      const generation = this.#generation
+      const byNumber = await this.#references.exclusiveBytes()
       const bytes = new Map<string, number>()
       for (const build of this.#builds.values())
         bytes.set(build.id, build.fileBytes + (byNumber.get(build.number) ?? 0))
-      this.#exclusive = { generation: this.#generation, bytes }
+      this.#exclusive = { generation, bytes }
     }
     return this.#exclusive.bytes
   }
@@ -583,20 +976,27 @@ export class Store {
   /** Bytes in packs that neither a held build nor an ingest under way needs: `collect` gets them back. */
   async deadBytes(): Promise<number> {
     await this.marked()
-    return deadBytes(this.#needs())
+    return await deadBytes(this.#needs())
   }
 
   /**
    * Removes blobs that nobody needs: all dead packs, and packs that are mostly dead; with `need`, goes on
-   * until that many bytes are free or nothing is left to do. Returns the bytes freed.
+   * until that many bytes are free or nothing is left to do. Nobody waits for what is done in the
+   * `background`, so it takes its time. Returns the bytes freed.
    */
-  async collect(need = 0): Promise<number> {
+  async collect(need = 0, { background = false } = {}): Promise<number> {
     await this.marked()
+    const pace: Pace = background ? (bytes) => this.#takeTime(bytes) : async () => {}
     let freed = 0
     for (let more = true; more && !this.#closed; ) {
-      const order = { ...this.#needs(), need: need - freed, onProblem: this.#onProblem }
+      const order = { ...this.#needs(), need: need - freed, onProblem: this.#onProblem, pace }
       const result = await this.#turn
-        .run(() => sweep(order))
+        .run(async () => {
+          this.#lock.assertOurs()
+          // What can't be settled yet keeps its blobs.
+          await this.#settle().catch(() => {})
+          return await sweep(order)
+        })
         .catch((error) => {
           throw diskError(error, this.paths.packs)
         })
@@ -604,6 +1004,37 @@ export class Store {
       more = result.more
     }
     return freed
+  }
+
+  /**
+   * Sees to it that dead bytes stay within their bound: whatever made some dead starts it, and nobody waits
+   * for it, but who does hears when they are.
+   */
+  compact(): Promise<void> {
+    this.#compactAgain = true
+    this.#compacting ??= this.#compactAll()
+      // What stays dead is tried again when the next build leaves.
+      .catch((error) => this.#report(error, this.paths.packs))
+      .finally(() => {
+        this.#compacting = undefined
+      })
+    return this.#compacting
+  }
+
+  async #compactAll(): Promise<void> {
+    while (this.#compactAgain && !this.#closed) {
+      this.#compactAgain = false
+      const { share, floor } = this.#deadBound
+      const bound = Math.max(floor, share * this.packs.bytes)
+      if (this.packs.bytes <= bound) return
+      const excess = (await this.deadBytes()) - bound
+      if (excess > 0) await this.collect(excess, { background: true })
+    }
+  }
+
+  /** Waits for as long as the background may take for so many bytes; not while others wait for our turn. */
+  async #takeTime(bytes: number): Promise<void> {
+    if (!this.#closed && this.#turn.waiting === 0) await this.#background.spend(bytes)
   }
 
   #known(): KnownBlobs[] {
@@ -620,7 +1051,7 @@ export class Store {
       if (!build || this.#closed) return
       await this.#turn.run(async () => {
         // Gone while we waited for our turn.
-        if (this.#builds.get(build.id) === build) await this.#mark(build)
+        if (this.#builds.get(build.id) === build && !build.counted) await this.#mark(build)
       })
     }
   }
@@ -630,18 +1061,17 @@ export class Store {
    * must not be from now on: its blobs may go. All other builds are counted on.
    */
   async #mark(build: HeldBuild): Promise<void> {
-    const hint = 'Remove it and fetch it again.'
     try {
-      const { digests, sizes } = await readManifestBlobs(build.paths.manifest)
-      const missing = await this.#references.add(build.number, digests, sizes)
-      if (missing > 0)
-        this.#onProblem(new StoreCorrupt(`build ${build.id} lacks ${missing} of its blobs`, { hint }))
+      const { digests, sizes } = await readManifestBlobs(build.paths.manifest, this.disk)
+      const lost = await this.#references.add(build.number, digests, sizes)
+      if (lost > 0)
+        this.#onProblem(
+          new StoreCorrupt(`build ${build.id} lacks ${lost} of its blobs`, { hint: REPAIR_HINT }),
+        )
     } catch (error) {
       if (!isAboutFile(error)) throw diskError(error, build.paths.manifest)
       const { message } = diskError(error, build.paths.manifest) as StoreError
-      build.damaged = new StoreCorrupt(`build ${build.id} is damaged: ${message}`, { hint, cause: error })
-      this.#manifests.forget(build.id)
-      this.#onProblem(build.damaged)
+      this.#setDamaged(build, message, error)
     }
     build.counted = true
   }
@@ -651,6 +1081,7 @@ export class Store {
   /** Behind `close` the directory may be another process's already. */
   #assertOpen(): void {
     if (this.#closed) throw new StoreError('the store is closed')
+    this.#lock.assertOurs()
   }
 
   #held(id: string): HeldBuild {
@@ -661,12 +1092,15 @@ export class Store {
 
   /** Synchronous: nobody else lives on the event loop yet, and thousands of small calls are faster so. */
   #scanBuilds(): void {
-    for (const entry of readdirSync(this.paths.builds, { withFileTypes: true })) {
+    const { now } = this.disk
+    const touched: { build: HeldBuild; mtime: number }[] = []
+    for (const entry of now.readdir(this.paths.builds)) {
       const id = entry.name
       if (!entry.isDirectory() || !isSafeId(id)) continue
       const paths = this.paths.build(id)
-      const fileBytes = sizeOf(paths.manifest) + sizeOf(paths.contents) + sizeOf(paths.info)
-      if (!existsSync(paths.manifest)) {
+      const sizes = [paths.manifest, paths.contents, paths.info].map((path) => now.stat(path)?.size ?? 0)
+      const fileBytes = sizes.reduce((sum, size) => sum + size, 0)
+      if (!now.stat(paths.manifest)) {
         this.#onProblem(
           new StoreCorrupt(`${paths.directory} has no manifest`, {
             hint: 'Not ours, or damaged: remove it.',
@@ -674,34 +1108,42 @@ export class Store {
         )
         continue
       }
-      const accessed = statSync(paths.accessed, { throwIfNoEntry: false })?.mtime ?? new Date(0)
-      const number = this.#nextBuildNumber++
-      this.#builds.set(id, {
+      const access = readAccess(now, paths.accessed)
+      const build: HeldBuild = {
         id,
-        number,
+        number: this.#nextBuildNumber++,
         paths,
         fileBytes,
-        accessed,
-        touched: accessed.getTime(),
+        access: access.mark,
+        written: access.mark,
+        triedAt: access.mark.time,
         counted: false,
         damaged: undefined,
         info: undefined,
-      })
+      }
+      if (now.stat(paths.damaged)) this.#setDamaged(build, readReason(now, paths.damaged))
+      this.#builds.set(id, build)
       this.#buildBytes += fileBytes
+      if (access.touched) touched.push({ build, mtime: access.mtime })
+      else this.#lastSequence = Math.max(this.#lastSequence, access.mark.sequence)
     }
-    this.#orderAccesses()
+    // Those that somebody touched find their places among the others, the earliest first.
+    for (const { build, mtime } of touched.sort((a, b) => a.mtime - b.mtime)) this.#placeTouched(build, mtime)
   }
 
-  /**
-   * A time of access in the future was written by a clock that went wrong: it becomes now, or such a build
-   * would be the last to go for years. Several keep their order.
-   */
-  #orderAccesses(): void {
-    const now = this.#now().getTime()
-    const builds = [...this.#builds.values()].sort((a, b) => a.accessed.getTime() - b.accessed.getTime())
-    for (const build of builds) {
-      if (build.accessed.getTime() > now) build.accessed = new Date(Math.max(now, this.#lastAccess + 1))
-      this.#lastAccess = build.accessed.getTime()
+  /** Removes what a crash left in incoming/; what cannot be removed still counts. */
+  async #discardLeftovers(names: readonly string[]): Promise<void> {
+    for (const name of names) {
+      if (this.#closed) return
+      const path = join(this.paths.incoming, name)
+      try {
+        const bytes = await diskUsage(this.disk, path)
+        this.#leftoverBytes += bytes
+        await removeTree(this.disk, path)
+        this.#leftoverBytes -= bytes
+      } catch (error) {
+        this.#report(error, path)
+      }
     }
   }
 }
@@ -717,90 +1159,36 @@ export interface EvictionLedger {
   arrive(digests: Uint8Array): Promise<number>
 }
 
-async function readOrMakeFacts(paths: StorePaths, now: () => Date): Promise<StoreFacts> {
-  let text: string
+/** The content, its digest taken as it passes. */
+async function* digesting(
+  chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+  hash: Hash,
+): AsyncGenerator<Uint8Array> {
+  for await (const chunk of chunks) {
+    hash.update(chunk)
+    yield chunk
+  }
+}
+
+/** The mark of a build's last access, and whether somebody touched it since; a build without one is the first to go. */
+function readAccess(disk: DiskNow, path: string): { mark: AccessMark; touched: boolean; mtime: number } {
+  const mtime = disk.stat(path)?.mtimeMs
+  if (mtime === undefined) return { mark: { sequence: 0, time: 0 }, touched: false, mtime: 0 }
+  let mark: AccessMark | undefined
   try {
-    text = readFileSync(paths.format, 'utf8')
+    mark = decodeAccess(disk.readFile(path))
+  } catch {
+    // Its time is good enough.
+  }
+  if (mark && !isTouched(mark, mtime)) return { mark, touched: false, mtime }
+  return { mark: { sequence: 0, time: mtime }, touched: true, mtime }
+}
+
+/** Why a build was marked as damaged: for people. */
+function readReason(disk: DiskNow, path: string): string {
+  try {
+    return disk.readFile(path).toString('utf8').slice(0, MAX_REASON).trim()
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    return await makeFacts(paths, now)
-  }
-  let facts: Partial<StoreFacts>
-  try {
-    facts = JSON.parse(text) as Partial<StoreFacts>
-  } catch (cause) {
-    throw new StoreCorrupt(`${paths.format} is not JSON`, { cause })
-  }
-  if (facts.format !== STORE_FORMAT) {
-    throw new StoreFormat(
-      `${paths.root} has format ${facts.format}; this program reads format ${STORE_FORMAT}`,
-      {
-        hint: 'Use the version that made it, or an empty data_dir: builds are fetched again when asked for.',
-      },
-    )
-  }
-  const { checksumSeed, created } = facts
-  if (typeof created !== 'string' || !Number.isInteger(checksumSeed) || checksumSeed === 0) {
-    throw new StoreCorrupt(`${paths.format} lacks what it should say`)
-  }
-  return { format: STORE_FORMAT, created, checksumSeed: checksumSeed! }
-}
-
-async function makeFacts(paths: StorePaths, now: () => Date): Promise<StoreFacts> {
-  // Somebody else's directory, or a store whose upserv.json was lost: neither is ours to write into.
-  const others = readdirSync(paths.root).filter(
-    (name) => name !== basename(paths.lock) && !name.startsWith('.'),
-  )
-  const foreign = others.filter((name) => name !== 'lost+found' && name !== `${basename(paths.format)}.new`)
-  if (foreign.length > 0) {
-    throw new StoreFormat(
-      `${paths.root} is not empty and has no ${basename(paths.format)}: it holds ${foreign[0]}`,
-      {
-        hint: 'Choose an empty directory as data_dir.',
-      },
-    )
-  }
-  const facts: StoreFacts = {
-    format: STORE_FORMAT,
-    created: now().toISOString(),
-    checksumSeed: randomInt(1, 2 ** 31 - 1),
-  }
-  await replaceFile(paths.format, Buffer.from(`${JSON.stringify(facts, null, 2)}\n`))
-  return facts
-}
-
-/** Everything in incoming/ but spools. Unlinking is quick, also for large files. */
-function discardLeftovers(paths: StorePaths): void {
-  const isLeftover = (entry: Dirent) => !entry.name.endsWith(SPOOL_SUFFIX)
-  for (const entry of readdirSync(paths.incoming, { withFileTypes: true }).filter(isLeftover)) {
-    rmSync(join(paths.incoming, entry.name), { recursive: true, force: true })
-  }
-}
-
-/** Makes the names of `path` and of the directories above it durable, up to those in `top`. */
-async function syncAncestors(path: string, top: string): Promise<void> {
-  for (let at = resolve(path); at !== resolve(top) && at !== dirname(at); ) {
-    at = dirname(at)
-    await syncDirectory(at)
-  }
-}
-
-function sizeOf(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.size ?? 0
-}
-
-async function readWhole(path: string): Promise<Buffer> {
-  try {
-    return await readFile(path)
-  } catch (error) {
-    throw diskError(error, path)
-  }
-}
-
-function parseInfo(path: string, text: string): BuildInfo {
-  try {
-    return JSON.parse(text) as BuildInfo
-  } catch (cause) {
-    throw new StoreCorrupt(`${path} is not JSON`, { cause })
+    return (error as Error).message
   }
 }

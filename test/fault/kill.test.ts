@@ -13,11 +13,12 @@ import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SPOOL_SUFFIX } from '../../src/store/paths.ts'
 import { buildsOnDisk, bytesOnDisk, Mirror } from '../support/mirror.ts'
+import { seededRandom } from '../support/random.ts'
 import { rsyncEnds } from '../support/rsync.ts'
 import { randomBytes, SpecWriter, type TreeSpec } from '../support/tree.ts'
 import type { Upserv } from '../support/upserv.ts'
 
-const KILLS = Number(process.env.UPSERV_KILLS ?? (process.env.UPSERV_LONG ? 500 : 50))
+const KILLS = Number(process.env.UPSERV_KILLS ?? (process.env.UPSERV_LONG ? 500 : 25))
 const SEED = Number(process.env.UPSERV_SEED ?? Date.now() % 1_000_000)
 
 const IDS = ['1', '2', '3', '4', '5', '6', '7', '8']
@@ -184,15 +185,4 @@ function neighbourTree(n: number): TreeSpec {
   tree.symlink('current', 'version')
   tree.hardlink('usr/hard', 'usr/file-0')
   return tree.spec
-}
-
-/** Mulberry32: small, and the same everywhere. */
-function seededRandom(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
 }

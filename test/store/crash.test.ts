@@ -42,6 +42,7 @@ async function checkSurvivor(root: string, at: string): Promise<string[]> {
       }
     }
     assert.deepEqual(problems, [], at)
+    await store.leftoversGone()
     assert.deepEqual(readdirSync(store.paths.incoming), [], at)
     // Everything that is not needed has gone, and what went can come again.
     const needed = await store.bytesOf(ids)

@@ -29,7 +29,8 @@ test('claims are granted in large pieces, and a refusal brings its message', asy
     questions.push(question)
     await new Promise((resolve) => setImmediate(resolve))
     if (question.type === 'disk-full') return { granted: 1 }
-    return question.bytes > 1000 ? { refusal: 'build 803 is too large – sorry' } : { granted: 100 }
+    const refusal = { refusal: 'build 803 is too large – sorry', hint: 'Raise `budget`.' }
+    return question.bytes > 1000 ? refusal : { granted: 100 }
   })
   const result = await inWorker(
     desk,
@@ -38,10 +39,10 @@ test('claims are granted in large pieces, and a refusal brings its message', asy
      room.claim(50)
      const full = room.diskFull()
      room.claim(1)
-     try { room.claim(5000) } catch (error) { return [full, error.name, error.message] }`,
+     try { room.claim(5000) } catch (error) { return [full, error.name, error.message, error.hint] }`,
   )
   desk.close()
-  assert.deepEqual(result, [true, 'NoRoom', 'build 803 is too large – sorry'])
+  assert.deepEqual(result, [true, 'NoRoom', 'build 803 is too large – sorry', 'Raise `budget`.'])
   assert.deepEqual(questions, [
     { type: 'grant', bytes: 10 },
     { type: 'disk-full' },

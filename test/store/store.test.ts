@@ -238,7 +238,9 @@ test('leftovers in incoming go at start, spools stay', async (t) => {
     mkdirSync(join(root, 'incoming', name))
     writeFileSync(join(root, 'incoming', name, 'file'), 'x')
   }
-  await reopen()
+  const again = await reopen()
+  assert.ok(again.overheadBytes >= 4 * 4096, 'they count as long as they are there')
+  await again.leftoversGone()
   assert.deepEqual(readdirSync(join(root, 'incoming')), ['c.spool'])
 })
 
@@ -253,15 +255,44 @@ test('a data directory of another format is refused and left as it is', async (t
   const { root, store, reopen } = await openStore(t)
   await store.close()
   const format = join(root, 'upserv.json')
-  for (const [text, error] of [
-    ['{"format": 2, "created": "2026", "checksumSeed": 1}', StoreFormat],
-    ['{"created": "2026", "checksumSeed": 1}', StoreFormat],
-    ['{"format": 1, "created": "2026", "checksumSeed": 0}', StoreCorrupt],
-    ['{"format', StoreCorrupt],
+  const otherVersion = /Use the version that made it, or an empty data_dir/
+  const restore = /Restore it from a backup, or choose an empty data_dir/
+  for (const [text, error, message, hint] of [
+    [
+      '{"format": 2, "created": "2026", "checksumSeed": 1}',
+      StoreFormat,
+      /has format 2; .* reads format 1/,
+      otherVersion,
+    ],
+    [
+      '{"format": 0, "created": "2026", "checksumSeed": 1}',
+      StoreFormat,
+      /has format 0; .* reads format 1/,
+      otherVersion,
+    ],
+    ['{"format": "1", "created": "2026", "checksumSeed": 1}', StoreFormat, /has format "1"/, otherVersion],
+    ['{"created": "2026", "checksumSeed": 1}', StoreCorrupt, /does not say which format/, restore],
+    [
+      '{"format": 1, "created": "2026", "checksumSeed": 0}',
+      StoreCorrupt,
+      /lacks what it should say/,
+      restore,
+    ],
+    ['{"format": 1}', StoreCorrupt, /lacks what it should say/, restore],
+    ['null', StoreCorrupt, /does not say which format/, restore],
+    ['[]', StoreCorrupt, /does not say which format/, restore],
+    ['{"format', StoreCorrupt, /is not JSON/, restore],
+    ['', StoreCorrupt, /is not JSON/, restore],
+    ['\0\xff\x80', StoreCorrupt, /is not JSON/, restore],
   ] as const) {
-    writeFileSync(format, text)
-    await assert.rejects(reopen(), error)
-    assert.equal(readFileSync(format, 'utf8'), text)
+    writeFileSync(format, text, 'latin1')
+    await assert.rejects(reopen(), (failure: Error) => {
+      assert.ok(failure instanceof error, `${text}: ${failure.stack}`)
+      assert.match(failure.message, message)
+      assert.match(failure.hint ?? '', hint)
+      return true
+    })
+    assert.equal(readFileSync(format, 'latin1'), text)
   }
   rmSync(format)
   await assert.rejects(reopen(), StoreFormat, 'a store without its upserv.json')

@@ -31,3 +31,13 @@ export function some<T>(random: Random, from: readonly T[], most: number): T[] {
 export function noise(random: Random, length: number): Buffer {
   return Buffer.from(Array.from({ length }, () => random(256)))
 }
+/** Mulberry32: small, and the same everywhere. Numbers from 0 to below 1. */
+export function seededRandom(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}

@@ -5,8 +5,9 @@ import { join } from 'node:path'
 import type { ArchiveEntry } from '../../src/archive/archive.ts'
 import { Ingest, type IngestLimits, type IngestResult, type IngestRoom } from '../../src/build/ingest.ts'
 import { type ByteString, utf8Bytes } from '../../src/lib/bytes.ts'
+import type { BuildInfo } from '../../src/store/build-info.ts'
 import { generateContents } from '../../src/store/contents.ts'
-import type { BuildInfo, Store } from '../../src/store/store.ts'
+import type { Store } from '../../src/store/store.ts'
 
 export interface TestEntry extends Partial<Omit<ArchiveEntry, 'path' | 'size' | 'linkTarget'>> {
   path: string
@@ -67,12 +68,29 @@ export async function publishBuild(
   store: Store,
   id: string,
   entries: readonly TestEntry[],
+  mayReplace?: () => boolean,
 ): Promise<IngestResult> {
   const staging = await store.beginIngest(id)
-  const ingest = await Ingest.create(staging.directory, staging.known, ENDLESS_ROOM)
-  feed(ingest, entries)
-  const result = ingest.finish()
-  await store.publish(staging, result, generateContents, buildInfo(id))
+  let result: IngestResult
+  try {
+    const ingest = await Ingest.create(
+      staging.directory,
+      staging.known,
+      ENDLESS_ROOM,
+      undefined,
+      store.disk.now,
+    )
+    try {
+      feed(ingest, entries)
+      result = ingest.finish()
+    } finally {
+      ingest.abort()
+    }
+  } catch (error) {
+    await store.discardIngest(staging)
+    throw error
+  }
+  await store.publish(staging, result, generateContents, buildInfo(id), mayReplace)
   return result
 }
 

@@ -26,7 +26,9 @@ export type Task =
       type: 'digest'
       name: DigestName
       seed: number
-      /** What the content's XXH128 was when the build came in; computed on the way and compared. */
+      /** Where the bytes to be digested begin; what is before them only counts for `expected`. */
+      from: number
+      /** What the whole content's XXH128 was when the build came in; computed on the way and compared. */
       expected: Uint8Array | undefined
     }
 
@@ -52,22 +54,22 @@ export async function runTask(task: Task, bytes: Place | Uint8Array): Promise<De
     }
     case 'digest': {
       if (task.expected) {
-        const actual = fileDigest('xxh128', 0, pieces(source))
+        const actual = fileDigest('xxh128', 0, pieces(source, 0))
         if (Buffer.compare(actual, task.expected) !== 0) {
           throw new StoreCorrupt('a blob is not what it was when its build came in', {
             hint: 'Remove the build and ask for it again: it is then fetched anew.',
           })
         }
       }
-      return fileDigest(task.name, task.seed, pieces(source))
+      return fileDigest(task.name, task.seed, pieces(source, task.from))
     }
   }
 }
 
 /** Each piece is only good until the next one is asked for. */
-function* pieces(source: MatchSource): Generator<Uint8Array> {
-  const buffer = new Uint8Array(Math.min(source.size, 1 << 18))
-  for (let position = 0; position < source.size; position += buffer.length) {
+function* pieces(source: MatchSource, from: number): Generator<Uint8Array> {
+  const buffer = new Uint8Array(Math.min(source.size - from, 1 << 18))
+  for (let position = from; position < source.size; position += buffer.length) {
     const piece = buffer.subarray(0, Math.min(buffer.length, source.size - position))
     source.read(piece, position)
     yield piece

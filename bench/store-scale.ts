@@ -1,0 +1,232 @@
+/**
+ * How the store grows: makes a data directory of many builds and measures what an operator and a client
+ * wait for, and how long the event loop is held meanwhile. Run as
+ *
+ *     bench/store-scale [BUILDS] [ENTRIES] [NEW]      default: 1000 10000 1000
+ *
+ * Each build has ENTRIES files, NEW of them with content of its own, the others shared with builds before
+ * it. Contents are tiny: what counts here is how many there are. Results stand in docs/benchmarks-store.md.
+ */
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { cpus, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Catalog } from '../src/build/catalog.ts'
+import { BuildEvictor } from '../src/build/evictor.ts'
+import type { ByteString } from '../src/lib/bytes.ts'
+import { DIRECTORY, REGULAR } from '../src/lib/file-mode.ts'
+import type { BuildInfo } from '../src/store/build-info.ts'
+import { encodeManifest, type TreeEntry } from '../src/store/manifest.ts'
+import { PackWriter } from '../src/store/pack.ts'
+import { newPackName } from '../src/store/paths.ts'
+import { Store } from '../src/store/store.ts'
+import { startUpserv } from '../test/support/upserv.ts'
+
+const FILES_IN_DIRECTORY = 100
+const BLOB_BYTES = 16
+
+const [builds = 1000, entries = 10_000, fresh = 1000] = process.argv.slice(2).map(Number)
+
+async function main(): Promise<void> {
+  const root = mkdtempSync(join(process.env.UPSERV_BENCH_DIR ?? tmpdir(), 'upserv-scale-'))
+  try {
+    console.log(
+      `${new Date().toISOString().slice(0, 10)}, node ${process.version}, ${cpus().length} x ${cpus()[0]?.model}`,
+    )
+    console.log(`${builds} builds of ${entries} entries, ${fresh} new blobs each`)
+    const data = join(root, 'data')
+    await fill(data)
+    await measure(data)
+  } finally {
+    rmSync(root, { recursive: true, force: true })
+  }
+}
+
+/** The directory as so many fetches would have left it. */
+async function fill(data: string): Promise<void> {
+  const store = await Store.open(data)
+  let blobs: Buffer[] = []
+  let published = 0
+  let began = performance.now()
+  for (let n = 0; n < builds; n++) {
+    const staging = await store.beginIngest(String(n))
+    const own = Array.from({ length: n === 0 ? entries : fresh }, () => randomBytes(BLOB_BYTES))
+    const path = join(staging.directory, newPackName())
+    const pack = new PackWriter(path)
+    const digests = own.map((content) => createHash('sha256').update(content).digest())
+    for (const [i, content] of own.entries()) {
+      pack.begin()
+      pack.append(content)
+      pack.keep(digests[i]!)
+    }
+    pack.seal()
+    // The newest content of earlier builds stays in use: the next build differs a little from this one.
+    const all = [...digests, ...blobs.slice(0, entries - digests.length)]
+    blobs = [...digests, ...blobs].slice(0, entries)
+    const manifest = manifestOf(all)
+    await store.publish(staging, { packs: [path], manifest }, () => Buffer.from('contents\n'), infoOf(n))
+    published++
+    if (performance.now() - began > 20_000) {
+      console.log(`  ${published} of ${builds} builds are made`)
+      began = performance.now()
+    }
+  }
+  await store.close()
+}
+
+function manifestOf(digests: readonly Buffer[]): Uint8Array {
+  const tree: TreeEntry[] = [entryOf(0, '', DIRECTORY | 0o755, -1)]
+  for (let at = 0; at < digests.length; at += FILES_IN_DIRECTORY) {
+    const directory = tree.push(entryOf(0, `directory-${at}`, DIRECTORY | 0o755, -1)) - 1
+    const end = Math.min(at + FILES_IN_DIRECTORY, digests.length)
+    for (let i = at; i < end; i++) tree.push(entryOf(directory, `some-file-${i}`, REGULAR | 0o644, i))
+  }
+  return encodeManifest({
+    entries: tree,
+    blobs: {
+      count: digests.length,
+      sizes: new Array(digests.length).fill(BLOB_BYTES),
+      sha256: Buffer.concat(digests),
+      md5: Buffer.alloc(digests.length * 16, 1),
+      xxh128: Buffer.alloc(digests.length * 16, 1),
+    },
+    userNames: new Map(),
+    groupNames: new Map(),
+  })
+}
+
+function entryOf(parent: number, name: string, mode: number, blob: number): TreeEntry {
+  return {
+    parent,
+    name: name as ByteString,
+    mode,
+    uid: 0,
+    gid: 0,
+    size: blob < 0 ? 0 : BLOB_BYTES,
+    mtime: 1_700_000_000 + blob,
+    mtimeNsec: 0,
+    major: 0,
+    minor: 0,
+    linkTarget: '' as ByteString,
+    sameAs: -1,
+    xattrs: [],
+    blob,
+  }
+}
+
+function infoOf(n: number): BuildInfo {
+  const totals = {
+    entries,
+    files: entries,
+    directories: 1,
+    symlinks: 0,
+    devices: 0,
+    specials: 0,
+    bytes: 0,
+    blobBytes: 0,
+  }
+  return {
+    id: String(n),
+    source: 'bench',
+    url: 'bench:',
+    fetched: new Date(0).toISOString(),
+    archiveBytes: null,
+    archiveSha256: null,
+    totals,
+    addedBytes: 0,
+    uniformMtime: null,
+  }
+}
+
+async function measure(data: string): Promise<void> {
+  const beganAt = performance.now()
+  const server = await startUpserv({ data, sources: [] })
+  const readyMs = performance.now() - beganAt
+  await server.stop()
+  console.log(row('upserv serve, until it listens', readyMs))
+
+  const before = await memory()
+  const store = await timed('open', () => Store.open(data))
+  console.log(`  blobs: ${store.packs.index.size}, packs: ${store.packs.count}`)
+  const middle = String(Math.floor(builds / 2))
+  await timed('is a build whole, right after the start', () => store.damage(middle))
+  await timed('manifest, the first time', () => store.manifest(middle))
+  await timed('manifest, again', () => store.manifest(middle))
+  await timed('counting all blobs, in the background', () => store.marked())
+  const after = await memory()
+  console.log(`  memory: ${Math.round((after - before) / 2 ** 20)} MiB`)
+  await timed('list: what each would free', () => store.exclusiveBytes())
+  await timed('an ingest begins', async () => store.discardIngest(await store.beginIngest('new')))
+  await timed('dead bytes', () => store.deadBytes())
+  const manifest = await store.manifest(middle)
+  await timed('find 1000 blobs', async () => {
+    for (let i = 0; i < 1000; i++) store.packs.index.find(manifest.blobDigest(i % manifest.blobCount))
+  })
+  const evictor = new BuildEvictor(store, new Catalog(store))
+  await timed('evict one build', () => evictor.evict(1))
+  if (builds > 20)
+    await timed('evict ten builds more', () =>
+      evictor.evict(10 * (store.fileBytes(middle) + fresh * BLOB_BYTES)),
+    )
+  await timed('remove what is left of ten, and sweep', async () => {
+    for (const id of store.ids().slice(0, 10)) await store.remove(id)
+    await store.collect()
+  })
+  await store.close()
+}
+
+/**
+ * Runs something and prints how long it took, by the clock and in this thread's own time, and how long
+ * others had to wait for the event loop at worst: in own time, as on a machine that does nothing else.
+ */
+async function timed<T>(what: string, work: () => Promise<T>): Promise<T> {
+  let last = 0
+  let worst = 0
+  let done = false
+  const look = (): void => {
+    const now = ownMs()
+    worst = Math.max(worst, now - last)
+    last = now
+    if (!done) setImmediate(look)
+  }
+  last = ownMs()
+  setImmediate(look)
+  await new Promise((resolve) => setImmediate(resolve))
+  const began = performance.now()
+  const ownBegan = ownMs()
+  last = ownBegan
+  const result = await work()
+  const ms = performance.now() - began
+  const own = ownMs() - ownBegan
+  worst = Math.max(worst, ownMs() - last)
+  done = true
+  console.log(row(what, ms, own, worst))
+  return result
+}
+
+/** What this thread has worked so far, in ms. */
+function ownMs(): number {
+  const { user, system } = process.threadCpuUsage()
+  return (user + system) / 1000
+}
+
+function row(what: string, ms: number, own?: number, worst?: number): string {
+  const detail =
+    own === undefined || worst === undefined
+      ? ''
+      : `, ${own.toFixed(1)} of work, at most ${worst.toFixed(1)} at a stretch`
+  return `  ${what.padEnd(42)} ${ms.toFixed(1).padStart(9)} ms${detail}`
+}
+
+/** What is in use, in bytes. */
+async function memory(): Promise<number> {
+  // Array buffers go a turn after what held them.
+  for (let i = 0; i < 3; i++) {
+    globalThis.gc?.()
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external
+}
+
+await main()

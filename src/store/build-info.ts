@@ -1,0 +1,41 @@
+/** build.json: where a build came from, when, and what is in it. Never changes once the build is visible. */
+import { StoreCorrupt } from '../errors.ts'
+import type { TreeTotals } from './manifest.ts'
+
+export interface BuildInfo {
+  id: string
+  /** Name of the source, or "import". */
+  source: string
+  /** Where the archive came from, as a person would name it. */
+  url: string
+  /** When the build became visible, ISO 8601. */
+  fetched: string
+  archiveBytes: number | null
+  /** Hex. */
+  archiveSha256: string | null
+  totals: TreeTotals
+  /** Bytes of packs that came with this build: what it had that no other held build had. */
+  addedBytes: number
+  /** All files share this mtime (seconds), nearly: `rsync -a` would skip changed files of equal size. */
+  uniformMtime: number | null
+  /** Hex; of the file `contents`. The store fills it in. */
+  contentsSha256?: string
+}
+
+export function encodeInfo(info: BuildInfo): Buffer {
+  return Buffer.from(`${JSON.stringify(info, null, 2)}\n`)
+}
+
+/** @throws StoreCorrupt when it is not what `encodeInfo` makes. */
+export function decodeInfo(path: string, bytes: Uint8Array): BuildInfo {
+  let info: Partial<BuildInfo>
+  try {
+    info = Object(JSON.parse(Buffer.from(bytes).toString('utf8'))) as Partial<BuildInfo>
+  } catch (cause) {
+    throw new StoreCorrupt(`${path} is not JSON`, { cause })
+  }
+  const { source, fetched, totals } = info
+  if (typeof source !== 'string' || typeof fetched !== 'string' || typeof totals?.files !== 'number')
+    throw new StoreCorrupt(`${path} lacks what it should say`)
+  return info as BuildInfo
+}
