@@ -201,6 +201,8 @@ describe("client rules that bypass a module's own filters", { concurrency: 2 }, 
         name: 'missing arguments deleted',
         args: ['-a', '--delete-missing-args'],
         paths: ['/root/private/key'],
+        // The directory that it would lie in does not exist either.
+        code: 23,
       },
       { name: 'listed only', args: ['-r', '--list-only'] },
       { name: 'secluded', args: ['-a', '-s'], paths: ['/root/private/key'], code: 23 },
