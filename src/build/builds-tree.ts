@@ -61,6 +61,7 @@ export class BuildsTree implements Tree {
   #count: number
   /** The part that was asked last: most often it is asked again. */
   #recent: Part | undefined
+  readonly #accessed = new Set<Part>()
 
   constructor({ builds, open, maxNodes = MAX_NODES }: BuildsTreeOptions) {
     const sortKey = ({ id }: ShownBuild) => `${id}/` as ByteString
@@ -195,10 +196,19 @@ export class BuildsTree implements Tree {
   async open(node: number): Promise<Content> {
     const part = this.#part(node)
     if (!part) throw new Error(`node ${node} is a directory`)
+    this.#noteAccess(part)
     return part.tree.open(node - part.shift)
   }
   sent(node: number): void {
-    this.#part(node)?.onAccess()
+    const part = this.#part(node)
+    if (part) this.#noteAccess(part)
+  }
+
+  /** Once for a session: a mark on disk for every file would cost more than sending it. */
+  #noteAccess(part: Part): void {
+    if (this.#accessed.has(part)) return
+    this.#accessed.add(part)
+    part.onAccess()
   }
 
   /** The build that a node lies in; undefined for the module's directory and those of the builds. */

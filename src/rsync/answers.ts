@@ -55,6 +55,8 @@ export interface Question {
   /** The client's blocks, as they came. Undefined: it has nothing. */
   sums: RawSums | undefined
   manner: Manner
+  /** What is kept was of no use to this client: it is worked out anew, and takes the place of what is kept. */
+  fresh: boolean
 }
 
 /** How literal data is compressed: quickly, or as well as can be. */
@@ -108,6 +110,7 @@ export class Answers {
     const { tree, node, sums, manner } = question
     // Nothing is worked out for these: the content itself goes out.
     if (!sums && !manner.compression) return wholePlain(question)
+    if (question.fresh) return this.#workOut(question, keyOf(question), signal)
     const recent = this.#recent.find(manner.name, tree.contentKey(node), sums)
     if (recent) return recent
     const key = keyOf(question)
@@ -132,6 +135,7 @@ export class Answers {
 
   /** The bytes of a piece as they go out. @throws as `find` does. */
   piece(question: Question, part: PiecePart, signal: AbortSignal): Uint8Array | Promise<Uint8Array> {
+    if (question.fresh) return this.#compressPiece(question, part, signal)
     const record = this.#kept.get(part.key)
     if (record instanceof Promise) {
       return record.then(
@@ -193,6 +197,7 @@ export class Answers {
         const delta = sums && (await this.#search(question, sums, stop))
         const answer = await compose(question, delta ?? wholeOf(tree, node), quickSqueeze(manner.compression))
         this.#kept.put(key, encodeAnswer(answer))
+        this.#recent.remove(manner.name, tree.contentKey(node))
         if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta })
         return answer
       },

@@ -45,6 +45,13 @@ export class RecentAnswers {
     this.#bytes += size
   }
 
+  /** Forgets what was said about a content: something else is right now. */
+  remove(manner: string, content: string): void {
+    const contents = this.#manners.get(manner)
+    for (const entry of contents?.get(content) ?? []) this.#bytes -= sizeOf(entry)
+    contents?.delete(content)
+  }
+
   /** All of them: what a fleet still asks for is back after one client. */
   #forget(): void {
     this.#manners.clear()

@@ -178,7 +178,7 @@ class Transfer {
     const sums = appending ? undefined : await this.#readSums(head)
     signal.throwIfAborted()
 
-    await this.#sendFile(item, head, sums, appending)
+    await this.#sendFile(item, head, sums, appending, again)
   }
 
   /** All of a request but its sums. */
@@ -243,10 +243,18 @@ class Transfer {
     return node < 0 ? [] : sentXattrs(tree.xattrs(node), list.xattrChoice)
   }
 
-  async #sendFile(item: Item, head: SumHead, sums: RawSums | undefined, appending: boolean): Promise<void> {
+  async #sendFile(
+    item: Item,
+    head: SumHead,
+    sums: RawSums | undefined,
+    appending: boolean,
+    again: boolean,
+  ): Promise<void> {
     const { connection, tree, answers, figures, signal } = this.#context
     const from = appending ? Math.min(basisLength(head), tree.size(item.node)) : 0
-    const question: Question = { tree, node: item.node, sums, manner: this.#mannerOf(item) }
+    const manner = this.#mannerOf(item)
+    // Who asks again could not use what was sent: what is kept may have been made from bytes that had rotted.
+    const question: Question = { tree, node: item.node, sums, manner, fresh: again }
 
     // What is worked out first, as it may take a while and fail: how to send the file, and its digest.
     let answer: Answer

@@ -66,6 +66,7 @@ async function send(
   const question: Question = {
     tree,
     node: 1,
+    fresh: false,
     sums: { head, bytes: new Uint8Array(count * 6) },
     manner: mannerOf(
       { name: 'md5', seed: 0, seedFirst: true },

@@ -264,7 +264,7 @@ const honest = (): number => {
   return Math.min(...[1, 2, 3].map(() => cost(target, sums).ms))
 }
 /** So many passes a search may cost: VAIN_WORK, and the slower kind of step; without bounds it is thousands. */
-const MOST_PASSES = 100
+const MOST_PASSES = 600
 
 for (const inplace of [false, true]) {
   const where = inplace ? ' in place' : ''
