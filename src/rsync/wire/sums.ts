@@ -44,6 +44,9 @@ export function decodeSumHead(bytes: Uint8Array, protocol: number): Decoded<SumH
   }
   if (remainder < 0 || remainder > blockLength) throw new PeerError('sum-head', `remainder ${remainder}`)
   // Else a basis of less than no bytes, and with --append a read from before the file.
+  if (count * blockLength > Number.MAX_SAFE_INTEGER) {
+    throw new PeerError('sum-head', `${count} blocks of length ${blockLength}`)
+  }
   if (count === 0 && remainder > 0) throw new PeerError('sum-head', `no blocks, and a remainder ${remainder}`)
   return { value: head, size: 16 }
 }
