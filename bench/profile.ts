@@ -20,7 +20,7 @@ tmp/bench/profile/ROW, for a browser's or an editor's profile view.
 `
 
 /** What is left is spread thinly. */
-const SHOWN = 40
+const SHOWN = 15
 
 /** Finer than the default of 1 ms: a poll is short. */
 const INTERVAL_US = 500

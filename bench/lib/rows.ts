@@ -37,9 +37,9 @@ const OLD_ZLIB = { method: 'update', cpu: 1 / 80, bytes: FEWER_BYTES } as const
 const POLL = { method: 'poll', cpu: 1 / 15, bytes: NO_MORE_BYTES } as const
 
 export const ROWS: readonly Row[] = [
-  { id: 'update', title: 'update', options: [], clients: [1, 10], ...PLAIN },
+  { id: 'update', title: 'update', options: [], clients: [1, 10, 50], ...PLAIN },
   { id: 'update-29', title: 'update, protocol 29', options: ['--protocol=29'], clients: [1, 10], ...PLAIN },
-  { id: 'update-z', title: 'update -z (zstd)', options: ['-z'], clients: [1, 10], ...ZSTD },
+  { id: 'update-z', title: 'update -z (zstd)', options: ['-z'], clients: [1, 10, 50], ...ZSTD },
   { id: 'update-zlib', title: 'update -z (zlib)', options: ZLIB, clients: [1, 10], ...OLD_ZLIB },
   {
     id: 'update-zlibx',

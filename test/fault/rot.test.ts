@@ -51,10 +51,13 @@ async function damaged(upserv: Upserv): Promise<string[]> {
 describe('rot', { concurrency: CONCURRENCY }, () => {
   test('what a client refuses is looked at, and the next client gets it, fetched again', async () => {
     await using mirror = await mirrorWith('1', '2')
-    const upserv = await mirror.startUpserv()
-    await mirror.assertServes(upserv, '1')
-    await mirror.assertServes(upserv, '2')
+    const before = await mirror.startUpserv()
+    await mirror.assertServes(before, '1')
+    await mirror.assertServes(before, '2')
+    // A new process: what the old one has in memory is as it was.
+    await before.stop()
     rot(mirror, 1, 3)
+    const upserv = await mirror.startUpserv()
     const unlucky = await mirror.sync(upserv, '1', 23)
     assert.match(unlucky.stderr, /failed verification/)
     assert.ok(!readdirSync(unlucky.place).includes('file-3'), 'wrong bytes came')
