@@ -1,0 +1,213 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { MemoryTree } from '../../test/support/memory-tree.ts'
+import { sumsOf } from '../../test/support/receiver.ts'
+import { memoryKept, SEED } from '../../test/support/session.ts'
+import { randomBytes, splice } from '../../test/support/tree.ts'
+import { StoreError } from '../errors.ts'
+import { Answers, type Compression, mannerOf, PIECE, type Question, type RefineJob } from './answers.ts'
+import { squeezeBest } from './codecs.ts'
+import { Derived } from './derived.ts'
+import { createBlockSum } from './digests.ts'
+import type { Kept } from './kept.ts'
+import { Refiner } from './refiner.ts'
+import type { Content } from './tree.ts'
+import type { Answer } from './wire/answers.ts'
+import type { RawSums } from './wire/sums.ts'
+
+const signal = new AbortController().signal
+const derived = new Derived({ kept: memoryKept(), checksumSeed: SEED })
+after(() => derived.close())
+
+const RULE = { name: 'md5', seed: SEED, seedFirst: true } as const
+const ZSTD: Compression = { codec: 'zstd', level: undefined, effort: 'normal' }
+const text = Buffer.from(Array.from({ length: 9000 }, (_, i) => `line ${i * i} of a text\n`).join(''))
+const older = text
+const newer = splice(text, 50_000, 30, randomBytes(7, 500))
+
+/** A tree of one file that counts how often it is opened, and can be told to refuse. */
+class CountingTree extends MemoryTree {
+  opened = 0
+  broken = false
+
+  override open(node: number): Promise<Content> {
+    this.opened++
+    return this.broken ? Promise.reject(new StoreError('the disk says no')) : super.open(node)
+  }
+}
+
+function treeOf(data: Buffer): CountingTree {
+  return new CountingTree({ mode: 0o40755, children: { f: { mode: 0o100644, mtime: 0, data } } })
+}
+
+/** What a client with this basis sends. */
+function rawSums(basis: Buffer, blockLength = 700): RawSums {
+  const { head, weak, strong } = sumsOf(basis, blockLength, 2, createBlockSum(RULE))
+  const bytes = Buffer.alloc(head.count * (4 + head.strongLength))
+  for (let k = 0; k < head.count; k++) {
+    const at = k * (4 + head.strongLength)
+    bytes.writeUInt32LE(weak[k]!, at)
+    bytes.set(strong.subarray(k * head.strongLength, (k + 1) * head.strongLength), at + 4)
+  }
+  return { head, bytes }
+}
+
+function question(
+  tree: CountingTree,
+  changes: Partial<Question> & { compression?: Compression } = {},
+): Question {
+  const { compression, ...rest } = changes
+  return {
+    tree,
+    node: 1,
+    sums: rawSums(older),
+    manner: mannerOf(RULE, false, compression),
+    fresh: false,
+    ...rest,
+  }
+}
+
+async function bytesOf(answers: Answers, asked: Question, answer: Answer): Promise<Buffer> {
+  const all: Uint8Array[] = []
+  for (const part of answer.parts) {
+    if (part.type === 'bytes') all.push(part.bytes)
+    else if (part.type === 'piece') all.push(await answers.piece(asked, part, signal))
+  }
+  return Buffer.concat(all)
+}
+
+for (const compression of [undefined, ZSTD, { ...ZSTD, codec: 'zlib' as const }]) {
+  const how = compression?.codec ?? 'plain'
+
+  test(`${how}: the second who asks gets the same, and nothing is opened for it, also after a restart`, async () => {
+    const kept = memoryKept()
+    const tree = treeOf(newer)
+    const asked = question(tree, compression ? { compression } : {})
+    const answers = new Answers({ derived, kept })
+    const first = await bytesOf(answers, asked, await answers.find(asked, signal))
+    assert.ok(tree.opened > 0)
+    tree.broken = true
+    const again = await answers.find(question(tree, compression ? { compression } : {}), signal)
+    assert.deepEqual(await bytesOf(answers, asked, again), first)
+    const restarted = new Answers({ derived, kept })
+    const later = await restarted.find(asked, signal)
+    assert.deepEqual(await bytesOf(restarted, asked, later), first)
+    assert.equal(later.matched + later.literal, newer.length)
+    tree.close()
+  })
+}
+
+test('every difference in the question is another answer', async () => {
+  const kept = new Map<string, Uint8Array>()
+  const store: Kept = {
+    get: (key) => kept.get(Buffer.from(key).toString('hex')),
+    put: (key, bytes) => void kept.set(Buffer.from(key).toString('hex'), bytes),
+  }
+  const [tree, other] = [treeOf(newer), treeOf(splice(newer, 3, 1, Buffer.from('#')))]
+  const answers = new Answers({ derived, kept: store })
+  const rules = [
+    RULE,
+    { ...RULE, seed: 1 },
+    { ...RULE, seedFirst: false },
+    { ...RULE, name: 'sha1' as const },
+  ]
+  const questions = [
+    ...rules.map((rule) => question(tree, { manner: mannerOf(rule, false, undefined) })),
+    question(tree, { manner: mannerOf(RULE, true, undefined) }),
+    question(other),
+    question(tree, { sums: rawSums(older, 800) }),
+    question(tree, { sums: rawSums(splice(older, 100, 1, Buffer.from('~'))) }),
+    question(tree, { compression: ZSTD }),
+    question(tree, { compression: { ...ZSTD, effort: 'least' } }),
+    question(tree, { compression: { ...ZSTD, codec: 'zlibx' } }),
+    question(tree, { compression: ZSTD, sums: undefined }),
+  ]
+  for (const [i, asked] of questions.entries()) {
+    await answers.find(asked, signal)
+    assert.equal(kept.size, i + 1, `question ${i} found the answer to another one`)
+  }
+  for (const asked of questions) await answers.find(asked, signal)
+  assert.equal(kept.size, questions.length)
+  tree.close()
+  other.close()
+})
+
+test('who asks again gets it worked out anew, and so does everybody after', async () => {
+  const kept = memoryKept()
+  const tree = treeOf(newer)
+  const answers = new Answers({ derived, kept })
+  const right = await bytesOf(answers, question(tree), await answers.find(question(tree), signal))
+  // As if it had been made of bytes that had rotted: the next process finds this.
+  const poisoned: Kept = {
+    get: (key) => {
+      const record = kept.get(key) as Uint8Array | undefined
+      return record && Uint8Array.from(record, (byte, i) => (i === record.length - 10 ? byte ^ 1 : byte))
+    },
+    put: (key, bytes) => kept.put(key, bytes),
+  }
+  const served = new Answers({ derived, kept: poisoned })
+  assert.notDeepEqual(await bytesOf(served, question(tree), await served.find(question(tree), signal)), right)
+  const asked = question(tree, { fresh: true })
+  assert.deepEqual(await bytesOf(served, asked, await served.find(asked, signal)), right)
+  tree.close()
+})
+
+test('a content of several pieces: each is kept, and one that is lost is made again', async () => {
+  const data = Buffer.concat(Array.from({ length: 60 }, () => text)).subarray(0, 2.5 * PIECE)
+  const tree = treeOf(data)
+  const forgetful = new Map<string, Uint8Array>()
+  const kept: Kept = {
+    get: (key) => forgetful.get(Buffer.from(key).toString('hex')),
+    put: (key, bytes) => void forgetful.set(Buffer.from(key).toString('hex'), bytes),
+  }
+  const answers = new Answers({ derived, kept })
+  const asked = question(tree, { compression: ZSTD, sums: undefined })
+  const answer = await answers.find(asked, signal)
+  assert.equal(answer.parts.filter(({ type }) => type === 'piece').length, 3)
+  const first = await bytesOf(answers, asked, answer)
+  for (const [key, bytes] of forgetful) if (bytes[0] === 0) forgetful.delete(key)
+  assert.deepEqual(await bytesOf(answers, asked, answer), first)
+  tree.close()
+})
+
+test('compressed again, as hard as it can be: smaller, and found by the next who asks', async () => {
+  for (const data of [newer, Buffer.concat([text, text, randomBytes(3, 10_000), text])]) {
+    const kept = memoryKept()
+    const tree = treeOf(data)
+    const jobs: RefineJob[] = []
+    const answers = new Answers({ derived, kept, onQuick: (job) => jobs.push(job) })
+    const asked = question(tree, { compression: { ...ZSTD, level: 1 }, sums: undefined })
+    const quick = await bytesOf(answers, asked, await answers.find(asked, signal))
+    assert.ok(jobs.length > 0)
+    for (const job of jobs.splice(0)) {
+      const squeeze = (bytes: Uint8Array, last: boolean) => squeezeBest('zstd', bytes, last)
+      if (job.type === 'piece') await answers.refinePiece(job, squeeze)
+      else await answers.refine(job.question, job.delta, squeeze, signal)
+    }
+    const restarted = new Answers({ derived, kept, onQuick: (job) => jobs.push(job) })
+    const best = await bytesOf(restarted, asked, await restarted.find(asked, signal))
+    assert.ok(best.length < 0.95 * quick.length, `${best.length} of ${quick.length} bytes`)
+    assert.equal(jobs.length, 0, 'nothing is left to be done')
+    tree.close()
+  }
+})
+
+test('the refiner does what it is given, in a thread of its own, and comes to an end', async () => {
+  const kept = memoryKept()
+  const tree = treeOf(newer)
+  const refiner = new Refiner((problem) => assert.fail(problem))
+  const answers = new Answers({ derived, kept, onQuick: (job) => refiner.add(job) })
+  refiner.serve(answers)
+  const asked = question(tree, { compression: { ...ZSTD, level: 1 }, sums: undefined })
+  const quick = await bytesOf(answers, asked, await answers.find(asked, signal))
+  await refiner.idle()
+  assert.equal(refiner.waiting, 0)
+  const best = await bytesOf(answers, asked, await answers.find(asked, signal))
+  assert.ok(best.length < quick.length)
+  // What can't be read any more is given up without a word.
+  tree.broken = true
+  refiner.add({ type: 'answer', key: Buffer.from('x'), question: asked, delta: undefined })
+  await refiner.idle()
+  await refiner.close()
+  tree.close()
+})

@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { MemoryTree } from '../../test/support/memory-tree.ts'
+import { memoryKept, SEED } from '../../test/support/session.ts'
+import { ascii, type ByteString } from '../lib/bytes.ts'
+import { Derived } from './derived.ts'
+import { type ListRequest, Lists, type PreparedList } from './lists.ts'
+import { findSources } from './paths.ts'
+import { parseArguments } from './wire/arguments.ts'
+import { parseRule } from './wire/filters.ts'
+
+const signal = new AbortController().signal
+const derived = new Derived({ kept: memoryKept(), checksumSeed: SEED })
+after(() => derived.close())
+
+const file = (data: string) => ({ mode: 0o100644, mtime: 5, data: Buffer.from(data) })
+const dir = (children: object) => ({ mode: 0o40755, mtime: 5, children }) as never
+const tree = new MemoryTree(
+  dir({
+    a: file('a'),
+    link: { mode: 0o120777, mtime: 5, target: 'a' },
+    sub: dir({ b: file('bb'), deep: dir({ c: file('c') }) }),
+  }),
+)
+after(() => tree.close())
+
+let made = 0
+function request(words: string[], changes: { rules?: string[]; protocol?: number } = {}): ListRequest {
+  const { protocol = 31, rules = [] } = changes
+  const options = parseArguments(['--server', '--sender', ...words] as ByteString[], undefined)
+  return {
+    tree,
+    options,
+    rules: rules.map((rule) => parseRule(ascii(rule), false)),
+    agreement: {
+      protocol,
+      compat: 0,
+      transferDigest: 'md5',
+      listDigest: 'md5',
+      seed: SEED,
+      codec: undefined,
+    },
+    sources: () => {
+      made++
+      const { paths, relative, secluded } = options
+      return findSources(
+        tree,
+        { module: ascii('m'), paths, relative, secluded, directoriesSent: true },
+        signal,
+      )
+    },
+  }
+}
+
+const names = (list: PreparedList): string[] => Array.from(list.nodes, (_, place) => list.nameOf(place))
+
+test('a list is made once: for the next who asks, and after a restart', async () => {
+  const kept = memoryKept()
+  made = 0
+  for (const words of [
+    ['-logDtpr', '.', 'm/'],
+    ['-r', '.', 'm/sub'],
+    ['-r', '.', 'm/sub/'],
+    ['-r', '.', 'm/a'],
+  ]) {
+    const first = await new Lists(derived, kept).prepare(request(words), signal)
+    const lists = new Lists(derived, kept)
+    const count = made
+    for (const list of [
+      await lists.prepare(request(words), signal),
+      await lists.prepare(request(words), signal),
+    ]) {
+      assert.deepEqual(Buffer.from(list.bytes), Buffer.from(first.bytes))
+      assert.deepEqual(list.nodes, first.nodes)
+      assert.deepEqual(list.order, first.order)
+      assert.deepEqual(names(list), names(first), 'names read off the tree')
+      assert.equal(list.totalSize, first.totalSize)
+    }
+    assert.equal(made, count)
+  }
+  assert.equal(made, 4)
+})
+
+test('whatever shapes a list makes another one; what does not, does not', async () => {
+  const lists = new Lists(derived, memoryKept())
+  const shaping: [string[], { rules?: string[]; protocol?: number }?][] = [
+    [['-r', '.', 'm/']],
+    [['-r', '.', 'm/'], { protocol: 30 }],
+    [['-r', '.', 'm/'], { rules: ['- b'] }],
+    [['-r', '.', 'm/'], { rules: ['+ b'] }],
+    [['-r', '.', 'm/sub/']],
+    [['-rl', '.', 'm/']],
+    [['-ro', '.', 'm/']],
+    [['-rc', '.', 'm/']],
+    [['-rH', '.', 'm/']],
+    [['-rX', '.', 'm/']],
+    [['-d', '.', 'm/']],
+    [['-ro', '--numeric-ids', '.', 'm/']],
+  ]
+  for (const [i, [words, changes]] of shaping.entries()) {
+    made = 0
+    await lists.prepare(request(words, changes), signal)
+    assert.equal(made, 1, `${i}: ${words.join(' ')} got another one's list`)
+  }
+  for (const more of ['--inplace', '--timeout=5', '--bwlimit=1000', '-z', '--append', '--compress-level=3']) {
+    made = 0
+    await lists.prepare(request(['-r', more, '.', 'm/']), signal)
+    assert.equal(made, 0, `${more} says nothing about the list`)
+  }
+})
+
+test('lists whose names are not those of the tree are made each time, and are right', async () => {
+  const kept = memoryKept()
+  const expected: [string[], string[]][] = [
+    [
+      ['-rR', '.', 'm/sub/deep'],
+      ['sub', 'sub/deep', 'sub/deep/c'],
+    ],
+    [
+      ['-r', '.', 'm/sub/deep', 'm/a'],
+      ['deep', 'deep/c', 'a'],
+    ],
+    [['-rL', '.', 'm/link'], ['link']],
+  ]
+  for (const [words, sent] of expected) {
+    for (let round = 0; round < 2; round++) {
+      const list = await new Lists(derived, kept).prepare(request(words), signal)
+      assert.deepEqual(names(list), sent)
+    }
+  }
+})
+
+test('what could not be listed is told to the next one as well', async () => {
+  const kept = memoryKept()
+  for (let round = 0; round < 2; round++) {
+    const lists = new Lists(derived, kept)
+    const list = await lists.prepare(request(['-rL', '.', 'm/nothing']), signal)
+    assert.deepEqual(
+      list.notices.map(({ type }) => type),
+      ['missing'],
+    )
+    const skipped = await lists.prepare(request(['-l', '.', 'm/sub']), signal)
+    assert.deepEqual(
+      skipped.notices.map(({ type }) => type),
+      ['skipped-directory'],
+    )
+  }
+})
