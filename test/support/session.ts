@@ -69,13 +69,14 @@ export function sessionContext(
   trees: Readonly<Record<string, Tree>>,
   changes: Partial<SessionContext> = {},
 ): SessionContext & { modules: Modules } {
+  const { derived = sharedDerived } = changes
   return {
     modules: new FixedModules(trees),
     visitor: (address) => noRules.visitor(address),
     turns: manyTurns,
-    derived: sharedDerived,
-    answers: new Answers({ derived: sharedDerived, kept: memoryKept() }),
-    lists: new Lists(sharedDerived, memoryKept()),
+    derived,
+    answers: new Answers({ derived, kept: memoryKept() }),
+    lists: new Lists(derived, memoryKept()),
     motd: '',
     checksumSeed: SEED,
     limits: { handshakeMs: 60_000, idleMs: 600_000 },
