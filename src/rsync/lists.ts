@@ -54,6 +54,9 @@ export interface PreparedList {
 
 /** Bytes of lists in memory: some twenty of a system of 40,000 entries. */
 const MEMORY = 32 * 2 ** 20
+/** What a list takes beside its bytes: objects, its key, the tree that its names are read from. */
+const LIST_OVERHEAD = 16 * 1024
+const NOTICE_BYTES = 300
 /** A list is kept in parts of this size. */
 const PART = 2 ** 20
 /** Changes whenever the meaning of a key or of what is kept does. */
@@ -296,8 +299,8 @@ function partKey(key: Uint8Array, part: number): Uint8Array {
   return hash('sha256', Buffer.concat([key, number]), 'buffer')
 }
 
-function memoryOf({ bytes, count }: PreparedList): number {
-  return bytes.length + 8 * count
+function memoryOf({ bytes, count, notices }: PreparedList): number {
+  return LIST_OVERHEAD + bytes.length + 8 * count + NOTICE_BYTES * notices.length
 }
 
 function bytesOf(words: Int32Array | Uint32Array): Uint8Array {

@@ -47,13 +47,19 @@ export class FixedModules implements Modules {
   }
 }
 
-/** Derived data of one run of a test. */
+/** So much is kept: a fuzzer asks for something else each time. */
+const MOST_KEPT = 2000
+
+/** Derived data of one run of a test, the latest of it. */
 export function memoryKept(): Kept {
   const kept = new Map<string, Uint8Array>()
   const name = (key: Uint8Array): string => Buffer.from(key).toString('hex')
   return {
     get: (key) => kept.get(name(key)),
-    put: (key, bytes) => void kept.set(name(key), Uint8Array.from(bytes)),
+    put: (key, bytes) => {
+      if (kept.size >= MOST_KEPT) kept.delete(kept.keys().next().value!)
+      kept.set(name(key), Uint8Array.from(bytes))
+    },
   }
 }
 
