@@ -74,6 +74,11 @@ export const PIECE = 2 ** 20
 /** [piece] The first byte of a record says how well it is compressed. */
 const QUICK = 0
 const BEST = 1
+/**
+ * Steps of a delta that are put together to an answer. With more of them (blocks of a few bytes, forced by -B)
+ * the answer would take many times the memory of the delta: it is said step by step and not kept.
+ */
+const MOST_STEPS = 10_000
 /** Changes whenever the meaning of a key or a record does. */
 const FORMAT = 1
 
@@ -195,6 +200,7 @@ export class Answers {
       Buffer.from(key).toString('latin1'),
       async (stop) => {
         const delta = sums && (await this.#search(question, sums, stop))
+        if (delta && delta.length > MOST_STEPS) return stepByStep(question, delta)
         const answer = await compose(question, delta ?? wholeOf(tree, node), quickSqueeze(manner.compression))
         this.#kept.put(key, encodeAnswer(answer))
         this.#recent.remove(manner.name, tree.contentKey(node))
@@ -262,10 +268,8 @@ async function compose(
   best = false,
 ): Promise<Answer> {
   const { tree, node, sums, manner } = question
-  const size = tree.size(node)
-  let literal = 0
-  for (const step of delta) if (step > 0) literal += step
-  const figures = { matched: size - literal, literal }
+  const figures = figuresOf(question, delta)
+  const { literal } = figures
   if (!squeeze) return { ...figures, complete: true, parts: await composePlain(tree, node, delta, sums) }
   const inline = literal <= MOST_INLINE
   const compression = manner.compression!
@@ -319,7 +323,9 @@ async function composeCompressed(
   const runs = new BlockRuns()
   let position = 0
   await withContentIf(squeeze !== undefined, tree, node, async (content) => {
+    const pacer = new Pacer()
     for (const step of delta) {
+      if (pacer.due) await pacer.rest()
       if (step < 0) {
         runs.add(parts.out, -step - 1)
         position += blockLengthOf(sums!.head, -step - 1)
@@ -358,6 +364,17 @@ function addPieces(
   }
 }
 
+function figuresOf({ tree, node }: Question, delta: Delta): { matched: number; literal: number } {
+  let literal = 0
+  for (const step of delta) if (step > 0) literal += step
+  return { matched: tree.size(node) - literal, literal }
+}
+
+/** An answer that is not kept. */
+function stepByStep(question: Question, delta: Delta): Answer {
+  return { complete: true, ...figuresOf(question, delta), parts: [{ type: 'steps', delta }] }
+}
+
 /** Collects parts; bytes that follow each other become one. */
 class Parts {
   readonly out = new ByteWriter(256)
@@ -392,7 +409,7 @@ function wholeOf(tree: Tree, node: number): Delta {
   return size > 0 ? [size] : []
 }
 
-function quickSqueeze(compression: Compression | undefined): Squeeze | undefined {
+export function quickSqueeze(compression: Compression | undefined): Squeeze | undefined {
   if (!compression) return undefined
   const compressor = createCompressor(compression.codec, compression.level, compression.effort)
   return (bytes, last) => compressor.compress(bytes, last)

@@ -296,6 +296,7 @@ class Transfer {
   /** Makes sure that what the answer reads from the tree can be read, before anything is promised. */
   async #openFor({ node }: Item, answer: Answer): Promise<Content | undefined> {
     const { tree } = this.#context
+    if (answer.parts.some((part) => part.type === 'steps')) return tree.open(node)
     const plain = answer.parts.find((part) => part.type === 'plain')
     if (!plain) return undefined
     if (!tree.copy) return tree.open(node)

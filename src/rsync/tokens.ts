@@ -3,11 +3,15 @@
  * out. docs/rsync-protocol.md, section 8.6.
  */
 import { StoreError } from '../errors.ts'
-import type { Answers, PiecePart, Question } from './answers.ts'
+import { Pacer } from '../lib/pacer.ts'
+import { type Answers, type PiecePart, type Question, quickSqueeze } from './answers.ts'
+import { MAX_PIECE } from './codecs.ts'
 import type { Connection } from './connection.ts'
 import { FRAME_SIZE } from './slabs.ts'
 import type { Content } from './tree.ts'
 import type { Answer } from './wire/answers.ts'
+import { blockLengthOf } from './wire/sums.ts'
+import { BlockRuns, encodeChunks } from './wire/tokens.ts'
 
 /** Plain literal data goes out in tokens of this size: some releases refuse larger ones. */
 const LITERAL = 32 * 1024
@@ -16,7 +20,7 @@ export interface Delivery {
   connection: Connection
   answers: Answers
   question: Question
-  /** Open, when the answer has plain parts and the tree no shared memory. */
+  /** Open, when the answer is said step by step, or has plain parts and the tree no shared memory. */
   content: Content | undefined
   signal: AbortSignal
 }
@@ -32,6 +36,7 @@ export async function sendAnswer(delivery: Delivery, answer: Answer): Promise<St
   for (const part of answer.parts) {
     if (part.type === 'bytes') await delivery.connection.append(part.bytes)
     else if (part.type === 'piece') failure = (await sendPiece(delivery, part)) ?? failure
+    else if (part.type === 'steps') failure = (await sendSteps(delivery, part.delta)) ?? failure
     else failure = (await sendPlain(delivery, part.from, part.length)) ?? failure
   }
   return failure
@@ -100,6 +105,43 @@ async function sendOpened(
     await connection.flow()
     signal.throwIfAborted()
   }
+  return failure
+}
+
+/** Blocks and literal data of an answer that has too many of them to be put together first. */
+async function sendSteps(delivery: Delivery, delta: readonly number[]): Promise<StoreError | undefined> {
+  const { connection, question, signal } = delivery
+  const { out } = connection
+  const squeeze = quickSqueeze(question.manner.compression)
+  const runs = new BlockRuns()
+  const pacer = new Pacer(signal)
+  let failure: StoreError | undefined
+  let position = 0
+  for (const step of delta) {
+    if (pacer.due) await pacer.rest()
+    if (step < 0) {
+      if (squeeze) runs.add(out, -step - 1)
+      else out.i32(step)
+      position += blockLengthOf(question.sums!.head, -step - 1)
+      await connection.flow()
+      continue
+    }
+    if (squeeze) {
+      runs.flush(out)
+      for (let done = 0; done < step; ) {
+        const piece = Buffer.allocUnsafe(Math.min(MAX_PIECE, step - done))
+        failure = (await readOrZero(delivery.content!, [piece], position + done)) ?? failure
+        done += piece.length
+        for (const part of await squeeze(piece, done === step)) encodeChunks(out, part)
+        await connection.flow()
+      }
+    } else {
+      failure = (await sendOpened(delivery, position, step)) ?? failure
+    }
+    position += step
+  }
+  if (squeeze) runs.end(out)
+  else out.i32(0)
   return failure
 }
 

@@ -47,17 +47,23 @@ export class FixedModules implements Modules {
   }
 }
 
-/** So much is kept: a fuzzer asks for something else each time. */
-const MOST_KEPT = 2000
+/** Bytes that are kept: a fuzzer asks for something else each time. */
+const MOST_KEPT = 16 * 2 ** 20
 
 /** Derived data of one run of a test, the latest of it. */
 export function memoryKept(): Kept {
   const kept = new Map<string, Uint8Array>()
+  let size = 0
   const name = (key: Uint8Array): string => Buffer.from(key).toString('hex')
   return {
     get: (key) => kept.get(name(key)),
     put: (key, bytes) => {
-      if (kept.size >= MOST_KEPT) kept.delete(kept.keys().next().value!)
+      size += bytes.length
+      for (const [oldest, { length }] of kept) {
+        if (size <= MOST_KEPT) break
+        kept.delete(oldest)
+        size -= length
+      }
       kept.set(name(key), Uint8Array.from(bytes))
     },
   }

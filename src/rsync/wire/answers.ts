@@ -20,6 +20,8 @@ export type AnswerPart =
   | { type: 'bytes'; bytes: Uint8Array }
   | { type: 'plain'; from: number; length: number }
   | { type: 'piece'; from: number; length: number; last: boolean; key: Uint8Array }
+  /** The numbers of a delta (delta/match.ts), to be said one after the other. Such an answer is not kept. */
+  | { type: 'steps'; delta: readonly number[] }
 
 export interface Answer {
   complete: boolean
@@ -41,6 +43,7 @@ export function encodeAnswer(answer: Answer): Buffer {
   putLeb(out, answer.matched)
   putLeb(out, answer.literal)
   for (const part of answer.parts) {
+    if (part.type === 'steps') throw new Error('an answer that is said step by step is not kept')
     if (part.type === 'bytes') {
       out.u8(BYTES)
       putLeb(out, part.bytes.length)
