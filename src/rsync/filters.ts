@@ -55,6 +55,7 @@ export class Filters {
   readonly #steps: Step[] = []
   readonly #from0: boolean
   readonly #merges: Merge[] = []
+  #hasDefaults = false
   readonly #attributes: Rule[] = []
 
   /**
@@ -180,6 +181,9 @@ export class Filters {
         this.#steps.push({ type: 'merge', slot: this.#merges.push({ ...rule, from0: this.#from0 }) - 1 })
         break
       case 'cvs-defaults':
+        // Once is enough: what they do not decide the first time they do not decide later.
+        if (this.#hasDefaults) break
+        this.#hasDefaults = true
         for (const text of CVS_DEFAULTS) {
           this.#steps.push({ type: 'rule', rules: [compileRule(excludeRule(text))] })
         }
@@ -188,6 +192,7 @@ export class Filters {
         this.#steps.length = 0
         this.#merges.length = 0
         this.#attributes.length = 0
+        this.#hasDefaults = false
         break
       case 'ignored':
         break
