@@ -97,7 +97,7 @@ const WORKED_OUT: readonly { protocol: number; options: string[] }[] = [
 ]
 for (const { protocol, options } of WORKED_OUT) {
   test(`protocol ${protocol}: -c ${options.join(' ')} reads each file once, also over a restart`, async () => {
-    using data = makeScratch('digest-cache')
+    using data = makeScratch('kept-digests')
     const run = async (): Promise<string> => {
       // As a server has it that starts on this data directory.
       const kept = Cache.open({ directory: data.path, limit: 2 ** 30, pool: new BlockPool(2 ** 20) })
