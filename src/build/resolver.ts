@@ -74,8 +74,7 @@ export class Resolver implements Modules {
   }
 
   ruledBy(name: string): readonly string[] {
-    const channel = this.#parts.channels.get(channelOfModule(name) ?? '')
-    return channel ? [name, moduleOf(channel.id)] : [name]
+    return this.#parts.channels.ruledBy(name)
   }
 
   async open(

@@ -114,7 +114,8 @@ export class Spare {
         'cache',
         (await this.#cached()).reduce((sum, { bytes }) => sum + bytes, 0),
       )
-    let beside = 0
+    // Who has no cache of a server counts all of its directory above.
+    let beside = this.#live ? await diskUsage(this.#disk, this.#paths.code) : 0
     for (const name of await this.#disk.readdir(this.#paths.root)) {
       const path = join(this.#paths.root, name)
       try {

@@ -28,6 +28,8 @@ export interface CacheOptions {
   limit: number
   /** Where what was read stays in memory. */
   pool: BlockPool
+  /** Old records are looked for when this has settled: others need the disk more. */
+  after?: Promise<unknown>
   /** Whether the data directory has room for so many more bytes. */
   hasRoom?: (bytes: number) => boolean
   /** Told the bytes that the segments take, whenever that changes. */
@@ -81,7 +83,10 @@ export class Cache {
     const cache = new Cache(options)
     const old = segmentNumbers(options.directory)
     cache.#nextNumber = (old.at(-1) ?? -1) + 1
-    cache.#enqueue(() => cache.#load(old))
+    cache.#enqueue(async () => {
+      await options.after?.catch(() => {})
+      await cache.#load(old)
+    })
     return cache
   }
 

@@ -35,13 +35,15 @@ import { BlockPool } from '../lib/block-pool.ts'
 import { asBuffer } from '../lib/bytes.ts'
 import { type Disk, type DiskNow, realDisk } from '../lib/disk.ts'
 import { Mutex } from '../lib/mutex.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { type Throttle, UNBOUND } from '../lib/throttle.ts'
 import { type AccessMark, decodeAccess, encodeAccess, isTouched, placeTouched } from './access.ts'
 import { type BuildInfo, decodeInfo, encodeInfo } from './build-info.ts'
+import { type Claim, claimStore } from './claim.ts'
 import { codeOf, diskError, isAboutFile } from './disk-error.ts'
 import { BLOCK_BYTES, diskUsage } from './disk-usage.ts'
-import { makeDirectories, removeTree, replaceFile, syncDirectory, touchFile, writeSynced } from './durable.ts'
-import { readOrMakeFacts, type StoreFacts } from './facts.ts'
+import { removeTree, replaceFile, syncDirectory, touchFile, writeSynced } from './durable.ts'
+import type { StoreFacts } from './facts.ts'
 import {
   type BuildNumber,
   DEAD_BOUND,
@@ -54,7 +56,7 @@ import {
   sweep,
 } from './gc.ts'
 import { KnownBlobs } from './known-blobs.ts'
-import { lockStore, type StoreLock } from './lock.ts'
+import type { StoreLock } from './lock.ts'
 import { Manifest, readManifestBlobs } from './manifest.ts'
 import { ManifestCache } from './manifest-cache.ts'
 import { type BlobReader, type Pace, Packs, type Step } from './packs.ts'
@@ -65,7 +67,7 @@ import {
   ingestBuild,
   isSafeId,
   SPOOL_SUFFIX,
-  StorePaths,
+  type StorePaths,
 } from './paths.ts'
 import { checkBlobs } from './verify.ts'
 
@@ -214,21 +216,16 @@ export class Store {
   }
 
   /**
-   * Opens a data directory, or makes one. Reads build directories and pack indexes, no blobs and no
-   * manifests. @throws StoreLocked, StoreFormat.
+   * Opens a data directory, or makes one; or one that was claimed before. Reads build directories and pack
+   * indexes, no blobs and no manifests. When it throws, a claim is given up. @throws StoreLocked, StoreFormat.
    */
-  static async open(root: string, options: StoreOptions = {}): Promise<Store> {
-    const paths = new StorePaths(root)
-    const disk = options.disk ?? realDisk
-    await makeDirectories(disk, root)
-    const lock = lockStore(paths.lock, options.now, disk.now)
+  static async open(where: string | Claim, options: StoreOptions = {}): Promise<Store> {
+    const { now, disk = realDisk } = options
+    const { paths, facts, lock } =
+      typeof where === 'string' ? await claimStore(where, { disk, ...(now && { now }) }) : where
     try {
-      const facts = await readOrMakeFacts(disk, paths, options.now ?? (() => new Date()))
-      for (const directory of [paths.builds, paths.packs, paths.incoming, paths.cache]) {
-        await makeDirectories(disk, directory)
-      }
       // A build lasts only if the names of all directories above it do.
-      await syncDirectory(disk, root, 'names of builds/ and packs/')
+      await syncDirectory(disk, paths.root, 'names of builds/ and packs/')
       // What a killed process renamed and did not sync: we are about to count on it, and to sweep what it
       // does not need.
       await syncDirectory(disk, paths.builds, 'names of builds, at start')
@@ -243,13 +240,13 @@ export class Store {
         disk,
       )
       const store = new Store(paths, facts, lock, packs, options)
-      store.#scanBuilds()
+      await store.#scanBuilds()
       // Whoever waits for the start need not wait for this: nobody else uses these names.
       store.#leftovers = store.#discardLeftovers(leftovers)
       return store
     } catch (error) {
       lock.release()
-      throw diskError(error, root)
+      throw diskError(error, paths.root)
     }
   }
 
@@ -1090,11 +1087,13 @@ export class Store {
     return build
   }
 
-  /** Synchronous: nobody else lives on the event loop yet, and thousands of small calls are faster so. */
-  #scanBuilds(): void {
+  /** By synchronous calls, as thousands of small ones are faster so; between two builds others have their turn. */
+  async #scanBuilds(): Promise<void> {
     const { now } = this.disk
+    const pacer = new Pacer()
     const touched: { build: HeldBuild; mtime: number }[] = []
     for (const entry of now.readdir(this.paths.builds)) {
+      if (pacer.due) await pacer.rest()
       const id = entry.name
       if (!entry.isDirectory() || !isSafeId(id)) continue
       const paths = this.paths.build(id)
