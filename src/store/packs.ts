@@ -9,6 +9,7 @@
 import { basename, join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { StoreCorrupt, type StoreError } from '../errors.ts'
+import { eachAtOnce } from '../lib/at-once.ts'
 import { type BlockFile, type BlockPool, nextFileId } from '../lib/block-pool.ts'
 import { asBuffer } from '../lib/bytes.ts'
 import { type Disk, realDisk } from '../lib/disk.ts'
@@ -101,25 +102,21 @@ export class Packs {
     const names = (await disk.readdir(paths.packs)).filter((name) => name.endsWith(PACK_SUFFIX)).sort()
     const found: { path: string; index: PackIndex }[] = []
     const unknown: { path: string; size: number; corrupt: boolean }[] = []
-    let next = 0
-    const read = async () => {
-      for (let name = names[next++]; name !== undefined; name = names[next++]) {
-        const path = paths.pack(name)
-        try {
-          found.push({ path, index: await readPackIndex(path, disk) })
-        } catch (error) {
-          if (!isAboutFile(error)) throw diskError(error, path)
-          // It takes its room, whatever it holds.
-          const size = await disk.stat(path).then(
-            (stats) => stats.size,
-            () => 0,
-          )
-          unknown.push({ path, size, corrupt: error instanceof StoreCorrupt })
-          onProblem(diskError(error, path) as StoreError)
-        }
+    await eachAtOnce(names, OPENING_AT_ONCE, async (name) => {
+      const path = paths.pack(name)
+      try {
+        found.push({ path, index: await readPackIndex(path, disk) })
+      } catch (error) {
+        if (!isAboutFile(error)) throw diskError(error, path)
+        // It takes its room, whatever it holds.
+        const size = await disk.stat(path).then(
+          (stats) => stats.size,
+          () => 0,
+        )
+        unknown.push({ path, size, corrupt: error instanceof StoreCorrupt })
+        onProblem(diskError(error, path) as StoreError)
       }
-    }
-    await Promise.all(Array.from({ length: OPENING_AT_ONCE }, read))
+    })
     const blobs = found.reduce((sum, { index }) => sum + index.count, 0)
     const untrusted = await Untrusted.load(disk, paths.untrusted)
     const packs = new Packs(paths, new BlobIndex(blobs), step, pool, disk, untrusted)
