@@ -151,6 +151,8 @@ interface HeldBuild {
   triedAt: number
   /** Its blobs are counted as needed, or it is `damaged`. */
   counted: boolean
+  /** While they are being counted. */
+  counting: Promise<void> | undefined
   /** Why it cannot be served, whatever blobs there are: a file of its own is not what was written. */
   damaged: StoreError | undefined
   info: BuildInfo | undefined
@@ -254,6 +256,7 @@ export class Store {
   async close(): Promise<void> {
     this.#closed = true
     await this.#leftovers
+    await this.#marking?.catch(() => {})
     await this.#turn.run(async () => {
       this.packs.close()
       this.#lock.release()
@@ -507,6 +510,7 @@ export class Store {
     this.#assertOpen()
     await this.#settle()
     const old = this.#builds.get(id)
+    if (old) await this.#count(old)
     if (old && !mayReplace) throw new StoreError(`build ${id} is held already`)
     // Whole again by what another build has brought, which gives no reason to replace it.
     if (old && this.#isWhole(old)) return
@@ -544,6 +548,7 @@ export class Store {
       written: access,
       triedAt: access.time,
       counted: false,
+      counting: undefined,
       damaged: undefined,
       info: fullInfo,
     }
@@ -620,6 +625,8 @@ export class Store {
   async #remove(id: string): Promise<void> {
     this.#assertOpen()
     const build = this.#held(id)
+    // One that can't be removed for good keeps its blobs, and for that they must be known.
+    await this.#count(build)
     const removed = this.paths.newRemoved(id)
     await this.#step('remove: begin')
     let moved = false
@@ -727,7 +734,7 @@ export class Store {
   /** Why the build can't be served as it is; undefined when, as far as we know, it can. */
   async damage(id: string): Promise<Damage | undefined> {
     const build = this.#held(id)
-    if (!build.counted) await this.#turn.run(async () => build.counted || this.#mark(build))
+    await this.#count(build)
     if (build.damaged) return { message: build.damaged.message, lostBlobs: 0, files: true }
     const lostBlobs = this.#countLost(build)
     if (lostBlobs === 0) return undefined
@@ -1046,11 +1053,21 @@ export class Store {
     for (;;) {
       const build = [...this.#builds.values()].find(({ counted }) => !counted)
       if (!build || this.#closed) return
-      await this.#turn.run(async () => {
-        // Gone while we waited for our turn.
-        if (this.#builds.get(build.id) === build && !build.counted) await this.#mark(build)
-      })
+      await this.#count(build)
     }
+  }
+
+  /**
+   * Has a build's blobs counted, once for all who ask meanwhile. Not in turn, since clients wait for this, and
+   * shall not wait for changes under way: nothing is swept before all builds are counted, and who takes a
+   * build away has it counted first.
+   */
+  async #count(build: HeldBuild): Promise<void> {
+    if (build.counted) return
+    build.counting ??= this.#mark(build).finally(() => {
+      build.counting = undefined
+    })
+    await build.counting
   }
 
   /**
@@ -1117,6 +1134,7 @@ export class Store {
         written: access.mark,
         triedAt: access.mark.time,
         counted: false,
+        counting: undefined,
         damaged: undefined,
         info: undefined,
       }
