@@ -8,6 +8,7 @@
  * doors in front of it, and opens them first: a client that comes while the store is being opened is greeted,
  * and waits for its module.
  */
+import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { Policy } from './access/policy.ts'
 import { Available } from './build/available.ts'
@@ -243,6 +244,8 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   })
   const opened = opening.then(async (open) => {
     upserv = open
+    // Once, before what it takes is counted: a server that ends by kill -9 would never get to it.
+    flushCompileCache()
     await open.attach(cache)
     return open
   })

@@ -1,20 +1,20 @@
 /** `upserv serve`: runs until it is told to stop. */
 import { existsSync } from 'node:fs'
-import { flushCompileCache } from 'node:module'
 import type { Config } from '../config/config.ts'
 import { keepCompiledCode } from '../lib/code-cache.ts'
 import { createLogger } from '../lib/log.ts'
 import { StorePaths } from '../store/paths.ts'
 
+/** Compiled code takes some 4 MB: where derived data may take little, that is for what clients ask for. */
+const CACHE_FOR_CODE = 64 * 2 ** 20
+
 export async function runServe(config: Config): Promise<void> {
   const log = createLogger()
   const paths = new StorePaths(config.dataDir)
   // A directory that is not a store yet must stay empty until it is one.
-  if (existsSync(paths.format)) keepCompiledCode(paths.code, paths.root)
+  if (config.cache >= CACHE_FOR_CODE && existsSync(paths.format)) keepCompiledCode(paths.code, paths.root)
   const { serve } = await import('../server.ts')
   const server = await serve(config, log)
-  // Now, since a server may end by kill -9 and never get to it. It is written once: later it finds all there.
-  server.operations.then(() => flushCompileCache()).catch(() => {})
   const onSignal = (signal: NodeJS.Signals): void => {
     log.info({ signal }, 'told to stop')
     void server.stop()

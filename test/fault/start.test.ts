@@ -5,11 +5,14 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Status } from '../../src/build/operations.ts'
 import { Store } from '../../src/store/store.ts'
+import { diskUsage } from '../support/mirror.ts'
 import { RawClient } from '../support/raw-client.ts'
 import { rsync, rsyncSucceeds } from '../support/rsync.ts'
 import { publishBuild, temporaryDirectory } from '../support/trees.ts'
@@ -89,4 +92,34 @@ test('who hangs up while the store is being opened is forgotten; a stop waits fo
   await upserv.process.waitForOutput('stderr', /"stopping"/)
   await letGo()
   await ended
+})
+
+test('compiled code is kept for the next start, counts, and gives way before any build', {
+  timeout: 120_000,
+}, async (t) => {
+  const directory = temporaryDirectory()
+  t.after(() => directory.remove())
+  const data = join(directory.path, 'data')
+  const store = await Store.open(data)
+  await publishBuild(store, '802', [{ path: 'file', content: '802' }])
+  await store.close()
+  // As for everybody who does not run tests.
+  const env = { NODE_COMPILE_CACHE: '' }
+  const used = async (upserv: Upserv): Promise<number> =>
+    (JSON.parse((await upserv.cli(['status', '--json'])).stdout) as Status).usedBytes
+
+  const first = await startUpserv({ data, env })
+  const withCode = await used(first)
+  const kept = diskUsage(store.paths.code)
+  assert.ok(kept > 2 ** 20, `${kept} bytes of code are kept`)
+  assert.ok(withCode >= diskUsage(data))
+  await first.kill9()
+
+  // What is there fits into this budget without the code only.
+  const second = await startUpserv({ data, env, budget: `${withCode - kept / 2}` })
+  t.after(() => second.kill9())
+  while (existsSync(store.paths.code)) await sleep(20)
+  assert.match((await rsyncSucceeds([`${second.url}/`])).stdout, /^build-802 /m)
+  await second.stop()
+  assert.ok(!existsSync(store.paths.code), 'it is not written again when there is little room')
 })
