@@ -76,7 +76,10 @@ export class Upserv {
       store,
       catalog,
       (id) => log.info({ build: id }, 'build evicted'),
-      (id) => (config.evictChannels ? undefined : whyChannelsKeep(channels, id)),
+      (id) => {
+        if (this.fetches.isRunning(id)) return 'it is being fetched again'
+        return config.evictChannels ? undefined : whyChannelsKeep(channels, id)
+      },
     )
     const complain = (what: string) => (error: Error) => log.warn({ reason: error.message }, what)
     this.#spare = new Spare(

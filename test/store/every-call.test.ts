@@ -114,6 +114,10 @@ const WORKS: readonly { name: string; work: (keeper: Keeper) => Promise<void> }[
   { name: 'pinning', work: (keeper) => keeper.pin('a') },
   { name: 'unpinning', work: (keeper) => keeper.unpin('b') },
   { name: 'touching', work: ({ store }) => store.touch('a') },
+  {
+    name: 'verifying',
+    work: async ({ store }) => void (await store.verify(undefined, () => {}, new AbortController().signal)),
+  },
   { name: 'reading', work: async ({ store }) => void (await readBuild(store, 'a')) },
 ]
 
