@@ -53,7 +53,13 @@ export function lockStore(
   let held = true
   return {
     assertOurs() {
-      if (disk.stat(path)?.ino === ino) return
+      let now: number | undefined
+      try {
+        now = disk.stat(path)?.ino
+      } catch (error) {
+        throw diskError(error, path)
+      }
+      if (now === ino) return
       throw new StoreError(`${path} is not the file that this process locked`, {
         hint: 'The data directory was moved, removed or replaced: put it back, or restart upserv.',
       })

@@ -53,8 +53,10 @@ export interface PackInfo {
   readonly file: PackFile
   /** The same, for readers of short stretches. */
   readonly blocks: BlockFile
-  /** Could not be read when it was to be rewritten: not tried again until the next start. */
+  /** Could not be read when it was to be rewritten or verified: not tried again until the next start or verification. */
   unreadable: boolean
+  /** Blobs of it are lost only since it could not be read: it stays as long as anybody lacks anything. */
+  suspended: boolean
 }
 
 export class Packs {
@@ -247,6 +249,34 @@ export class Packs {
     if (copies.length > 0) await this.#untrusted.add(copies)
   }
 
+  /**
+   * The disk gives nothing of these blobs: they are lost until they come in again, or until it does. Nothing
+   * of that is written down, and the pack stays.
+   */
+  suspend(pack: PackInfo, digests: Iterable<Uint8Array>): void {
+    pack.unreadable = true
+    pack.suspended = true
+    for (const digest of digests) {
+      const row = this.index.find(digest)
+      if (row >= 0 && this.index.pack(row) === pack.number) this.index.lose(row)
+    }
+  }
+
+  /** Counts on blobs again that the disk gave nothing of, as far as it gives the indexes of their packs. */
+  async resume(): Promise<void> {
+    for (const pack of this.#packs.values()) {
+      if (!pack.suspended) continue
+      const index = await readPackIndex(pack.path, this.#disk).catch((error) => {
+        if (!isAboutFile(error)) throw diskError(error, pack.path)
+        return undefined
+      })
+      if (!index) continue
+      await this.#enter(pack, index)
+      pack.unreadable = false
+      pack.suspended = false
+    }
+  }
+
   /** Reads a pack's index again. @throws StoreCorrupt when the next start could not use the pack. */
   async checkIndex(pack: PackInfo): Promise<void> {
     await readPackIndex(pack.path, this.#disk)
@@ -376,6 +406,7 @@ export class Packs {
       file,
       blocks: blocksOf(file),
       unreadable: false,
+      suspended: false,
     }
     this.#keep(pack)
     return pack

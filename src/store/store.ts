@@ -40,7 +40,7 @@ import { type Throttle, UNBOUND } from '../lib/throttle.ts'
 import { type AccessMark, decodeAccess, encodeAccess, isTouched, placeTouched } from './access.ts'
 import { type BuildInfo, decodeInfo, encodeInfo } from './build-info.ts'
 import { type Claim, claimStore } from './claim.ts'
-import { codeOf, diskError, isAboutFile } from './disk-error.ts'
+import { askTwice, codeOf, diskError, isAboutFile, isUnreadable } from './disk-error.ts'
 import { BLOCK_BYTES, diskUsage } from './disk-usage.ts'
 import { removeTree, replaceFile, syncDirectory, touchFile, writeSynced } from './durable.ts'
 import type { StoreFacts } from './facts.ts'
@@ -59,7 +59,7 @@ import { KnownBlobs } from './known-blobs.ts'
 import type { StoreLock } from './lock.ts'
 import { Manifest, readManifestBlobs } from './manifest.ts'
 import { ManifestCache } from './manifest-cache.ts'
-import { type BlobReader, type Pace, Packs, type Step } from './packs.ts'
+import { type BlobReader, type Pace, type PackInfo, Packs, type Step } from './packs.ts'
 import {
   type BuildPaths,
   DIRECTORY_MODE,
@@ -155,6 +155,8 @@ interface HeldBuild {
   counting: Promise<void> | undefined
   /** Why it cannot be served, whatever blobs there are: a file of its own is not what was written. */
   damaged: StoreError | undefined
+  /** It is `damaged` only as long as the disk gives nothing of that file. */
+  unreadable: boolean
   info: BuildInfo | undefined
 }
 
@@ -550,6 +552,7 @@ export class Store {
       counted: false,
       counting: undefined,
       damaged: undefined,
+      unreadable: false,
       info: fullInfo,
     }
     const blobs = await readManifestBlobs(prepared.manifest, this.disk)
@@ -735,6 +738,7 @@ export class Store {
   async damage(id: string): Promise<Damage | undefined> {
     const build = this.#held(id)
     await this.#count(build)
+    if (build.unreadable) await this.#checkFiles(build)
     if (build.damaged) return { message: build.damaged.message, lostBlobs: 0, files: true }
     const lostBlobs = this.#countLost(build)
     if (lostBlobs === 0) return undefined
@@ -766,6 +770,9 @@ export class Store {
     signal: AbortSignal,
   ): Promise<Verified> {
     await this.marked()
+    this.#lock.assertOurs()
+    await this.#turn.run(() => this.packs.resume())
+    this.#generation++
     const builds = [...this.#builds.values()].filter(({ id }) => !ids || ids.includes(id))
     const rows = await this.#rowsOf(ids ? builds : undefined)
     const done: Verified = { blobs: 0, bytes: 0, rotten: 0 }
@@ -786,9 +793,13 @@ export class Store {
         done.bytes += bytes
         onProgress({ ...done }, total)
       },
-      onBad: async (digests, why) => {
+      onRotten: async (digests, why) => {
         done.rotten += digests.length
         await this.#distrust(digests, why)
+      },
+      onUnreadable: async (pack, digests, error) => {
+        done.rotten += digests.length
+        await this.#suspend(pack, digests, error)
       },
     })
     return done
@@ -802,9 +813,13 @@ export class Store {
     await checkBlobs(this.packs, Uint32Array.of(row), {
       pace: (bytes) => this.#background.spend(bytes, signal),
       signal,
-      onBad: async (digests, why) => {
+      onRotten: async (digests, why) => {
         good = false
         await this.#distrust(digests, why)
+      },
+      onUnreadable: async (pack, digests, error) => {
+        good = false
+        await this.#suspend(pack, digests, error)
       },
     })
     return good
@@ -817,43 +832,74 @@ export class Store {
 
   async #distrust(digests: readonly Uint8Array[], why: string): Promise<void> {
     await this.#turn.run(async () => {
-      // An ingest that has not come to rely on them yet writes them anew; one that has fails when it is published.
-      for (const known of this.#known()) for (const digest of digests) known.giveUp(digest)
-      const some = asBuffer(digests[0]!).toString('hex')
-      const more = digests.length > 1 ? ` and ${digests.length - 1} more` : ''
-      this.#onProblem(new StoreCorrupt(`blob ${some}${more}: ${why}`, { hint: REPAIR_HINT }))
-      this.#generation++
+      this.#giveUp(digests, why)
       await this.packs.distrust(digests).catch((error) => this.#report(error, this.paths.untrusted))
     })
     void this.compact()
   }
 
+  async #suspend(pack: PackInfo, digests: readonly Uint8Array[], error: unknown): Promise<void> {
+    await this.#turn.run(async () => {
+      this.#giveUp(digests, (diskError(error, pack.path) as Error).message)
+      this.packs.suspend(pack, digests)
+    })
+  }
+
+  /** @throws StoreError when it is the whole directory that is not there. */
+  #giveUp(digests: readonly Uint8Array[], why: string): void {
+    this.#lock.assertOurs()
+    // An ingest that has not come to rely on them yet writes them anew; one that has fails when it is published.
+    for (const known of this.#known()) for (const digest of digests) known.giveUp(digest)
+    const some = asBuffer(digests[0]!).toString('hex')
+    const more = digests.length > 1 ? ` and ${digests.length - 1} more` : ''
+    this.#onProblem(new StoreCorrupt(`blob ${some}${more}: ${why}`, { hint: REPAIR_HINT }))
+    this.#generation++
+  }
+
   /** In turn with removals and replacements: a build on its way out is not damaged because its files have gone. */
   async #checkFiles(build: HeldBuild): Promise<void> {
     await this.#turn.run(async () => {
-      if (this.#builds.get(build.id) === build && !build.damaged) await this.#readFiles(build)
+      const isOurs = this.#builds.get(build.id) === build
+      if (isOurs && (!build.damaged || build.unreadable)) await this.#readFiles(build)
     })
   }
 
   async #readFiles(build: HeldBuild): Promise<void> {
     const { paths } = build
     try {
-      await Manifest.load(paths.manifest, this.disk)
-      const info = decodeInfo(paths.info, await this.disk.readFile(paths.info))
-      const contents = await this.disk.readFile(paths.contents)
+      await askTwice(() => Manifest.load(paths.manifest, this.disk))
+      const info = decodeInfo(paths.info, await askTwice(() => this.disk.readFile(paths.info)))
+      const contents = await askTwice(() => this.disk.readFile(paths.contents))
       const expected = info.contentsSha256
       if (expected !== undefined && createHash('sha256').update(contents).digest('hex') !== expected)
         throw new StoreCorrupt(`${paths.contents} is not what was written`)
+      if (build.unreadable) await this.#forgive(build)
     } catch (error) {
       const about = diskError(error, paths.directory)
       if (!isAboutFile(error)) return
+      // Not those of a directory that is not there as a whole.
+      this.#lock.assertOurs()
       const { message } = about as StoreError
+      build.unreadable = isUnreadable(error)
       this.#setDamaged(build, message, error)
+      // It may be whole, and be read another time.
+      if (build.unreadable) return
       const reason = Buffer.from(`${message}\n`)
       await replaceFile(this.disk, paths.damaged, reason, 'damaged').catch((failure) =>
         this.#report(failure, paths.damaged),
       )
     }
+  }
+
+  /** The disk gives a build's files again, of which it had given nothing. */
+  async #forgive(build: HeldBuild): Promise<void> {
+    build.damaged = undefined
+    build.unreadable = false
+    this.#generation++
+    // Whether its blobs were counted depends on when the disk had failed.
+    this.#references.remove(build.number)
+    build.counted = false
+    await this.#count(build)
   }
 
   /** A pack whose index has rotted could not be used after the next start: while we still know it, it is written anew. */
@@ -1076,7 +1122,7 @@ export class Store {
    */
   async #mark(build: HeldBuild): Promise<void> {
     try {
-      const { digests, sizes } = await readManifestBlobs(build.paths.manifest, this.disk)
+      const { digests, sizes } = await askTwice(() => readManifestBlobs(build.paths.manifest, this.disk))
       const lost = await this.#references.add(build.number, digests, sizes)
       if (lost > 0)
         this.#onProblem(
@@ -1084,6 +1130,8 @@ export class Store {
         )
     } catch (error) {
       if (!isAboutFile(error)) throw diskError(error, build.paths.manifest)
+      this.#lock.assertOurs()
+      build.unreadable = isUnreadable(error)
       const { message } = diskError(error, build.paths.manifest) as StoreError
       this.#setDamaged(build, message, error)
     }
@@ -1136,6 +1184,7 @@ export class Store {
         counted: false,
         counting: undefined,
         damaged: undefined,
+        unreadable: false,
         info: undefined,
       }
       if (now.stat(paths.damaged)) this.#setDamaged(build, readReason(now, paths.damaged))
