@@ -41,7 +41,8 @@ async function measure(data: string): Promise<void> {
   await timed('manifest, the first time', () => store.manifest(middle))
   await timed('manifest, again', () => store.manifest(middle))
   await timed('counting all blobs, in the background', () => store.marked())
-  const after = await memory()
+  const shared = Object.values(store.packs.index.view()).reduce((sum, { byteLength }) => sum + byteLength, 0)
+  const after = (await memory()) + shared
   console.log(`  memory: ${Math.round((after - before) / 2 ** 20)} MiB`)
   await timed('list: what each would free', () => store.exclusiveBytes())
   await timed('an ingest begins', async () => store.discardIngest(await store.beginIngest('new')))
@@ -106,7 +107,7 @@ function row(what: string, ms: number, own?: number, worst?: number): string {
   return `  ${what.padEnd(42)} ${ms.toFixed(1).padStart(9)} ms${detail}`
 }
 
-/** What is in use, in bytes. */
+/** What is in use, in bytes, without what threads share. */
 async function memory(): Promise<number> {
   // Array buffers go a turn after what held them.
   for (let i = 0; i < 3; i++) {

@@ -329,7 +329,7 @@ async function deleteUnneeded(
         await pacer.rest()
         ingests = known()
       }
-      if (references.count(row) > 0 || !givenUp(ingests, packs.index.digest(row))) keep.push(row)
+      if (references.count(row) > 0 || !givenUp(ingests, row)) keep.push(row)
       else packs.index.delete(row)
     }
     left.set(pack, keep)
@@ -341,7 +341,7 @@ async function deleteUnneeded(
 function deleteLost({ packs, references, known }: Needs): void {
   const ingests = known()
   for (const row of packs.index.lost()) {
-    if (references.count(row) === 0 && givenUp(ingests, packs.index.digest(row))) packs.index.delete(row)
+    if (references.count(row) === 0 && givenUp(ingests, row)) packs.index.delete(row)
   }
 }
 
@@ -394,9 +394,9 @@ async function rowsByPack(
   return rows
 }
 
-function givenUp(known: Iterable<KnownBlobs>, digest: Uint8Array): boolean {
+function givenUp(known: Iterable<KnownBlobs>, row: BlobRow): boolean {
   let nobodyNeedsIt = true
-  for (const blobs of known) if (!blobs.giveUp(digest)) nobodyNeedsIt = false
+  for (const blobs of known) if (!blobs.giveUp(row)) nobodyNeedsIt = false
   return nobodyNeedsIt
 }
 

@@ -7,12 +7,12 @@
  * A copy that was found to have rotted is never used again, also after a restart (untrusted.ts).
  */
 import { basename, join } from 'node:path'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import { StoreCorrupt, type StoreError } from '../errors.ts'
 import { eachAtOnce } from '../lib/at-once.ts'
 import { type BlockFile, type BlockPool, nextFileId } from '../lib/block-pool.ts'
 import { asBuffer } from '../lib/bytes.ts'
 import { type Disk, realDisk } from '../lib/disk.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { BlobIndex, type BlobRow, type PackNumber } from './blob-index.ts'
 import { codeOf, diskError, isAboutFile } from './disk-error.ts'
 import { removeTree, syncDirectory } from './durable.ts'
@@ -31,8 +31,8 @@ import { Untrusted } from './untrusted.ts'
 /** Packs that stay open although nobody reads from them: far below the usual limit of 1024 descriptors. */
 const MAX_IDLE_PACKS = 128
 
-/** Blobs entered into the index between two breaths of the event loop: about 5 ms. */
-const BATCH = 10_000
+/** Blobs entered into the index between two looks at the clock: below a millisecond. */
+const STRIDE = 1024
 
 /** Packs whose indexes are read at the same time at start. */
 const OPENING_AT_ONCE = 8
@@ -123,7 +123,9 @@ export class Packs {
     const untrusted = await Untrusted.load(disk, paths.untrusted)
     const packs = new Packs(paths, new BlobIndex(blobs), step, pool, disk, untrusted)
     packs.#unknown = unknown
-    for (const { path, index } of found) await packs.#enter(packs.#register(path, index.fileSize), index)
+    const pacer = new Pacer()
+    for (const { path, index } of found)
+      await packs.#enter(packs.#register(path, index.fileSize), index, pacer)
     return packs
   }
 
@@ -378,12 +380,12 @@ export class Packs {
     }
   }
 
-  async #enter({ number, path }: PackInfo, blobs: PackIndex): Promise<void> {
+  async #enter({ number, path }: PackInfo, blobs: PackIndex, pacer = new Pacer()): Promise<void> {
     const untrusted = this.#untrusted.in(basename(path))
     for (let i = 0; i < blobs.count; i++) {
+      if (i % STRIDE === 0 && pacer.due) await pacer.rest()
       if (untrusted.size > 0 && untrusted.has(asBuffer(blobs.digest(i)).toString('hex'))) continue
       this.index.add(blobs.records, i * PACK_RECORD_BYTES, number, blobs.offset(i), blobs.length(i))
-      if (i % BATCH === BATCH - 1) await nextTurn()
     }
   }
 

@@ -849,7 +849,10 @@ export class Store {
   #giveUp(digests: readonly Uint8Array[], why: string): void {
     this.#lock.assertOurs()
     // An ingest that has not come to rely on them yet writes them anew; one that has fails when it is published.
-    for (const known of this.#known()) for (const digest of digests) known.giveUp(digest)
+    for (const digest of digests) {
+      const row = this.packs.index.find(digest)
+      if (row >= 0) for (const known of this.#known()) known.giveUp(row)
+    }
     const some = asBuffer(digests[0]!).toString('hex')
     const more = digests.length > 1 ? ` and ${digests.length - 1} more` : ''
     this.#onProblem(new StoreCorrupt(`blob ${some}${more}: ${why}`, { hint: REPAIR_HINT }))
