@@ -8,7 +8,11 @@ import { StorePaths } from '../store/paths.ts'
 /** Compiled code takes some 4 MB: where derived data may take little, that is for what clients ask for. */
 const CACHE_FOR_CODE = 64 * 2 ** 20
 
+/** What is made for us without a mode, as compiled code by Node, is for our user and readers of its group too. */
+const UMASK = 0o027
+
 export async function runServe(config: Config): Promise<void> {
+  process.umask(UMASK)
   const log = createLogger()
   const paths = new StorePaths(config.dataDir)
   // A directory that is not a store yet must stay empty until it is one.

@@ -42,14 +42,15 @@ export function lockStore(
   } catch (error) {
     throw diskError(error, path)
   }
+  let ino: number | undefined
   try {
     takeLock(disk, fd, path)
     nameOwner(disk, fd, clock())
+    ino = disk.stat(path)?.ino
   } catch (error) {
-    disk.close(fd)
+    letGo(disk, fd)
     throw diskError(error, path)
   }
-  const ino = disk.stat(path)?.ino
   let held = true
   return {
     assertOurs() {
@@ -65,9 +66,18 @@ export function lockStore(
       })
     },
     release() {
-      if (held) disk.close(fd)
+      if (held) letGo(disk, fd)
       held = false
     },
+  }
+}
+
+/** The system lets go of a file also when it reports an error, and what led here matters more. */
+function letGo(disk: DiskNow, fd: number): void {
+  try {
+    disk.close(fd)
+  } catch {
+    // What is in the file is only for people.
   }
 }
 

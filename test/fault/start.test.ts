@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -113,6 +113,8 @@ test('compiled code is kept for the next start, counts, and gives way before any
   const kept = diskUsage(store.paths.code)
   assert.ok(kept > 2 ** 20, `${kept} bytes of code are kept`)
   assert.ok(withCode >= diskUsage(data))
+  for (const name of ['', ...(readdirSync(store.paths.code, { recursive: true }) as string[])])
+    assert.equal(statSync(join(store.paths.code, name)).mode & 0o027, 0, name)
   await first.kill9()
 
   // What is there fits into this budget without the code only.
