@@ -6,12 +6,13 @@
  * ago goes, whole. Where each record is stands in memory (key-table.ts); what is read stays in a pool of
  * blocks that all clients share (lib/block-pool.ts). Records on their way to the disk are read from memory.
  */
-import { readdirSync } from 'node:fs'
+import { readdirSync, readvSync } from 'node:fs'
 import { type FileHandle, mkdir, open, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { type BlockFile, type BlockPool, nextFileId } from '../lib/block-pool.ts'
 import { Pacer } from '../lib/pacer.ts'
+import { QuickReads } from '../lib/quick-reads.ts'
 import { KEY_BYTES, KeyTable } from './key-table.ts'
 import {
   decodeRecordHeader,
@@ -48,6 +49,8 @@ export const MAX_RECORD = 4 * 2 ** 20
 const MAX_WAITING = 16 * 2 ** 20
 /** A write that failed is not tried again before this time. */
 const RETRY_MS = 60_000
+/** Records of this size are read past the pool where that is quick: they would only empty it of small ones. */
+const LARGE = 64 * 1024
 /** Headers are read from a segment in pieces of this size when it is looked through. */
 const SCAN_BYTES = 256 * 1024
 const DIRECTORY_MODE = 0o750
@@ -117,6 +120,7 @@ export class Cache {
     if (waiting) return waiting
     const payload = Buffer.allocUnsafe(place.length)
     const check = (): Uint8Array | undefined => (crc32(payload) === place.crc ? payload : undefined)
+    if (payload.length >= LARGE && segment.readNow([payload], place.offset) === payload.length) return check()
     return this.#pool.copy(segment, place.offset, payload)?.then(check, () => undefined) ?? check()
   }
 
@@ -303,6 +307,9 @@ class Segment implements BlockFile {
   #parts: Uint8Array[] = []
   #written: number
   #handle: Promise<FileHandle> | undefined
+  /** Of the handle, once it is open. */
+  #fd: number | undefined
+  readonly #quick = new QuickReads()
 
   /** @param size 0 for one that does not exist yet. */
   constructor(number: number, path: string, size: number) {
@@ -334,7 +341,7 @@ class Segment implements BlockFile {
     this.#parts = []
     if (from === 0) {
       await mkdir(dirname(this.path), { recursive: true, mode: DIRECTORY_MODE })
-      this.#handle = open(this.path, 'w+', FILE_MODE)
+      this.#opened(open(this.path, 'w+', FILE_MODE))
     }
     const handle = await this.#open()
     let at = from
@@ -355,9 +362,15 @@ class Segment implements BlockFile {
     return bytesRead
   }
 
+  readNow(targets: readonly Uint8Array[], position: number): number | undefined {
+    const fd = this.#fd
+    return fd === undefined ? undefined : this.#quick.try(() => readvSync(fd, targets, position))
+  }
+
   async close(): Promise<void> {
     const handle = this.#handle
     this.#handle = undefined
+    this.#fd = undefined
     await (await handle?.catch(() => undefined))?.close()
   }
 
@@ -367,8 +380,18 @@ class Segment implements BlockFile {
   }
 
   #open(): Promise<FileHandle> {
-    this.#handle ??= open(this.path, 'r')
-    return this.#handle
+    return this.#handle ?? this.#opened(open(this.path, 'r'))
+  }
+
+  #opened(opening: Promise<FileHandle>): Promise<FileHandle> {
+    this.#handle = opening
+    opening.then(
+      ({ fd }) => {
+        if (this.#handle === opening) this.#fd = fd
+      },
+      () => {},
+    )
+    return opening
   }
 }
 

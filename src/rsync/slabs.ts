@@ -8,7 +8,7 @@ export const FRAME_SIZE = 128 * 1024
 /** A frame, and what an item adds before it is looked whether the frame is full. */
 const SLAB = FRAME_SIZE + 40 * 1024
 /** What is asked for below this stays with the ordinary allocator. */
-const SMALL = 16 * 1024
+const SMALL = 4 * 1024
 /** Slabs that wait for their next use, for all connections together. */
 const MAX_FREE = 64
 

@@ -31,6 +31,12 @@ import { Untrusted } from './untrusted.ts'
 /** Packs that stay open although nobody reads from them: far below the usual limit of 1024 descriptors. */
 const MAX_IDLE_PACKS = 128
 
+/**
+ * Blobs of this size are read past the pool: they would only empty it of small ones, and a copy out of the system's
+ * memory costs no more than one out of the pool.
+ */
+const LARGE = 64 * 1024
+
 /** Blobs entered into the index between two looks at the clock: below a millisecond. */
 const STRIDE = 1024
 
@@ -197,19 +203,30 @@ export class Packs {
    * Copies a stretch of a blob into `target`, at once when it is in memory.
    * @throws StoreError
    */
-  copyBlob(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> | undefined {
+  copyBlob(digest: Uint8Array, position: number, targets: readonly Uint8Array[]): Promise<void> | undefined {
     const row = this.index.find(digest)
     const pack = row < 0 ? undefined : this.#packs.get(this.index.pack(row))
-    if (!pack || this.index.isLost(row)) return this.#copyOpened(digest, position, target)
+    if (!pack || this.index.isLost(row)) return this.#copyOpened(digest, position, targets)
+    const offset = this.index.offset(row) + position
     // Compaction may move the blob meanwhile, or the pack end too early: the long way knows, and says.
-    return this.#pool
-      .copy(pack.blocks, this.index.offset(row) + position, target)
-      ?.catch(() => this.#copyOpened(digest, position, target))
+    const otherwise = (): Promise<void> => this.#copyOpened(digest, position, targets)
+    if (this.index.length(row) >= LARGE) return readNow(pack.file, offset, targets) ? undefined : otherwise()
+    return this.#copyShared(pack.blocks, offset, targets)?.catch(otherwise)
   }
 
-  async #copyOpened(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> {
+  #copyShared(blocks: BlockFile, offset: number, targets: readonly Uint8Array[]): Promise<void> | undefined {
+    let at = offset
+    for (const [i, target] of targets.entries()) {
+      const copying = this.#pool.copy(blocks, at, target)
+      at += target.length
+      if (copying) return copying.then(() => this.#copyShared(blocks, at, targets.slice(i + 1)))
+    }
+    return undefined
+  }
+
+  async #copyOpened(digest: Uint8Array, position: number, targets: readonly Uint8Array[]): Promise<void> {
     using blob = await this.openBlob(digest)
-    await blob.read([target], position)
+    await blob.read(targets, position)
   }
 
   /** Opens a pack's file until `pack.file.release()`, and closes others that nobody uses. Throws as `acquire`. */
@@ -440,6 +457,16 @@ export class Packs {
   }
 }
 
+/** Fills all of `targets` at once, if that is quick. */
+function readNow(file: PackFile, offset: number, targets: readonly Uint8Array[]): boolean {
+  const missing = targets.reduce((sum, { length }) => sum + length, 0)
+  try {
+    return file.readSomeNow(targets, offset) === missing
+  } catch {
+    return false
+  }
+}
+
 /** A pack as a file of the pool: open while it is read from. */
 function blocksOf(file: PackFile): BlockFile {
   return {
@@ -452,6 +479,7 @@ function blocksOf(file: PackFile): BlockFile {
         file.release()
       }
     },
+    readNow: (targets, position) => file.readSomeNow(targets, position),
   }
 }
 

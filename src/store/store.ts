@@ -299,8 +299,8 @@ export class Store {
   }
 
   /** Opens a blob that has bytes, by its SHA-256. Whoever opens it closes it. */
-  copyBlob(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> | undefined {
-    return this.packs.copyBlob(digest, position, target)
+  copyBlob(digest: Uint8Array, position: number, targets: readonly Uint8Array[]): Promise<void> | undefined {
+    return this.packs.copyBlob(digest, position, targets)
   }
 
   async openBlob(digest: Uint8Array): Promise<BlobReader> {
