@@ -10,7 +10,7 @@ import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { bytesOnDisk, Mirror } from '../support/mirror.ts'
+import { buildsOnDisk, bytesOnDisk, Mirror } from '../support/mirror.ts'
 import { rsync } from '../support/rsync.ts'
 import { randomBytes, SpecWriter, type TreeSpec } from '../support/tree.ts'
 import type { Upserv } from '../support/upserv.ts'
@@ -86,6 +86,19 @@ test('a disk that is full before a fetch', async (t) => {
   empty()
   await mirror.assertServes(upserv, '2')
   await mirror.assertServes(upserv, '1')
+  assert.deepEqual(mirror.incoming(), [])
+})
+
+test('a disk that is full makes room: the build accessed longest ago goes', async (t) => {
+  const mirror = await smallDisk(t)
+  if (!mirror) return
+  const upserv = await mirror.startUpserv()
+  for (const id of ['1', '2']) await mirror.assertServes(upserv, id)
+  fill(mirror)
+  await mirror.assertServes(upserv, '3')
+  const held = buildsOnDisk(mirror.data)
+  assert.ok(held.includes('3') && !held.includes('1'), `${held} are held`)
+  await mirror.assertServes(upserv, held[0]!)
   assert.deepEqual(mirror.incoming(), [])
 })
 
