@@ -13,7 +13,7 @@ import { crc32 } from 'node:zlib'
 import { type BlockFile, type BlockPool, nextFileId } from '../lib/block-pool.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { QuickReads } from '../lib/quick-reads.ts'
-import { KEY_BYTES, KeyTable } from './key-table.ts'
+import { KEY_BYTES, KeyTable, type Place } from './key-table.ts'
 import {
   decodeRecordHeader,
   encodeRecordHeader,
@@ -49,6 +49,8 @@ export const MAX_RECORD = 4 * 2 ** 20
 const MAX_WAITING = 16 * 2 ** 20
 /** A write that failed is not tried again before this time. */
 const RETRY_MS = 60_000
+/** Larger records can't be peeked at. */
+const MAX_PEEKED = 32 * 1024
 /** Records of this size are read past the pool where that is quick: they would only empty it of small ones. */
 const LARGE = 64 * 1024
 /** Headers are read from a segment in pieces of this size when it is looked through. */
@@ -59,6 +61,8 @@ const FILE_MODE = 0o640
 export class Cache {
   readonly #options: CacheOptions
   readonly #table = new KeyTable()
+  /** What `peek` returned last. */
+  readonly #scratch = Buffer.allocUnsafeSlow(MAX_PEEKED)
   readonly #pool: BlockPool
   readonly #segments = new Map<number, Segment>()
   readonly #segmentBytes: number
@@ -110,18 +114,43 @@ export class Cache {
     return this.#table.find(key) !== undefined
   }
 
-  /** The record; at once when it is in memory. Undefined when there is none, or it can't be read. */
-  get(key: Uint8Array): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+  /**
+   * The record; at once when it is in memory. Undefined when there is none, or it can't be read.
+   * @param take gives memory for it; the record begins at its first byte.
+   */
+  get(
+    key: Uint8Array,
+    take: (size: number) => Buffer = Buffer.allocUnsafe,
+  ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+    const found = this.#find(key)
+    if (!found) return undefined
+    const { segment, place } = found
+    const waiting = segment.waiting.get(place.offset)
+    if (waiting) return waiting
+    const payload = take(place.length).subarray(0, place.length)
+    const check = (): Uint8Array | undefined => (crc32(payload) === place.crc ? payload : undefined)
+    if (payload.length >= LARGE && segment.readNow([payload], place.offset) === payload.length) return check()
+    return this.#pool.copy(segment, place.offset, payload)?.then(check, () => undefined) ?? check()
+  }
+
+  /** A small record when it can be had at once: in memory that the next call of this overwrites. */
+  peek(key: Uint8Array): Uint8Array | undefined {
+    const found = this.#find(key)
+    if (!found || found.place.length > this.#scratch.length) return undefined
+    const { segment, place } = found
+    const waiting = segment.waiting.get(place.offset)
+    if (waiting) return waiting
+    const payload = this.#scratch.subarray(0, place.length)
+    if (!this.#pool.copyNow(segment, place.offset, payload)) return undefined
+    return crc32(payload) === place.crc ? payload : undefined
+  }
+
+  #find(key: Uint8Array): { segment: Segment; place: Place } | undefined {
     const place = this.#table.find(key)
     const segment = place && this.#segments.get(place.segment)
     if (!segment) return undefined
     segment.lastUse = ++this.#uses
-    const waiting = segment.waiting.get(place.offset)
-    if (waiting) return waiting
-    const payload = Buffer.allocUnsafe(place.length)
-    const check = (): Uint8Array | undefined => (crc32(payload) === place.crc ? payload : undefined)
-    if (payload.length >= LARGE && segment.readNow([payload], place.offset) === payload.length) return check()
-    return this.#pool.copy(segment, place.offset, payload)?.then(check, () => undefined) ?? check()
+    return { segment, place }
   }
 
   /** Keeps a record, in place of one of the same key; or doesn't, when there is no room or no time. */

@@ -53,14 +53,25 @@ export class BlockPool {
    * @throws RangeError when the file ends too early; what the file throws.
    */
   copy(file: BlockFile, offset: number, target: Uint8Array): Promise<void> | undefined {
+    const done = this.#copyAtOnce(file, offset, target)
+    return done === target.length ? undefined : this.#copyLater(file, offset, target, done)
+  }
+
+  /** The same if it can be done at once. @returns whether it was; nothing is done later. */
+  copyNow(file: BlockFile, offset: number, target: Uint8Array): boolean {
+    return this.#copyAtOnce(file, offset, target) === target.length
+  }
+
+  /** @returns how many bytes could be copied, from the first on. */
+  #copyAtOnce(file: BlockFile, offset: number, target: Uint8Array): number {
     let done = this.#copyHeld(file, offset, target)
     while (done < target.length) {
       const number = Math.floor((offset + done) / BLOCK)
       const needed = Math.min(BLOCK, offset + target.length - number * BLOCK)
-      if (!this.#fillNow(file, number, needed)) return this.#copyLater(file, offset, target, done)
+      if (!this.#fillNow(file, number, needed)) break
       done += this.#copyHeld(file, offset + done, target.subarray(done))
     }
-    return undefined
+    return done
   }
 
   /** Gives the memory of a file back. */

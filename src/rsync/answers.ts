@@ -18,7 +18,7 @@ import { type CodecName, canRefine, createCompressor, type Effort, MAX_PIECE } f
 import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import type { BlockSumRule } from './digests.ts'
-import type { Kept } from './kept.ts'
+import type { Kept, TakeMemory } from './kept.ts'
 import { isNumbered, RecentAnswers } from './recent-answers.ts'
 import type { Content, Tree } from './tree.ts'
 import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './wire/answers.ts'
@@ -110,15 +110,34 @@ export class Answers {
     this.#onQuick = onQuick
   }
 
-  /** The answer, when it is in memory and not just wanted anew. */
-  recent({ tree, node, sums, manner, fresh }: Question): Answer | undefined {
+  /**
+   * The answer, when it is at hand. If it is nothing but bytes, these may be overwritten by the next call of this:
+   * they are copied at once, or not at all.
+   */
+  atHand(question: Question): Answer | undefined {
+    const recent = this.#recentOf(question)
+    if (recent || question.fresh) return recent
+    const record = this.#kept.peek(keyOf(question))
+    if (!record) return undefined
+    const answer = decodeAnswer(record)
+    // What may yet be made better goes the long way, on which that is seen to.
+    if (!answer?.complete) return undefined
+    this.#addRecent(question, answer)
+    return answer.parts.every(({ type }) => type === 'bytes') ? answer : decodeAnswer(Uint8Array.from(record))
+  }
+
+  #recentOf({ tree, node, sums, manner, fresh }: Question): Answer | undefined {
     if (!sums && !manner.compression) return wholePlain(tree, node)
     return fresh || !isNumbered(tree) ? undefined : this.#recent.find(tree, manner, node, sums)
   }
 
+  #addRecent({ tree, node, sums, manner }: Question, answer: Answer): void {
+    if (isNumbered(tree)) this.#recent.add(tree, manner, node, sums, answer)
+  }
+
   /** @throws StoreError when the content can't be read; the signal's reason. */
   find(question: Question, signal: AbortSignal): Answer | Promise<Answer> {
-    const recent = this.recent(question)
+    const recent = this.#recentOf(question)
     if (recent) return recent
     const key = keyOf(question)
     if (question.fresh) return this.#workOut(question, key, signal)
@@ -141,10 +160,19 @@ export class Answers {
     return { complete: true, matched: 0, literal: length, parts: parts.finish() }
   }
 
-  /** The bytes of a piece as they go out. @throws as `find` does. */
-  piece(question: Question, part: PiecePart, signal: AbortSignal): Uint8Array | Promise<Uint8Array> {
+  /**
+   * The bytes of a piece as they go out.
+   * @param take gives memory for them, which is used or not.
+   * @throws as `find` does.
+   */
+  piece(
+    question: Question,
+    part: PiecePart,
+    take: TakeMemory,
+    signal: AbortSignal,
+  ): Uint8Array | Promise<Uint8Array> {
     if (question.fresh) return this.#compressPiece(question, part, signal)
-    const record = this.#kept.get(part.key)
+    const record = this.#kept.get(part.key, take)
     if (record instanceof Promise) {
       return record.then(
         (kept) => this.#knownPiece(question, part, kept) ?? this.#compressPiece(question, part, signal),
@@ -192,8 +220,7 @@ export class Answers {
     if (!record) return undefined
     const answer = decodeAnswer(record)
     if (!answer) return undefined
-    const { tree, node, sums, manner } = question
-    if (isNumbered(tree)) this.#recent.add(tree, manner, node, sums, answer)
+    this.#addRecent(question, answer)
     if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta: undefined })
     return answer
   }

@@ -92,14 +92,14 @@ test('what was removed, is large, or may yet get better is not found', () => {
 test('memory is bounded: what is asked for stays, what nobody asks for goes', () => {
   const recent = new RecentAnswers()
   recent.add(tree, manner, 0, sumsOf(0), answerOf(0, 1000))
-  for (let i = 1; i < 4000; i++) {
-    recent.add(tree, { name: `manner ${i % 4}` }, i % FILES, sumsOf(i), answerOf(i, 20_000))
+  for (let i = 1; i < 40_000; i++) {
+    recent.add(tree, { name: `manner ${i % 16}` }, i % FILES, sumsOf(i), answerOf(i, 1900))
     if (i % 100 === 0) assert.ok(recent.find(tree, manner, 0, sumsOf(0)), `gone after ${i}`)
     assert.ok(recent.memory <= 16 * 2 ** 20, `${recent.memory} bytes`)
   }
   assert.equal(recent.find(tree, { name: 'manner 1' }, 1, sumsOf(1)), undefined)
   assert.deepEqual(
-    recent.find(tree, { name: 'manner 3' }, 3999 % FILES, sumsOf(3999)),
-    answerOf(3999, 20_000),
+    recent.find(tree, { name: `manner ${39_999 % 16}` }, 39_999 % FILES, sumsOf(39_999)),
+    answerOf(39_999, 1900),
   )
 })

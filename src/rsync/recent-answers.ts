@@ -15,8 +15,8 @@ import type { RawSums } from './wire/sums.ts'
 const GENERATION = 8 * 2 ** 20
 /** Memory is taken in pieces of this size. */
 const CHUNK = 512 * 1024
-/** Larger questions and answers are kept elsewhere. */
-const MOST = 32 * 1024
+/** Larger questions and answers are kept elsewhere: what a fleet asks for in one round must fit. */
+const MOST = 2 * 1024
 /** Bases of one file that a fleet has: with more of them, those asked for last are kept. */
 const VARIANTS = 4
 /** Sums up to this length are compared faster by hand than by a call into C++. */

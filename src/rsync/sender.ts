@@ -205,7 +205,7 @@ class Transfer {
     if (!digest) return undefined
     const sums = head.count === 0 ? undefined : { head, bytes: connection.in.peek(size) }
     const question: Question = { tree, node, sums, manner: this.#mannerOf(item), fresh: false }
-    const answer = answers.recent(question)
+    const answer = answers.atHand(question)
     if (!answer?.parts.every((part) => isAtHand(tree, node, part))) return undefined
     connection.in.skip(size)
     this.#sentOnce[item.place] = 1

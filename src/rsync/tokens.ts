@@ -8,7 +8,7 @@ import { Pacer } from '../lib/pacer.ts'
 import { type Answers, type PiecePart, type Question, quickSqueeze } from './answers.ts'
 import { MAX_PIECE } from './codecs.ts'
 import type { Connection } from './connection.ts'
-import { FRAME_SIZE } from './slabs.ts'
+import { FRAME_SIZE, FRAME_SLACK, giveMemory, takeMemory } from './slabs.ts'
 import type { Content, Tree } from './tree.ts'
 import type { Answer, AnswerPart } from './wire/answers.ts'
 import { blockLengthOf } from './wire/sums.ts'
@@ -33,11 +33,25 @@ export interface Delivery {
  * @throws the signal's reason.
  */
 export function sendAnswer(delivery: Delivery, { parts }: Answer): Sending {
+  if (isShort(parts)) {
+    for (const part of parts) delivery.connection.out.bytes(part.bytes)
+    return undefined
+  }
   for (let i = 0; i < parts.length; i++) {
     const sending = sendPart(delivery, parts[i]!)
     if (sending) return sendRest(delivery, parts, i + 1, sending)
   }
   return undefined
+}
+
+/** Whether an answer is nothing but a few bytes: these are copied at once, as they may not last. */
+function isShort(parts: readonly AnswerPart[]): parts is readonly Extract<AnswerPart, { type: 'bytes' }>[] {
+  let size = 0
+  for (const part of parts) {
+    if (part.type !== 'bytes') return false
+    size += part.bytes.length
+  }
+  return size <= FRAME_SLACK
 }
 
 /** Undefined: sent, and nothing went wrong. */
@@ -152,16 +166,22 @@ async function sendPiece(
   part: PiecePart,
 ): Promise<StoreError | undefined> {
   let bytes: Uint8Array
+  let memory: Buffer | undefined
   let failure: StoreError | undefined
+  const take = (size: number): Buffer => {
+    memory = takeMemory(size)
+    return memory
+  }
   try {
-    const found = answers.piece(question, part, signal)
+    const found = answers.piece(question, part, take, signal)
     bytes = found instanceof Promise ? await found : found
   } catch (error) {
     if (!(error instanceof StoreError)) throw error
     failure = error
     bytes = await answers.zeros(question, part)
   }
-  await connection.append(bytes)
+  const borrowed = memory !== undefined && bytes.buffer === memory.buffer ? memory : undefined
+  await connection.append(bytes, borrowed && (() => giveMemory(borrowed)))
   signal.throwIfAborted()
   return failure
 }
