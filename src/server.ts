@@ -9,6 +9,7 @@
  */
 import { availableParallelism } from 'node:os'
 import { Policy } from './access/policy.ts'
+import { Activity } from './build/activity.ts'
 import { Available } from './build/available.ts'
 import { Catalog } from './build/catalog.ts'
 import { Channels } from './build/channels.ts'
@@ -24,6 +25,8 @@ import type { Config } from './config/config.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { TurnsInLine } from './daemon/turns.ts'
+import { History } from './history/history.ts'
+import type { SessionRecord } from './history/session-record.ts'
 import { listenHttp } from './http/server.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import type { Logger } from './lib/log.ts'
@@ -33,11 +36,14 @@ import { Derived } from './rsync/derived.ts'
 import { Lists } from './rsync/lists.ts'
 import { Refiner } from './rsync/refiner.ts'
 import { Budget } from './store/budget.ts'
+import { diskUsage } from './store/disk-usage.ts'
 import { Store } from './store/store.ts'
 import { VERSION } from './version.ts'
 
 /** What was read from packs and derived data, in memory that all clients share. */
 const POOL_MEMORY = 24 * 2 ** 20
+/** How often it is noted what live sessions have sent. */
+const SAMPLE_EVERY_MS = 5000
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
 
@@ -54,6 +60,8 @@ export class Upserv {
   readonly resolver: Resolver
   readonly fetches: Fetches
   readonly channels: Channels
+  readonly activity = new Activity()
+  readonly history: History
   /** Set by `serve`: what only the server as a whole knows. */
   facts: { listening: string[]; sessions: () => number; inLine: () => number } = {
     listening: [],
@@ -75,7 +83,10 @@ export class Upserv {
     const evictor = new BuildEvictor(
       store,
       catalog,
-      (id) => log.info({ build: id }, 'build evicted'),
+      (id) => {
+        log.info({ build: id }, 'build evicted')
+        this.activity.buildEvicted()
+      },
       (id) => (config.evictChannels ? undefined : whyChannelsKeep(channels, id)),
     )
     const complain = (what: string) => (error: Error) => log.warn({ reason: error.message }, what)
@@ -100,6 +111,13 @@ export class Upserv {
       sources: config.sources,
       log,
       onChange: () => void this.#spare.refresh().catch(complain('counting what is spare failed')),
+      onEnd: (end) => this.activity.fetchEnded(end),
+    })
+    this.history = new History({
+      directory: store.paths.history,
+      keepMs: config.historyMs,
+      onProblem: complain('the history is not complete'),
+      onSize: (bytes) => budget.charge('history', bytes),
     })
     this.verifier = new Verifier({ store, catalog, fetches: this.fetches, log })
     const available = new Available(config.sources)
@@ -121,6 +139,9 @@ export class Upserv {
       available,
       spare: this.#spare,
       verifier: this.verifier,
+      channels,
+      activity: this.activity,
+      history: this.history,
       facts: () => ({
         version: VERSION,
         listening: this.facts.listening,
@@ -144,6 +165,8 @@ export class Upserv {
       const channels = await Channels.open(config.channels, store.disk, store.paths.channels, onProblem)
       upserv = new Upserv(store, pool, channels, config, log)
       await upserv.#spare.refresh()
+      // Its own thread counts it from when it is looked at first.
+      upserv.#budget.charge('history', await diskUsage(store.disk, store.paths.history))
       return upserv
     } catch (error) {
       await store.close()
@@ -182,6 +205,7 @@ export class Upserv {
     await this.fetches.close()
     await this.#cache?.close()
     await this.verifier.close()
+    await this.history.close()
     await this.store.close()
   }
 }
@@ -237,8 +261,15 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       inside: config.rsync.maxConnections + config.rsync.waitingLine,
     },
     log,
-    () => {
-      busySince = now()
+    {
+      first: (await upserv.history.lastId().catch(() => 0)) + 1,
+      onChange: () => {
+        busySince = now()
+      },
+      onEnd: (record) => {
+        upserv.activity.sessionEnded(record)
+        if (isWorthRemembering(record)) upserv.history.add(record)
+      },
     },
   )
   let commands = 0
@@ -295,6 +326,9 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     await stop()
     throw error
   }
+  upserv.activity.live = () => doors.live()
+  const sampling = setInterval(() => upserv.activity.sample(), SAMPLE_EVERY_MS)
+  closers.push(() => clearInterval(sampling))
   upserv.facts = { listening, sessions: () => doors.sessions, inLine: () => turns.waiting }
   // Nobody waits for this; it ends with the store when we are stopped.
   void upserv.tidy().catch((error: Error) => {
@@ -310,6 +344,11 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     closers.push(() => clearInterval(timer))
   }
   return { operations: upserv.operations, listening, httpUrls, ended, stop }
+}
+
+/** Listings, scans of ports and polls of channels come by the thousand and say nothing of any device's builds. */
+function isWorthRemembering({ module }: SessionRecord): boolean {
+  return module !== '' && module !== 'channels' && module !== 'available'
 }
 
 /** A build that a channel names is what devices are about to ask for. */

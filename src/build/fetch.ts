@@ -12,6 +12,7 @@ import {
   CommandError,
   NoSuchBuild,
   RelayedError,
+  reportError,
   SourceError,
   StoreError,
   UpservError,
@@ -32,7 +33,7 @@ import { moduleOf } from './build-id.ts'
 import type { Catalog, Lease } from './catalog.ts'
 import type { FetchJob, FetchOutcome, FetchProgress } from './fetch-job.ts'
 import type { FetchMessage, FetchOrder, FetchWorkerData } from './fetch-worker.ts'
-import type { FetchStatus } from './operations.ts'
+import type { FetchEnd, FetchStatus } from './operations.ts'
 
 /** Clients stay if a line comes more often than every half of their --timeout, which we don't know yet. */
 const SAY_EVERY_MS = 1500
@@ -65,6 +66,8 @@ export interface FetchesOptions {
   log: Logger
   /** Called whenever a fetch has begun or ended. */
   onChange?: () => void
+  /** Told how each fetch went. */
+  onEnd?: (end: FetchEnd) => void
   /** Milliseconds on a clock that never jumps. */
   now?: () => number
 }
@@ -193,12 +196,15 @@ export class Fetches {
     this.#running.set(id, flight)
     this.#options.onChange?.()
     void flight.done
+      .then(() => undefined)
       .catch((error: Error) => {
         if ((error as UpservError).code === 'BUILD_NOT_PUBLISHED') this.#noteAbsent(id, error)
+        return error
       })
-      .finally(() => {
+      .then((error) => {
         this.#running.delete(id)
         this.#options.onChange?.()
+        this.#options.onEnd?.(flight.end(error))
       })
     return flight
   }
@@ -252,6 +258,7 @@ class Flight {
   #resumed = false
   #phase = 'looking for it'
   #source = ''
+  readonly #began = new Date()
   #received = 0
   #unpacked = 0
   #total: number | undefined
@@ -282,10 +289,35 @@ class Flight {
       id: this.id,
       source: this.#source,
       phase: this.#phase,
+      began: this.#began.toISOString(),
       receivedBytes: this.#received,
       totalBytes: this.#total ?? null,
+      unpackedBytes: this.#unpacked,
+      bytesPerSecond: Math.round(this.#rate.perSecond()),
+      secondsLeft: this.#msLeft === undefined ? null : Math.round(this.#msLeft / 1000),
       waiting: this.#listeners.size,
     }
+  }
+
+  /** How it went. @param error why it failed; undefined when it did not. */
+  end(error: Error | undefined): FetchEnd {
+    return {
+      id: this.id,
+      source: this.#source,
+      began: this.#began.toISOString(),
+      ended: new Date().toISOString(),
+      outcome: !error ? 'done' : this.#abort.signal.aborted ? 'stopped' : 'failed',
+      code: error ? reportError(error).code : '',
+      reason: error?.message ?? '',
+      receivedBytes: this.#received,
+    }
+  }
+
+  /** Undefined when nobody knows. */
+  get #msLeft(): number | undefined {
+    const rate = this.#rate.perSecond()
+    if (!this.#total || rate <= 0 || this.#phase !== DOWNLOADING) return undefined
+    return (Math.max(0, this.#total - this.#received) / rate) * 1000
   }
 
   /** Tells how it goes until the returned function is called. */
@@ -409,6 +441,7 @@ class Flight {
       fetched: new Date().toISOString(),
       archiveBytes: outcome.archiveBytes,
       archiveSha256: outcome.archiveSha256,
+      checksum: outcome.checksum,
       totals: outcome.totals,
       addedBytes: ingest.packBytes,
       uniformMtime: ingest.uniformMtime ?? null,
@@ -522,7 +555,7 @@ class Flight {
     const rate = this.#rate.perSecond()
     if (rate > 0) {
       parts.push(`${formatSize(rate)}/s`)
-      if (this.#total) parts.push(`${formatDuration(((this.#total - this.#received) / rate) * 1000)} left`)
+      if (this.#msLeft !== undefined) parts.push(`${formatDuration(this.#msLeft)} left`)
     }
     return `${module}: ${this.#phase}: ${parts.join(', ')}`
   }

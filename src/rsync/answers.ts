@@ -18,6 +18,7 @@ import { type CodecName, canRefine, createCompressor, type Effort, MAX_PIECE } f
 import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import type { BlockSumRule } from './digests.ts'
+import type { AnswerTally } from './figures.ts'
 import type { Kept } from './kept.ts'
 import { RecentAnswers } from './recent-answers.ts'
 import type { Content, Tree } from './tree.ts'
@@ -57,6 +58,8 @@ export interface Question {
   manner: Manner
   /** What is kept was of no use to this client: it is worked out anew, and takes the place of what is kept. */
   fresh: boolean
+  /** Told how the answer was had. */
+  tally?: AnswerTally
 }
 
 /** How literal data is compressed: quickly, or as well as can be. */
@@ -117,7 +120,10 @@ export class Answers {
     if (!sums && !manner.compression) return wholePlain(question)
     if (question.fresh) return this.#workOut(question, keyOf(question), signal)
     const recent = this.#recent.find(manner.name, tree.contentKey(node), sums)
-    if (recent) return recent
+    if (recent) {
+      if (question.tally) question.tally.reused++
+      return recent
+    }
     const key = keyOf(question)
     const record = this.#kept.get(key)
     if (record instanceof Promise) return this.#findLater(question, key, record, signal)
@@ -189,16 +195,19 @@ export class Answers {
     if (!record) return undefined
     const answer = decodeAnswer(record)
     if (!answer) return undefined
+    if (question.tally) question.tally.reused++
     this.#recent.add(question.manner.name, question.tree.contentKey(question.node), question.sums, answer)
     if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta: undefined })
     return answer
   }
 
   #workOut(question: Question, key: Uint8Array, signal: AbortSignal): Promise<Answer> {
-    const { tree, node, sums, manner } = question
-    return this.#working.run(
+    const { tree, node, sums, manner, tally } = question
+    let isFirst = false
+    const answer = this.#working.run(
       Buffer.from(key).toString('latin1'),
       async (stop) => {
+        isFirst = true
         const delta = sums && (await this.#search(question, sums, stop))
         if (delta && delta.length > MOST_STEPS) return stepByStep(question, delta)
         const answer = await compose(question, delta ?? wholeOf(tree, node), quickSqueeze(manner.compression))
@@ -209,6 +218,8 @@ export class Answers {
       },
       signal,
     )
+    if (tally) tally[!isFirst ? 'reused' : sums ? 'searched' : 'prepared']++
+    return answer
   }
 
   async #search(

@@ -14,6 +14,7 @@ import { type Answers, type Manner, mannerOf, type Question } from './answers.ts
 import type { Connection } from './connection.ts'
 import type { Derived } from './derived.ts'
 import { DIGEST_LENGTH } from './digests.ts'
+import { type Had, noteFile, type TransferFigures } from './figures.ts'
 import type { PreparedList } from './lists.ts'
 import { type Agreement, blockSumRule, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
@@ -56,13 +57,6 @@ const MAX_SUM_BYTES = 16 * 1024 * 1024
 const PROBE = new Uint8Array(1)
 /** Linux's own limit on a path, for names of alternative basis files. */
 const MAX_NAME = 4096
-
-/** What one transfer amounted to. */
-export interface TransferFigures {
-  files: number
-  matchedBytes: number
-  literalBytes: number
-}
 
 export interface TransferContext {
   connection: Connection
@@ -187,6 +181,8 @@ class Transfer {
     const input = connection.in
     if (ndx < 0 || ndx >= list.count) throw new PeerError('ndx', `${ndx} of ${list.count}`)
     const place = list.order[ndx]!
+    const { figures } = this.#context
+    if (place >= figures.position) figures.position = place + 1
     const item: Item = {
       ndx,
       node: list.nodes[place]!,
@@ -254,7 +250,7 @@ class Transfer {
     const from = appending ? Math.min(basisLength(head), tree.size(item.node)) : 0
     const manner = this.#mannerOf(item)
     // Who asks again could not use what was sent: what is kept may have been made from bytes that had rotted.
-    const question: Question = { tree, node: item.node, sums, manner, fresh: again }
+    const question: Question = { tree, node: item.node, sums, manner, fresh: again, tally: figures }
 
     // What is worked out first, as it may take a while and fail: how to send the file, and its digest.
     let answer: Answer
@@ -276,8 +272,10 @@ class Transfer {
     const failure = await sendAnswer({ connection, answers, question, content, signal }, answer).finally(() =>
       content?.close(),
     )
-    figures.matchedBytes += answer.matched
-    figures.literalBytes += answer.literal
+    const { matched, literal } = answer
+    noteFile(figures, { had: this.#hadOf(item, head, sums), matched, literal }, () =>
+      showBytes(this.#nameOf(item)),
+    )
     if (failure) {
       tree.suspect?.(item.node)
       // The client must not take the zeros for the file: this digest is wrong on purpose.
@@ -291,6 +289,13 @@ class Transfer {
     }
     connection.out.bytes(digest)
     figures.files++
+  }
+
+  #hadOf({ iflags }: Item, { count }: SumHead, sums: RawSums | undefined): Had {
+    if (sums) return 'blocks'
+    if (count > 0) return 'too-many-blocks'
+    // Before protocol 29 nobody says whether there is such a file.
+    return this.#protocol < 29 || iflags & ITEM.isNew ? 'nothing' : 'no-sums'
   }
 
   /** Makes sure that what the answer reads from the tree can be read, before anything is promised. */
