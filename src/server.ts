@@ -27,7 +27,8 @@ import { Doors } from './daemon/doors.ts'
 import { TurnsInLine } from './daemon/turns.ts'
 import { History } from './history/history.ts'
 import type { SessionRecord } from './history/session-record.ts'
-import { listenHttp } from './http/server.ts'
+import { Http } from './http/server.ts'
+import { makeTokenFile } from './http/token.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import type { Logger } from './lib/log.ts'
 import { Throttle } from './lib/throttle.ts'
@@ -315,11 +316,23 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     })
     closers.push(() => control.close())
     lastClosers.push(() => control.hangUp())
-    for (const address of config.http.listen) {
-      const { server, url } = await listenHttp(address, () => stopping === undefined)
-      closers.push(() => void server.close())
-      lastClosers.push(() => server.closeAllConnections())
-      httpUrls.push(url)
+    if (config.http.listen.length > 0) {
+      if (config.http.tokenFile === undefined) makeTokenFile(upserv.store.paths.token)
+      const http = await Http.create({
+        operations: upserv.operations,
+        activity: upserv.activity,
+        modules: upserv.resolver,
+        visitor: (address) => policy.visitor(address),
+        tokenFile: config.http.tokenFile ?? upserv.store.paths.token,
+        log,
+        isReady: () => stopping === undefined,
+        onChange: () => {
+          busySince = now()
+        },
+      })
+      closers.push(() => http.close())
+      lastClosers.push(() => void http.hangUp())
+      for (const address of config.http.listen) httpUrls.push(await http.listen(address))
     }
     for (const address of config.rsync.listen) listening.push(await doors.listen(address))
   } catch (error) {

@@ -1,7 +1,7 @@
 /** Carries out what an operator asks for, in the process that owns the data directory. */
 
 import { isIP } from 'node:net'
-import { CommandError, StoreError } from '../errors.ts'
+import { CommandError, SessionUnknown, StoreError } from '../errors.ts'
 import type { History } from '../history/history.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from '../history/session-record.ts'
 import { normalizeAddress } from '../lib/peer.ts'
@@ -184,7 +184,7 @@ export class Operator implements Operations {
       const recent = activity.recent.find((record) => record.id === id)
       const found = recent ?? (await history.find({}, 1, id + 1)).records.find((record) => record.id === id)
       if (found) return found
-      throw new CommandError(`nothing is known of a session ${id}`, {
+      throw new SessionUnknown(`nothing is known of a session ${id}`, {
         hint: 'See `upserv history`; sessions are remembered for `history.days`.',
       })
     }
@@ -192,7 +192,7 @@ export class Operator implements Operations {
     const recent = activity.recent.find((record) => record.module !== '' && matches(record, query))
     const found = recent ?? (await history.find(query, 1)).records[0]
     if (found) return found
-    throw new CommandError(`nothing is known of a session of ${which}`, {
+    throw new SessionUnknown(`nothing is known of a session of ${which}`, {
       hint: 'Name a session by its number, or a device by its address or its user: see `upserv history`.',
     })
   }

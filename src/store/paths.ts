@@ -5,6 +5,7 @@
  *       upserv.json                        format of this directory, when it was made, its checksum seed
  *       upserv.lock                        locked by the one process that owns the directory (lock.ts)
  *       upserv.sock                        where others talk to that process
+ *       http.token                         what changes by HTTP take (http/token.ts)
  *       channels.json                      since when each channel has meant its build (build/channels.ts)
  *       builds/<id>/                       visible: everything in it is durable, and so are its blobs
  *         manifest                         the tree, sealed (manifest.ts)
@@ -50,6 +51,7 @@ export class StorePaths {
   readonly format: string
   readonly lock: string
   readonly socket: string
+  readonly token: string
   readonly channels: string
   readonly builds: string
   readonly packs: string
@@ -63,6 +65,7 @@ export class StorePaths {
     this.format = join(root, 'upserv.json')
     this.lock = join(root, 'upserv.lock')
     this.socket = join(root, 'upserv.sock')
+    this.token = join(root, 'http.token')
     this.channels = join(root, 'channels.json')
     this.builds = join(root, 'builds')
     this.packs = join(root, 'packs')
