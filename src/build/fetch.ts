@@ -256,6 +256,7 @@ class Flight {
   #lease: Lease | undefined
   /** Whether bytes that an earlier process had downloaded were used. */
   #resumed = false
+  #step: FetchStatus['step'] = 'locating'
   #phase = 'looking for it'
   #source = ''
   readonly #began = new Date()
@@ -288,6 +289,7 @@ class Flight {
     return {
       id: this.id,
       source: this.#source,
+      step: this.#step,
       phase: this.#phase,
       began: this.#began.toISOString(),
       receivedBytes: this.#received,
@@ -352,9 +354,11 @@ class Flight {
     const began = this.#now()
     const leave = await this.#line.enter(this.#abort.signal, (ahead) => {
       this.#queued = true
+      this.#step = 'waiting'
       this.#phase = `${ahead} ${ahead === 1 ? 'fetch is' : 'fetches are'} ahead of it`
     })
     this.#queued = false
+    this.#step = 'locating'
     try {
       log.info({ build: this.id, sources: this.#sources.map(({ name }) => name) }, 'fetch began')
       await this.#fetch(began)
@@ -411,6 +415,7 @@ class Flight {
     try {
       staging = await store.beginIngest(this.id)
       const outcome = await this.#inThread(staging, room.memory)
+      this.#step = 'publishing'
       this.#phase = 'making room for it and publishing it'
       const { ingest, contents } = outcome
       const contentsBytes = contents?.length ?? ingest.manifest.length * CONTENTS_SHARE
@@ -503,11 +508,13 @@ class Flight {
     switch (progress.type) {
       case 'locating':
         this.#source = progress.source
+        this.#step = 'locating'
         this.#phase = `asking ${progress.source} for it`
         break
       case 'found': {
         this.#source = progress.source
         this.#total = progress.totalBytes
+        this.#step = 'downloading'
         this.#phase = DOWNLOADING
         const size = progress.totalBytes === undefined ? 'of unknown size' : formatSize(progress.totalBytes)
         this.#tellAll(`${module}: found ${progress.url} (${size})`)
@@ -519,6 +526,7 @@ class Flight {
         this.#rate.add(progress.received)
         break
       case 'finishing':
+        this.#step = 'checking'
         this.#phase = 'downloaded, checking it'
         break
       case 'event':

@@ -51,6 +51,8 @@ export interface AvailableBuilds {
 export interface FetchStatus {
   id: string
   source: string
+  /** What it is at; `phase` says the same in words. */
+  step: 'waiting' | 'locating' | 'downloading' | 'checking' | 'publishing'
   phase: string
   /** ISO 8601. */
   began: string

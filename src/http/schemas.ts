@@ -97,6 +97,7 @@ export const SCHEMAS = {
   Fetch: object({
     id: string,
     source: string,
+    step: oneOf('waiting', 'locating', 'downloading', 'checking', 'publishing'),
     phase: string,
     began: time,
     receivedBytes: count,
