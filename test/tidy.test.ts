@@ -31,7 +31,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   daemon: ['build', 'rsync', 'config', 'history'],
   http: ['build', 'config', 'rsync', 'history'],
   'server.ts': ['access', 'cache', 'build', 'rsync', 'store', 'config', 'daemon', 'http', 'history'],
-  cli: ['server.ts', 'build', 'daemon', 'config', 'store', 'history'],
+  cli: ['server.ts', 'build', 'daemon', 'config', 'store', 'history', 'access', 'http', 'source'],
   'errors.ts': [],
   'version.ts': [],
 }

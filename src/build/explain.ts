@@ -78,6 +78,17 @@ export function hintsFor(
       { newBytes, literalBytes },
     )
   }
+  if (
+    files > newFiles &&
+    matchedBytes === 0 &&
+    literalBytes > WORTH_BYTES &&
+    !hasOption(record.options, 'W', '--whole-file')
+  ) {
+    hint(
+      'nothing-shared',
+      'The files that the device had share nothing with the new ones: they are compressed or encrypted, or of another build altogether.',
+    )
+  }
   if (hasOption(record.options, 'W', '--whole-file')) {
     hint(
       'whole-file',

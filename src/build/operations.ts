@@ -184,6 +184,7 @@ export interface Hint {
     | 'first-sync'
     | 'renamed-files'
     | 'whole-file'
+    | 'nothing-shared'
     | 'old-basis'
     | 'not-compressed'
     | 'waited-for-build'

@@ -223,6 +223,8 @@ export default {
     '{newBytes} of {literalBytes} went for files that the device did not have at all: if they were renamed, --fuzzy lets it use a similar file.',
   'hint_whole-file':
     'The device asked for whole files (-W): without it only differences would have gone out.',
+  'hint_nothing-shared':
+    'The files that the device had share nothing with the new ones: they are compressed or encrypted, or of another build altogether.',
   'hint_old-basis': 'The device came from build {previous}, {builds} builds ago.',
   'hint_not-compressed': '{literalBytes} went out uncompressed: add -z.',
   'hint_waited-for-build': 'It waited {time} for the build to be fetched: fetch it before devices ask.',

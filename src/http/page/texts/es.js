@@ -228,6 +228,8 @@ export default {
   'hint_renamed-files':
     '{newBytes} de {literalBytes} se enviaron por archivos que el equipo no tenía: si cambiaron de nombre, --fuzzy le permite usar uno parecido.',
   'hint_whole-file': 'El equipo pidió archivos enteros (-W): sin eso solo se habrían enviado diferencias.',
+  'hint_nothing-shared':
+    'Los archivos que el equipo tenía no comparten nada con los nuevos: están comprimidos o cifrados, o son de otra versión por completo.',
   'hint_old-basis': 'El equipo venía de la versión {previous}, hace {builds} versiones.',
   'hint_not-compressed': '{literalBytes} se enviaron sin comprimir: añada -z.',
   'hint_waited-for-build':
