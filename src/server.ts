@@ -268,8 +268,9 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
         busySince = now()
       },
       onEnd: (record) => {
-        upserv.activity.sessionEnded(record)
-        if (isWorthRemembering(record)) upserv.history.add(record)
+        const remember = isWorthRemembering(record)
+        upserv.activity.sessionEnded(record, remember)
+        if (remember) upserv.history.add(record)
       },
     },
   )
@@ -339,7 +340,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     await stop()
     throw error
   }
-  upserv.activity.live = () => doors.live()
+  upserv.activity.clients = doors
   const sampling = setInterval(() => upserv.activity.sample(), SAMPLE_EVERY_MS)
   closers.push(() => clearInterval(sampling))
   upserv.facts = { listening, sessions: () => doors.sessions, inLine: () => turns.waiting }

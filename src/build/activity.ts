@@ -22,6 +22,15 @@ const SPANS: Record<TimelineSpan, { points: number; per: number }> = {
   day: { points: 288, per: 30 },
 }
 
+/** Whoever knows those who are connected. */
+export interface Clients {
+  /** The latest first. */
+  live(most: number): SessionStatus[]
+  isLive(id: number): boolean
+  /** What they have been sent so far, all together. */
+  sent(): { bytesOut: number; contentBytes: number }
+}
+
 /** What is told to who watches, by name. */
 export interface ActivityEvents {
   session: [SessionRecord]
@@ -37,8 +46,8 @@ export class Activity {
   readonly totals: Totals
   /** Set by whoever verifies. */
   verification: VerificationStatus | null = null
-  /** Set by the server: those who are connected. */
-  live: () => SessionStatus[] = () => []
+  /** Set by the server: knows those who are connected. */
+  clients: Clients = { live: () => [], isLive: () => false, sent: () => ({ bytesOut: 0, contentBytes: 0 }) }
   readonly #now: () => Date
   readonly #timeline: Timeline
   /** What live sessions had sent when they were looked at last. */
@@ -59,7 +68,8 @@ export class Activity {
     }
   }
 
-  sessionEnded(record: SessionRecord): void {
+  /** @param remember whether a person would want to see it. */
+  sessionEnded(record: SessionRecord, remember = true): void {
     const { totals } = this
     totals.sessions[record.outcome]++
     totals.bytesIn += record.bytesIn
@@ -71,7 +81,7 @@ export class Activity {
     totals.prepared += record.prepared
     totals.reused += record.reused
     this.sample(1)
-    remember(this.recent, record)
+    if (remember) keepLatest(this.recent, record)
     this.events.emit('session', record)
     if (record.build !== '') this.events.emit('builds')
   }
@@ -79,7 +89,7 @@ export class Activity {
   fetchEnded(end: FetchEnd): void {
     this.totals.fetches[end.outcome]++
     this.totals.fetchedBytes += end.receivedBytes
-    remember(this.recentFetches, end)
+    keepLatest(this.recentFetches, end)
     this.events.emit('fetch', end)
     this.events.emit('builds')
   }
@@ -91,12 +101,10 @@ export class Activity {
 
   /** Notes what was sent since it was called last, for the timeline. Called now and then, and when a session ends. */
   sample(ended = 0): void {
-    let bytesOut = this.totals.bytesOut
-    let asked = this.totals.matchedBytes + this.totals.literalBytes
-    for (const session of this.live()) {
-      bytesOut += session.bytesOut
-      asked += session.matchedBytes + session.literalBytes
-    }
+    const { totals } = this
+    const live = this.clients.sent()
+    const bytesOut = totals.bytesOut + live.bytesOut
+    const asked = totals.matchedBytes + totals.literalBytes + live.contentBytes
     this.#timeline.add(this.#now().getTime() / 1000, [
       bytesOut - this.#seen.bytesOut,
       asked - this.#seen.asked,
@@ -122,7 +130,7 @@ export class Activity {
 }
 
 /** The latest first. */
-function remember<T>(list: T[], item: T): void {
+function keepLatest<T>(list: T[], item: T): void {
   list.unshift(item)
   if (list.length > RECENT) list.pop()
 }

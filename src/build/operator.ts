@@ -133,7 +133,7 @@ export class Operator implements Operations {
     return {
       at: new Date().toISOString(),
       status: await this.status(),
-      sessions: activity.live().reverse().slice(0, MAX_SHOWN),
+      sessions: activity.clients.live(MAX_SHOWN),
       recent: [...activity.recent],
       recentFetches: [...activity.recentFetches],
       totals: structuredClone(activity.totals),
@@ -179,7 +179,7 @@ export class Operator implements Operations {
     const { activity, history } = this.#parts
     if (/^\d{1,15}$/.test(which)) {
       const id = Number(which)
-      if (activity.live().some((session) => session.id === id))
+      if (activity.clients.isLive(id))
         throw new CommandError(`session ${id} is still under way`, { hint: 'Look at it with `upserv top`.' })
       const recent = activity.recent.find((record) => record.id === id)
       const found = recent ?? (await history.find({}, 1, id + 1)).records.find((record) => record.id === id)

@@ -87,9 +87,26 @@ export class Doors {
     return this.#sessions.size
   }
 
-  /** Who is served, the oldest first. */
-  live(): SessionStatus[] {
-    return [...this.#running].map(([session, { visit }]) => statusOf(visit, session.progress))
+  /** Who is served, the latest first, so many at most. */
+  live(most: number): SessionStatus[] {
+    const latest = [...this.#running].slice(-most).reverse()
+    return latest.map(([session, { visit }]) => statusOf(visit, session.progress))
+  }
+
+  isLive(id: number): boolean {
+    for (const { visit } of this.#running.values()) if (visit.id === id) return true
+    return false
+  }
+
+  /** What all who are served have been sent so far. */
+  sent(): { bytesOut: number; contentBytes: number } {
+    const sum = { bytesOut: 0, contentBytes: 0 }
+    for (const session of this.#running.keys()) {
+      const { bytesOut, contentBytes } = session.sent
+      sum.bytesOut += bytesOut
+      sum.contentBytes += contentBytes
+    }
+    return sum
   }
 
   /** Opens a TCP port. @returns the address that clients can connect to. */

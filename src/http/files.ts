@@ -141,20 +141,19 @@ class Files {
   async #openSoon(name: string, mayHave: (module: string) => boolean): Promise<OpenModule> {
     const known = this.#opening.get(name)
     if (known) throw comeAgain(name)
-    const { modules, signal } = this.#parts
-    const opening = modules.open(name, mayHave, () => {}, signal)
+    const { modules, signal, log } = this.#parts
+    const tooMany = new AbortController()
+    const opening = modules.open(name, mayHave, () => {}, AbortSignal.any([signal, tooMany.signal]))
     const soon = await Promise.race([opening, sleep(PATIENCE_MS, undefined, { ref: false })])
     if (soon) return soon
     // The fetch goes on. Whoever waits for it here keeps it from being given up while it is in line.
-    if (this.#opening.size < MAX_OPENING) {
-      this.#opening.set(name, opening)
-      opening
-        .then(({ release }) => release())
-        .catch((error: Error) =>
-          this.#parts.log.info({ module: name, reason: error.message }, 'nothing for http'),
-        )
-        .finally(() => this.#opening.delete(name))
-    }
+    this.#opening.set(name, opening)
+    opening
+      .then((module) => module.release())
+      .catch((error: Error) => log.info({ module: name, reason: error.message }, 'nothing for http'))
+      .finally(() => this.#opening.delete(name))
+    if (this.#opening.size > MAX_OPENING)
+      tooMany.abort(new RequestError(503, 'too many builds are waited for'))
     throw comeAgain(name)
   }
 

@@ -78,7 +78,7 @@ export class Http {
     for (const route of routes) addRoute(app, route, parts)
     const document = openApiDocument(routes)
     app.get(`${API}/openapi.json`, () => document)
-    app.get(`${API}/events`, (_, reply) => {
+    app.get(`${API}/events`, { exposeHeadRoute: false }, (_, reply) => {
       events.watch(reply.raw)
       reply.hijack()
     })

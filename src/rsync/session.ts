@@ -237,6 +237,12 @@ export class Session {
     return HANDSHAKE.has(this.#state)
   }
 
+  /** What it has sent so far, on the wire and of content: cheap enough to be asked of every session. */
+  get sent(): { bytesOut: number; contentBytes: number } {
+    const { matchedBytes, literalBytes } = this.#figures
+    return { bytesOut: this.#connection.bytesWritten, contentBytes: matchedBytes + literalBytes }
+  }
+
   /** How far it has come; to be looked at at once, as it goes on. */
   get progress(): SessionProgress {
     return {
