@@ -69,7 +69,12 @@ async function openServer(config: Config): Promise<Owner> {
     http: { ...config.http, listen: [] },
   }
   const { operations, stop } = await serve(withoutPorts, quietLogger())
-  return { operations, close: stop }
+  try {
+    return { operations: await operations, close: stop }
+  } catch (error) {
+    await stop()
+    throw error
+  }
 }
 
 /** A command tells what matters by itself. */

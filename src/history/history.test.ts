@@ -36,8 +36,8 @@ function open(directory: string, keepMs = 30 * DAY) {
     directory,
     keepMs,
     onProblem: ({ message }) => problems.push(message),
-    onSize: (bytes) => sizes.push(bytes),
   })
+  history.onSize = (bytes) => sizes.push(bytes)
   return { history, problems, sizes }
 }
 

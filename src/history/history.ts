@@ -19,8 +19,6 @@ export interface HistoryOptions {
   keepMs: number
   /** Told what went wrong with the database. */
   onProblem: (problem: Error) => void
-  /** Told the bytes that the database takes, whenever they change. */
-  onSize?: (bytes: number) => void
 }
 
 /** Records on their way to the thread; more are dropped. */
@@ -30,6 +28,8 @@ export const MAX_PAGE = 1000
 const DIRECTORY_MODE = 0o750
 
 export class History {
+  /** Told the bytes that the database takes, whenever they change. */
+  onSize: (bytes: number) => void = () => {}
   readonly #options: HistoryOptions
   #worker: Worker | undefined
   #asked = 0
@@ -131,7 +131,7 @@ export class History {
         this.#waiting -= message.records
         break
       case 'size':
-        this.#options.onSize?.(message.bytes)
+        this.onSize(message.bytes)
         break
       case 'problem':
         this.#options.onProblem(new StoreError(message.reason))

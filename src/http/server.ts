@@ -38,8 +38,10 @@ export interface HttpParts {
   visitor: (address: string | undefined) => Visitor
   tokenFile: string
   log: Logger
-  /** False from when the server is told to stop. */
-  isReady: () => boolean
+  /** Whether the store is open: until then, what asks for it waits. */
+  isOpen: () => boolean
+  /** From when the server is told to stop. */
+  isStopping: () => boolean
   /** Called when something changes by a request: an idle server is not idle then. */
   onChange: () => void
 }
@@ -125,10 +127,9 @@ export class Http {
   }
 
   /** Ends what is left. */
-  async hangUp(): Promise<void> {
+  hangUp(): void {
     this.#ending.abort(new RequestError(503, 'the server is stopping'))
     for (const server of this.#servers) server.closeAllConnections()
-    await this.#app.close()
   }
 }
 
@@ -225,12 +226,13 @@ function sendAnswer(reply: FastifyReply, { status, body, file }: Answered): Fast
   return reply.type('application/json; charset=utf-8').send(JSON.stringify(body))
 }
 
-function serveHealth(app: FastifyInstance, { operations, isReady }: HttpParts): void {
+function serveHealth(app: FastifyInstance, { operations, isOpen, isStopping }: HttpParts): void {
   const say = (reply: FastifyReply, status: number, text: string): FastifyReply =>
     reply.code(status).type('text/plain; charset=utf-8').send(`${text}\n`)
-  app.get('/healthz', (_, reply) => (isReady() ? say(reply, 200, 'ok') : say(reply, 503, 'stopping')))
+  app.get('/healthz', (_, reply) => (isStopping() ? say(reply, 503, 'stopping') : say(reply, 200, 'ok')))
   app.get('/readyz', async (_, reply) => {
-    if (!isReady()) return say(reply, 503, 'stopping')
+    if (isStopping()) return say(reply, 503, 'stopping')
+    if (!isOpen()) return say(reply, 503, 'opening the store')
     const { listening } = await operations.status()
     return listening.length > 0 ? say(reply, 200, 'ready') : say(reply, 503, 'nothing listens for rsync')
   })

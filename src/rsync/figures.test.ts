@@ -1,12 +1,23 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { noFigures, noteFile } from './figures.ts'
+import { countFile, type Had, noFigures, rememberFile, type TransferFigures } from './figures.ts'
+
+function noteFile(
+  figures: TransferFigures,
+  had: Had,
+  matched: number,
+  literal: number,
+  name: () => string,
+): void {
+  if (countFile(figures, had, matched, literal))
+    rememberFile(figures, { name: name(), had, matchedBytes: matched, literalBytes: literal })
+}
 
 test('the files that cost the most are remembered, the most first, and no more than ten', () => {
   const figures = noFigures()
   let named = 0
   const note = (literal: number): void =>
-    noteFile(figures, { had: 'blocks', matched: 1, literal }, () => `file-${++named}-${literal}`)
+    noteFile(figures, 'blocks', 1, literal, () => `file-${++named}-${literal}`)
   for (const literal of [5, 0, 9, 7, 1, 2, 3, 4, 6, 8, 10]) note(literal)
   assert.deepEqual(
     figures.costliest.map(({ literalBytes }) => literalBytes),
@@ -27,7 +38,7 @@ test('the files that cost the most are remembered, the most first, and no more t
 
 test('what is new counts apart', () => {
   const figures = noFigures()
-  noteFile(figures, { had: 'nothing', matched: 0, literal: 100 }, () => 'a')
-  noteFile(figures, { had: 'no-sums', matched: 0, literal: 10 }, () => 'b')
+  noteFile(figures, 'nothing', 0, 100, () => 'a')
+  noteFile(figures, 'no-sums', 0, 10, () => 'b')
   assert.deepEqual([figures.newFiles, figures.newBytes, figures.literalBytes], [1, 100, 110])
 })

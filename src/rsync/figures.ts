@@ -65,12 +65,8 @@ export function noFigures(): TransferFigures {
   }
 }
 
-/** Counts one file. `name` is asked only for what is remembered. */
-export function noteFile(
-  figures: TransferFigures,
-  { had, matched, literal }: { had: Had; matched: number; literal: number },
-  name: () => string,
-): void {
+/** Counts one file. @returns whether it belongs to the costliest so far: then `rememberFile` is called. */
+export function countFile(figures: TransferFigures, had: Had, matched: number, literal: number): boolean {
   figures.matchedBytes += matched
   figures.literalBytes += literal
   if (had === 'nothing') {
@@ -78,10 +74,11 @@ export function noteFile(
     figures.newBytes += literal
   }
   const { costliest } = figures
-  const least = costliest.length < COSTLIEST ? 0 : costliest.at(-1)!.literalBytes
-  if (literal <= least) return
-  const at = costliest.findIndex((other) => other.literalBytes < literal)
-  const file = { name: name(), had, matchedBytes: matched, literalBytes: literal }
+  return literal > (costliest.length < COSTLIEST ? 0 : costliest.at(-1)!.literalBytes)
+}
+
+export function rememberFile({ costliest }: TransferFigures, file: SentFile): void {
+  const at = costliest.findIndex((other) => other.literalBytes < file.literalBytes)
   costliest.splice(at < 0 ? costliest.length : at, 0, file)
   if (costliest.length > COSTLIEST) costliest.pop()
 }

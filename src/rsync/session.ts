@@ -206,6 +206,8 @@ export class Session {
   #words: readonly ByteString[] = []
   #agreement: Agreement | undefined
   readonly #waitedMs = { build: 0, line: 0 }
+  /** We make the client wait, in whatever state: it owes us nothing. */
+  #kept = false
   #entries = 0
   #listedBytes = 0
   #place = 0
@@ -234,7 +236,7 @@ export class Session {
 
   /** The client owes us what belongs to a handshake. */
   get inHandshake(): boolean {
-    return HANDSHAKE.has(this.#state)
+    return HANDSHAKE.has(this.#state) && !this.#kept
   }
 
   /** What it has sent so far, on the wire and of content: cheap enough to be asked of every session. */
@@ -360,7 +362,10 @@ export class Session {
     if (line === '' || line === '#list') {
       const visitor = this.#visitor
       const mayKnock = (name: string): boolean => visitor.mayKnock([name])
-      for (const { name, comment } of await this.#context.modules.list(mayKnock)) {
+      const modules = await this.#keepWaiting('build', (say) =>
+        this.#context.modules.list(mayKnock, say, this.#signal),
+      )
+      for (const { name, comment } of modules) {
         const shown = visitor.listing(name)
         if (shown) await this.#say(`${name.padEnd(15)}\t${shown.comment ?? comment}`)
       }
@@ -447,6 +452,7 @@ export class Session {
     const began = this.#context.now()
     const gone = (): void => this.#abort.abort(new ConnectionLost('the client left while it waited'))
     let sending: Promise<void> | undefined
+    this.#kept = true
     try {
       return await work((line) => {
         this.#listenForEnd(gone)
@@ -462,6 +468,7 @@ export class Session {
       const waited = this.#context.now() - began
       this.#waitedMs[what] += waited
       this.#owedSince += waited
+      this.#kept = false
     }
   }
 

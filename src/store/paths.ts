@@ -23,6 +23,7 @@
  *         <id>.spool/                      a download that a later start may resume
  *       cache/                             derived data: may be deleted at any time
  *         <number>.seg                     records found by a key (src/cache/)
+ *         code/                            our own modules, compiled (lib/code-cache.ts)
  *       history/                           which device got which build (src/history/)
  *
  * At start everything in incoming/ goes, except *.spool/. The last suffix decides, so an id may hold dots.
@@ -58,6 +59,7 @@ export class StorePaths {
   readonly untrusted: string
   readonly incoming: string
   readonly cache: string
+  readonly code: string
   readonly history: string
 
   constructor(root: string) {
@@ -72,6 +74,7 @@ export class StorePaths {
     this.untrusted = join(this.packs, 'untrusted')
     this.incoming = join(root, 'incoming')
     this.cache = join(root, 'cache')
+    this.code = join(this.cache, 'code')
     this.history = join(root, 'history')
   }
 
