@@ -2,7 +2,7 @@
  * What an operator can ask of upserv, whoever carries it out: the process itself, or the one that owns the
  * data directory, through its control socket.
  */
-import type { RecordPage, RecordQuery, SessionRecord } from '../history/session-record.ts'
+import type { RecordPage, RecordQuery, SessionFacts, SessionRecord } from '../history/session-record.ts'
 
 /** One line of `upserv list`. */
 export interface BuildSummary {
@@ -81,32 +81,11 @@ export interface FetchEnd {
 }
 
 /** A client that is connected. */
-export interface SessionStatus {
-  id: number
-  /** ISO 8601. */
-  began: string
-  /** '' where nobody knows it. */
-  address: string
-  port: number
-  user: string
-  module: string
-  /** Id of the build that the module is, or stands for; '' for modules of another kind. */
-  build: string
-  paths: string
-  options: string
-  protocol: number
-  state: string
+export interface SessionStatus extends SessionFacts {
   /** In line, from 1; 0 for who does not wait in it. */
   place: number
   /** How far it is through its list, 0 to 1; null before its list was sent. */
   progress: number | null
-  bytesIn: number
-  bytesOut: number
-  entries: number
-  listedBytes: number
-  files: number
-  matchedBytes: number
-  literalBytes: number
 }
 
 /** What has happened since the server was started. Sessions count when they have ended. */

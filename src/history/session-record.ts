@@ -9,46 +9,51 @@ export interface CostlyFile {
   literalBytes: number
 }
 
-export interface SessionRecord {
+/** What a session is about, whether it goes on or has ended. */
+export interface SessionFacts {
   /** Never given twice on one data directory. */
   id: number
   /** ISO 8601. */
   began: string
-  ended: string
   /** '' where nobody knows it. */
   address: string
   port: number
   /** Who the client said it was; '' where it was not asked. */
   user: string
   module: string
-  /** Id of the build that the module was, or stood for; '' for modules of another kind. */
+  /** Id of the build that the module is, or stands for; '' for modules of another kind. */
   build: string
   paths: string
   options: string
   protocol: number
+  /** That it is in, or ended in. */
+  state: string
+  bytesIn: number
+  bytesOut: number
+  /** Entries of the list, and all of its files together. */
+  entries: number
+  listedBytes: number
+  /** Files that were sent, and their content: what the client had already, and what it had not. */
+  files: number
+  matchedBytes: number
+  literalBytes: number
+}
+
+export interface SessionRecord extends SessionFacts {
+  ended: string
   codec: string
   digest: string
   outcome: 'done' | 'listed' | 'refused' | 'peer-error' | 'lost' | 'failed'
   /** Of the error; '' when all went well. */
   code: string
   reason: string
-  /** State that it ended in. */
-  state: string
   ms: number
   waitedMs: { build: number; line: number }
   /** Milliseconds in each state that it came through. */
   stateMs: Record<string, number>
-  bytesIn: number
-  bytesOut: number
-  /** Entries of the list, and all of its files together. */
-  entries: number
-  listedBytes: number
-  /** Files that were sent; of these, files of which the client had nothing. */
-  files: number
+  /** Of the files that were sent, those of which the client had nothing, and their content. */
   newFiles: number
   newBytes: number
-  matchedBytes: number
-  literalBytes: number
   /** Answers worked out by a search, without one, and taken from those worked out before. */
   searched: number
   prepared: number

@@ -256,6 +256,25 @@ describe('the API', () => {
     }
   })
 
+  test('so many watch, and no more, until one leaves', async () => {
+    const watching: AbortController[] = []
+    const watch = async (): Promise<number> => {
+      const abort = new AbortController()
+      const { status } = await fetch(`${api.base}/api/v1/events`, { signal: abort.signal })
+      if (status === 200) watching.push(abort)
+      return status
+    }
+    try {
+      const statuses = await Promise.all(Array.from({ length: 105 }, watch))
+      assert.equal(statuses.filter((status) => status === 200).length, 100)
+      assert.equal(statuses.filter((status) => status === 503).length, 5)
+      watching.pop()!.abort()
+      await until(async () => (await watch()) === 200)
+    } finally {
+      for (const abort of watching) abort.abort()
+    }
+  })
+
   test('whatever is asked within what the document allows is answered as it says', async () => {
     const cases = Object.entries(api.document.paths)
       .filter(([path]) => path !== '/events')

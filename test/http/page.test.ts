@@ -46,8 +46,10 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
     await opened.locator('[data-build]').first().waitFor()
     return opened
   }
-  const picture = (of: Page, name: string): Promise<Buffer> =>
-    of.screenshot({ path: join(PICTURES, `${name}.png`), fullPage: true })
+  const picture = async (of: Page, name: string): Promise<void> => {
+    await of.evaluate('scrollTo(0, 0)')
+    await of.screenshot({ path: join(PICTURES, `${name}.png`), fullPage: true })
+  }
   const sees = async (of: Page, selector: string, text: string | RegExp): Promise<void> => {
     await of.locator(selector).filter({ hasText: text }).first().waitFor()
   }
