@@ -107,7 +107,9 @@ function open(): DatabaseSync {
   closeSync(openSync(file, 'a', FILE_MODE))
   const opened = new DatabaseSync(file)
   try {
-    opened.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON')
+    opened.exec(
+      'PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON',
+    )
     const { user_version: format } = opened.prepare('PRAGMA user_version').get()!
     if (format !== 0 && format !== FORMAT)
       throw new Error(`it has format ${format}, this program reads ${FORMAT}`)

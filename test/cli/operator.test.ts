@@ -5,6 +5,7 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { createServer as createTcpServer } from 'node:net'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { after, before, describe, test } from 'node:test'
 import { httpUrlOf } from '../support/http.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
@@ -215,6 +216,30 @@ class Terminal {
     this.#child.kill('SIGKILL')
   }
 }
+
+test('the history never keeps a client waiting, and numbers go on over restarts', async () => {
+  await using mirror = new Mirror()
+  await mirror.publish('1', randomTree(1, 3, 1000))
+  await mirror.startNginx()
+  let upserv = await mirror.startUpserv()
+  await mirror.assertServes(upserv, '1')
+  const remembered = async (): Promise<number[]> =>
+    (JSON.parse((await upserv.cli(['history', '--json'])).stdout) as { id: number }[]).map(({ id }) => id)
+  assert.deepEqual(await remembered(), [1])
+  // Somebody looks into the database with a program of their own, and is in no hurry.
+  const database = new DatabaseSync(join(mirror.data, 'history', 'sessions.db'))
+  database.exec('BEGIN IMMEDIATE')
+  for (let n = 0; n < 3; n++) await mirror.assertServes(upserv, '1')
+  assert.equal(database.prepare('SELECT count(*) AS n FROM sessions').get()!.n, 1)
+  database.exec('COMMIT')
+  database.close()
+  assert.deepEqual(await remembered(), [4, 3, 2, 1])
+  await upserv.stop()
+  upserv = await mirror.startUpserv()
+  await mirror.assertServes(upserv, '1')
+  assert.deepEqual(await remembered(), [5, 4, 3, 2, 1])
+  await upserv.stop()
+})
 
 describe('doctor', () => {
   const examine = async (
