@@ -80,6 +80,10 @@ export class RefusedError extends UpservError {
 /** The rules of a module do not admit this client: by its address, or by what it said to prove who it is. */
 export class AccessDenied extends RefusedError {
   override readonly code = 'ACCESS_DENIED'
+
+  constructor(message: string, details?: ErrorDetails) {
+    super(message, undefined, details)
+  }
 }
 
 /** So many clients are here, or wait, as may. */
@@ -173,6 +177,43 @@ export class ConfigError extends UpservError {
 /** A command cannot be carried out as things are: no such build, build in use, and so on. */
 export class CommandError extends UpservError {
   readonly code: string = 'COMMAND_REFUSED'
+}
+
+/** A command names a build that is not held. */
+export class NotHeld extends CommandError {
+  override readonly code = 'BUILD_NOT_HELD'
+
+  constructor(id: string) {
+    super(`build ${id} is not held`, { hint: 'See `upserv list`.' })
+  }
+}
+
+/** A command asks for a session that nobody remembers. */
+export class SessionUnknown extends CommandError {
+  override readonly code = 'SESSION_UNKNOWN'
+}
+
+/** A request by HTTP that cannot be served as it is. `status` is HTTP's own. */
+export class RequestError extends UpservError {
+  readonly code: string = 'REQUEST_BAD'
+  readonly status: number
+  /** When it is worth to try again; undefined where nobody knows. */
+  readonly retryAfterS: number | undefined
+
+  constructor(status: number, message: string, details?: ErrorDetails & { retryAfterS?: number }) {
+    super(message, details)
+    this.status = status
+    this.retryAfterS = details?.retryAfterS
+  }
+}
+
+/** Changes by HTTP take a token, and this request has none, or another one. */
+export class TokenMissing extends RequestError {
+  override readonly code = 'TOKEN_MISSING'
+
+  constructor(message: string, details?: ErrorDetails) {
+    super(401, message, details)
+  }
 }
 
 /** A person pressed ^C, or a command was told to end. */

@@ -14,6 +14,9 @@ mtree:mtree-netbsd
 setfattr:attr
 setfacl:acl
 mmdebstrap:mmdebstrap
+curl:curl
+chromium:chromium
+promtool:prometheus
 "
 
 # Debian keeps some of them where only root looks.

@@ -49,6 +49,8 @@ export interface FetchOutcome {
   url: string
   archiveBytes: number
   archiveSha256: string
+  /** What the archive was checked against. */
+  checksum: { algorithm: string; url: string } | null
   /** Upstream's own contents file. */
   contents: Uint8Array | undefined
   ingest: IngestResult
@@ -96,6 +98,9 @@ export async function runFetchJob(
         url: archive.url,
         archiveBytes: digests.bytes,
         archiveSha256: digests.sha256,
+        checksum: archive.checksum
+          ? { algorithm: archive.checksum.algorithm, url: archive.checksum.url }
+          : null,
         contents,
         ingest: result,
         ...describe(result),

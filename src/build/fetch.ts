@@ -12,6 +12,7 @@ import {
   CommandError,
   NoSuchBuild,
   RelayedError,
+  reportError,
   SourceError,
   StoreError,
   UpservError,
@@ -32,7 +33,7 @@ import { moduleOf } from './build-id.ts'
 import type { Catalog, Lease } from './catalog.ts'
 import type { FetchJob, FetchOutcome, FetchProgress } from './fetch-job.ts'
 import type { FetchMessage, FetchOrder, FetchWorkerData } from './fetch-worker.ts'
-import type { FetchStatus } from './operations.ts'
+import type { FetchEnd, FetchStatus } from './operations.ts'
 
 /** Clients stay if a line comes more often than every half of their --timeout, which we don't know yet. */
 const SAY_EVERY_MS = 1500
@@ -65,6 +66,8 @@ export interface FetchesOptions {
   log: Logger
   /** Called whenever a fetch has begun or ended. */
   onChange?: () => void
+  /** Told how each fetch went. */
+  onEnd?: (end: FetchEnd) => void
   /** Milliseconds on a clock that never jumps. */
   now?: () => number
 }
@@ -193,12 +196,15 @@ export class Fetches {
     this.#running.set(id, flight)
     this.#options.onChange?.()
     void flight.done
+      .then(() => undefined)
       .catch((error: Error) => {
         if ((error as UpservError).code === 'BUILD_NOT_PUBLISHED') this.#noteAbsent(id, error)
+        return error
       })
-      .finally(() => {
+      .then((error) => {
         this.#running.delete(id)
         this.#options.onChange?.()
+        this.#options.onEnd?.(flight.end(error))
       })
     return flight
   }
@@ -250,8 +256,10 @@ class Flight {
   #lease: Lease | undefined
   /** Whether bytes that an earlier process had downloaded were used. */
   #resumed = false
+  #step: FetchStatus['step'] = 'locating'
   #phase = 'looking for it'
   #source = ''
+  readonly #began = new Date()
   #received = 0
   #unpacked = 0
   #total: number | undefined
@@ -281,11 +289,37 @@ class Flight {
     return {
       id: this.id,
       source: this.#source,
+      step: this.#step,
       phase: this.#phase,
+      began: this.#began.toISOString(),
       receivedBytes: this.#received,
       totalBytes: this.#total ?? null,
+      unpackedBytes: this.#unpacked,
+      bytesPerSecond: Math.round(this.#rate.perSecond()),
+      secondsLeft: this.#msLeft === undefined ? null : Math.round(this.#msLeft / 1000),
       waiting: this.#listeners.size,
     }
+  }
+
+  /** How it went. @param error why it failed; undefined when it did not. */
+  end(error: Error | undefined): FetchEnd {
+    return {
+      id: this.id,
+      source: this.#source,
+      began: this.#began.toISOString(),
+      ended: new Date().toISOString(),
+      outcome: !error ? 'done' : this.#abort.signal.aborted ? 'stopped' : 'failed',
+      code: error ? reportError(error).code : '',
+      reason: error?.message ?? '',
+      receivedBytes: this.#received,
+    }
+  }
+
+  /** Undefined when nobody knows. */
+  get #msLeft(): number | undefined {
+    const rate = this.#rate.perSecond()
+    if (!this.#total || rate <= 0 || this.#phase !== DOWNLOADING) return undefined
+    return (Math.max(0, this.#total - this.#received) / rate) * 1000
   }
 
   /** Tells how it goes until the returned function is called. */
@@ -320,9 +354,11 @@ class Flight {
     const began = this.#now()
     const leave = await this.#line.enter(this.#abort.signal, (ahead) => {
       this.#queued = true
+      this.#step = 'waiting'
       this.#phase = `${ahead} ${ahead === 1 ? 'fetch is' : 'fetches are'} ahead of it`
     })
     this.#queued = false
+    this.#step = 'locating'
     try {
       log.info({ build: this.id, sources: this.#sources.map(({ name }) => name) }, 'fetch began')
       await this.#fetch(began)
@@ -379,6 +415,7 @@ class Flight {
     try {
       staging = await store.beginIngest(this.id)
       const outcome = await this.#inThread(staging, room.memory)
+      this.#step = 'publishing'
       this.#phase = 'making room for it and publishing it'
       const { ingest, contents } = outcome
       const contentsBytes = contents?.length ?? ingest.manifest.length * CONTENTS_SHARE
@@ -409,6 +446,7 @@ class Flight {
       fetched: new Date().toISOString(),
       archiveBytes: outcome.archiveBytes,
       archiveSha256: outcome.archiveSha256,
+      checksum: outcome.checksum,
       totals: outcome.totals,
       addedBytes: ingest.packBytes,
       uniformMtime: ingest.uniformMtime ?? null,
@@ -470,11 +508,13 @@ class Flight {
     switch (progress.type) {
       case 'locating':
         this.#source = progress.source
+        this.#step = 'locating'
         this.#phase = `asking ${progress.source} for it`
         break
       case 'found': {
         this.#source = progress.source
         this.#total = progress.totalBytes
+        this.#step = 'downloading'
         this.#phase = DOWNLOADING
         const size = progress.totalBytes === undefined ? 'of unknown size' : formatSize(progress.totalBytes)
         this.#tellAll(`${module}: found ${progress.url} (${size})`)
@@ -486,6 +526,7 @@ class Flight {
         this.#rate.add(progress.received)
         break
       case 'finishing':
+        this.#step = 'checking'
         this.#phase = 'downloaded, checking it'
         break
       case 'event':
@@ -522,7 +563,7 @@ class Flight {
     const rate = this.#rate.perSecond()
     if (rate > 0) {
       parts.push(`${formatSize(rate)}/s`)
-      if (this.#total) parts.push(`${formatDuration(((this.#total - this.#received) / rate) * 1000)} left`)
+      if (this.#msLeft !== undefined) parts.push(`${formatDuration(this.#msLeft)} left`)
     }
     return `${module}: ${this.#phase}: ${parts.join(', ')}`
   }

@@ -3,6 +3,9 @@ import { resolve } from 'node:path'
 import type { Config } from '../config/config.ts'
 import { Interrupted } from '../errors.ts'
 import { withOperations } from './operations.ts'
+import { formatBar } from './text.ts'
+
+const BAR_WIDTH = 20
 
 export async function fetchCommand(config: Config, id: string): Promise<void> {
   const fetched = await withProgress((say, signal) =>
@@ -31,8 +34,10 @@ export async function withProgress<T>(
   process.once('SIGTERM', onSignal)
   const { isTTY, columns } = process.stderr
   const say = (line: string): void => {
-    // On a terminal each line takes the place of the one before.
-    process.stderr.write(isTTY ? `\r\x1b[K${line.slice(0, (columns ?? 80) - 1)}` : `${line}\n`)
+    // On a terminal each line takes the place of the one before, behind a bar where it tells how far it is.
+    const percent = isTTY ? /(?:^|: )(\d{1,3}) %/.exec(line)?.[1] : undefined
+    const bar = percent === undefined ? '' : `${formatBar(Number(percent) / 100, BAR_WIDTH)} `
+    process.stderr.write(isTTY ? `\r\x1b[K${(bar + line).slice(0, (columns || 80) - 1)}` : `${line}\n`)
   }
   try {
     return await work(say, abort.signal)

@@ -5,6 +5,7 @@ import { CommandError } from '../errors.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withProgress } from './bring.ts'
 import { withOperations } from './operations.ts'
+import { formatBar } from './text.ts'
 
 /** For who reads a log: often enough to see that it goes on. */
 const LINE_EVERY_MS = 5000
@@ -71,8 +72,7 @@ export class VerifyMeter {
 
   #describe({ bytes, totalBytes, rottenBlobs }: Extract<VerifyProgress, { type: 'checked' }>): string {
     const share = totalBytes === 0 ? 1 : bytes / totalBytes
-    const full = Math.round(share * BAR_WIDTH)
-    const bar = this.#withBar ? `[${'#'.repeat(full)}${'.'.repeat(BAR_WIDTH - full)}] ` : 'verifying: '
+    const bar = this.#withBar ? `${formatBar(share, BAR_WIDTH)} ` : 'verifying: '
     const parts = [`${Math.floor(share * 100)} % (${formatSize(bytes)} of ${formatSize(totalBytes)})`]
     const ms = this.#now() - this.#began
     if (ms > 1000 && bytes > 0 && bytes < totalBytes) {

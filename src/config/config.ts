@@ -23,6 +23,8 @@ export const DEFAULT_CONFIG_FILE = '/etc/upserv/upserv.toml'
 /** Of the budget, for derived data: it pays for itself many times over in a fleet, and gives way to builds. */
 const CACHE_SHARE = 1 / 8
 
+const DAY_MS = 86_400_000
+
 /** Host and port to listen on. */
 export interface Listen {
   readonly host: string
@@ -54,7 +56,13 @@ export interface Config {
     readonly handshakeTimeoutMs: number
     readonly idleTimeoutMs: number
   }
-  readonly http: { readonly listen: readonly Listen[] }
+  readonly http: {
+    readonly listen: readonly Listen[]
+    /** Holds the token that changes take; undefined: one is made in the data directory. */
+    readonly tokenFile: string | undefined
+  }
+  /** How long it is remembered which device got which build; 0 for not at all. */
+  readonly historyMs: number
   /** Who may have which module. */
   readonly access: PolicyConfig
   /** In the order in which they are tried. */
@@ -134,7 +142,12 @@ const rsyncSchema = z.strictObject({
   idle_timeout: seconds.default(1800),
 })
 
-const httpSchema = z.strictObject({ listen: listens.default([{ host: '127.0.0.1', port: 8730 }]) })
+const httpSchema = z.strictObject({
+  listen: listens.default([{ host: '127.0.0.1', port: 8730 }]),
+  token_file: z.string().startsWith('/', 'the path of a file is absolute').optional(),
+})
+
+const historySchema = z.strictObject({ days: z.number().nonnegative().max(3650).default(90) })
 
 const channelsSchema = z.record(z.string(), z.unknown()).transform((table, context) => {
   const channels: Record<string, string> = {}
@@ -160,6 +173,7 @@ const fileSchema = z.strictObject({
   shutdown_timeout: seconds.default(30),
   rsync: rsyncSchema.prefault({}),
   http: httpSchema.prefault({}),
+  history: historySchema.prefault({}),
   channels: channelsSchema.default({}),
   evict_channels: z.boolean().default(false),
   source: z.array(sourceSchema).default([]),
@@ -170,6 +184,7 @@ const fileSchema = z.strictObject({
 const SECTIONS: Record<string, z.ZodObject> = {
   rsync: rsyncSchema,
   http: httpSchema,
+  history: historySchema,
   source: sourceSchema,
   module: moduleSchema,
 }
@@ -198,7 +213,11 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
       handshakeTimeoutMs: fromFile.rsync.handshake_timeout * 1000,
       idleTimeoutMs: fromFile.rsync.idle_timeout * 1000,
     },
-    http: { listen: flags.http === undefined ? fromFile.http.listen : flagListen('--http', flags.http) },
+    http: {
+      listen: flags.http === undefined ? fromFile.http.listen : flagListen('--http', flags.http),
+      tokenFile: fromFile.http.token_file,
+    },
+    historyMs: fromFile.history.days * DAY_MS,
     access: {
       hosts: { allow: fromFile.rsync.hosts_allow, deny: fromFile.rsync.hosts_deny },
       modules: fromFile.module.map(toModuleRules),

@@ -21,11 +21,30 @@ const peerSchema = z.strictObject({
   address: z.string().max(100).optional(),
   port: z.number().int().min(0).max(65_535),
 })
+const word = z.string().max(300).optional()
+const querySchema = z.strictObject({
+  build: word,
+  address: word,
+  user: word,
+  outcome: word,
+  since: word,
+  until: word,
+})
 const requestSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('rsync'), peer: peerSchema }),
   z.strictObject({ type: z.literal('list') }),
   z.strictObject({ type: z.literal('status') }),
   z.strictObject({ type: z.literal('available') }),
+  z.strictObject({ type: z.literal('activity') }),
+  z.strictObject({ type: z.literal('timeline'), span: z.enum(['hour', 'day']) }),
+  z.strictObject({
+    type: z.literal('history'),
+    query: querySchema,
+    limit: z.number().int().positive(),
+    before: z.number().int().optional(),
+  }),
+  z.strictObject({ type: z.literal('explain'), which: z.string().max(300) }),
+  z.strictObject({ type: z.literal('forget'), query: querySchema }),
   z.strictObject({ type: z.literal('fetch'), id }),
   z.strictObject({ type: z.literal('import'), file: z.string().max(4096), id }),
   z.strictObject({ type: z.literal('pin'), id }),
@@ -155,6 +174,12 @@ export function remoteOperations(connection: () => Promise<Socket>): Operations 
     list: () => ask({ type: 'list' }),
     status: () => ask({ type: 'status' }),
     available: (signal) => ask({ type: 'available' }, undefined, signal),
+    activity: () => ask({ type: 'activity' }),
+    timeline: (span) => ask({ type: 'timeline', span }),
+    history: (query, limit, before) =>
+      ask({ type: 'history', query, limit, ...(before === undefined ? {} : { before }) }),
+    explain: (which) => ask({ type: 'explain', which }),
+    forget: (query) => ask({ type: 'forget', query }),
     fetch: (build, say, signal) => ask({ type: 'fetch', id: build }, say, signal),
     import: (file, build, say, signal) => ask({ type: 'import', file, id: build }, say, signal),
     pin: (build) => ask({ type: 'pin', id: build }),
@@ -219,6 +244,16 @@ function carryOut(
       return operations.status()
     case 'available':
       return operations.available(signal)
+    case 'activity':
+      return operations.activity()
+    case 'timeline':
+      return operations.timeline(request.span)
+    case 'history':
+      return operations.history(request.query, request.limit, request.before)
+    case 'explain':
+      return operations.explain(request.which)
+    case 'forget':
+      return operations.forget(request.query)
     case 'fetch':
       return operations.fetch(request.id, say, signal)
     case 'import':

@@ -79,6 +79,11 @@ export class Budget {
     this.#charges.set(what, bytes)
   }
 
+  /** Bytes that others report, by what they are for. */
+  get charges(): ReadonlyMap<string, number> {
+    return this.#charges
+  }
+
   /** Bytes that the data directory takes, without what fetches under way write. */
   get used(): number {
     let bytes = this.#stored()

@@ -13,6 +13,8 @@ export interface BuildInfo {
   archiveBytes: number | null
   /** Hex. */
   archiveSha256: string | null
+  /** The checksum file that the archive was found to agree with; null when there was none. */
+  checksum?: { algorithm: string; url: string } | null
   totals: TreeTotals
   /** Bytes of packs that came with this build: what it had that no other held build had. */
   addedBytes: number
