@@ -288,7 +288,10 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   const modules = new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver)))
   const { checksumSeed } = claim.facts
   const derived = new Derived({ kept: cache, checksumSeed })
-  const refiner = new Refiner((problem) => log.warn({ reason: problem.message }, 'compressing again failed'))
+  const refiner = new Refiner(
+    (problem) => log.warn({ reason: problem.message }, 'compressing again failed'),
+    () => doors.sessions > 0,
+  )
   const answers = new Answers({ derived, kept: cache, onQuick: (job) => refiner.add(job) })
   refiner.serve(answers)
   let busySince = now()

@@ -3,6 +3,7 @@
  * the rest of a fleet gets the same content in fewer bytes. One thread of the lowest priority; what it has
  * not come to when the server ends is found again when the next client asks.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Piscina } from 'piscina'
 import { ConnectionLost, StoreError } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
@@ -13,6 +14,9 @@ import type { SqueezeTask } from './refine-worker.ts'
 const MAX_WAITING = 50_000
 /** Bytes of sums that waiting jobs hold. */
 const MAX_WAITING_BYTES = 32 * 2 ** 20
+/** Clients that are served come first, but what they get is not to stay large for ever where there are always some. */
+const PATIENCE_MS = 60_000
+const LOOK_EVERY_MS = 250
 /** The thread ends when it had nothing to do for this time. */
 const IDLE_MS = 10_000
 
@@ -20,13 +24,16 @@ export class Refiner {
   readonly #waiting = new Map<string, RefineJob>()
   readonly #stop = new AbortController()
   readonly #onProblem: (problem: Error) => void
+  readonly #isBusy: () => boolean
   #answers: Answers | undefined
   #waitingBytes = 0
   #running: Promise<void> | undefined
   #pool: Piscina | undefined
 
-  constructor(onProblem: (problem: Error) => void) {
+  /** @param isBusy whether clients are served just now. */
+  constructor(onProblem: (problem: Error) => void, isBusy: () => boolean = () => false) {
     this.#onProblem = onProblem
+    this.#isBusy = isBusy
   }
 
   /** How much is still to be done. */
@@ -67,7 +74,10 @@ export class Refiner {
   async #run(): Promise<void> {
     // What is added in the same moment is looked at together.
     await Promise.resolve()
+    const until = performance.now() + PATIENCE_MS
     for (const [key, job] of this.#waiting) {
+      while (this.#isBusy() && performance.now() < until && !this.#stop.signal.aborted)
+        await sleep(LOOK_EVERY_MS, undefined, { ref: false })
       try {
         await this.#refine(job)
       } catch (error) {
