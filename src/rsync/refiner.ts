@@ -4,7 +4,7 @@
  * not come to when the server ends is found again when the next client asks.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Piscina } from 'piscina'
+import type { Piscina } from 'piscina'
 import { ConnectionLost, StoreError } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import type { Answers, RefineJob, Squeeze } from './answers.ts'
@@ -28,7 +28,7 @@ export class Refiner {
   #answers: Answers | undefined
   #waitingBytes = 0
   #running: Promise<void> | undefined
-  #pool: Piscina | undefined
+  #pool: Promise<Piscina> | undefined
 
   /** @param isBusy whether clients are served just now. */
   constructor(onProblem: (problem: Error) => void, isBusy: () => boolean = () => false) {
@@ -67,7 +67,7 @@ export class Refiner {
   async close(): Promise<void> {
     this.#stop.abort(new ConnectionLost('the server stops'))
     this.#waiting.clear()
-    await this.#pool?.destroy()
+    await (await this.#pool)?.destroy()
     await this.#running
   }
 
@@ -98,15 +98,21 @@ export class Refiner {
       : this.#answers!.refine(job.question, job.delta, squeeze, this.#stop.signal)
   }
 
-  #inThread(task: SqueezeTask): Promise<readonly Uint8Array[]> {
-    this.#pool ??= new Piscina({
-      filename: siblingModule(import.meta.url, './refine-worker'),
-      minThreads: 0,
-      maxThreads: 1,
-      idleTimeout: IDLE_MS,
-    })
-    return this.#pool.run(task, { signal: this.#stop.signal })
+  async #inThread(task: SqueezeTask): Promise<readonly Uint8Array[]> {
+    this.#pool ??= startPool()
+    return (await this.#pool).run(task, { signal: this.#stop.signal })
   }
+}
+
+/** Loaded with the first work: a server that only repeats itself never has any. */
+async function startPool(): Promise<Piscina> {
+  const { Piscina } = await import('piscina')
+  return new Piscina({
+    filename: siblingModule(import.meta.url, './refine-worker'),
+    minThreads: 0,
+    maxThreads: 1,
+    idleTimeout: IDLE_MS,
+  })
 }
 
 function bytesOf(job: RefineJob): number {
