@@ -16,7 +16,8 @@ import { Spool } from '../source/spool.ts'
 import { KnownBlobs, type KnownBlobsData } from '../store/known-blobs.ts'
 import { Manifest, type TreeTotals } from '../store/manifest.ts'
 import { DIGEST_BYTES } from '../store/pack.ts'
-import { Ingest, type IngestResult, type IngestRoom } from './ingest.ts'
+import type { IngestRoom } from './blob-sink.ts'
+import { Ingest, type IngestResult } from './ingest.ts'
 
 /** What the thread is told. Plain data. */
 export interface FetchJob {
