@@ -16,6 +16,7 @@ import { BuildEvictor } from './build/evictor.ts'
 import { Fetches } from './build/fetch.ts'
 import type { Operations } from './build/operations.ts'
 import { Operator } from './build/operator.ts'
+import { Parent } from './build/parent.ts'
 import { Resolver } from './build/resolver.ts'
 import { Spare } from './build/spare.ts'
 import { Verifier } from './build/verifier.ts'
@@ -24,6 +25,8 @@ import type { Config } from './config/config.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { TurnsInLine } from './daemon/turns.ts'
+import { CommandError } from './errors.ts'
+import { parentDoor } from './http/parent.ts'
 import { listenHttp } from './http/server.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import type { Logger } from './lib/log.ts'
@@ -61,6 +64,8 @@ export class Upserv {
     inLine: () => 0,
   }
   readonly verifier: Verifier
+  /** What we are for servers that have us as their source. */
+  readonly parent: Parent
   readonly #spare: Spare
   readonly #pool: BlockPool
   #cache: Cache | undefined
@@ -112,6 +117,7 @@ export class Upserv {
       verifier: this.verifier,
       onProblem: complain('an access could not be noted'),
     })
+    this.parent = new Parent({ store, catalog, resolver: this.resolver, available, verifier: this.verifier })
     this.operations = new Operator({
       store,
       catalog,
@@ -241,7 +247,25 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       busySince = now()
     },
   )
+  /** Commands, and requests of child servers. */
   let commands = 0
+  const onRequest = (running: Promise<unknown>): void => {
+    commands++
+    running
+      .catch(() => {})
+      .finally(() => {
+        commands--
+        busySince = now()
+      })
+  }
+  const stopChildren = new AbortController()
+  const children = parentDoor({
+    parent: upserv.parent,
+    visitor: (address) => policy.visitor(address),
+    signal: stopChildren.signal,
+    onRequest,
+    log: (fields, message) => log.info(fields, message),
+  })
   let stopping: Promise<void> | undefined
   const closers: (() => void)[] = []
   /** For connections that nobody uses: they would keep the process from ending. */
@@ -254,6 +278,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     stopping ??= (async () => {
       log.info({ sessions: doors.sessions }, 'stopping')
       for (const close of closers) close()
+      stopChildren.abort(new CommandError('the server is stopping'))
       const goodbye = doors.close(config.shutdownMs)
       // Who waits for a fetch is told to come back, rather than kept for a build that won't be complete.
       await upserv.fetches.close()
@@ -272,20 +297,12 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     const control = await listenControl(upserv.store.paths.socket, {
       operations: upserv.operations,
       rsync: (socket, peer) => doors.admit(socket, socket, peer),
-      onRequest: (running) => {
-        commands++
-        running
-          .catch(() => {})
-          .finally(() => {
-            commands--
-            busySince = now()
-          })
-      },
+      onRequest,
     })
     closers.push(() => control.close())
     lastClosers.push(() => control.hangUp())
     for (const address of config.http.listen) {
-      const { server, url } = await listenHttp(address, () => stopping === undefined)
+      const { server, url } = await listenHttp(address, () => stopping === undefined, children)
       closers.push(() => void server.close())
       lastClosers.push(() => server.closeAllConnections())
       httpUrls.push(url)

@@ -28,7 +28,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   config: ['access', 'source', 'rsync', 'build'],
   build: ['rsync', 'store', 'source', 'archive'],
   daemon: ['build', 'rsync', 'config'],
-  http: ['build', 'config'],
+  http: ['build', 'config', 'source'],
   'server.ts': ['access', 'cache', 'build', 'rsync', 'store', 'config', 'daemon', 'http'],
   cli: ['server.ts', 'build', 'daemon', 'config', 'store'],
   'errors.ts': [],

@@ -4,8 +4,8 @@
  */
 import type { SourceError } from '../errors.ts'
 import { SingleFlight, untilAborted } from '../lib/single-flight.ts'
-import { createSource } from '../source/create.ts'
-import type { Source, SourceConfig } from '../source/source.ts'
+import { type AnySource, createSource } from '../source/create.ts'
+import type { SourceConfig } from '../source/source.ts'
 import { compareIds, isBuildId } from './build-id.ts'
 import type { AvailableBuilds } from './operations.ts'
 
@@ -15,7 +15,7 @@ const FRESH_MS = 60_000
 const SOURCE_MS = 15_000
 
 export class Available {
-  readonly #sources: readonly Source[]
+  readonly #sources: readonly AnySource[]
   readonly #now: () => number
   readonly #asking = new SingleFlight<'all', AvailableBuilds>()
   #known: { builds: AvailableBuilds; until: number } | undefined
@@ -63,7 +63,7 @@ interface Answer {
   gap: string | undefined
 }
 
-async function askOne(source: Source, signal: AbortSignal): Promise<Answer> {
+async function askOne(source: AnySource, signal: AbortSignal): Promise<Answer> {
   const { name } = source
   const late = AbortSignal.timeout(SOURCE_MS)
   try {

@@ -1,5 +1,6 @@
 /**
- * A fetch's long half, made to run in a thread of its own: source -> archive -> ingest.
+ * A fetch's long half, made to run in a thread of its own: source -> archive -> ingest, or from a parent
+ * server, which has no archives, the manifest and the blobs that we lack.
  *
  * The bytes of the archive pass through once: downloaded, digested, decompressed, parsed, hashed and
  * packed. What it leaves behind is a directory of sealed packs and a sealed manifest, for the main thread
@@ -8,16 +9,26 @@
 import { createHash, type Hash } from 'node:crypto'
 import type { ArchiveSink } from '../archive/archive.ts'
 import { readArchive } from '../archive/read.ts'
-import { ArchiveError, DigestMismatch, NoRoom, NotPublished, SourceError } from '../errors.ts'
+import {
+  ArchiveError,
+  DigestMismatch,
+  NoRoom,
+  NotPublished,
+  SourceError,
+  UpstreamChanged,
+} from '../errors.ts'
 import { type Disk, realDisk } from '../lib/disk.ts'
 import { createSource } from '../source/create.ts'
+import type { HeldManifest, Offer, WantedBlob } from '../source/parent.ts'
 import type { Download, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
+import { generateContents } from '../store/contents.ts'
 import { KnownBlobs, type KnownBlobsData } from '../store/known-blobs.ts'
-import { Manifest, type TreeTotals } from '../store/manifest.ts'
+import { Manifest, readSeal, type TreeTotals } from '../store/manifest.ts'
 import { DIGEST_BYTES } from '../store/pack.ts'
 import type { IngestRoom } from './blob-sink.ts'
 import { Ingest, type IngestResult } from './ingest.ts'
+import { checkManifest, earlierVersions, lackingBlobs, Replica } from './replica.ts'
 
 /** What the thread is told. Plain data. */
 export interface FetchJob {
@@ -29,7 +40,14 @@ export interface FetchJob {
   /** Where the download may be kept for a later start. */
   spool: string
   known: KnownBlobsData
+  /** Manifests of held builds, those most like this one first: a parent server sends what differs. */
+  held: readonly string[]
+  /** What was relied on at an earlier start was not right: rely on as little as possible. */
+  alone: boolean
 }
+
+/** Reads a stretch of a blob that the store has; undefined when it has gone. */
+export type ReadHeld = (digest: Uint8Array, offset: number, bytes: number) => Promise<Uint8Array | undefined>
 
 /** How far it has come. */
 export type FetchProgress =
@@ -41,6 +59,8 @@ export type FetchProgress =
       totalBytes: number | undefined
       checked: string | undefined
     }
+  /** A parent server has said how much of it is to come. */
+  | { type: 'lacking'; bytes: number }
   | { type: 'moved'; received: number; unpacked: number }
   | { type: 'finishing' }
   | { type: 'event'; event: SourceEvent }
@@ -48,8 +68,11 @@ export type FetchProgress =
 export interface FetchOutcome {
   source: string
   url: string
+  /** What came over the link. */
   archiveBytes: number
-  archiveSha256: string
+  /** Null where there was no archive. */
+  archiveSha256: string | null
+  vouchers: readonly string[]
   /** Upstream's own contents file. */
   contents: Uint8Array | undefined
   ingest: IngestResult
@@ -70,6 +93,7 @@ export async function runFetchJob(
   room: IngestRoom,
   tell: (progress: FetchProgress) => void,
   signal: AbortSignal,
+  readHeld: ReadHeld,
   disk: Disk = realDisk,
 ): Promise<FetchOutcome> {
   const account = new SpoolAccount(room)
@@ -77,34 +101,10 @@ export async function runFetchJob(
   let done = false
   let resumable = true
   try {
-    const { source, download } = await locate(job, spool, tell, signal)
-    await using archive = download
-    const contents = await archive.contents()
-    const digests = new ArchiveDigests(archive)
-    const ingest = await Ingest.create(job.directory, new KnownBlobs(job.known), account, undefined, disk.now)
-    try {
-      const meter = new Meter(tell)
-      await readArchive(meter.downloads(archive.bytes(), digests), meter.unpacks(ingest), {
-        signal,
-        afterChunk: () => meter.show(),
-      })
-      tell({ type: 'finishing' })
-      digests.verify(archive)
-      const result = ingest.finish()
-      done = true
-      return {
-        source,
-        url: archive.url,
-        archiveBytes: digests.bytes,
-        archiveSha256: digests.sha256,
-        contents,
-        ingest: result,
-        ...describe(result),
-      }
-    } catch (error) {
-      ingest.abort()
-      throw error instanceof ArchiveError ? namingArchive(archive.url, error) : error
-    }
+    const work: Work = { job, spool, account, tell, signal, readHeld, disk }
+    const outcome = await takeFirst(work)
+    done = true
+    return outcome
   } catch (error) {
     // The archive is bad, or does not fit: going on from what was downloaded would end just so.
     const upstreamBroke = error instanceof SourceError && error.code === 'SOURCE_UNREACHABLE'
@@ -116,34 +116,43 @@ export async function runFetchJob(
   }
 }
 
-/** The first source that has the build. Those that can't be reached are passed over, but not forgotten. */
-async function locate(
-  job: FetchJob,
-  spool: Spool,
-  tell: (progress: FetchProgress) => void,
-  signal: AbortSignal,
-): Promise<{ source: string; download: Download }> {
+/** What all steps of one fetch share. */
+interface Work {
+  job: FetchJob
+  spool: Spool
+  account: SpoolAccount
+  tell: (progress: FetchProgress) => void
+  signal: AbortSignal
+  readHeld: ReadHeld
+  disk: Disk
+}
+
+/** Takes the build from the first source that has it. Those that can't be reached are passed over, but not forgotten. */
+async function takeFirst(work: Work): Promise<FetchOutcome> {
+  const { job, tell, signal, spool } = work
   const failures: SourceError[] = []
   for (const config of job.sources) {
     tell({ type: 'locating', source: config.name })
+    const options = { signal, spool, onEvent: (event: SourceEvent) => tell({ type: 'event', event }) }
+    let take: () => Promise<FetchOutcome>
     try {
-      const download = await createSource(config).locate(job.id, {
-        signal,
-        spool,
-        onEvent: (event) => tell({ type: 'event', event }),
-      })
-      tell({
-        type: 'found',
-        source: config.name,
-        url: download.url,
-        totalBytes: download.size,
-        checked: download.checksum?.algorithm,
-      })
-      return { source: config.name, download }
+      const source = createSource(config)
+      if (source.kind === 'parent') {
+        const offer = await source.offer(job.id, {
+          ...options,
+          held: job.alone ? [] : await heldManifests(work),
+        })
+        take = () => takeReplica(config.name, offer, work)
+      } else {
+        const download = await source.locate(job.id, options)
+        take = () => takeArchive(config.name, download, work)
+      }
     } catch (error) {
       if (!(error instanceof SourceError)) throw error
       failures.push(error)
+      continue
     }
+    return await take()
   }
   throw (
     failures.find((failure) => !(failure instanceof NotPublished)) ??
@@ -153,6 +162,145 @@ async function locate(
           `build-${job.id} is not published by ${job.sources.map(({ name }) => name).join(', ')}`,
         ))
   )
+}
+
+// ---------------------------------------------------------------------------------------------------
+// An archive.
+
+async function takeArchive(source: string, download: Download, work: Work): Promise<FetchOutcome> {
+  const { job, account, tell, signal, disk } = work
+  await using archive = download
+  const { url, size: totalBytes, checksum } = archive
+  tell({ type: 'found', source, url, totalBytes, checked: checksum?.algorithm })
+  const contents = await archive.contents()
+  const digests = new ArchiveDigests(archive)
+  const ingest = await Ingest.create(job.directory, new KnownBlobs(job.known), account, undefined, disk.now)
+  try {
+    const meter = new Meter(tell)
+    await readArchive(meter.downloads(archive.bytes(), digests), meter.unpacks(ingest), {
+      signal,
+      afterChunk: () => meter.show(),
+    })
+    tell({ type: 'finishing' })
+    digests.verify(archive)
+    const result = ingest.finish()
+    return {
+      source,
+      url,
+      archiveBytes: digests.bytes,
+      archiveSha256: digests.sha256,
+      vouchers: checksum ? [`${checksum.algorithm} in ${checksum.url}`] : [],
+      contents,
+      ingest: result,
+      ...describe(Manifest.decode(result.manifest)),
+    }
+  } catch (error) {
+    ingest.abort()
+    throw error instanceof ArchiveError ? namingArchive(url, error) : error
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// What another server has.
+
+async function takeReplica(source: string, offer: Offer, work: Work): Promise<FetchOutcome> {
+  const { job, account, tell, signal, disk, readHeld, spool } = work
+  const { url } = offer
+  tell({ type: 'found', source, url, totalBytes: undefined, checked: 'sha256' })
+  try {
+    const manifest = decodeOffered(offer.manifest)
+    const entries = checkManifest(manifest, offer.manifest)
+    const known = new KnownBlobs(job.known)
+    const lacking = lackingBlobs(manifest, known)
+    tell({ type: 'lacking', bytes: lacking.reduce((sum, blob) => sum + manifest.blobSize(blob), 0) })
+    const contents = await contentsOf(offer, manifest)
+    const wanted = await withEarlier(offer, manifest, lacking, known, work)
+    const replica = await Replica.create(job.directory, manifest, lacking, account, disk)
+    try {
+      const meter = new Meter(tell)
+      for await (const chunk of meter.counted(offer.blobs(wanted, { spool, readBase: readHeld }))) {
+        signal.throwIfAborted()
+        replica.write(chunk)
+      }
+      tell({ type: 'finishing' })
+      return {
+        source,
+        url,
+        archiveBytes: offer.linkBytes,
+        archiveSha256: null,
+        vouchers: offer.vouchers,
+        contents,
+        ingest: replica.finish(offer.manifest, entries),
+        ...describe(manifest),
+      }
+    } catch (error) {
+      replica.abort()
+      throw error
+    }
+  } catch (error) {
+    throw error instanceof ArchiveError ? namingArchive(url, error) : error
+  }
+}
+
+function decodeOffered(bytes: Uint8Array): Manifest {
+  try {
+    return Manifest.decode(bytes)
+  } catch (cause) {
+    throw new ArchiveError((cause as Error).message, { cause })
+  }
+}
+
+/** Upstream's contents file; undefined when it is the one that we make ourselves of such a tree. */
+async function contentsOf(offer: Offer, manifest: Manifest): Promise<Uint8Array | undefined> {
+  const digest = async (chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<string> => {
+    const hash = createHash('sha256')
+    for await (const chunk of chunks) hash.update(chunk)
+    return hash.digest('hex')
+  }
+  if ((await digest(generateContents(manifest))) === offer.contentsSha256) return undefined
+  const contents = await offer.contents()
+  if ((await digest([contents])) === offer.contentsSha256) return contents
+  throw new UpstreamChanged('the contents file is not the one that was announced')
+}
+
+async function heldManifests({ job, disk }: Work): Promise<HeldManifest[]> {
+  const held: HeldManifest[] = []
+  for (const path of job.held) {
+    // One that is evicted meanwhile is of no help.
+    const seal = await readSeal(path, disk).catch(() => undefined)
+    const bytes = async (): Promise<Uint8Array | undefined> => {
+      const manifest = await disk.readFile(path).catch(() => undefined)
+      return manifest && manifest.subarray(-DIGEST_BYTES).toString('hex') === seal ? manifest : undefined
+    }
+    if (seal !== undefined) held.push({ seal, bytes })
+  }
+  return held
+}
+
+/** What is to be asked for, with what we have of earlier versions. */
+async function withEarlier(
+  offer: Offer,
+  manifest: Manifest,
+  lacking: readonly number[],
+  known: KnownBlobs,
+  work: Work,
+): Promise<WantedBlob[]> {
+  const held =
+    offer.base === undefined ? undefined : (await heldManifests(work)).find(({ seal }) => seal === offer.base)
+  const bytes = await held?.bytes()
+  const base = bytes && Manifest.decode(bytes)
+  const earlier = base ? earlierVersions(manifest, lacking, base, known) : new Map<number, number>()
+  return lacking.map((blob) => {
+    const before = earlier.get(blob)
+    return {
+      digest: manifest.blobDigest(blob),
+      size: manifest.blobSize(blob),
+      base:
+        base && before !== undefined
+          ? { digest: base.blobDigest(before), size: base.blobSize(before) }
+          : undefined,
+    }
+  })
 }
 
 /** Readers of archives don't know where the bytes come from; whoever reads the message has to. */
@@ -175,6 +323,17 @@ class Meter {
     for await (const chunk of chunks) {
       digests.update(chunk)
       this.#received += chunk.length
+      this.show()
+      yield chunk
+    }
+    this.show(true)
+  }
+
+  /** The same bytes, counted. */
+  async *counted(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const chunk of chunks) {
+      this.#received += chunk.length
+      this.#unpacked = this.#received
       this.show()
       yield chunk
     }
@@ -301,8 +460,7 @@ class AccountedSpool extends Spool {
 }
 
 /** What the main thread needs of the manifest: decoding it takes too long there. */
-function describe(result: IngestResult): { totals: TreeTotals; blobs: Uint8Array } {
-  const manifest = Manifest.decode(result.manifest)
+function describe(manifest: Manifest): { totals: TreeTotals; blobs: Uint8Array } {
   const blobs = new Uint8Array(manifest.blobCount * DIGEST_BYTES)
   for (let blob = 0; blob < manifest.blobCount; blob++)
     blobs.set(manifest.blobDigest(blob), blob * DIGEST_BYTES)

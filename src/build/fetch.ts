@@ -22,13 +22,13 @@ import { nearestOf } from '../lib/nearest.ts'
 import { untilAborted } from '../lib/single-flight.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { WaitingLine } from '../lib/waiting-line.ts'
-import { createSource } from '../source/create.ts'
-import type { Source, SourceConfig, SourceEvent } from '../source/source.ts'
+import { type AnySource, createSource } from '../source/create.ts'
+import type { SourceConfig, SourceEvent } from '../source/source.ts'
 import type { Budget, Room } from '../store/budget.ts'
 import type { BuildInfo } from '../store/build-info.ts'
 import { generateContents } from '../store/contents.ts'
 import type { Staging, Store } from '../store/store.ts'
-import { moduleOf } from './build-id.ts'
+import { compareIds, moduleOf } from './build-id.ts'
 import type { Catalog, Lease } from './catalog.ts'
 import type { FetchJob, FetchOutcome, FetchProgress } from './fetch-job.ts'
 import type { FetchMessage, FetchOrder, FetchWorkerData } from './fetch-worker.ts'
@@ -71,7 +71,7 @@ export interface FetchesOptions {
 
 export class Fetches {
   readonly #options: FetchesOptions
-  readonly #sources: readonly { config: SourceConfig; source: Source }[]
+  readonly #sources: readonly { config: SourceConfig; source: AnySource }[]
   readonly #running = new Map<string, Flight>()
   readonly #absent = new Map<string, { error: Error; until: number }>()
   readonly #line = new WaitingLine(MAX_WORKING)
@@ -250,6 +250,8 @@ class Flight {
   #lease: Lease | undefined
   /** Whether bytes that an earlier process had downloaded were used. */
   #resumed = false
+  /** What was relied on turned out wrong. */
+  #alone = false
   #phase = 'looking for it'
   #source = ''
   #received = 0
@@ -363,6 +365,7 @@ class Flight {
           )
           throw error
         }
+        this.#alone = true
         log.info({ build: this.id, reason: (error as Error).message }, 'fetch starts over')
         this.#tellAll(`${moduleOf(this.id)}: starting over: ${(error as Error).message}`)
       }
@@ -409,6 +412,7 @@ class Flight {
       fetched: new Date().toISOString(),
       archiveBytes: outcome.archiveBytes,
       archiveSha256: outcome.archiveSha256,
+      vouchers: outcome.vouchers,
       totals: outcome.totals,
       addedBytes: ingest.packBytes,
       uniformMtime: ingest.uniformMtime ?? null,
@@ -438,6 +442,8 @@ class Flight {
       directory: staging.directory,
       spool: this.#options.store.paths.spool(this.id),
       known: staging.known.data,
+      held: this.#mostAlike(),
+      alone: this.#alone,
     }
     const worker = new Worker(siblingModule(import.meta.url, './fetch-worker'), {
       workerData: { job, room } satisfies FetchWorkerData,
@@ -449,6 +455,7 @@ class Flight {
     return new Promise<FetchOutcome>((resolve, reject) => {
       worker.on('message', (message: FetchMessage) => {
         if (message.type === 'progress') this.#note(message.progress)
+        else if (message.type === 'read') void this.#readFor(worker, message)
         else settled = message
       })
       worker.once('error', (error) => reject(error))
@@ -460,6 +467,31 @@ class Flight {
         else reject(new Error(`the thread of the fetch ended with ${code}`))
       })
     })
+  }
+
+  /** Manifests of those held builds that are most likely to be like this one: near by name, then lately used. */
+  #mostAlike(): string[] {
+    const { store, catalog } = this.#options
+    const ids = catalog.ids().filter((id) => id !== this.id)
+    const place = ids.filter((id) => compareIds(id, this.id) < 0).length
+    const alike = ids
+      .map((id, i) => ({ id, kinship: kinship(this.id, id), distance: Math.abs(i + 0.5 - place) }))
+      .sort((a, b) => b.kinship - a.kinship || a.distance - b.distance)
+    return alike.slice(0, MAX_ALIKE).map(({ id }) => store.paths.build(id).manifest)
+  }
+
+  async #readFor(
+    worker: Worker,
+    { number, digest, offset, bytes }: Extract<FetchMessage, { type: 'read' }>,
+  ): Promise<void> {
+    const target = new Uint8Array(bytes)
+    let read: Uint8Array | undefined = target
+    try {
+      await this.#options.store.copyBlob(digest, offset, target)
+    } catch {
+      read = undefined // Rotten or gone: it has to do without.
+    }
+    worker.postMessage({ type: 'held', number, bytes: read } satisfies FetchOrder)
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -480,6 +512,10 @@ class Flight {
         this.#tellAll(`${module}: found ${progress.url} (${size})`)
         break
       }
+      case 'lacking':
+        this.#total = progress.bytes
+        this.#tellAll(`${module}: ${formatSize(progress.bytes)} of it are not here yet`)
+        break
       case 'moved':
         this.#received = progress.received
         this.#unpacked = progress.unpacked
@@ -495,9 +531,13 @@ class Flight {
   }
 
   #noteEvent(event: SourceEvent): void {
-    this.#options.log.info({ build: this.id, source: this.#source, ...event }, 'source event')
+    const level = event.type === 'said' ? 'debug' : 'info'
+    this.#options.log[level]({ build: this.id, source: this.#source, ...event }, 'source event')
     const module = moduleOf(this.id)
-    if (event.type === 'retry') {
+    if (event.type === 'said') {
+      // What the parent would tell a device, it tells us.
+      this.#phase = `${this.#source} says: ${event.line.replace(/^build-\S+ /, '').replace(/ ?\.\.\.$/, '')}`
+    } else if (event.type === 'retry') {
       const { attempt, of, waitMs, reason } = event
       this.#tellAll(`${module}: ${reason}; trying again in ${formatDuration(waitMs)} (${attempt} of ${of})`)
     } else if (event.type === 'resumed') {
@@ -539,6 +579,16 @@ function serverIsStopping(): CommandError {
 }
 
 const DOWNLOADING = 'downloading and unpacking'
+
+/** How many held builds a parent server is told of. */
+const MAX_ALIKE = 16
+
+/** How much the names of two builds have in common: versions of one thing differ at the end. */
+function kinship(a: string, b: string): number {
+  let common = 0
+  while (common < a.length && a[common] === b[common]) common++
+  return common
+}
 
 /** Names the source of a build that was brought by hand. */
 const IMPORT = 'import'

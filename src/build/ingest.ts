@@ -65,8 +65,8 @@ export interface IngestResult extends SealedIngest {
 }
 
 /** Linux's PATH_MAX and NAME_MAX: what is longer could not be made on a device. */
-const MAX_PATH_BYTES = 4095
-const MAX_NAME_BYTES = 255
+export const MAX_PATH_BYTES = 4095
+export const MAX_NAME_BYTES = 255
 
 /** A user or group name beyond this is none: Linux has 32, directory services have been seen to use more. */
 const MAX_OWNER_NAME_BYTES = 255
@@ -399,7 +399,7 @@ function parseAccounts(content: Uint8Array | undefined): Map<number, ByteString>
 }
 
 /** The mtime that nearly all regular files have, if they do. */
-function uniformMtime(entries: readonly TreeEntry[]): number | undefined {
+export function uniformMtime(entries: readonly TreeEntry[]): number | undefined {
   // Majority vote: if one mtime has more than half of the files, it is the one left standing.
   let candidate = 0
   let votes = 0

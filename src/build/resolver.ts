@@ -111,16 +111,26 @@ export class Resolver implements Modules {
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<OpenModule> {
-    await this.#parts.catalog.left(id)
-    const lease = await this.#leaseWhole(id, mayHave, say, signal)
+    const lease = await this.lease(id, mayHave, say, signal)
     try {
-      const tree = await this.#treeOf(id)
-      await this.#noteAccess(id)
-      return { tree, release: () => lease.release() }
+      return { tree: await this.#treeOf(id), release: () => lease.release() }
     } catch (error) {
       lease.release()
       throw error
     }
+  }
+
+  /** Gets a build ready for who wants its content, as `open` does. */
+  async lease(
+    id: string,
+    mayHave: MayHave,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<Lease> {
+    await this.#parts.catalog.left(id)
+    const lease = await this.#leaseWhole(id, mayHave, say, signal)
+    await this.#noteAccess(id)
+    return lease
   }
 
   /** A lease on a build of which, as far as we know, nothing is missing. */

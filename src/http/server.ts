@@ -1,5 +1,5 @@
 /** The HTTP side. So far it says whether the server is alive; pages, API and metrics will join it. */
-import { createServer, type Server } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { formatListen, type Listen } from '../config/config.ts'
 import { ConfigError } from '../errors.ts'
 
@@ -7,8 +7,11 @@ import { ConfigError } from '../errors.ts'
 export async function listenHttp(
   address: Listen,
   isReady: () => boolean,
+  /** Takes what child servers ask for. */
+  children: (request: IncomingMessage, response: ServerResponse) => boolean,
 ): Promise<{ server: Server; url: string }> {
   const server = createServer((request, response) => {
+    if (isReady() && children(request, response)) return
     // Not `new URL`: a request can name what is none, such as "//".
     const [pathname] = (request.url ?? '/').split('?', 1)
     const known = pathname === '/healthz' && (request.method === 'GET' || request.method === 'HEAD')

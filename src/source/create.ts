@@ -2,11 +2,14 @@
 import { ConfigError } from '../errors.ts'
 import { DirectorySource } from './directory.ts'
 import { HttpSource } from './http.ts'
+import { ParentSource } from './parent.ts'
 import type { Source, SourceConfig, SourceDeps } from './source.ts'
 import { schemeOf } from './url.ts'
 
+export type AnySource = Source | ParentSource
+
 /** Makes the source that a configuration describes, by the scheme of its URL. Throws ConfigError. */
-export function createSource(config: SourceConfig, deps: SourceDeps = {}): Source {
+export function createSource(config: SourceConfig, deps: SourceDeps = {}): AnySource {
   const scheme = schemeOf(config.url)
   switch (scheme) {
     case 'http':
@@ -14,10 +17,13 @@ export function createSource(config: SourceConfig, deps: SourceDeps = {}): Sourc
       return new HttpSource(config, deps)
     case 'file':
       return new DirectorySource(config, deps)
+    case 'upserv':
+    case 'upservs':
+      return new ParentSource(config, deps)
     default:
       throw new ConfigError(
         `source "${config.name}": url "${config.url}" ${scheme ? `has the scheme "${scheme}"` : 'has no scheme'}`,
-        { hint: 'A source is an http://, https:// or file:// URL.' },
+        { hint: 'A source is an http://, https:// or file:// URL, or upserv:// for another server.' },
       )
   }
 }

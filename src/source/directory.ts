@@ -29,6 +29,7 @@ const READ_BYTES = 256 << 10
 const PLAIN_PATH = /^(?:file:\/\/(?:localhost)?\/|\{url\})(?!.*%2f)/i
 
 export class DirectorySource implements Source {
+  readonly kind = 'archive'
   readonly name: string
   readonly #rule: Rule
   readonly #limits: SourceLimits

@@ -1,5 +1,5 @@
 /**
- * One GET, as a download needs it: redirects, time limits, credentials, and which failures may pass.
+ * One request, as a download needs it: redirects, time limits, credentials, and which failures may pass.
  *
  * undici's `request` rather than `fetch`, which decodes Content-Encoding: servers label a `.tar.gz` as
  * gzip-encoded although it is the file itself, and its checksum and byte ranges count the encoded bytes.
@@ -25,6 +25,13 @@ export interface Answer {
   discard(): void
 }
 
+/** What is asked for; a GET unless told otherwise. */
+export interface Asked {
+  headers?: Record<string, string>
+  method?: 'GET' | 'POST'
+  body?: Uint8Array
+}
+
 type Body = Dispatcher.ResponseData['body']
 
 const REDIRECTS = [301, 302, 303, 307, 308]
@@ -47,12 +54,12 @@ export class HttpClient {
    * Throws Transient for what may pass (no connection, 408, 429, 5xx), UpstreamRefused with the status for
    * everything else that is not the file or a part of it, and the signal's reason when it aborts.
    */
-  async get(url: URL, headers: Record<string, string>, signal: AbortSignal): Promise<Answer> {
+  async ask(url: URL, asked: Asked, signal: AbortSignal): Promise<Answer> {
     const seen = new Set<string>()
     let at = url
     for (;;) {
       seen.add(at.href)
-      const { statusCode, headers: found, body } = await this.#send(at, url, headers, signal)
+      const { statusCode, headers: found, body } = await this.#send(at, url, asked, signal)
       if (statusCode === 200 || statusCode === 206 || statusCode === 416) {
         return new UndiciAnswer(statusCode, found, body, this.#limits.stallMs, signal)
       }
@@ -76,18 +83,24 @@ export class HttpClient {
     }
   }
 
-  async #send(url: URL, asked: URL, extra: Record<string, string>, signal: AbortSignal) {
+  async #send(url: URL, first: URL, asked: Asked, signal: AbortSignal) {
     signal.throwIfAborted()
     const headers: Record<string, string> = {
       'user-agent': 'upserv',
       'accept-encoding': 'identity',
-      ...extra,
+      ...asked.headers,
     }
     // The password goes to the host for which it was configured, wherever that redirects to.
-    if (url.origin === asked.origin && (asked.username || asked.password)) {
-      headers.authorization = basicAuth(asked)
+    if (url.origin === first.origin && (first.username || first.password)) {
+      headers.authorization = basicAuth(first)
     }
-    const sent = request(withoutUser(url), { headers, signal, dispatcher: this.#dispatcher })
+    const sent = request(withoutUser(url), {
+      method: asked.method ?? 'GET',
+      headers,
+      body: asked.body ?? null,
+      signal,
+      dispatcher: this.#dispatcher,
+    })
     try {
       return await untilAborted(sent, signal)
     } catch (error) {

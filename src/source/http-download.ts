@@ -273,7 +273,7 @@ async function ask(
 ): Promise<Part | undefined> {
   const ranged = from > 0 && validator !== undefined
   const headers = ranged ? { range: `bytes=${from}-`, 'if-range': validator } : {}
-  const answer = await client.get(url, headers as Record<string, string>, signal)
+  const answer = await client.ask(url, { headers: headers as Record<string, string> }, signal)
   if (answer.status === 200) return { answer, start: 0 }
   if (answer.status === 206 && ranged) {
     try {

@@ -15,6 +15,7 @@ import type { Download, LocateOptions, Source, SourceConfig, SourceDeps } from '
 import { showUrl } from './url.ts'
 
 export class HttpSource implements Source {
+  readonly kind = 'archive'
   readonly name: string
   readonly #rule: Rule
   readonly #limits: SourceLimits
@@ -86,7 +87,7 @@ export class HttpSource implements Source {
       try {
         const chunks: Uint8Array[] = []
         let size = 0
-        for await (const chunk of (await this.#client.get(url, {}, signal)).chunks()) {
+        for await (const chunk of (await this.#client.ask(url, {}, signal)).chunks()) {
           size += chunk.length
           if (size > limit) throw new SourceError(`${what} is larger than ${formatSize(limit)}`)
           chunks.push(chunk)

@@ -108,7 +108,8 @@ export class Rule {
   }
 }
 
-function compilePattern(config: SourceConfig): RegExp {
+/** The pattern of the ids that a source offers. @throws ConfigError */
+export function compilePattern(config: SourceConfig): RegExp {
   try {
     return new RegExp(config.builds)
   } catch (cause) {

@@ -5,7 +5,8 @@
  * into bytes. What can go wrong upstream is settled here as far as that is possible (waiting, asking
  * again, going on where a connection broke), and told as a SourceError where it is not.
  *
- * One file per kind: http.ts (http:, https:) and directory.ts (file:); create.ts chooses.
+ * One file per kind: http.ts (http:, https:) and directory.ts (file:); create.ts chooses. A parent server
+ * (parent.ts) has no archives, and is asked in its own way.
  */
 import { ConfigError } from '../errors.ts'
 import type { Clock } from './clock.ts'
@@ -26,7 +27,9 @@ export interface SourceConfig {
   contents: string | undefined
 }
 
+/** A source of archives. */
 export interface Source {
+  readonly kind: 'archive'
   readonly name: string
   /** Whether an id looks like one of this source's. Says nothing about whether upstream has it. */
   offers(id: string): boolean
@@ -102,6 +105,8 @@ export type SourceEvent =
   | { type: 'restarted'; reason: string }
   /** Something answered where a checksum was looked for, but it was none. */
   | { type: 'checksum-ignored'; url: string; reason: string }
+  /** A line of the parent server, which is getting the build itself. */
+  | { type: 'said'; line: string }
   /** The download goes on, but a later process will not be able to go on from it. */
   | { type: 'spool-stopped'; reason: string }
 
@@ -113,7 +118,7 @@ export interface SourceDeps {
 
 /** The source that a bare URL template stands for (`--source URL`): it offers any id. */
 export function sourceFromUrl(url: string): SourceConfig {
-  if (!url.includes('{build}')) {
+  if (!url.includes('{build}') && !/^upservs?:/i.test(url)) {
     throw new ConfigError(`"${url}" does not say where the build's id goes`, {
       hint: 'Write {build} in its place, as in http://host/os{build}.tar.gz.',
     })

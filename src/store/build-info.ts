@@ -13,6 +13,8 @@ export interface BuildInfo {
   archiveBytes: number | null
   /** Hex. */
   archiveSha256: string | null
+  /** Who vouched for it before it became visible, as a person would say it; absent in builds of older versions. */
+  vouchers?: readonly string[]
   totals: TreeTotals
   /** Bytes of packs that came with this build: what it had that no other held build had. */
   addedBytes: number

@@ -136,6 +136,8 @@ async function fetchC({ store, promises }: Keeper): Promise<void> {
       sources: [source],
       directory: staging.directory,
       spool: store.paths.spool('c'),
+      held: [],
+      alone: false,
       known: staging.known.data,
     }
     const { ingest } = await runFetchJob(
@@ -143,6 +145,7 @@ async function fetchC({ store, promises }: Keeper): Promise<void> {
       ENDLESS_ROOM,
       () => {},
       new AbortController().signal,
+      async () => undefined,
       store.disk,
     )
     used = true
