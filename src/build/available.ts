@@ -56,6 +56,11 @@ export class Available {
   }
 }
 
+/** Null for what is not told, and for times that no calendar has: file systems may. */
+function isoOf(time: Date | undefined): string | null {
+  return time === undefined || Number.isNaN(time.getTime()) ? null : time.toISOString()
+}
+
 interface Answer {
   source: string
   builds: AvailableBuilds['builds']
@@ -72,8 +77,8 @@ async function askOne(source: AnySource, signal: AbortSignal): Promise<Answer> {
     if (!listing) return { source: name, builds: [], gap: 'cannot be listed' }
     const builds = listing.builds
       // A file system may have times that no calendar has.
-      .filter(({ id, published }) => isBuildId(id) && !Number.isNaN(published.getTime()))
-      .map(({ id, url, published }) => ({ id, source: name, url, published: published.toISOString() }))
+      .filter(({ id }) => isBuildId(id))
+      .map(({ id, url, published }) => ({ id, source: name, url, published: isoOf(published) }))
     return { source: name, builds, gap: listing.complete ? undefined : 'has more than is listed' }
   } catch (error) {
     signal.throwIfAborted()

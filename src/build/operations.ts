@@ -33,8 +33,8 @@ export interface AvailableBuilds {
     /** Name of the source that it would come from. */
     source: string
     url: string
-    /** When its archive was last changed, ISO 8601. */
-    published: string
+    /** When its archive was last changed, ISO 8601; null where the source does not tell. */
+    published: string | null
   }[]
   /** Sources that may have more than this, and why. */
   gaps: { source: string; reason: string }[]

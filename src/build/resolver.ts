@@ -266,7 +266,7 @@ export class Resolver implements Modules {
       .map(({ id, source, published }) => ({
         name: ascii(id),
         content: Buffer.from(`from ${source}\n`),
-        mtime: Math.floor(Date.parse(published) / 1000),
+        mtime: published === null ? 0 : Math.floor(Date.parse(published) / 1000),
       }))
     return new VirtualTree(files, latest(files))
   }

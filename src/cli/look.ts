@@ -46,7 +46,12 @@ export function formatList(builds: readonly BuildSummary[]): string {
 }
 
 function formatAvailable({ builds, gaps }: AvailableBuilds): string {
-  const rows = builds.map(({ id, source, published, url }) => [id, source, shortTime(published), url])
+  const rows = builds.map(({ id, source, published, url }) => [
+    id,
+    source,
+    published === null ? '' : shortTime(published),
+    url,
+  ])
   const table = [['BUILD', 'SOURCE', 'PUBLISHED', 'URL'], ...rows]
   return [
     rows.length > 0 ? formatTable(table) : 'No source tells of any build.',

@@ -115,9 +115,16 @@ const count = z.number().int().nonnegative().max(100_000)
 const sourceSchema = z.strictObject({
   name: z.string().min(1),
   builds: z.string().min(1).default('^.+$'),
-  url: z.string().min(1),
+  url: z.union(
+    [z.string().min(1), z.array(z.string().min(1)).min(1)],
+    'a URL is text, several are a list of texts',
+  ),
   checksum: z.string().min(1).optional(),
   contents: z.string().min(1).optional(),
+  maps: z.record(z.string(), z.record(z.string(), z.string())).optional(),
+  id: z.string().min(1).optional(),
+  list: z.string().min(1).optional(),
+  names: z.string().min(1).optional(),
 })
 
 const rsyncSchema = z.strictObject({
@@ -276,7 +283,8 @@ export function configKeys(): string[] {
 }
 
 function toSourceConfig(source: z.output<typeof sourceSchema>): SourceConfig {
-  return { ...source, checksum: source.checksum, contents: source.contents }
+  const [url = '', ...mirrors] = [source.url].flat()
+  return { ...source, url, mirrors, checksum: source.checksum, contents: source.contents }
 }
 
 /** Messages and logs name sources, so two of one name get numbers. */

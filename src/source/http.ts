@@ -2,22 +2,27 @@
  * Source over http: and https:. Finds a build's archive and what lies beside it; http-download.ts brings
  * the bytes, http-client.ts asks for them.
  */
-import { NotPublished, SourceError } from '../errors.ts'
+import { ConfigError, NotPublished, SourceError } from '../errors.ts'
 import { formatSize } from '../lib/units.ts'
 import { findChecksum } from './checksum.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import { HttpClient, isMissing } from './http-client.ts'
 import { HttpDownload } from './http-download.ts'
 import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
+import { namesIn } from './names.ts'
 import { Retries } from './retry.ts'
-import { Rule } from './rule.ts'
-import type { Download, LocateOptions, Source, SourceConfig, SourceDeps } from './source.ts'
-import { showUrl } from './url.ts'
+import { type BuildUrls, Rule } from './rule.ts'
+import type { Download, LocateOptions, Source, SourceConfig, SourceDeps, SourceListing } from './source.ts'
+import { schemeOf, showUrl } from './url.ts'
+import { findArchives, findStars, listingOf } from './walk.ts'
 
 export class HttpSource implements Source {
   readonly kind = 'archive'
   readonly name: string
   readonly #rule: Rule
+  readonly #list: string | undefined
+  /** The host that archives are on, and the password for it. */
+  readonly #base: URL
   readonly #limits: SourceLimits
   readonly #clock: Clock
   readonly #client: HttpClient
@@ -25,6 +30,9 @@ export class HttpSource implements Source {
   constructor(config: SourceConfig, deps: SourceDeps) {
     this.name = config.name
     this.#rule = new Rule(config, ['http', 'https'])
+    this.#list = config.list
+    this.#base = new URL(config.url.replace(/^([^:]*:\/\/[^/?#]*).*$/s, '$1'))
+    if (this.#list !== undefined && this.#list !== 'directories') checkListUrl(config.name, this.#list)
     this.#limits = { ...SOURCE_LIMITS, ...deps.limits }
     this.#clock = { ...SYSTEM_CLOCK, ...deps.clock }
     this.#client = new HttpClient(this.#limits, this.#clock)
@@ -35,7 +43,7 @@ export class HttpSource implements Source {
   }
 
   async locate(id: string, options: LocateOptions): Promise<Download> {
-    const urls = this.#rule.urlsFor(id)
+    const urls = await this.#urlsFor(id, options)
     const archive = await this.#open(id, urls.archive, options)
     try {
       const { checksumBytes, contentsBytes } = this.#limits
@@ -60,6 +68,41 @@ export class HttpSource implements Source {
       await archive[Symbol.asyncDispose]()
       throw error
     }
+  }
+
+  async list(signal: AbortSignal): Promise<SourceListing | undefined> {
+    if (this.#list === undefined) return undefined
+    const options = { signal, onEvent: () => {} }
+    const read = (directory: URL, mustExist: boolean) => this.#readIndex(directory, mustExist, options)
+    if (this.#list !== 'directories') {
+      const names = await read(new URL(this.#list), true)
+      return listingOf(this.#rule, names ?? [], this.#limits)
+    }
+    const found = await findArchives(this.#rule, this.#base, read, this.#limits, signal)
+    if (!found) return undefined
+    const builds = found.archives
+      .slice(0, this.#limits.listBuilds)
+      .map(({ id, url }) => ({ id, url: showUrl(url), published: undefined }))
+    return { builds, complete: found.complete && builds.length === found.archives.length }
+  }
+
+  async #urlsFor(id: string, options: LocateOptions): Promise<BuildUrls> {
+    const urls = this.#rule.urlsFor(id)
+    if (!this.#rule.hasStars) return urls
+    const read = (directory: URL) => this.#readIndex(directory, false, options)
+    const stars = await findStars(urls.archive, read, this.#limits, options.signal)
+    if (stars) return this.#rule.urlsFor(id, stars)
+    throw new NotPublished(
+      `build-${id} is not published by ${this.name} (nothing matches ${showUrl(urls.archive)})`,
+    )
+  }
+
+  /** The names that an index page, or a list, tells. */
+  async #readIndex(url: URL, mustExist: boolean, options: LocateOptions): Promise<string[] | undefined> {
+    const bytes = await this.#readSmall(url, this.#limits.indexBytes, options)
+    if (bytes) return namesIn(Buffer.from(bytes).toString('utf8'), url)
+    if (!mustExist) return undefined
+    throw new SourceError(`${showUrl(url)} does not exist`, { hint: "Correct the source's list or url key." })
   }
 
   async #open(id: string, url: URL, { signal, spool, onEvent }: LocateOptions): Promise<HttpDownload> {
@@ -99,4 +142,9 @@ export class HttpSource implements Source {
       }
     })
   }
+}
+
+function checkListUrl(name: string, list: string): void {
+  if (URL.canParse(list) && ['http', 'https'].includes(schemeOf(list))) return
+  throw new ConfigError(`source "${name}": list "${list}" is neither "directories" nor an http URL`)
 }

@@ -24,6 +24,8 @@ export interface SourceLimits {
   retryAfterMs: number
   /** A checksum file: a SHA256SUMS of some ten thousand files fits. */
   checksumBytes: number
+  /** The index of a directory, or a list of builds: some ten thousand lines as web servers write them. */
+  indexBytes: number
   /** Names looked at for a listing, in all directories together. A busy mirror has some thousand. */
   listNames: number
   /** Builds in a listing: as a module's file list, these sort and encode within a few milliseconds. */
@@ -48,5 +50,6 @@ export const SOURCE_LIMITS: Readonly<SourceLimits> = Object.freeze({
   listBuilds: 10_000,
   listMs: 10_000,
   checksumBytes: 1 << 20,
+  indexBytes: 8 << 20,
   contentsBytes: 64 << 20,
 })

@@ -78,7 +78,9 @@ export type AnswerLine = z.infer<typeof answerLine>
 export type BuildLine = Extract<AnswerLine, { build: unknown }>['build']
 
 export const listAnswer = z.object({
-  builds: z.array(z.object({ id: z.string().max(300), published: z.string().max(40) })).max(100_000),
+  builds: z
+    .array(z.object({ id: z.string().max(300), published: z.string().max(40).nullable() }))
+    .max(100_000),
   complete: z.boolean(),
 })
 export type ListAnswer = z.infer<typeof listAnswer>

@@ -144,7 +144,11 @@ export class ParentSource {
     if (!parsed.success) throw this.#garbled('the list of its builds')
     const builds = parsed.data.builds
       .filter(({ id }) => this.offers(id))
-      .map(({ id, published }) => ({ id, url: `${this.#shown}${id}`, published: new Date(published) }))
+      .map(({ id, published }) => ({
+        id,
+        url: `${this.#shown}${id}`,
+        published: published === null ? undefined : new Date(published),
+      }))
     return {
       builds: builds.slice(0, this.#limits.listBuilds),
       complete: parsed.data.complete && builds.length <= this.#limits.listBuilds,

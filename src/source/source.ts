@@ -25,6 +25,18 @@ export interface SourceConfig {
   checksum: string | undefined
   /** Template of upstream's own contents file, which may use `{url}`; undefined: there is none. */
   contents: string | undefined
+  /** Templates of further places where the same archives are. */
+  mirrors?: readonly string[] | undefined
+  /** Words for captures, by the name of the map: `{model:dir}` is what the map `dir` has for `{model}`. */
+  maps?: Readonly<Record<string, Readonly<Record<string, string>>>> | undefined
+  /** How captures make an id, for finding builds in directories and lists; undefined: `{build}`. */
+  id?: string | undefined
+  /** Where to find out which builds there are: 'directories' (of `url`), or the URL of a list. */
+  list?: string | undefined
+  /** Regular expression on the names in that list, with named captures for `id`; undefined: `builds`. */
+  names?: string | undefined
+  /** Template of a signature: of the checksum file if it uses `{checksum}`, otherwise of the archive. */
+  signature?: string | undefined
 }
 
 /** A source of archives. */
@@ -56,8 +68,8 @@ export interface PublishedBuild {
   readonly id: string
   /** Of the archive, for people. */
   readonly url: string
-  /** When the archive was last changed. */
-  readonly published: Date
+  /** When the archive was last changed; undefined where that is not told. */
+  readonly published: Date | undefined
 }
 
 export interface LocateOptions {
