@@ -146,6 +146,18 @@ export class DigestMismatch extends SourceError {
   }
 }
 
+/** What is there is not what was signed, or was signed by somebody else. */
+export class SignatureBad extends SourceError {
+  override readonly code = 'SOURCE_SIGNATURE_BAD'
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, {
+      hint: "Nothing of it was kept. If the key has changed, the source's keys must say so.",
+      ...details,
+    })
+  }
+}
+
 /** The archive is truncated, corrupt, hostile or of a format that we do not read. */
 export class ArchiveError extends SourceError {
   override readonly code: string = 'ARCHIVE_BAD'

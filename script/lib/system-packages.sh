@@ -14,6 +14,9 @@ mtree:mtree-netbsd
 setfattr:attr
 setfacl:acl
 mmdebstrap:mmdebstrap
+gpg:gpg
+gpgv:gpgv
+minisign:minisign
 "
 
 # Debian keeps some of them where only root looks.

@@ -20,6 +20,7 @@ import {
 import { type Disk, realDisk } from '../lib/disk.ts'
 import { createSource } from '../source/create.ts'
 import type { HeldManifest, Offer, WantedBlob } from '../source/parent.ts'
+import type { SignatureCheck } from '../source/signature.ts'
 import type { Download, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
 import { generateContents } from '../store/contents.ts'
@@ -183,13 +184,14 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
     })
     tell({ type: 'finishing' })
     digests.verify(archive)
+    const vouchers = await vouchersOf(archive)
     const result = ingest.finish()
     return {
       source,
       url,
       archiveBytes: digests.bytes,
       archiveSha256: digests.sha256,
-      vouchers: checksum ? [`${checksum.algorithm} in ${checksum.url}`] : [],
+      vouchers,
       contents,
       ingest: result,
       ...describe(Manifest.decode(result.manifest)),
@@ -198,6 +200,15 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
     ingest.abort()
     throw error instanceof ArchiveError ? namingArchive(url, error) : error
   }
+}
+
+/** Who vouches for an archive whose checksum is right. @throws SignatureBad */
+async function vouchersOf({ checksum, checksumSigner, signature }: Download): Promise<string[]> {
+  const signed = checksumSigner === undefined ? '' : `, signed by ${checksumSigner}`
+  return [
+    ...(checksum ? [`${checksum.algorithm} in ${checksum.url}${signed}`] : []),
+    ...(signature ? [await signature.finish()] : []),
+  ]
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -321,7 +332,7 @@ class Meter {
 
   async *downloads(chunks: AsyncIterable<Uint8Array>, digests: ArchiveDigests): AsyncGenerator<Uint8Array> {
     for await (const chunk of chunks) {
-      digests.update(chunk)
+      await digests.update(chunk)
       this.#received += chunk.length
       this.show()
       yield chunk
@@ -362,10 +373,12 @@ class Meter {
 class ArchiveDigests {
   readonly #sha256 = createHash('sha256')
   readonly #published: Hash | undefined
+  readonly #signature: SignatureCheck | undefined
   #result: string | undefined
   bytes = 0
 
-  constructor({ checksum }: Download) {
+  constructor({ checksum, signature }: Download) {
+    this.#signature = signature
     this.#published = checksum && checksum.algorithm !== 'sha256' ? createHash(checksum.algorithm) : undefined
   }
 
@@ -374,7 +387,8 @@ class ArchiveDigests {
     return this.#result
   }
 
-  update(chunk: Uint8Array): void {
+  async update(chunk: Uint8Array): Promise<void> {
+    await this.#signature?.update(chunk)
     this.#sha256.update(chunk)
     this.#published?.update(chunk)
     this.bytes += chunk.length

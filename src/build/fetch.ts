@@ -599,7 +599,7 @@ function importSource(url: string): SourceConfig {
 }
 
 /** Codes of errors that bad bytes from an earlier process could be behind. */
-const SPOILED = new Set(['ARCHIVE_BAD', 'SOURCE_DIGEST_MISMATCH'])
+const SPOILED = new Set(['ARCHIVE_BAD', 'SOURCE_DIGEST_MISMATCH', 'SOURCE_SIGNATURE_BAD'])
 
 /** Bytes per second over the last few seconds. */
 class RateMeter {

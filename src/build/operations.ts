@@ -22,6 +22,10 @@ export interface BuildSummary {
   fetched: string
   /** Name of the source that it came from; "import" for one brought by hand. */
   source: string
+  /** Who vouched for it before it became visible: checksums, signatures. */
+  vouchers: readonly string[]
+  /** The same in few words. */
+  checkedBy: string
   /** Why it cannot be served as it is; null when, as far as is known, it can. */
   damaged: string | null
 }

@@ -2,6 +2,7 @@
 import { CommandError, StoreError } from '../errors.ts'
 import { formatSize } from '../lib/units.ts'
 import type { Budget } from '../store/budget.ts'
+import { checkedBy } from '../store/build-info.ts'
 import type { Store } from '../store/store.ts'
 import type { Available } from './available.ts'
 import { checkBuildId } from './build-id.ts'
@@ -70,6 +71,8 @@ export class Operator implements Operations {
           accessed: store.accessed(id).toISOString(),
           fetched: info?.fetched ?? '',
           source: info?.source ?? '',
+          vouchers: info?.vouchers ?? [],
+          checkedBy: checkedBy(info ?? {}),
           damaged: damage?.message ?? (info ? null : `build ${id} is damaged: its build.json cannot be read`),
         })
       } finally {

@@ -13,7 +13,7 @@ import { nearestOf } from '../lib/nearest.ts'
 import { formatSize } from '../lib/units.ts'
 import type { MayHave, ModuleLine, Modules, OpenModule } from '../rsync/modules.ts'
 import type { Tree } from '../rsync/tree.ts'
-import type { BuildInfo } from '../store/build-info.ts'
+import { type BuildInfo, checkedBy } from '../store/build-info.ts'
 import type { Store } from '../store/store.ts'
 import type { Available } from './available.ts'
 import { channelOfModule, idOfModule, moduleOf, moduleOfChannel } from './build-id.ts'
@@ -58,7 +58,9 @@ export class Resolver implements Modules {
       const info = mayHave(moduleOf(id)) ? await this.#infoOf(id) : undefined
       if (!info) continue
       const { totals, fetched, source } = info
-      const comment = `${formatSize(totals.bytes)}, ${totals.files} files, fetched ${fetched.slice(0, 10)} from ${source}`
+      const checks = checkedBy(info)
+      const checked = checks === '' ? '' : `, checked by ${checks}`
+      const comment = `${formatSize(totals.bytes)}, ${totals.files} files, fetched ${fetched.slice(0, 10)} from ${source}${checked}`
       lines.push({ name: moduleOf(id), comment })
     }
     for (const { name, id } of this.#channelsFor(mayHave)) {

@@ -38,11 +38,15 @@ export function formatList(builds: readonly BuildSummary[]): string {
     shortTime(build.accessed),
     shortTime(build.fetched),
     build.source,
+    build.checkedBy,
     [build.sticky ? 'sticky' : '', build.inUse ? 'in use' : '', build.damaged === null ? '' : 'damaged']
       .filter(Boolean)
       .join(', '),
   ])
-  return formatTable([['BUILD', 'FILES', 'SIZE', 'FREES', 'ACCESSED', 'FETCHED', 'SOURCE', ''], ...rows])
+  return formatTable([
+    ['BUILD', 'FILES', 'SIZE', 'FREES', 'ACCESSED', 'FETCHED', 'SOURCE', 'CHECKED BY', ''],
+    ...rows,
+  ])
 }
 
 function formatAvailable({ builds, gaps }: AvailableBuilds): string {

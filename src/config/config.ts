@@ -123,6 +123,10 @@ const sourceSchema = z.strictObject({
   contents: z.string().min(1).optional(),
   maps: z.record(z.string(), z.record(z.string(), z.string())).optional(),
   id: z.string().min(1).optional(),
+  signature: z.string().min(1).optional(),
+  keys: z.array(z.string().min(1)).optional(),
+  checksum_required: z.boolean().optional(),
+  signature_required: z.boolean().optional(),
   list: z.string().min(1).optional(),
   names: z.string().min(1).optional(),
 })
@@ -284,7 +288,16 @@ export function configKeys(): string[] {
 
 function toSourceConfig(source: z.output<typeof sourceSchema>): SourceConfig {
   const [url = '', ...mirrors] = [source.url].flat()
-  return { ...source, url, mirrors, checksum: source.checksum, contents: source.contents }
+  const { checksum_required: checksumRequired, signature_required: signatureRequired, ...rest } = source
+  return {
+    ...rest,
+    url,
+    mirrors,
+    checksumRequired,
+    signatureRequired,
+    checksum: source.checksum,
+    contents: source.contents,
+  }
 }
 
 /** Messages and logs name sources, so two of one name get numbers. */

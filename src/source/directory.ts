@@ -8,7 +8,6 @@ import { type FileHandle, open, opendir, stat } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { ConfigError, NotPublished, SourceError, UpstreamChanged } from '../errors.ts'
 import { formatSize } from '../lib/units.ts'
-import { findChecksum } from './checksum.ts'
 import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
 import { namesIn } from './names.ts'
 import { type BuildUrls, Rule } from './rule.ts'
@@ -21,17 +20,19 @@ import type {
   SourceDeps,
   SourceListing,
 } from './source.ts'
+import { TrustRule } from './trust.ts'
 import { findArchives, findStars, listingOf } from './walk.ts'
 
 /** Large enough that a USB stick reads at full speed, small enough to be nothing among the buffers. */
 const READ_BYTES = 256 << 10
 /** No host, no relative path, and no encoded slash, which no path can hold. `{url}` stands for such a URL. */
-const PLAIN_PATH = /^(?:file:\/\/(?:localhost)?\/|\{url\})(?!.*%2f)/i
+const PLAIN_PATH = /^(?:file:\/\/(?:localhost)?\/|\{(?:url|checksum)\})(?!.*%2f)/i
 
 export class DirectorySource implements Source {
   readonly kind = 'archive'
   readonly name: string
   readonly #rule: Rule
+  readonly #trust: TrustRule
   readonly #list: string | undefined
   readonly #limits: SourceLimits
 
@@ -46,6 +47,7 @@ export class DirectorySource implements Source {
       })
     }
     this.#rule = new Rule(config, ['file'])
+    this.#trust = new TrustRule(config)
     this.#list = listUrl
   }
 
@@ -64,11 +66,11 @@ export class DirectorySource implements Source {
     try {
       const { checksumBytes, contentsBytes } = this.#limits
       const read = (url: URL) => readSmall(url, checksumBytes, signal)
-      const checksum = await findChecksum(urls.archive, urls.checksum, read, onEvent)
+      const trust = await this.#trust.find(urls, read, onEvent)
       return {
         url: urls.archive.href,
         size: archive.size,
-        checksum,
+        ...trust,
         contents: async () => {
           if (!urls.contents) return undefined
           const bytes = await readSmall(urls.contents, contentsBytes, signal)
@@ -78,7 +80,10 @@ export class DirectorySource implements Source {
           })
         },
         bytes: () => archive.bytes(signal),
-        [Symbol.asyncDispose]: () => archive[Symbol.asyncDispose](),
+        [Symbol.asyncDispose]: async () => {
+          await trust.signature?.abort()
+          await archive[Symbol.asyncDispose]()
+        },
       }
     } catch (error) {
       await archive[Symbol.asyncDispose]()

@@ -4,7 +4,6 @@
  */
 import { ConfigError, NotPublished, SourceError } from '../errors.ts'
 import { formatSize } from '../lib/units.ts'
-import { findChecksum } from './checksum.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import { HttpClient, isMissing } from './http-client.ts'
 import { HttpDownload } from './http-download.ts'
@@ -13,6 +12,7 @@ import { namesIn } from './names.ts'
 import { Retries } from './retry.ts'
 import { type BuildUrls, Rule } from './rule.ts'
 import type { Download, LocateOptions, Source, SourceConfig, SourceDeps, SourceListing } from './source.ts'
+import { TrustRule } from './trust.ts'
 import { schemeOf, showUrl } from './url.ts'
 import { findArchives, findStars, listingOf } from './walk.ts'
 
@@ -20,6 +20,7 @@ export class HttpSource implements Source {
   readonly kind = 'archive'
   readonly name: string
   readonly #rule: Rule
+  readonly #trust: TrustRule
   readonly #list: string | undefined
   /** The host that archives are on, and the password for it. */
   readonly #base: URL
@@ -30,6 +31,7 @@ export class HttpSource implements Source {
   constructor(config: SourceConfig, deps: SourceDeps) {
     this.name = config.name
     this.#rule = new Rule(config, ['http', 'https'])
+    this.#trust = new TrustRule(config)
     this.#list = config.list
     this.#base = new URL(config.url.replace(/^([^:]*:\/\/[^/?#]*).*$/s, '$1'))
     if (this.#list !== undefined && this.#list !== 'directories') checkListUrl(config.name, this.#list)
@@ -48,11 +50,11 @@ export class HttpSource implements Source {
     try {
       const { checksumBytes, contentsBytes } = this.#limits
       const read = (url: URL) => this.#readSmall(url, checksumBytes, options)
-      const checksum = await findChecksum(urls.archive, urls.checksum, read, options.onEvent)
+      const trust = await this.#trust.find(urls, read, options.onEvent)
       return {
         url: showUrl(urls.archive),
         size: archive.size,
-        checksum,
+        ...trust,
         contents: async () => {
           if (!urls.contents) return undefined
           const bytes = await this.#readSmall(urls.contents, contentsBytes, options)
@@ -62,7 +64,10 @@ export class HttpSource implements Source {
           })
         },
         bytes: () => archive.bytes(),
-        [Symbol.asyncDispose]: () => archive[Symbol.asyncDispose](),
+        [Symbol.asyncDispose]: async () => {
+          await trust.signature?.abort()
+          await archive[Symbol.asyncDispose]()
+        },
       }
     } catch (error) {
       await archive[Symbol.asyncDispose]()

@@ -96,7 +96,7 @@ export class ParentSource {
   constructor(config: SourceConfig, deps: SourceDeps) {
     this.name = config.name
     this.#pattern = compilePattern(config)
-    for (const key of ['checksum', 'contents'] as const) {
+    for (const key of ['checksum', 'contents', 'signature', 'list'] as const) {
       if (config[key] !== undefined) {
         throw new ConfigError(`source "${config.name}": a parent server has no use for the key ${key}`, {
           hint: 'Its blobs are checked by their digests, and it passes on what it has checked itself.',

@@ -11,6 +11,7 @@
 import { ConfigError } from '../errors.ts'
 import type { Clock } from './clock.ts'
 import type { SourceLimits } from './limits.ts'
+import type { SignatureCheck } from './signature.ts'
 import type { Spool } from './spool.ts'
 import { schemeOf } from './url.ts'
 
@@ -37,6 +38,11 @@ export interface SourceConfig {
   names?: string | undefined
   /** Template of a signature: of the checksum file if it uses `{checksum}`, otherwise of the archive. */
   signature?: string | undefined
+  /** Files of public keys, any of which may have signed; none: signatures are not looked at. */
+  keys?: readonly string[] | undefined
+  /** Whether there must be one; undefined: where it is configured. */
+  checksumRequired?: boolean | undefined
+  signatureRequired?: boolean | undefined
 }
 
 /** A source of archives. */
@@ -86,6 +92,10 @@ export interface Download extends AsyncDisposable {
   readonly url: string
   readonly size: number | undefined
   readonly checksum: Checksum | undefined
+  /** Who has signed the file of checksums, which has been looked at. */
+  readonly checksumSigner: string | undefined
+  /** Checks the archive's own signature, where there is one: takes all of its bytes. */
+  readonly signature: SignatureCheck | undefined
   /** Upstream's own contents file, byte for byte; undefined when none is configured. */
   contents(): Promise<Uint8Array | undefined>
   /**

@@ -24,6 +24,15 @@ export interface BuildInfo {
   contentsSha256?: string
 }
 
+/** By what a build was checked, in few words, as in "sha256, gpg"; '' when by nothing. */
+export function checkedBy({ vouchers = [] }: Pick<BuildInfo, 'vouchers'>): string {
+  const kinds = vouchers.flatMap((voucher) => [
+    /^\S+/.exec(voucher)?.[0] ?? '',
+    /, signed by (\S+)/.exec(voucher)?.[1] ?? '',
+  ])
+  return [...new Set(kinds.filter(Boolean))].join(', ')
+}
+
 export function encodeInfo(info: BuildInfo): Buffer {
   return Buffer.from(`${JSON.stringify(info, null, 2)}\n`)
 }

@@ -75,6 +75,8 @@ for (const kind of ['with a server', 'without a server'] as const) {
         sticky: false,
         inUse: false,
         source: 'mirror',
+        vouchers: [],
+        checkedBy: '',
         damaged: null,
       })
       assert.equal(bytes, 160_000)
