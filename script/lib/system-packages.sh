@@ -17,6 +17,11 @@ mmdebstrap:mmdebstrap
 gpg:gpg
 gpgv:gpgv
 minisign:minisign
+zip:zip
+cpio:cpio
+tar2sqfs:squashfs-tools-ng
+xorriso:xorriso
+mke2fs:e2fsprogs
 "
 
 # Debian keeps some of them where only root looks.

@@ -8,6 +8,7 @@
  */
 import { createHash, type Hash } from 'node:crypto'
 import type { ArchiveSink } from '../archive/archive.ts'
+import type { Extractor } from '../archive/container.ts'
 import { readArchive } from '../archive/read.ts'
 import {
   ArchiveError,
@@ -30,6 +31,7 @@ import { DIGEST_BYTES } from '../store/pack.ts'
 import type { IngestRoom } from './blob-sink.ts'
 import { Ingest, type IngestResult } from './ingest.ts'
 import { checkManifest, earlierVersions, lackingBlobs, Replica } from './replica.ts'
+import { spillTo } from './spill.ts'
 
 /** What the thread is told. Plain data. */
 export interface FetchJob {
@@ -82,6 +84,8 @@ export interface FetchOutcome {
   blobs: Uint8Array
 }
 
+/** An extractor may take so long unless the source says otherwise: it reads what is downloaded. */
+const EXTRACT_TIMEOUT_MS = 3600_000
 /** At most so often is it told how many bytes came. */
 const TELL_EVERY_MS = 250
 
@@ -175,12 +179,16 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
   tell({ type: 'found', source, url, totalBytes, checked: checksum?.algorithm })
   const contents = await archive.contents()
   const digests = new ArchiveDigests(archive)
-  const ingest = await Ingest.create(job.directory, new KnownBlobs(job.known), account, undefined, disk.now)
+  const config = job.sources.find(({ name }) => name === source)!
+  const known = new KnownBlobs(job.known)
+  const ingest = await Ingest.create(job.directory, known, account, undefined, disk.now, config.tree)
   try {
     const meter = new Meter(tell)
     await readArchive(meter.downloads(archive.bytes(), digests), meter.unpacks(ingest), {
       signal,
       afterChunk: () => meter.show(),
+      spill: (chunks) => spillTo(job.directory, chunks, account, disk.now),
+      extractor: extractorOf(config, job.id, url),
     })
     tell({ type: 'finishing' })
     digests.verify(archive)
@@ -200,6 +208,16 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
     ingest.abort()
     throw error instanceof ArchiveError ? namingArchive(url, error) : error
   }
+}
+
+function extractorOf(
+  { extract, extractTimeoutMs }: SourceConfig,
+  id: string,
+  url: string,
+): Extractor | undefined {
+  if (!extract) return undefined
+  const env = { UPSERV_BUILD: id, UPSERV_URL: url }
+  return { command: extract, timeLimitMs: extractTimeoutMs ?? EXTRACT_TIMEOUT_MS, env }
 }
 
 /** Who vouches for an archive whose checksum is right. @throws SignatureBad */

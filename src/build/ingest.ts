@@ -37,6 +37,7 @@ import { formatSize } from '../lib/units.ts'
 import { encodeManifest, type TreeEntry, type Xattr, XattrKeys } from '../store/manifest.ts'
 import type { SealedIngest } from '../store/store.ts'
 import { BlobSink, type IngestRoom, type KnownContent, roomFor } from './blob-sink.ts'
+import { rootOf, shapeTree, type Tree, type TreeShape } from './shape.ts'
 
 export interface IngestLimits {
   maxEntries: number
@@ -76,6 +77,9 @@ const MAX_OWNER_NAMES = 65_536
 
 /** A passwd file larger than this is none. */
 const MAX_ACCOUNT_FILE = 2 ** 20
+/** Where it may lie, as a part of the archive may become the tree; and how many of them are kept. */
+const ACCOUNT_FILE = /(?:^|\/)etc\/(?:passwd|group)$/
+const MAX_ACCOUNT_FILES = 32
 
 /** Fewer files than this sharing an mtime are no sign of anything. */
 const UNIFORM_MIN_FILES = 16
@@ -99,6 +103,7 @@ export class Ingest implements ArchiveSink {
   readonly #blobs: BlobSink
   readonly #room: IngestRoom
   readonly #limits: IngestLimits
+  readonly #shape: TreeShape
   readonly #entries: TreeEntry[] = []
   readonly #byPath = new Map<ByteString, number>()
   readonly #xattrs = new XattrSets()
@@ -112,7 +117,8 @@ export class Ingest implements ArchiveSink {
   #current: { entry: number; path: ByteString; account: Uint8Array[] | undefined } | undefined
   #toCome = 0
 
-  private constructor(blobs: BlobSink, room: IngestRoom, limits: IngestLimits) {
+  private constructor(blobs: BlobSink, room: IngestRoom, limits: IngestLimits, shape: TreeShape) {
+    this.#shape = shape
     this.#blobs = blobs
     this.#room = room
     this.#limits = limits
@@ -127,8 +133,9 @@ export class Ingest implements ArchiveSink {
     room: IngestRoom,
     limits = DEFAULT_INGEST_LIMITS,
     disk: DiskNow = realDisk.now,
+    shape: TreeShape = {},
   ): Promise<Ingest> {
-    return new Ingest(await BlobSink.create(directory, known, room, disk), room, limits)
+    return new Ingest(await BlobSink.create(directory, known, room, disk), room, limits, shape)
   }
 
   entry(entry: ArchiveEntry): void {
@@ -141,7 +148,7 @@ export class Ingest implements ArchiveSink {
     const index = this.#place(entry)
     if (entry.type !== 'file') return
     this.#room.claim(roomFor(entry.size))
-    const isAccountFile = entry.path === 'etc/passwd' || entry.path === 'etc/group'
+    const isAccountFile = ACCOUNT_FILE.test(entry.path) && this.#accountFiles.size < MAX_ACCOUNT_FILES
     this.#current = {
       entry: index,
       path: entry.path,
@@ -165,21 +172,30 @@ export class Ingest implements ArchiveSink {
   finish(): IngestResult {
     if (this.#current) throw new ArchiveError(`the archive ends within ${showBytes(this.#current.path)}`)
     this.#dateImplied()
-    this.#addAccountNames()
+    const root = rootOf(this.#shape, this.#entries, (path) => this.#byPath.get(path))
+    this.#addAccountNames(root)
     const { packs, packBytes } = this.#blobs.seal()
+    const { entries, blobs } = this.#shaped(root)
     return {
       packs,
       packBytes,
       reusedBytes: this.#blobs.reusedBytes,
-      entries: this.#entries.length,
-      uniformMtime: uniformMtime(this.#entries),
+      entries: entries.length,
+      uniformMtime: uniformMtime(entries),
       manifest: encodeManifest({
-        entries: this.#entries,
-        blobs: this.#blobs.table(),
+        entries,
+        blobs,
         userNames: this.#userNames,
         groupNames: this.#groupNames,
       }),
     }
+  }
+
+  #shaped(root: ByteString): Tree {
+    const tree = { entries: this.#entries, blobs: this.#blobs.table() }
+    if (Object.values(this.#shape).every((value) => value === undefined || value === false)) return tree
+    const hasPristine = this.#byPath.has('versions/pristine' as ByteString)
+    return shapeTree(tree, this.#shape, this.#byPath.get(root)!, hasPristine)
   }
 
   /** Lets go of open files after an error. Whoever gave us the directory removes it. */
@@ -311,8 +327,9 @@ export class Ingest implements ArchiveSink {
     names.set(id, name)
   }
 
-  #addAccountNames(): void {
-    const [passwd, group] = ['etc/passwd', 'etc/group'] as ByteString[]
+  #addAccountNames(root: ByteString): void {
+    const below = root === '' ? '' : `${root}/`
+    const [passwd, group] = [`${below}etc/passwd`, `${below}etc/group`] as ByteString[]
     const users = parseAccounts(this.#accountFiles.get(passwd!))
     const groups = parseAccounts(this.#accountFiles.get(group!))
     for (const { uid, gid } of this.#entries) {

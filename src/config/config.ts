@@ -112,6 +112,12 @@ const listens = z.preprocess(
 const seconds = z.number().positive().max(86_400)
 const count = z.number().int().nonnegative().max(100_000)
 
+const ownerId = z
+  .number()
+  .int()
+  .min(0)
+  .max(2 ** 32 - 2)
+
 const sourceSchema = z.strictObject({
   name: z.string().min(1),
   builds: z.string().min(1).default('^.+$'),
@@ -123,6 +129,14 @@ const sourceSchema = z.strictObject({
   contents: z.string().min(1).optional(),
   maps: z.record(z.string(), z.record(z.string(), z.string())).optional(),
   id: z.string().min(1).optional(),
+  pristine: z.boolean().optional(),
+  subtree: z.string().min(1).optional(),
+  exclude: z.array(z.string().min(1)).optional(),
+  users: z.record(z.string(), ownerId).optional(),
+  groups: z.record(z.string(), ownerId).optional(),
+  mtimes: z.enum(['archive', 'content']).optional(),
+  extract: z.union([z.string().min(1), z.array(z.string()).min(1)]).optional(),
+  extract_timeout: seconds.optional(),
   signature: z.string().min(1).optional(),
   keys: z.array(z.string().min(1)).optional(),
   checksum_required: z.boolean().optional(),
@@ -193,7 +207,14 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
   const file = named ?? (existsSync(DEFAULT_CONFIG_FILE) ? DEFAULT_CONFIG_FILE : undefined)
   const fromFile = file === undefined ? fileSchema.parse({}) : readConfigFile(file)
   const budget = flags.budget === undefined ? fromFile.budget : flagSize('--budget', flags.budget)
-  const sources = [...(flags.source ?? []).map(sourceFromUrl), ...fromFile.source.map(toSourceConfig)]
+  const extract = environment.EXTRACT_BUILD || undefined
+  const sources = [
+    ...(flags.source ?? []).map((url) => ({
+      ...sourceFromUrl(url),
+      ...(extract === undefined ? {} : { extract: [extract] }),
+    })),
+    ...fromFile.source.map((source) => toSourceConfig(source, extract)),
+  ]
   return deepFreeze({
     dataDir: resolve(flags.data ?? environment.UPSERV_DIR ?? fromFile.data_dir),
     budget,
@@ -286,17 +307,19 @@ export function configKeys(): string[] {
   ]
 }
 
-function toSourceConfig(source: z.output<typeof sourceSchema>): SourceConfig {
+/** @param extract the program that all sources without one of their own use: `EXTRACT_BUILD` names it. */
+function toSourceConfig(source: z.output<typeof sourceSchema>, extract: string | undefined): SourceConfig {
   const [url = '', ...mirrors] = [source.url].flat()
-  const { checksum_required: checksumRequired, signature_required: signatureRequired, ...rest } = source
+  const { name, builds, checksum, contents, maps, id, list, names, signature, keys } = source
+  const { pristine, subtree, exclude, users, groups } = source
+  const command = source.extract ?? extract
   return {
-    ...rest,
-    url,
-    mirrors,
-    checksumRequired,
-    signatureRequired,
-    checksum: source.checksum,
-    contents: source.contents,
+    ...{ name, builds, url, mirrors, checksum, contents, maps, id, list, names, signature, keys },
+    checksumRequired: source.checksum_required,
+    signatureRequired: source.signature_required,
+    tree: { pristine, subtree, exclude, users, groups, contentMtimes: source.mtimes === 'content' },
+    extract: command === undefined ? undefined : [command].flat(),
+    extractTimeoutMs: source.extract_timeout === undefined ? undefined : source.extract_timeout * 1000,
   }
 }
 

@@ -38,11 +38,26 @@ export interface SourceConfig {
   names?: string | undefined
   /** Template of a signature: of the checksum file if it uses `{checksum}`, otherwise of the archive. */
   signature?: string | undefined
+  /** What of the archive becomes the build, and how: for whoever reads it (build/shape.ts). */
+  tree?: TreeOptions | undefined
+  /** A program, and its arguments, that makes a tar stream of the archive; undefined: the format tells itself. */
+  extract?: readonly string[] | undefined
+  extractTimeoutMs?: number | undefined
   /** Files of public keys, any of which may have signed; none: signatures are not looked at. */
   keys?: readonly string[] | undefined
   /** Whether there must be one; undefined: where it is configured. */
   checksumRequired?: boolean | undefined
   signatureRequired?: boolean | undefined
+}
+
+/** As build/shape.ts has it, which this leaf does not know. */
+export interface TreeOptions {
+  pristine?: boolean | undefined
+  subtree?: string | undefined
+  exclude?: readonly string[] | undefined
+  users?: Readonly<Record<string, number>> | undefined
+  groups?: Readonly<Record<string, number>> | undefined
+  contentMtimes?: boolean | undefined
 }
 
 /** A source of archives. */
