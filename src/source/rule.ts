@@ -160,10 +160,11 @@ export class Rule {
     const values = new Map<string, string>()
     for (const [group, value] of Object.entries(groups)) {
       const [name = '', of] = group.split(OF)
+      // What directories say comes first: a file's name may be cut in several ways.
+      if (values.has(name)) continue
       const plain = of === undefined ? value : this.#maps.undo(of, value)
       if (plain === undefined) return undefined
-      // What directories say comes first: a file's name may be cut in several ways.
-      if (!values.has(name)) values.set(name, plain)
+      values.set(name, plain)
     }
     const template = this.#idTemplate ?? ''
     const isComplete = [...template.matchAll(PLACEHOLDER)].every(([, name]) => values.has(name!))

@@ -157,7 +157,8 @@ class Walk {
       if (this.isOver()) return
       this.#looked++
       const match = pattern.exec(name)
-      if (match) matches.push({ url: below(url, name, suffix), groups: { ...match.groups, ...groups } })
+      if (match)
+        matches.push({ url: below(url, name, suffix), groups: { ...groups, ...match.groups, ...groups } })
     }
   }
 }
