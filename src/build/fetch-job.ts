@@ -17,8 +17,10 @@ import {
   NotPublished,
   SourceError,
   UpstreamChanged,
+  UpstreamUnreachable,
 } from '../errors.ts'
 import { type Disk, realDisk } from '../lib/disk.ts'
+import { formatDuration } from '../lib/units.ts'
 import { createSource } from '../source/create.ts'
 import type { HeldManifest, Offer, WantedBlob } from '../source/parent.ts'
 import type { SignatureCheck } from '../source/signature.ts'
@@ -38,6 +40,8 @@ export interface FetchJob {
   id: string
   /** Those whose pattern matches the id, in the order in which they are tried. */
   sources: readonly SourceConfig[]
+  /** What fetches of each of them share. */
+  paces: readonly SharedArrayBuffer[]
   /** Empty, and ours. */
   directory: string
   /** Where the download may be kept for a later start. */
@@ -106,8 +110,9 @@ export async function runFetchJob(
   let done = false
   let resumable = true
   try {
-    const work: Work = { job, spool, account, tell, signal, readHeld, disk }
-    const outcome = await takeFirst(work)
+    const outcome = await beforeDeadline(job, signal, (both) =>
+      takeFirst({ job, spool, account, tell, signal: both, readHeld, disk }),
+    )
     done = true
     return outcome
   } catch (error) {
@@ -118,6 +123,25 @@ export async function runFetchJob(
   } finally {
     if (done || !resumable) await spool.discard().catch(() => undefined)
     else await spool.close()
+  }
+}
+
+/** The longest that one of the sources lets a fetch take. @throws UpstreamUnreachable when that is over. */
+async function beforeDeadline<T>(
+  { sources }: FetchJob,
+  signal: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const ms = Math.max(...sources.map(({ deadlineMs }) => deadlineMs ?? Number.POSITIVE_INFINITY))
+  if (!Number.isFinite(ms)) return await work(signal)
+  const deadline = AbortSignal.timeout(ms)
+  try {
+    return await work(AbortSignal.any([signal, deadline]))
+  } catch (error) {
+    if (!deadline.aborted || signal.aborted) throw error
+    throw new UpstreamUnreachable(`it was not complete after ${formatDuration(ms)}`, {
+      hint: "What has arrived is kept: the next request goes on from there. The source's deadline may be too short.",
+    })
   }
 }
 
@@ -136,12 +160,12 @@ interface Work {
 async function takeFirst(work: Work): Promise<FetchOutcome> {
   const { job, tell, signal, spool } = work
   const failures: SourceError[] = []
-  for (const config of job.sources) {
+  for (const [i, config] of job.sources.entries()) {
     tell({ type: 'locating', source: config.name })
     const options = { signal, spool, onEvent: (event: SourceEvent) => tell({ type: 'event', event }) }
     let take: () => Promise<FetchOutcome>
     try {
-      const source = createSource(config)
+      const source = createSource(config, { pace: job.paces[i] })
       if (source.kind === 'parent') {
         const offer = await source.offer(job.id, {
           ...options,

@@ -23,6 +23,7 @@ import { untilAborted } from '../lib/single-flight.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { WaitingLine } from '../lib/waiting-line.ts'
 import { type AnySource, createSource } from '../source/create.ts'
+import { Pace } from '../source/pace.ts'
 import type { SourceConfig, SourceEvent } from '../source/source.ts'
 import type { Budget, Room } from '../store/budget.ts'
 import type { BuildInfo } from '../store/build-info.ts'
@@ -75,6 +76,7 @@ export class Fetches {
   readonly #running = new Map<string, Flight>()
   readonly #absent = new Map<string, { error: Error; until: number }>()
   readonly #line = new WaitingLine(MAX_WORKING)
+  readonly #paces = new Map<string, SharedArrayBuffer>()
   readonly #now: () => number
   #closed = false
 
@@ -189,7 +191,14 @@ export class Fetches {
     if (this.#line.length >= MAX_IN_LINE) {
       throw new SourceError(`${this.#line.length} fetches wait already`, { hint: 'Try again later.' })
     }
-    const flight = new Flight(id, sources, this.#options, this.#now, this.#line, repairs)
+    const flight = new Flight(
+      id,
+      sources,
+      { ...this.#options, paceOf: (name) => this.#paceOf(name) },
+      this.#now,
+      this.#line,
+      repairs,
+    )
     this.#running.set(id, flight)
     this.#options.onChange?.()
     void flight.done
@@ -201,6 +210,13 @@ export class Fetches {
         this.#options.onChange?.()
       })
     return flight
+  }
+
+  /** What all fetches of a source share, whichever thread they run in. */
+  #paceOf(source: string): SharedArrayBuffer {
+    const pace = this.#paces.get(source) ?? Pace.memory()
+    this.#paces.set(source, pace)
+    return pace
   }
 
   #noteAbsent(id: string, error: Error): void {
@@ -234,7 +250,7 @@ class Flight {
   readonly id: string
   /** Settles when the build is visible, or why it is not. */
   readonly done: Promise<void>
-  readonly #options: FetchesOptions
+  readonly #options: FetchesOptions & { paceOf(source: string): SharedArrayBuffer }
   readonly #sources: readonly SourceConfig[]
   readonly #now: () => number
   readonly #listeners = new Set<(line: string) => void>()
@@ -261,7 +277,7 @@ class Flight {
   constructor(
     id: string,
     sources: readonly SourceConfig[],
-    options: FetchesOptions,
+    options: FetchesOptions & { paceOf(source: string): SharedArrayBuffer },
     now: () => number,
     line: WaitingLine,
     repairs: boolean,
@@ -439,6 +455,7 @@ class Flight {
     const job: FetchJob = {
       id: this.id,
       sources: this.#sources,
+      paces: this.#sources.map(({ name }) => this.#options.paceOf(name)),
       directory: staging.directory,
       spool: this.#options.store.paths.spool(this.id),
       known: staging.known.data,
@@ -534,7 +551,9 @@ class Flight {
     const level = event.type === 'said' ? 'debug' : 'info'
     this.#options.log[level]({ build: this.id, source: this.#source, ...event }, 'source event')
     const module = moduleOf(this.id)
-    if (event.type === 'said') {
+    if (event.type === 'mirror') {
+      this.#tellAll(`${module}: ${event.reason}; going on with ${event.url}`)
+    } else if (event.type === 'said') {
       // What the parent would tell a device, it tells us.
       this.#phase = `${this.#source} says: ${event.line.replace(/^build-\S+ /, '').replace(/ ?\.\.\.$/, '')}`
     } else if (event.type === 'retry') {

@@ -112,6 +112,27 @@ const listens = z.preprocess(
 const seconds = z.number().positive().max(86_400)
 const count = z.number().int().nonnegative().max(100_000)
 
+const minute = z.string().transform((value, context) => {
+  const match = /^([01]?\d|2[0-4]):([0-5]\d)$/.exec(value)
+  if (match && (match[1] !== '24' || match[2] === '00'))
+    return (Number(match[1]) % 24) * 60 + Number(match[2])
+  context.addIssue({ code: 'custom', message: `"${value}" is no time of day, such as "08:30"` })
+  return z.NEVER
+})
+const bytesPerSecond = size.refine((bytes) => bytes > 0, 'a rate of nothing would never end')
+/** One rate for all day, or rates for times of day. */
+const rates = z.union(
+  [
+    bytesPerSecond.transform((rate) => [{ from: 0, to: 0, bytesPerSecond: rate }]),
+    z.array(
+      z
+        .strictObject({ from: minute, to: minute, rate: bytesPerSecond })
+        .transform(({ from, to, rate }) => ({ from, to, bytesPerSecond: rate })),
+    ),
+  ],
+  'a rate is a size such as "500kB", or a list of { from = "08:00", to = "18:00", rate = "500kB" }',
+)
+
 const ownerId = z
   .number()
   .int()
@@ -129,6 +150,16 @@ const sourceSchema = z.strictObject({
   contents: z.string().min(1).optional(),
   maps: z.record(z.string(), z.record(z.string(), z.string())).optional(),
   id: z.string().min(1).optional(),
+  token_file: z.string().min(1).optional(),
+  client_cert: z.string().min(1).optional(),
+  client_key: z.string().min(1).optional(),
+  ca: z.string().min(1).optional(),
+  rate: rates.optional(),
+  deadline: z
+    .number()
+    .positive()
+    .max(30 * 86_400)
+    .optional(),
   pristine: z.boolean().optional(),
   subtree: z.string().min(1).optional(),
   exclude: z.array(z.string().min(1)).optional(),
@@ -317,6 +348,14 @@ function toSourceConfig(source: z.output<typeof sourceSchema>, extract: string |
     ...{ name, builds, url, mirrors, checksum, contents, maps, id, list, names, signature, keys },
     checksumRequired: source.checksum_required,
     signatureRequired: source.signature_required,
+    http: {
+      tokenFile: source.token_file,
+      clientCert: source.client_cert,
+      clientKey: source.client_key,
+      ca: source.ca,
+    },
+    rates: source.rate,
+    deadlineMs: source.deadline === undefined ? undefined : source.deadline * 1000,
     tree: { pristine, subtree, exclude, users, groups, contentMtimes: source.mtimes === 'content' },
     extract: command === undefined ? undefined : [command].flat(),
     extractTimeoutMs: source.extract_timeout === undefined ? undefined : source.extract_timeout * 1000,

@@ -5,14 +5,17 @@
  * gzip-encoded although it is the file itself, and its checksum and byte ranges count the encoded bytes.
  * Proxies are taken from `http_proxy`, `https_proxy` and `no_proxy`, as curl does.
  */
+
+import { readFileSync } from 'node:fs'
 import type { IncomingHttpHeaders } from 'node:http'
 import { type Dispatcher, EnvHttpProxyAgent, request } from 'undici'
-import { ConfigError, UpstreamRefused } from '../errors.ts'
+import { ConfigError, UpstreamRefused, UpstreamUnreachable } from '../errors.ts'
 import { formatDuration } from '../lib/units.ts'
 import type { Clock } from './clock.ts'
 import { header, parseRetryAfter } from './http-headers.ts'
 import type { SourceLimits } from './limits.ts'
 import { Transient } from './retry.ts'
+import type { HttpOptions } from './source.ts'
 import { showUrl, withoutUser } from './url.ts'
 
 /** An answer with a body that somebody asked for: 200, 206 or 416. Read it, or discard it. */
@@ -26,6 +29,9 @@ export interface Answer {
 }
 
 /** What is asked for; a GET unless told otherwise. */
+/** Headers for a request, when it goes to the host that was configured. */
+export type Authorize = (url: URL, asked: Asked) => Promise<Record<string, string>>
+
 export interface Asked {
   headers?: Record<string, string>
   method?: 'GET' | 'POST'
@@ -44,10 +50,17 @@ export class HttpClient {
   readonly #clock: Clock
   readonly #dispatcher: Dispatcher
 
-  constructor(limits: SourceLimits, clock: Clock) {
+  readonly #authorize: Authorize
+
+  /**
+   * @param authorize headers that a request to this URL needs, beside a password in the URL itself.
+   * @throws ConfigError
+   */
+  constructor(limits: SourceLimits, clock: Clock, options: HttpOptions = {}, authorize?: Authorize) {
     this.#limits = limits
     this.#clock = clock
-    this.#dispatcher = makeDispatcher(limits)
+    this.#dispatcher = makeDispatcher(limits, options)
+    this.#authorize = authorize ?? (async () => bearer(options))
   }
 
   /**
@@ -61,7 +74,7 @@ export class HttpClient {
       seen.add(at.href)
       const { statusCode, headers: found, body } = await this.#send(at, url, asked, signal)
       if (statusCode === 200 || statusCode === 206 || statusCode === 416) {
-        return new UndiciAnswer(statusCode, found, body, this.#limits.stallMs, signal)
+        return new UndiciAnswer(statusCode, found, body, this.#limits, signal)
       }
       release(body)
       if (!REDIRECTS.includes(statusCode)) {
@@ -94,6 +107,7 @@ export class HttpClient {
     if (url.origin === first.origin && (first.username || first.password)) {
       headers.authorization = basicAuth(first)
     }
+    if (url.origin === first.origin) Object.assign(headers, await this.#authorize(url, asked))
     const sent = request(withoutUser(url), {
       method: asked.method ?? 'GET',
       headers,
@@ -137,10 +151,31 @@ export class HttpClient {
   }
 }
 
-function makeDispatcher(limits: SourceLimits): Dispatcher {
+function bearer({ tokenFile }: HttpOptions): Record<string, string> {
+  if (tokenFile === undefined) return {}
+  return { authorization: `Bearer ${readSecret(tokenFile).trim()}` }
+}
+
+/** @throws ConfigError */
+function readSecret(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (cause) {
+    throw new ConfigError(`${file} cannot be read: ${(cause as Error).message}`, { cause })
+  }
+}
+
+function makeDispatcher(limits: SourceLimits, { ca, clientCert, clientKey }: HttpOptions): Dispatcher {
+  const tls = {
+    ...(ca === undefined ? {} : { ca: readSecret(ca) }),
+    ...(clientCert === undefined
+      ? {}
+      : { cert: readSecret(clientCert), key: readSecret(clientKey ?? clientCert) }),
+  }
   try {
     return new EnvHttpProxyAgent({
-      connect: { timeout: limits.connectMs },
+      connect: { timeout: limits.connectMs, ...tls },
+      requestTls: tls, // behind a proxy
       headersTimeout: limits.headersMs,
       bodyTimeout: 0, // `chunks` watches it: only while somebody waits for a byte, and to the millisecond.
       allowH2: false, // One stream of bulk data gains nothing from it, and HTTP/1.1 fails in simpler ways.
@@ -157,20 +192,20 @@ class UndiciAnswer implements Answer {
   readonly status: number
   readonly headers: IncomingHttpHeaders
   readonly #body: Body
-  readonly #stallMs: number
+  readonly #limits: SourceLimits
   readonly #signal: AbortSignal
 
   constructor(
     status: number,
     headers: IncomingHttpHeaders,
     body: Body,
-    stallMs: number,
+    limits: SourceLimits,
     signal: AbortSignal,
   ) {
     this.status = status
     this.headers = headers
     this.#body = body
-    this.#stallMs = stallMs
+    this.#limits = limits
     this.#signal = signal
     // The connection may break while nobody reads; that is told to whoever reads next.
     body.on('error', () => undefined)
@@ -179,12 +214,15 @@ class UndiciAnswer implements Answer {
   async *chunks(): AsyncGenerator<Uint8Array, void, undefined> {
     const body = this.#body
     const iterator: AsyncIterator<Uint8Array> = body[Symbol.asyncIterator]()
+    /** Time spent waiting, and what came in it. */
+    let slow = { ms: 0, bytes: 0 }
     try {
       for (;;) {
         // The time that the consumer takes is not the upstream's: the clock runs only while we wait.
         const stall = setTimeout(() => {
-          body.destroy(new Transient(`nothing came for ${formatDuration(this.#stallMs)}`))
-        }, this.#stallMs)
+          body.destroy(new Transient(`nothing came for ${formatDuration(this.#limits.stallMs)}`))
+        }, this.#limits.stallMs)
+        const began = performance.now()
         let next: IteratorResult<Uint8Array>
         try {
           next = await iterator.next()
@@ -192,11 +230,16 @@ class UndiciAnswer implements Answer {
           clearTimeout(stall)
         }
         if (next.done) return
+        slow = { ms: slow.ms + performance.now() - began, bytes: slow.bytes + next.value.length }
+        if (slow.ms > this.#limits.slowMs) {
+          if (slow.bytes < this.#limits.slowBytes) throw this.#tooSlow(slow.bytes)
+          slow = { ms: 0, bytes: 0 }
+        }
         yield next.value
       }
     } catch (error) {
       this.#signal.throwIfAborted()
-      throw error instanceof Transient
+      throw error instanceof Transient || error instanceof UpstreamUnreachable
         ? error
         : new Transient(describe(error, codeOf(error)), { cause: error })
     } finally {
@@ -206,6 +249,14 @@ class UndiciAnswer implements Answer {
 
   discard(): void {
     release(this.#body)
+  }
+
+  /** Each new connection would bring a few bytes more: that must not look like progress. */
+  #tooSlow(bytes: number): UpstreamUnreachable {
+    const time = formatDuration(this.#limits.slowMs)
+    return new UpstreamUnreachable(`the upstream sends too slowly: ${bytes} bytes in ${time}`, {
+      hint: 'What has arrived is kept if possible. Try again later, or name another mirror.',
+    })
   }
 }
 
@@ -252,7 +303,7 @@ function failureOf(url: URL, status: number, retryAfter: string | undefined, now
   }
   if (status === 401 || status === 403) {
     return new UpstreamRefused(`${message}: access denied`, status, {
-      hint: "Put user:password@ before the host in the source's url, or ask upstream to let this server in.",
+      hint: "Put user:password@ before the host in the source's url, or name a token_file or client_cert.",
     })
   }
   if (status === 407) {

@@ -9,6 +9,7 @@ import { HttpClient, isMissing } from './http-client.ts'
 import { HttpDownload } from './http-download.ts'
 import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
 import { namesIn } from './names.ts'
+import { Pace } from './pace.ts'
 import { Retries } from './retry.ts'
 import { type BuildUrls, Rule } from './rule.ts'
 import type { Download, LocateOptions, Source, SourceConfig, SourceDeps, SourceListing } from './source.ts'
@@ -27,6 +28,7 @@ export class HttpSource implements Source {
   readonly #limits: SourceLimits
   readonly #clock: Clock
   readonly #client: HttpClient
+  readonly #pace: Pace | undefined
 
   constructor(config: SourceConfig, deps: SourceDeps) {
     this.name = config.name
@@ -37,7 +39,10 @@ export class HttpSource implements Source {
     if (this.#list !== undefined && this.#list !== 'directories') checkListUrl(config.name, this.#list)
     this.#limits = { ...SOURCE_LIMITS, ...deps.limits }
     this.#clock = { ...SYSTEM_CLOCK, ...deps.clock }
-    this.#client = new HttpClient(this.#limits, this.#clock)
+    this.#client = new HttpClient(this.#limits, this.#clock, config.http)
+    this.#pace = config.rates?.length
+      ? new Pace(config.rates, deps.pace ?? Pace.memory(), this.#clock)
+      : undefined
   }
 
   offers(id: string): boolean {
@@ -46,11 +51,12 @@ export class HttpSource implements Source {
 
   async locate(id: string, options: LocateOptions): Promise<Download> {
     const urls = await this.#urlsFor(id, options)
-    const archive = await this.#open(id, urls.archive, options)
+    const archive = await this.#open(id, urls, options)
     try {
       const { checksumBytes, contentsBytes } = this.#limits
       const read = (url: URL) => this.#readSmall(url, checksumBytes, options)
       const trust = await this.#trust.find(urls, read, options.onEvent)
+      archive.isChecked = trust.checksum !== undefined || trust.signature !== undefined
       return {
         url: showUrl(urls.archive),
         size: archive.size,
@@ -110,10 +116,24 @@ export class HttpSource implements Source {
     throw new SourceError(`${showUrl(url)} does not exist`, { hint: "Correct the source's list or url key." })
   }
 
-  async #open(id: string, url: URL, { signal, spool, onEvent }: LocateOptions): Promise<HttpDownload> {
+  async #open(
+    id: string,
+    { archive: url, mirrors }: BuildUrls,
+    { signal, spool, onEvent }: LocateOptions,
+  ): Promise<HttpDownload> {
     const [client, limits, clock] = [this.#client, this.#limits, this.#clock]
     try {
-      return await HttpDownload.open({ client, url, limits, clock, signal, spool, onEvent })
+      return await HttpDownload.open({
+        client,
+        url,
+        mirrors,
+        pace: this.#pace,
+        limits,
+        clock,
+        signal,
+        spool,
+        onEvent,
+      })
     } catch (error) {
       if (!isMissing(error)) throw error
       throw new NotPublished(`build-${id} is not published by ${this.name} (${showUrl(url)})`, {

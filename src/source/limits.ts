@@ -10,6 +10,9 @@ export interface SourceLimits {
   headersMs: number
   /** Longest wait for the next byte of a body before the connection counts as broken. */
   stallMs: number
+  /** A connection that brings fewer than `slowBytes` in so much waiting is given up: a modem brings 200 times as much. */
+  slowMs: number
+  slowBytes: number
   /** Redirects in a row. curl's and browsers' limits are far higher; no mirror needs more than two or three. */
   redirects: number
   /** Attempts until there is a first answer: with the waits between, a restarting upstream gets 15 s. */
@@ -40,6 +43,8 @@ export const SOURCE_LIMITS: Readonly<SourceLimits> = Object.freeze({
   connectMs: 10_000,
   headersMs: 30_000,
   stallMs: 30_000,
+  slowMs: 120_000,
+  slowBytes: 2_000,
   redirects: 5,
   attemptsToStart: 5,
   attemptsToResume: 8,

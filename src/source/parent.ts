@@ -15,6 +15,7 @@ import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import { type Answer, type Asked, HttpClient, isMissing } from './http-client.ts'
 import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
+import { Pace } from './pace.ts'
 import {
   answerLine,
   type BuildLine,
@@ -92,6 +93,7 @@ export class ParentSource {
   readonly #limits: SourceLimits
   readonly #clock: Clock
   readonly #client: HttpClient
+  readonly #pace: Pace | undefined
 
   constructor(config: SourceConfig, deps: SourceDeps) {
     this.name = config.name
@@ -113,7 +115,10 @@ export class ParentSource {
     this.#url = new URL(text)
     this.#limits = { ...SOURCE_LIMITS, ...deps.limits }
     this.#clock = { ...SYSTEM_CLOCK, ...deps.clock }
-    this.#client = new HttpClient(this.#limits, this.#clock)
+    this.#client = new HttpClient(this.#limits, this.#clock, config.http)
+    this.#pace = config.rates?.length
+      ? new Pace(config.rates, deps.pace ?? Pace.memory(), this.#clock)
+      : undefined
   }
 
   offers(id: string): boolean {
@@ -299,6 +304,7 @@ export class ParentSource {
         const frame = await reader.bytes(sent)
         if (!frame) throw new Transient('the answer broke off')
         count(SPAN_HEAD_BYTES + sent)
+        await this.#pace?.spend(sent, signal)
         const bytes = await this.#unpack(frame, span, wanted[span.first]!, readBase)
         if (known < bytes.length) yield known > 0 ? bytes.subarray(known) : bytes
         known = Math.max(0, known - bytes.length)

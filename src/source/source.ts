@@ -11,6 +11,7 @@
 import { ConfigError } from '../errors.ts'
 import type { Clock } from './clock.ts'
 import type { SourceLimits } from './limits.ts'
+import type { RateRule } from './pace.ts'
 import type { SignatureCheck } from './signature.ts'
 import type { Spool } from './spool.ts'
 import { schemeOf } from './url.ts'
@@ -38,6 +39,12 @@ export interface SourceConfig {
   names?: string | undefined
   /** Template of a signature: of the checksum file if it uses `{checksum}`, otherwise of the archive. */
   signature?: string | undefined
+  /** How http upstreams are spoken to. */
+  http?: HttpOptions | undefined
+  /** How fast it may be downloaded. */
+  rates?: readonly RateRule[] | undefined
+  /** A fetch that is not complete after so long is given up; what came is kept. */
+  deadlineMs?: number | undefined
   /** What of the archive becomes the build, and how: for whoever reads it (build/shape.ts). */
   tree?: TreeOptions | undefined
   /** A program, and its arguments, that makes a tar stream of the archive; undefined: the format tells itself. */
@@ -48,6 +55,16 @@ export interface SourceConfig {
   /** Whether there must be one; undefined: where it is configured. */
   checksumRequired?: boolean | undefined
   signatureRequired?: boolean | undefined
+}
+
+export interface HttpOptions {
+  /** A file that holds a token, for `Authorization: Bearer`. Read for each request: tokens expire. */
+  tokenFile?: string | undefined
+  /** Files in PEM: who we are. */
+  clientCert?: string | undefined
+  clientKey?: string | undefined
+  /** A file in PEM of authorities, in place of those of the system. */
+  ca?: string | undefined
 }
 
 /** As build/shape.ts has it, which this leaf does not know. */
@@ -138,6 +155,8 @@ export type SourceEvent =
   | { type: 'retry'; attempt: number; of: number; waitMs: number; reason: string }
   /** The download goes on at this byte. */
   | { type: 'resumed'; at: number }
+  /** A mirror failed, and the next one takes over. */
+  | { type: 'mirror'; url: string; reason: string }
   /** What an earlier process had downloaded is of no use any more. */
   | { type: 'restarted'; reason: string }
   /** Something answered where a checksum was looked for, but it was none. */
@@ -149,6 +168,8 @@ export type SourceEvent =
 
 /** What a source needs from outside; all of it has defaults, and tests put in their own. */
 export interface SourceDeps {
+  /** What fetches of this source share (pace.ts). */
+  pace?: SharedArrayBuffer | undefined
   limits?: Partial<SourceLimits>
   clock?: Partial<Clock>
 }

@@ -134,6 +134,7 @@ async function fetchC({ store, promises }: Keeper): Promise<void> {
     const job = {
       id: 'c',
       sources: [source],
+      paces: [],
       directory: staging.directory,
       spool: store.paths.spool('c'),
       held: [],
