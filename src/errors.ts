@@ -123,6 +123,8 @@ export class UpstreamRefused extends SourceError {
   override readonly code = 'SOURCE_REFUSED'
   /** The HTTP status, where that is what it answered with. */
   readonly status: number | undefined
+  /** What it asked for in place of an answer: WWW-Authenticate. */
+  challenge: string | undefined
 
   constructor(message: string, status: number | undefined, details?: ErrorDetails) {
     super(message, details)

@@ -22,6 +22,9 @@ cpio:cpio
 tar2sqfs:squashfs-tools-ng
 xorriso:xorriso
 mke2fs:e2fsprogs
+docker-registry:docker-registry
+skopeo:skopeo
+umoci:umoci
 "
 
 # Debian keeps some of them where only root looks.

@@ -24,7 +24,7 @@ import { formatDuration } from '../lib/units.ts'
 import { createSource } from '../source/create.ts'
 import type { HeldManifest, Offer, WantedBlob } from '../source/parent.ts'
 import type { SignatureCheck } from '../source/signature.ts'
-import type { Download, SourceConfig, SourceEvent } from '../source/source.ts'
+import type { Download, Layer, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
 import { generateContents } from '../store/contents.ts'
 import { KnownBlobs, type KnownBlobsData } from '../store/known-blobs.ts'
@@ -107,11 +107,17 @@ export async function runFetchJob(
 ): Promise<FetchOutcome> {
   const account = new SpoolAccount(room)
   const spool = new AccountedSpool(job.spool, account, disk)
+  const parts = new Map<string, Spool>()
+  const spoolOf = (part: string): Spool => {
+    const one = parts.get(part) ?? new AccountedSpool(job.spool, account, disk, part)
+    parts.set(part, one)
+    return one
+  }
   let done = false
   let resumable = true
   try {
     const outcome = await beforeDeadline(job, signal, (both) =>
-      takeFirst({ job, spool, account, tell, signal: both, readHeld, disk }),
+      takeFirst({ job, spool, spoolOf, account, tell, signal: both, readHeld, disk }),
     )
     done = true
     return outcome
@@ -121,8 +127,10 @@ export async function runFetchJob(
     resumable = upstreamBroke || signal.aborted
     throw error
   } finally {
-    if (done || !resumable) await spool.discard().catch(() => undefined)
-    else await spool.close()
+    for (const one of [spool, ...parts.values()]) {
+      if (done || !resumable) await one.discard().catch(() => undefined)
+      else await one.close()
+    }
   }
 }
 
@@ -149,6 +157,7 @@ async function beforeDeadline<T>(
 interface Work {
   job: FetchJob
   spool: Spool
+  spoolOf: (part: string) => Spool
   account: SpoolAccount
   tell: (progress: FetchProgress) => void
   signal: AbortSignal
@@ -162,7 +171,8 @@ async function takeFirst(work: Work): Promise<FetchOutcome> {
   const failures: SourceError[] = []
   for (const [i, config] of job.sources.entries()) {
     tell({ type: 'locating', source: config.name })
-    const options = { signal, spool, onEvent: (event: SourceEvent) => tell({ type: 'event', event }) }
+    const onEvent = (event: SourceEvent): void => tell({ type: 'event', event })
+    const options = { signal, spool, spoolOf: work.spoolOf, onEvent }
     let take: () => Promise<FetchOutcome>
     try {
       const source = createSource(config, { pace: job.paces[i] })
@@ -208,6 +218,16 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
   const ingest = await Ingest.create(job.directory, known, account, undefined, disk.now, config.tree)
   try {
     const meter = new Meter(tell)
+    if (archive.layers) {
+      const archiveBytes = await readLayers(archive.layers, ingest, meter, work)
+      tell({ type: 'finishing' })
+      const result = ingest.finish()
+      return {
+        ...{ source, url, archiveBytes, archiveSha256: null, vouchers: archive.vouchers ?? [], contents },
+        ingest: result,
+        ...describe(Manifest.decode(result.manifest)),
+      }
+    }
     await readArchive(meter.downloads(archive.bytes(), digests), meter.unpacks(ingest), {
       signal,
       afterChunk: () => meter.show(),
@@ -242,6 +262,36 @@ function extractorOf(
   if (!extract) return undefined
   const env = { UPSERV_BUILD: id, UPSERV_URL: url }
   return { command: extract, timeLimitMs: extractTimeoutMs ?? EXTRACT_TIMEOUT_MS, env }
+}
+
+/** Each layer is an archive, checked by its digest before the next one begins. @returns bytes of all of them. */
+async function readLayers(
+  layers: readonly Layer[],
+  ingest: Ingest,
+  meter: Meter,
+  work: Work,
+): Promise<number> {
+  const { job, account, signal, disk } = work
+  let bytes = 0
+  for (const layer of layers) {
+    const [algorithm = '', expected = ''] = layer.digest.split(':')
+    const hash = createHash(algorithm)
+    const digests = {
+      update: (chunk: Uint8Array): void => {
+        hash.update(chunk)
+        bytes += chunk.length
+      },
+    }
+    ingest.nextLayer()
+    await readArchive(meter.downloads(layer.bytes(), digests), meter.unpacks(ingest), {
+      signal,
+      afterChunk: () => meter.show(),
+      spill: (chunks) => spillTo(job.directory, chunks, account, disk.now),
+    })
+    const actual = hash.digest('hex')
+    if (actual !== expected) throw new DigestMismatch(layer.url, algorithm, expected, actual)
+  }
+  return bytes
 }
 
 /** Who vouches for an archive whose checksum is right. @throws SignatureBad */
@@ -372,7 +422,10 @@ class Meter {
     this.#tell = tell
   }
 
-  async *downloads(chunks: AsyncIterable<Uint8Array>, digests: ArchiveDigests): AsyncGenerator<Uint8Array> {
+  async *downloads(
+    chunks: AsyncIterable<Uint8Array>,
+    digests: Pick<ArchiveDigests, 'update'> | { update(chunk: Uint8Array): void },
+  ): AsyncGenerator<Uint8Array> {
     for await (const chunk of chunks) {
       await digests.update(chunk)
       this.#received += chunk.length
@@ -450,6 +503,7 @@ class ArchiveDigests {
  */
 class SpoolAccount {
   readonly #room: IngestRoom
+  readonly #spools: Spool[] = []
   #spooled = 0
   #closed = false
 
@@ -463,9 +517,14 @@ class SpoolAccount {
     } catch (error) {
       if (!(error instanceof NoRoom) || this.#spooled === 0) throw error
       this.#closed = true
-      this.releaseSpool()
+      for (const spool of this.#spools) spool.dropNow()
+      this.releaseSpool(this.#spooled)
       this.#room.claim(bytes)
     }
+  }
+
+  add(spool: Spool): void {
+    this.#spools.push(spool)
   }
 
   giveBack(bytes: number): void {
@@ -483,35 +542,44 @@ class SpoolAccount {
     this.#spooled += bytes
   }
 
-  releaseSpool(): void {
-    this.#room.giveBack(this.#spooled)
-    this.#spooled = 0
+  releaseSpool(bytes: number): void {
+    const released = Math.min(bytes, this.#spooled)
+    this.#room.giveBack(released)
+    this.#spooled -= released
   }
 }
 
 /** A spool whose bytes count. When there is no room for them, the download goes on without it. */
 class AccountedSpool extends Spool {
   readonly #account: SpoolAccount
+  #claimed = 0
 
-  constructor(directory: string, account: SpoolAccount, disk: Disk) {
-    super(directory, disk)
+  constructor(directory: string, account: SpoolAccount, disk: Disk, name?: string) {
+    super(directory, disk, name)
     this.#account = account
+    account.add(this)
   }
 
   override async open(key: Parameters<Spool['open']>[0]): Promise<number> {
     const held = await super.open(key)
-    if (held > 0) this.#account.claimSpool(held)
+    if (held > 0) this.#claim(held)
     return held
   }
 
   override async append(chunk: Uint8Array): Promise<void> {
-    this.#account.claimSpool(chunk.length)
+    this.#claim(chunk.length)
     await super.append(chunk)
   }
 
   override async discard(): Promise<void> {
     await super.discard()
-    this.#account.releaseSpool()
+    this.#account.releaseSpool(this.#claimed)
+    this.#claimed = 0
+  }
+
+  #claim(bytes: number): void {
+    this.#account.claimSpool(bytes)
+    this.#claimed += bytes
   }
 }
 

@@ -37,7 +37,8 @@ import { formatSize } from '../lib/units.ts'
 import { encodeManifest, type TreeEntry, type Xattr, XattrKeys } from '../store/manifest.ts'
 import type { SealedIngest } from '../store/store.ts'
 import { BlobSink, type IngestRoom, type KnownContent, roomFor } from './blob-sink.ts'
-import { rootOf, shapeTree, type Tree, type TreeShape } from './shape.ts'
+import { layerDirectory, mergeLayers } from './layers.ts'
+import { finder, rootOf, shapeTree, type Tree, type TreeShape } from './shape.ts'
 
 export interface IngestLimits {
   maxEntries: number
@@ -116,6 +117,8 @@ export class Ingest implements ArchiveSink {
   /** The file whose content comes now: its entry, and how many bytes are still to come. */
   #current: { entry: number; path: ByteString; account: Uint8Array[] | undefined } | undefined
   #toCome = 0
+  /** How many layers have begun; 0: there are none. */
+  #layers = 0
 
   private constructor(blobs: BlobSink, room: IngestRoom, limits: IngestLimits, shape: TreeShape) {
     this.#shape = shape
@@ -138,8 +141,9 @@ export class Ingest implements ArchiveSink {
     return new Ingest(await BlobSink.create(directory, known, room, disk), room, limits, shape)
   }
 
-  entry(entry: ArchiveEntry): void {
+  entry(found: ArchiveEntry): void {
     if (this.#current) throw new Error('an entry began before the content of the last one was complete')
+    const entry = this.#layers === 0 ? found : this.#inLayer(found)
     this.#noteOwner(entry)
     if (entry.type === 'hardlink') {
       this.#addHardLink(entry)
@@ -172,10 +176,12 @@ export class Ingest implements ArchiveSink {
   finish(): IngestResult {
     if (this.#current) throw new ArchiveError(`the archive ends within ${showBytes(this.#current.path)}`)
     this.#dateImplied()
-    const root = rootOf(this.#shape, this.#entries, (path) => this.#byPath.get(path))
+    const merged = this.#merged()
+    const find = finder(merged)
+    const root = rootOf(this.#shape, merged, find)
     this.#addAccountNames(root)
     const { packs, packBytes } = this.#blobs.seal()
-    const { entries, blobs } = this.#shaped(root)
+    const { entries, blobs } = this.#shaped(merged, root, find)
     return {
       packs,
       packBytes,
@@ -191,11 +197,50 @@ export class Ingest implements ArchiveSink {
     }
   }
 
-  #shaped(root: ByteString): Tree {
-    const tree = { entries: this.#entries, blobs: this.#blobs.table() }
-    if (Object.values(this.#shape).every((value) => value === undefined || value === false)) return tree
-    const hasPristine = this.#byPath.has('versions/pristine' as ByteString)
-    return shapeTree(tree, this.#shape, this.#byPath.get(root)!, hasPristine)
+  /** The entry where its layer lies. A hard link may name what only a lower layer has. */
+  #inLayer(entry: ArchiveEntry): ArchiveEntry {
+    const within = (layer: number, path: ByteString): ByteString =>
+      (path === '' ? layerDirectory(layer) : `${layerDirectory(layer)}/${path}`) as ByteString
+    const path = within(this.#layers - 1, entry.path)
+    if (entry.type !== 'hardlink') return { ...entry, path }
+    let layer = this.#layers - 1
+    while (layer > 0 && !this.#byPath.has(within(layer, entry.linkTarget))) layer--
+    return { ...entry, path, linkTarget: within(layer, entry.linkTarget) }
+  }
+
+  /** Begins the next layer of an image: what is read from here on lies on what was read before. */
+  nextLayer(): void {
+    this.#layers++
+  }
+
+  /** The entries, of all layers together. */
+  #merged(): readonly TreeEntry[] {
+    if (this.#layers === 0) return this.#entries
+    const merged = mergeLayers(this.#entries, this.#layers, (entry) => this.#implied.has(entry))
+    return merged.map(({ entry, parent, name }) => ({
+      ...this.#entries[entry]!,
+      parent,
+      name,
+      sameAs: this.#firstOf(entry),
+    }))
+  }
+
+  /** Names of one file are told by the entry that came first, wherever that went. */
+  #firstOf(entry: number): number {
+    const { sameAs, mode } = this.#entries[entry]!
+    return isDirectoryMode(mode) ? -1 : sameAs >= 0 ? sameAs : entry
+  }
+
+  #shaped(
+    entries: readonly TreeEntry[],
+    root: ByteString,
+    find: (path: ByteString) => number | undefined,
+  ): Tree {
+    const tree = { entries, blobs: this.#blobs.table() }
+    const isPlain = Object.values(this.#shape).every((value) => value === undefined || value === false)
+    if (isPlain && this.#layers === 0) return tree
+    const hasPristine = find('versions/pristine' as ByteString) !== undefined
+    return shapeTree(tree, this.#shape, find(root)!, hasPristine)
   }
 
   /** Lets go of open files after an error. Whoever gave us the directory removes it. */
@@ -327,11 +372,21 @@ export class Ingest implements ArchiveSink {
     names.set(id, name)
   }
 
+  /** Of the uppermost layer that has it. */
+  #accountFile(path: ByteString): Uint8Array | undefined {
+    if (this.#layers === 0) return this.#accountFiles.get(path)
+    for (let layer = this.#layers - 1; layer >= 0; layer--) {
+      const found = this.#accountFiles.get(`${layerDirectory(layer)}/${path}` as ByteString)
+      if (found) return found
+    }
+    return undefined
+  }
+
   #addAccountNames(root: ByteString): void {
     const below = root === '' ? '' : `${root}/`
     const [passwd, group] = [`${below}etc/passwd`, `${below}etc/group`] as ByteString[]
-    const users = parseAccounts(this.#accountFiles.get(passwd!))
-    const groups = parseAccounts(this.#accountFiles.get(group!))
+    const users = parseAccounts(this.#accountFile(passwd!))
+    const groups = parseAccounts(this.#accountFile(group!))
     for (const { uid, gid } of this.#entries) {
       this.#nameOwner(this.#userNames, uid, users.get(uid), passwd!)
       this.#nameOwner(this.#groupNames, gid, groups.get(gid), group!)

@@ -37,6 +37,21 @@ const VERSIONS = utf8Bytes('versions')
 /** Times from content lie in some 17 years from here, 2001-09-09: no file seems to come from the future. */
 const CONTENT_TIMES = { from: 1_000_000_000, span: 2 ** 29 }
 
+/** Finds entries by their path. */
+export function finder(entries: readonly TreeEntry[]): (path: ByteString) => number | undefined {
+  const children = new Map<string, number>()
+  for (const [i, { parent, name }] of entries.entries()) if (i > 0) children.set(`${parent}/${name}`, i)
+  return (path) => {
+    let at: number | undefined = 0
+    for (const name of path.split('/')) {
+      if (path === '') return 0
+      at = children.get(`${at}/${name}`)
+      if (at === undefined) return undefined
+    }
+    return at
+  }
+}
+
 /** Path of the archive that becomes the root. @throws ArchiveError where there is no such directory. */
 export function rootOf(
   { pristine, subtree }: TreeShape,
@@ -82,8 +97,8 @@ export function shapeTree(tree: Tree, shape: TreeShape, root: number, hasPristin
     } else paths.set(i, '' as ByteString)
     place[i] = kept.length
     const file = entry.sameAs >= 0 ? entry.sameAs : i
-    const sameAs = firsts.get(file) ?? -1
-    if (sameAs < 0) firsts.set(file, kept.length)
+    const sameAs = isDirectoryMode(entry.mode) ? -1 : (firsts.get(file) ?? -1)
+    if (sameAs < 0 && !isDirectoryMode(entry.mode)) firsts.set(file, kept.length)
     if (entry.blob >= 0 && !numbers.has(entry.blob)) numbers.set(entry.blob, numbers.size)
     kept.push({
       ...entry,

@@ -2,6 +2,7 @@
 import { ConfigError } from '../errors.ts'
 import { DirectorySource } from './directory.ts'
 import { HttpSource } from './http.ts'
+import { OciSource } from './oci.ts'
 import { ParentSource } from './parent.ts'
 import type { Source, SourceConfig, SourceDeps } from './source.ts'
 import { schemeOf } from './url.ts'
@@ -17,13 +18,18 @@ export function createSource(config: SourceConfig, deps: SourceDeps = {}): AnySo
       return new HttpSource(config, deps)
     case 'file':
       return new DirectorySource(config, deps)
+    case 'oci':
+    case 'oci+http':
+      return new OciSource(config, deps)
     case 'upserv':
     case 'upservs':
       return new ParentSource(config, deps)
     default:
       throw new ConfigError(
         `source "${config.name}": url "${config.url}" ${scheme ? `has the scheme "${scheme}"` : 'has no scheme'}`,
-        { hint: 'A source is an http://, https:// or file:// URL, or upserv:// for another server.' },
+        {
+          hint: 'A source is an http://, https:// or file:// URL, oci:// for an image, or upserv:// for another server.',
+        },
       )
   }
 }

@@ -78,7 +78,9 @@ export class HttpClient {
       }
       release(body)
       if (!REDIRECTS.includes(statusCode)) {
-        throw failureOf(at, statusCode, header(found, 'retry-after'), this.#clock.now())
+        const failure = failureOf(at, statusCode, header(found, 'retry-after'), this.#clock.now())
+        if (failure instanceof UpstreamRefused) failure.challenge = header(found, 'www-authenticate')
+        throw failure
       }
       at = redirectTarget(at, header(found, 'location'), statusCode)
       if (seen.has(at.href)) {

@@ -50,6 +50,8 @@ export interface SourceConfig {
   /** A program, and its arguments, that makes a tar stream of the archive; undefined: the format tells itself. */
   extract?: readonly string[] | undefined
   extractTimeoutMs?: number | undefined
+  /** Of images for several, which is wanted, as in "linux/arm64"; undefined: this machine's. */
+  platform?: string | undefined
   /** Files of public keys, any of which may have signed; none: signatures are not looked at. */
   keys?: readonly string[] | undefined
   /** Whether there must be one; undefined: where it is configured. */
@@ -115,6 +117,8 @@ export interface LocateOptions {
   signal: AbortSignal
   /** Where the archive's bytes are kept for a later process to go on from. The caller discards or closes it. */
   spool?: Spool | undefined
+  /** The same for one part of several. */
+  spoolOf?: ((part: string) => Spool) | undefined
   onEvent(event: SourceEvent): void
 }
 
@@ -128,6 +132,10 @@ export interface Download extends AsyncDisposable {
   readonly checksumSigner: string | undefined
   /** Checks the archive's own signature, where there is one: takes all of its bytes. */
   readonly signature: SignatureCheck | undefined
+  /** Who vouches for it already: what names it is its digest. */
+  readonly vouchers?: readonly string[]
+  /** In place of `bytes`, for an image: its layers, the lowest first. */
+  readonly layers?: readonly Layer[]
   /** Upstream's own contents file, byte for byte; undefined when none is configured. */
   contents(): Promise<Uint8Array | undefined>
   /**
@@ -135,6 +143,16 @@ export interface Download extends AsyncDisposable {
    * UpstreamChanged when the parts would not belong together, and the caller may start over. Chunks are
    * the caller's to keep.
    */
+  bytes(): AsyncIterable<Uint8Array>
+}
+
+/** One layer of an image. */
+export interface Layer {
+  readonly size: number
+  /** `sha256:` and hex: who reads its bytes compares them. */
+  readonly digest: string
+  /** For people. */
+  readonly url: string
   bytes(): AsyncIterable<Uint8Array>
 }
 
