@@ -4,6 +4,7 @@ import { DirectorySource } from './directory.ts'
 import { HttpSource } from './http.ts'
 import { OciSource } from './oci.ts'
 import { ParentSource } from './parent.ts'
+import { bucketAsHttp } from './s3.ts'
 import type { Source, SourceConfig, SourceDeps } from './source.ts'
 import { schemeOf } from './url.ts'
 
@@ -16,6 +17,8 @@ export function createSource(config: SourceConfig, deps: SourceDeps = {}): AnySo
     case 'http':
     case 'https':
       return new HttpSource(config, deps)
+    case 's3':
+      return new HttpSource(bucketAsHttp(config), deps, true)
     case 'file':
       return new DirectorySource(config, deps)
     case 'oci':

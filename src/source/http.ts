@@ -12,10 +12,14 @@ import { namesIn } from './names.ts'
 import { Pace } from './pace.ts'
 import { Retries } from './retry.ts'
 import { type BuildUrls, Rule } from './rule.ts'
+import { listUrl, parseListing, signer } from './s3.ts'
 import type { Download, LocateOptions, Source, SourceConfig, SourceDeps, SourceListing } from './source.ts'
 import { TrustRule } from './trust.ts'
 import { schemeOf, showUrl } from './url.ts'
-import { findArchives, findStars, listingOf } from './walk.ts'
+import { findArchives, findStars, listingOf, type ReadNames } from './walk.ts'
+
+/** Of a bucket's list. */
+const MAX_PAGES = 1000
 
 export class HttpSource implements Source {
   readonly kind = 'archive'
@@ -23,6 +27,7 @@ export class HttpSource implements Source {
   readonly #rule: Rule
   readonly #trust: TrustRule
   readonly #list: string | undefined
+  readonly #isBucket: boolean
   /** The host that archives are on, and the password for it. */
   readonly #base: URL
   readonly #limits: SourceLimits
@@ -30,7 +35,9 @@ export class HttpSource implements Source {
   readonly #client: HttpClient
   readonly #pace: Pace | undefined
 
-  constructor(config: SourceConfig, deps: SourceDeps) {
+  /** @param isBucket requests are signed, and directories listed, as S3 has it. */
+  constructor(config: SourceConfig, deps: SourceDeps, isBucket = false) {
+    this.#isBucket = isBucket
     this.name = config.name
     this.#rule = new Rule(config, ['http', 'https'])
     this.#trust = new TrustRule(config)
@@ -39,7 +46,12 @@ export class HttpSource implements Source {
     if (this.#list !== undefined && this.#list !== 'directories') checkListUrl(config.name, this.#list)
     this.#limits = { ...SOURCE_LIMITS, ...deps.limits }
     this.#clock = { ...SYSTEM_CLOCK, ...deps.clock }
-    this.#client = new HttpClient(this.#limits, this.#clock, config.http)
+    this.#client = new HttpClient(
+      this.#limits,
+      this.#clock,
+      config.http,
+      isBucket ? signer(config.s3) : undefined,
+    )
     this.#pace = config.rates?.length
       ? new Pace(config.rates, deps.pace ?? Pace.memory(), this.#clock)
       : undefined
@@ -84,9 +96,9 @@ export class HttpSource implements Source {
   async list(signal: AbortSignal): Promise<SourceListing | undefined> {
     if (this.#list === undefined) return undefined
     const options = { signal, onEvent: () => {} }
-    const read = (directory: URL, mustExist: boolean) => this.#readIndex(directory, mustExist, options)
+    const read: ReadNames = (directory, mustExist) => this.#readNames(directory, mustExist, options)
     if (this.#list !== 'directories') {
-      const names = await read(new URL(this.#list), true)
+      const names = await this.#readIndex(new URL(this.#list), true, options)
       return listingOf(this.#rule, names ?? [], this.#limits)
     }
     const found = await findArchives(this.#rule, this.#base, read, this.#limits, signal)
@@ -100,12 +112,34 @@ export class HttpSource implements Source {
   async #urlsFor(id: string, options: LocateOptions): Promise<BuildUrls> {
     const urls = this.#rule.urlsFor(id)
     if (!this.#rule.hasStars) return urls
-    const read = (directory: URL) => this.#readIndex(directory, false, options)
+    const read: ReadNames = (directory) => this.#readNames(directory, false, options)
     const stars = await findStars(urls.archive, read, this.#limits, options.signal)
     if (stars) return this.#rule.urlsFor(id, stars)
     throw new NotPublished(
       `build-${id} is not published by ${this.name} (nothing matches ${showUrl(urls.archive)})`,
     )
+  }
+
+  async #readNames(
+    directory: URL,
+    mustExist: boolean,
+    options: LocateOptions,
+  ): Promise<string[] | undefined> {
+    if (!this.#isBucket) return await this.#readIndex(directory, mustExist, options)
+    // The bucket itself is a directory with a slash behind its name; above it there is nothing to list.
+    const names: string[] = []
+    let continuation: string | undefined
+    let pages = 0
+    do {
+      const bytes = await this.#readSmall(listUrl(directory, continuation), this.#limits.indexBytes, options)
+      if (!bytes) throw new SourceError(`${showUrl(directory)} is no bucket`)
+      const page = parseListing(Buffer.from(bytes).toString('utf8'))
+      names.push(...page.names)
+      continuation = page.continuation
+      // A page has up to a thousand names; one that goes on for ever with none is no list.
+      pages++
+    } while (continuation !== undefined && names.length < this.#limits.listNames && pages < MAX_PAGES)
+    return names
   }
 
   /** The names that an index page, or a list, tells. */

@@ -41,6 +41,7 @@ export interface SourceConfig {
   signature?: string | undefined
   /** How http upstreams are spoken to. */
   http?: HttpOptions | undefined
+  s3?: S3Options | undefined
   /** How fast it may be downloaded. */
   rates?: readonly RateRule[] | undefined
   /** A fetch that is not complete after so long is given up; what came is kept. */
@@ -67,6 +68,13 @@ export interface HttpOptions {
   clientKey?: string | undefined
   /** A file in PEM of authorities, in place of those of the system. */
   ca?: string | undefined
+}
+
+export interface S3Options {
+  /** Of servers other than Amazon's. */
+  endpoint?: string | undefined
+  region?: string | undefined
+  credentialsFile?: string | undefined
 }
 
 /** As build/shape.ts has it, which this leaf does not know. */
