@@ -73,7 +73,10 @@ async function askOne(source: AnySource, signal: AbortSignal): Promise<Answer> {
   const late = AbortSignal.timeout(SOURCE_MS)
   try {
     const both = AbortSignal.any([signal, late])
-    const listing = await untilAborted(source.list?.(both) ?? Promise.resolve(undefined), both)
+    const listing = await untilAborted(
+      ('list' in source ? source.list?.(both) : undefined) ?? Promise.resolve(undefined),
+      both,
+    )
     if (!listing) return { source: name, builds: [], gap: 'cannot be listed' }
     const builds = listing.builds
       // A file system may have times that no calendar has.

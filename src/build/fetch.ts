@@ -33,7 +33,7 @@ import { compareIds, moduleOf } from './build-id.ts'
 import type { Catalog, Lease } from './catalog.ts'
 import type { FetchJob, FetchOutcome, FetchProgress } from './fetch-job.ts'
 import type { FetchMessage, FetchOrder, FetchWorkerData } from './fetch-worker.ts'
-import type { FetchStatus } from './operations.ts'
+import type { FetchStatus, ImportForm } from './operations.ts'
 
 /** Clients stay if a line comes more often than every half of their --timeout, which we don't know yet. */
 const SAY_EVERY_MS = 1500
@@ -137,11 +137,33 @@ export class Fetches {
     })
   }
 
-  /** Makes a build of an archive on this machine. @throws CommandError when the id is taken. */
-  async import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void> {
-    if (!(await stat(file).catch(() => undefined))?.isFile()) {
+  /**
+   * Makes a build of what is on this machine: an archive, what another server has exported, or either of them
+   * through a FIFO. @throws CommandError when the id is taken.
+   */
+  async import(
+    file: string,
+    id: string,
+    form: ImportForm,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const stats = await stat(file).catch(() => undefined)
+    if (!stats?.isFile() && !stats?.isFIFO()) {
       throw new CommandError(`${file} is no file that this user can read`)
     }
+    const { href } = pathToFileURL(file)
+    const scheme = form === 'export' ? 'bundle' : stats.isFIFO() ? 'pipe' : 'file'
+    await this.importFrom(importSource(href.replace(/^file/, scheme)), id, say, signal)
+  }
+
+  /** The same by a source of its own. */
+  async importFrom(
+    source: SourceConfig,
+    id: string,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { store } = this.#options
     const repairs = store.has(id) && (await store.damage(id)) !== undefined
     // No await between this and `#launch`: two who ask at once must not both get the id.
@@ -150,7 +172,6 @@ export class Fetches {
         hint: 'Choose another id, or `upserv remove` it first.',
       })
     }
-    const source = importSource(pathToFileURL(file).href)
     const lease = await this.#wait(this.#launch(id, [source], repairs), say, signal)
     lease.release()
   }

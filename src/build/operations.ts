@@ -3,6 +3,9 @@
  * data directory, through its control socket.
  */
 
+/** What is imported: an archive, or what `upserv export` has written. */
+export type ImportForm = 'archive' | 'export'
+
 /** One line of `upserv list`. */
 export interface BuildSummary {
   id: string
@@ -139,8 +142,18 @@ export interface Operations {
   available(signal: AbortSignal): Promise<AvailableBuilds>
   /** Gets a build that is not held; `say` is told how it goes. @returns false when it was held already. */
   fetch(id: string, say: (line: string) => void, signal: AbortSignal): Promise<boolean>
-  /** Makes a build of an archive on this machine. `file` is an absolute path. */
-  import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void>
+  /** Makes a build of a file, or of what comes through a FIFO, on this machine. `file` is an absolute path. */
+  import(
+    file: string,
+    id: string,
+    form: ImportForm,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<void>
+  /** Makes builds of all that are on a stick in xs-rsync's layout and not held yet. @returns their ids. */
+  importStick(directory: string, say: (line: string) => void, signal: AbortSignal): Promise<string[]>
+  /** Writes a build, without what the builds `have` have, to a file or FIFO: for `import` of another server. */
+  export(id: string, have: readonly string[], path: string, signal: AbortSignal): Promise<void>
   pin(id: string): Promise<void>
   unpin(id: string): Promise<void>
   remove(id: string): Promise<void>

@@ -78,11 +78,22 @@ function createProgram(): Command {
   sub('fetch', 'fetch a build now, if it is not held')
     .argument('<id>')
     .action(async (id: string, flags) => (await import('./bring.ts')).fetchCommand(config(flags), id))
-  sub('import', 'make a build of an archive on this machine')
-    .argument('<file>')
-    .requiredOption('--as <id>', 'the id of the build')
+  sub('import', 'make a build of an archive, a directory, an export, or all that are on a stick')
+    .argument('<file>', 'an archive or export, - for standard input, a directory, a stick with xs-xobuilds/')
+    .option('--as <id>', 'the id of the build; an export and a stick say it themselves')
     .action(async (file: string, flags) =>
       (await import('./bring.ts')).importCommand(config(flags), file, flags.as),
+    )
+  sub('export', 'write a build to a file that another server can import')
+    .argument('<id>')
+    .argument('<file>', 'the file, or - for standard output')
+    .option(
+      '--have <id>',
+      'a build that the other server has: what is in it is left out; may be repeated',
+      collect,
+    )
+    .action(async (id: string, file: string, flags) =>
+      (await import('./bring.ts')).exportCommand(config(flags), id, file, flags.have ?? []),
     )
   sub('list', 'show the builds that are held')
     .option('--json', 'for programs')

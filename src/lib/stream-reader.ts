@@ -32,6 +32,16 @@ export class StreamReader {
     return this.#take(count)
   }
 
+  /** All that is left. */
+  async *rest(): AsyncGenerator<Uint8Array, void, undefined> {
+    if (this.#pending.length > 0) yield this.#pending
+    for (;;) {
+      const next = await this.#chunks.next()
+      if (next.done) return
+      yield next.value
+    }
+  }
+
   /** Lets go of the stream. */
   async close(): Promise<void> {
     await this.#chunks.return?.()

@@ -1,14 +1,16 @@
 /** The kinds of source there are, by the scheme of their URL. */
 import { ConfigError } from '../errors.ts'
+import { BundleSource } from './bundle.ts'
 import { DirectorySource } from './directory.ts'
 import { HttpSource } from './http.ts'
 import { OciSource } from './oci.ts'
 import { ParentSource } from './parent.ts'
+import { PipeSource } from './pipe.ts'
 import { bucketAsHttp } from './s3.ts'
 import type { Source, SourceConfig, SourceDeps } from './source.ts'
 import { schemeOf } from './url.ts'
 
-export type AnySource = Source | ParentSource
+export type AnySource = Source | ParentSource | BundleSource
 
 /** Makes the source that a configuration describes, by the scheme of its URL. Throws ConfigError. */
 export function createSource(config: SourceConfig, deps: SourceDeps = {}): AnySource {
@@ -21,6 +23,10 @@ export function createSource(config: SourceConfig, deps: SourceDeps = {}): AnySo
       return new HttpSource(bucketAsHttp(config), deps, true)
     case 'file':
       return new DirectorySource(config, deps)
+    case 'pipe':
+      return new PipeSource(config)
+    case 'bundle':
+      return new BundleSource(config)
     case 'oci':
     case 'oci+http':
       return new OciSource(config, deps)
