@@ -20,7 +20,7 @@ import {
   UpstreamUnreachable,
 } from '../errors.ts'
 import { type Disk, realDisk } from '../lib/disk.ts'
-import { formatDuration } from '../lib/units.ts'
+import { formatDuration, formatSize } from '../lib/units.ts'
 import { createSource } from '../source/create.ts'
 import type { HeldManifest, Offer, WantedBlob } from '../source/parent.ts'
 import type { SignatureCheck } from '../source/signature.ts'
@@ -47,6 +47,8 @@ export interface FetchJob {
   /** Where the download may be kept for a later start. */
   spool: string
   known: KnownBlobsData
+  /** More than this a build cannot take, whatever goes for it. */
+  mostBytes: number
   /** Manifests of held builds, those most like this one first: a parent server sends what differs. */
   held: readonly string[]
   /** What was relied on at an earlier start was not right: rely on as little as possible. */
@@ -211,6 +213,8 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
   await using archive = download
   const { url, size: totalBytes, checksum } = archive
   tell({ type: 'found', source, url, totalBytes, checked: checksum?.algorithm })
+  // A tree takes more than its archive: what does not fit even so is refused before its first byte.
+  checkFits(job, totalBytes ?? 0)
   const contents = await archive.contents()
   const digests = new ArchiveDigests(archive)
   const config = job.sources.find(({ name }) => name === source)!
@@ -315,7 +319,9 @@ async function takeReplica(source: string, offer: Offer, work: Work): Promise<Fe
     const entries = checkManifest(manifest, offer.manifest)
     const known = new KnownBlobs(job.known)
     const lacking = lackingBlobs(manifest, known)
-    tell({ type: 'lacking', bytes: lacking.reduce((sum, blob) => sum + manifest.blobSize(blob), 0) })
+    const bytes = lacking.reduce((sum, blob) => sum + manifest.blobSize(blob), 0)
+    tell({ type: 'lacking', bytes })
+    checkFits(job, bytes)
     const contents = await contentsOf(offer, manifest)
     const wanted = await withEarlier(offer, manifest, lacking, known, work)
     const replica = await Replica.create(job.directory, manifest, lacking, account, disk)
@@ -343,6 +349,15 @@ async function takeReplica(source: string, offer: Offer, work: Work): Promise<Fe
   } catch (error) {
     throw error instanceof ArchiveError ? namingArchive(url, error) : error
   }
+}
+
+/** @throws NoRoom */
+function checkFits({ id, mostBytes }: FetchJob, bytes: number): void {
+  if (bytes <= mostBytes) return
+  throw new NoRoom(
+    `build ${id} needs at least ${formatSize(bytes)}; the budget is ${formatSize(mostBytes)}, or the disk has no more for it`,
+    { hint: 'Raise the budget, or give it a larger disk. Nothing was downloaded.' },
+  )
 }
 
 function decodeOffered(bytes: Uint8Array): Manifest {

@@ -418,7 +418,7 @@ class Flight {
     let staging: Staging | undefined
     try {
       staging = await store.beginIngest(this.id)
-      const outcome = await this.#inThread(staging, room.memory)
+      const outcome = await this.#inThread(staging, room.memory, await budget.most())
       this.#phase = 'making room for it and publishing it'
       const { ingest, contents } = outcome
       const contentsBytes = contents?.length ?? ingest.manifest.length * CONTENTS_SHARE
@@ -472,7 +472,7 @@ class Flight {
     }
   }
 
-  #inThread(staging: Staging, room: SharedArrayBuffer): Promise<FetchOutcome> {
+  #inThread(staging: Staging, room: SharedArrayBuffer, mostBytes: number): Promise<FetchOutcome> {
     const job: FetchJob = {
       id: this.id,
       sources: this.#sources,
@@ -480,6 +480,7 @@ class Flight {
       directory: staging.directory,
       spool: this.#options.store.paths.spool(this.id),
       known: staging.known.data,
+      mostBytes,
       held: this.#mostAlike(),
       alone: this.#alone,
     }

@@ -140,6 +140,7 @@ async function fetchC({ store, promises }: Keeper): Promise<void> {
       held: [],
       alone: false,
       known: staging.known.data,
+      mostBytes: Number.POSITIVE_INFINITY,
     }
     const { ingest } = await runFetchJob(
       job,
