@@ -7,23 +7,13 @@
  * Each build has ENTRIES files, NEW of them with content of its own, the others shared with builds before
  * it. Contents are tiny: what counts here is how many there are. Results stand in docs/benchmarks-store.md.
  */
-import { createHash, randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Catalog } from '../src/build/catalog.ts'
 import { BuildEvictor } from '../src/build/evictor.ts'
-import type { ByteString } from '../src/lib/bytes.ts'
-import { DIRECTORY, REGULAR } from '../src/lib/file-mode.ts'
-import type { BuildInfo } from '../src/store/build-info.ts'
-import { encodeManifest, type TreeEntry } from '../src/store/manifest.ts'
-import { PackWriter } from '../src/store/pack.ts'
-import { newPackName } from '../src/store/paths.ts'
 import { Store } from '../src/store/store.ts'
-import { startUpserv } from '../test/support/upserv.ts'
-
-const FILES_IN_DIRECTORY = 100
-const BLOB_BYTES = 16
+import { BLOB_BYTES, fillStore } from './lib/many-builds.ts'
 
 const [builds = 1000, entries = 10_000, fresh = 1000] = process.argv.slice(2).map(Number)
 
@@ -35,116 +25,14 @@ async function main(): Promise<void> {
     )
     console.log(`${builds} builds of ${entries} entries, ${fresh} new blobs each`)
     const data = join(root, 'data')
-    await fill(data)
+    await fillStore(data, { builds, entries, fresh })
     await measure(data)
   } finally {
     rmSync(root, { recursive: true, force: true })
   }
 }
 
-/** The directory as so many fetches would have left it. */
-async function fill(data: string): Promise<void> {
-  const store = await Store.open(data)
-  let blobs: Buffer[] = []
-  let published = 0
-  let began = performance.now()
-  for (let n = 0; n < builds; n++) {
-    const staging = await store.beginIngest(String(n))
-    const own = Array.from({ length: n === 0 ? entries : fresh }, () => randomBytes(BLOB_BYTES))
-    const path = join(staging.directory, newPackName())
-    const pack = new PackWriter(path)
-    const digests = own.map((content) => createHash('sha256').update(content).digest())
-    for (const [i, content] of own.entries()) {
-      pack.begin()
-      pack.append(content)
-      pack.keep(digests[i]!)
-    }
-    pack.seal()
-    // The newest content of earlier builds stays in use: the next build differs a little from this one.
-    const all = [...digests, ...blobs.slice(0, entries - digests.length)]
-    blobs = [...digests, ...blobs].slice(0, entries)
-    const manifest = manifestOf(all)
-    await store.publish(staging, { packs: [path], manifest }, () => Buffer.from('contents\n'), infoOf(n))
-    published++
-    if (performance.now() - began > 20_000) {
-      console.log(`  ${published} of ${builds} builds are made`)
-      began = performance.now()
-    }
-  }
-  await store.close()
-}
-
-function manifestOf(digests: readonly Buffer[]): Uint8Array {
-  const tree: TreeEntry[] = [entryOf(0, '', DIRECTORY | 0o755, -1)]
-  for (let at = 0; at < digests.length; at += FILES_IN_DIRECTORY) {
-    const directory = tree.push(entryOf(0, `directory-${at}`, DIRECTORY | 0o755, -1)) - 1
-    const end = Math.min(at + FILES_IN_DIRECTORY, digests.length)
-    for (let i = at; i < end; i++) tree.push(entryOf(directory, `some-file-${i}`, REGULAR | 0o644, i))
-  }
-  return encodeManifest({
-    entries: tree,
-    blobs: {
-      count: digests.length,
-      sizes: new Array(digests.length).fill(BLOB_BYTES),
-      sha256: Buffer.concat(digests),
-      md5: Buffer.alloc(digests.length * 16, 1),
-      xxh128: Buffer.alloc(digests.length * 16, 1),
-    },
-    userNames: new Map(),
-    groupNames: new Map(),
-  })
-}
-
-function entryOf(parent: number, name: string, mode: number, blob: number): TreeEntry {
-  return {
-    parent,
-    name: name as ByteString,
-    mode,
-    uid: 0,
-    gid: 0,
-    size: blob < 0 ? 0 : BLOB_BYTES,
-    mtime: 1_700_000_000 + blob,
-    mtimeNsec: 0,
-    major: 0,
-    minor: 0,
-    linkTarget: '' as ByteString,
-    sameAs: -1,
-    xattrs: [],
-    blob,
-  }
-}
-
-function infoOf(n: number): BuildInfo {
-  const totals = {
-    entries,
-    files: entries,
-    directories: 1,
-    symlinks: 0,
-    devices: 0,
-    specials: 0,
-    bytes: 0,
-    blobBytes: 0,
-  }
-  return {
-    id: String(n),
-    source: 'bench',
-    url: 'bench:',
-    fetched: new Date(0).toISOString(),
-    archiveBytes: null,
-    archiveSha256: null,
-    totals,
-    addedBytes: 0,
-    uniformMtime: null,
-  }
-}
-
 async function measure(data: string): Promise<void> {
-  const beganAt = performance.now()
-  const server = await startUpserv({ data, sources: [] })
-  const readyMs = performance.now() - beganAt
-  await server.stop()
-  console.log(row('upserv serve, until it listens', readyMs))
-
   const before = await memory()
   const store = await timed('open', () => Store.open(data))
   console.log(`  blobs: ${store.packs.index.size}, packs: ${store.packs.count}`)
@@ -153,7 +41,8 @@ async function measure(data: string): Promise<void> {
   await timed('manifest, the first time', () => store.manifest(middle))
   await timed('manifest, again', () => store.manifest(middle))
   await timed('counting all blobs, in the background', () => store.marked())
-  const after = await memory()
+  const shared = Object.values(store.packs.index.view()).reduce((sum, { byteLength }) => sum + byteLength, 0)
+  const after = (await memory()) + shared
   console.log(`  memory: ${Math.round((after - before) / 2 ** 20)} MiB`)
   await timed('list: what each would free', () => store.exclusiveBytes())
   await timed('an ingest begins', async () => store.discardIngest(await store.beginIngest('new')))
@@ -218,7 +107,7 @@ function row(what: string, ms: number, own?: number, worst?: number): string {
   return `  ${what.padEnd(42)} ${ms.toFixed(1).padStart(9)} ms${detail}`
 }
 
-/** What is in use, in bytes. */
+/** What is in use, in bytes, without what threads share. */
 async function memory(): Promise<number> {
   // Array buffers go a turn after what held them.
   for (let i = 0; i < 3; i++) {

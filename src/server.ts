@@ -4,9 +4,11 @@
  *     device -> doors -> session -> resolver -> store                    the build is held
  *                                   resolver -> fetches -> store         it isn't: one fetch, all wait
  *
- * `Upserv` is the program without its doors: commands use it as it is when no server runs. `serve` opens
- * the doors on top of it.
+ * `Upserv` is the program without its doors: commands use it as it is when no server runs. `serve` puts the
+ * doors in front of it, and opens them first: a client that comes while the store is being opened is greeted,
+ * and waits for its module.
  */
+import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { Policy } from './access/policy.ts'
 import { Available } from './build/available.ts'
@@ -14,6 +16,7 @@ import { Catalog } from './build/catalog.ts'
 import { Channels } from './build/channels.ts'
 import { BuildEvictor } from './build/evictor.ts'
 import { Fetches } from './build/fetch.ts'
+import { OpeningModules } from './build/opening-modules.ts'
 import type { Operations } from './build/operations.ts'
 import { Operator } from './build/operator.ts'
 import { Parent } from './build/parent.ts'
@@ -29,6 +32,7 @@ import { CommandError } from './errors.ts'
 import { parentDoor } from './http/parent.ts'
 import { listenHttp } from './http/server.ts'
 import { BlockPool } from './lib/block-pool.ts'
+import { realDisk } from './lib/disk.ts'
 import type { Logger } from './lib/log.ts'
 import { Throttle } from './lib/throttle.ts'
 import { Answers } from './rsync/answers.ts'
@@ -36,6 +40,7 @@ import { Derived } from './rsync/derived.ts'
 import { Lists } from './rsync/lists.ts'
 import { Refiner } from './rsync/refiner.ts'
 import { Budget } from './store/budget.ts'
+import { type Claim, claimStore } from './store/claim.ts'
 import { Store } from './store/store.ts'
 import { VERSION } from './version.ts'
 
@@ -56,7 +61,6 @@ export class Upserv {
   readonly operations: Operations
   readonly resolver: Resolver
   readonly fetches: Fetches
-  readonly channels: Channels
   /** Set by `serve`: what only the server as a whole knows. */
   facts: { listening: string[]; sessions: () => number; inLine: () => number } = {
     listening: [],
@@ -67,21 +71,20 @@ export class Upserv {
   /** What we are for servers that have us as their source. */
   readonly parent: Parent
   readonly #spare: Spare
-  readonly #pool: BlockPool
-  #cache: Cache | undefined
   readonly #budget: Budget
   readonly #began = performance.now()
 
-  private constructor(store: Store, pool: BlockPool, channels: Channels, config: Config, log: Logger) {
+  private constructor(store: Store, { channels, available }: Ground, config: Config, log: Logger) {
     this.store = store
-    this.#pool = pool
-    this.channels = channels
     const catalog = new Catalog(store)
     const evictor = new BuildEvictor(
       store,
       catalog,
       (id) => log.info({ build: id }, 'build evicted'),
-      (id) => (config.evictChannels ? undefined : whyChannelsKeep(channels, id)),
+      (id) => {
+        if (this.fetches.isRunning(id)) return 'it is being fetched again'
+        return config.evictChannels ? undefined : whyChannelsKeep(channels, id)
+      },
     )
     const complain = (what: string) => (error: Error) => log.warn({ reason: error.message }, what)
     this.#spare = new Spare(
@@ -107,7 +110,6 @@ export class Upserv {
       onChange: () => void this.#spare.refresh().catch(complain('counting what is spare failed')),
     })
     this.verifier = new Verifier({ store, catalog, fetches: this.fetches, log })
-    const available = new Available(config.sources)
     this.resolver = new Resolver({
       store,
       catalog,
@@ -138,17 +140,16 @@ export class Upserv {
   }
 
   /** @throws StoreLocked when another process owns the directory; StoreFormat, ConfigError. */
-  static async open(config: Config, log: Logger): Promise<Upserv> {
-    const onProblem = (problem: Error): void => log.error({ reason: problem.message }, 'store damaged')
-    const pool = new BlockPool(POOL_MEMORY)
+  static async open(config: Config, log: Logger, laid?: Ground): Promise<Upserv> {
+    const ground = laid ?? (await layGround(config, log))
+    const { claim, pool } = ground
     let upserv: Upserv | undefined
     const background = new Throttle({
       rate: () => (upserv && upserv.facts.sessions() > 0 ? BACKGROUND_RATE.busy : BACKGROUND_RATE.idle),
     })
-    const store = await Store.open(config.dataDir, { onProblem, background, pool })
+    const store = await Store.open(claim, { onProblem: reportDamage(log), background, pool })
     try {
-      const channels = await Channels.open(config.channels, store.disk, store.paths.channels, onProblem)
-      upserv = new Upserv(store, pool, channels, config, log)
+      upserv = new Upserv(store, ground, config, log)
       await upserv.#spare.refresh()
       return upserv
     } catch (error) {
@@ -168,64 +169,109 @@ export class Upserv {
     await this.store.compact()
   }
 
-  /** Opens what was derived from builds, for a server: what only looks leaves it alone. */
-  async openCache(config: Config, log: Logger): Promise<Cache> {
-    const budget = this.#budget
-    this.#cache = Cache.open({
-      directory: this.store.paths.cache,
-      limit: config.cache,
-      pool: this.#pool,
-      hasRoom: (bytes) => budget.used + budget.reserved + bytes <= budget.limit,
-      onChange: (bytes) => budget.charge('cache', bytes),
-      onProblem: (error) => log.warn({ reason: error.message }, 'derived data could not be kept'),
-    })
-    await this.#spare.attach(this.#cache)
-    return this.#cache
+  /** From now on derived data is the cache's, which a server has: what only looks leaves it alone. */
+  async attach(cache: Cache): Promise<void> {
+    await this.#spare.attach(cache)
+  }
+
+  /** The derived data takes so much. */
+  chargeCache(bytes: number): void {
+    this.#budget.charge('cache', bytes)
+  }
+
+  hasRoom(bytes: number): boolean {
+    const { used, reserved, limit } = this.#budget
+    return used + reserved + bytes <= limit
   }
 
   /** Fetches stop in a way that can be gone on from. */
   async close(): Promise<void> {
     await this.fetches.close()
-    await this.#cache?.close()
     await this.verifier.close()
     await this.store.close()
   }
 }
 
+/** What a start begins with, and what takes no time: all that it can be refused for is among it. */
+interface Ground {
+  claim: Claim
+  channels: Channels
+  available: Available
+  pool: BlockPool
+}
+
+/** @throws ConfigError, StoreLocked, StoreFormat. */
+async function layGround(config: Config, log: Logger): Promise<Ground> {
+  const available = new Available(config.sources)
+  const claim = await claimStore(config.dataDir)
+  try {
+    const channels = await Channels.open(config.channels, realDisk, claim.paths.channels, reportDamage(log))
+    return { claim, channels, available, pool: new BlockPool(POOL_MEMORY) }
+  } catch (error) {
+    claim.lock.release()
+    throw error
+  }
+}
+
+function reportDamage(log: Logger): (problem: Error) => void {
+  return (problem) => log.error({ reason: problem.message }, 'store damaged')
+}
+
 export interface RunningServer {
-  readonly operations: Operations
+  /** There once the store is open. */
+  readonly operations: Promise<Operations>
   /** Addresses of the rsync doors. */
   readonly listening: readonly string[]
   readonly httpUrls: readonly string[]
-  /** Resolves when the server has ended, by `stop` or because it was idle. */
+  /** Resolves when the server has ended, by `stop` or because it was idle; rejects when the store can't be opened. */
   readonly ended: Promise<void>
   /** Lets sessions finish, for a bounded time. Safe to call twice. */
   stop(): Promise<void>
 }
 
-/** Opens the store and all doors. When it returns, clients can connect. */
+/** Opens all doors, then the store. When it returns, clients can connect. */
 export async function serve(config: Config, log: Logger): Promise<RunningServer> {
   useThreads()
-  const upserv = await Upserv.open(config, log)
+  const ground = await layGround(config, log)
+  const { claim, channels, pool } = ground
   // Before any device hears of them. On a full disk they are served all the same, and count as new next time.
-  await upserv.channels.keep().catch((error: Error) => {
+  await channels.keep().catch((error: Error) => {
     log.warn({ reason: error.message }, 'channels.json could not be written')
   })
-  const cache = await upserv.openCache(config, log)
-  const derived = new Derived({
-    kept: cache,
-    checksumSeed: upserv.store.facts.checksumSeed,
+  const now = () => performance.now()
+  const began = now()
+  let upserv: Upserv | undefined
+  const opening = Upserv.open(config, log, ground)
+  const cache = Cache.open({
+    directory: claim.paths.cache,
+    limit: config.cache,
+    pool,
+    after: opening,
+    hasRoom: (bytes) => upserv?.hasRoom(bytes) ?? false,
+    onChange: (bytes) => upserv?.chargeCache(bytes),
+    onProblem: (error) => log.warn({ reason: error.message }, 'derived data could not be kept'),
   })
+  const opened = opening.then(async (open) => {
+    upserv = open
+    // Once, before what it takes is counted: a server that ends by kill -9 would never get to it.
+    flushCompileCache()
+    await open.attach(cache)
+    return open
+  })
+  // Whoever waits for it hears when it fails, and so does who waits for our end.
+  const operations = quietly(opened.then((open) => open.operations))
+  const modules = new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver)))
+  const { checksumSeed } = claim.facts
+  const derived = new Derived({ kept: cache, checksumSeed })
   const refiner = new Refiner((problem) => log.warn({ reason: problem.message }, 'compressing again failed'))
   const answers = new Answers({ derived, kept: cache, onQuick: (job) => refiner.add(job) })
   refiner.serve(answers)
-  const now = () => performance.now()
   let busySince = now()
   const policy = new Policy(config.access, (problem) => log.error({ reason: problem }, 'secrets not used'))
   const turns = new TurnsInLine({ most: config.rsync.maxConnections, places: config.rsync.waitingLine, now })
   const doors = new Doors(
     {
-      modules: upserv.resolver,
+      modules,
       visitor: (address) => policy.visitor(address),
       turns,
       derived,
@@ -233,7 +279,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       lists: new Lists(derived, cache),
       motd: config.rsync.motd,
       charset: config.rsync.charset,
-      checksumSeed: upserv.store.facts.checksumSeed,
+      checksumSeed,
       limits: { handshakeMs: config.rsync.handshakeTimeoutMs, idleMs: config.rsync.idleTimeoutMs },
       now,
     },
@@ -260,7 +306,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   }
   const stopChildren = new AbortController()
   const children = parentDoor({
-    parent: upserv.parent,
+    parent: quietly(opened.then(({ parent }) => parent)),
     visitor: (address) => policy.visitor(address),
     signal: stopChildren.signal,
     onRequest,
@@ -280,22 +326,25 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       for (const close of closers) close()
       stopChildren.abort(new CommandError('the server is stopping'))
       const goodbye = doors.close(config.shutdownMs)
+      // A store can't be closed before it is open.
+      const open = await opening.catch(() => undefined)
       // Who waits for a fetch is told to come back, rather than kept for a build that won't be complete.
-      await upserv.fetches.close()
+      await open?.fetches.close()
       await goodbye
       await refiner.close()
       await derived.close()
-      await upserv.close()
+      await cache.close()
+      await open?.close()
       for (const close of lastClosers) close()
       log.info('stopped')
-      setEnded()
+      setEnded(opened.then(() => {}))
     })()
     return stopping
   }
 
   try {
-    const control = await listenControl(upserv.store.paths.socket, {
-      operations: upserv.operations,
+    const control = await listenControl(claim.paths.socket, {
+      operations,
       rsync: (socket, peer) => doors.admit(socket, socket, peer),
       onRequest,
     })
@@ -312,21 +361,34 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     await stop()
     throw error
   }
-  upserv.facts = { listening, sessions: () => doors.sessions, inLine: () => turns.waiting }
-  // Nobody waits for this; it ends with the store when we are stopped.
-  void upserv.tidy().catch((error: Error) => {
-    if (!stopping) log.warn({ reason: error.message }, 'cleaning up failed')
-  })
+  void opened.then(
+    async (open) => {
+      open.facts = { listening, sessions: () => doors.sessions, inLine: () => turns.waiting }
+      log.info({ builds: open.store.ids().length, ms: Math.round(now() - began) }, 'store open')
+      // Nobody waits for this; it ends with the store when we are stopped.
+      await open.tidy().catch((error: Error) => {
+        if (!stopping) log.warn({ reason: error.message }, 'cleaning up failed')
+      })
+    },
+    () => void stop(),
+  )
+  quietly(ended)
 
   if (config.exitWhenIdleMs > 0) {
     const timer = setInterval(() => {
-      const busy = doors.sessions > 0 || commands > 0 || upserv.fetches.status().length > 0
+      const busy = !upserv || doors.sessions > 0 || commands > 0 || upserv.fetches.status().length > 0
       if (busy) busySince = now()
       else if (now() - busySince > config.exitWhenIdleMs) void stop()
     }, config.exitWhenIdleMs / IDLE_CHECKS)
     closers.push(() => clearInterval(timer))
   }
-  return { operations: upserv.operations, listening, httpUrls, ended, stop }
+  return { operations, listening, httpUrls, ended, stop }
+}
+
+/** For a promise that is not always waited for: that it fails is no fault of ours then. */
+function quietly<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {})
+  return promise
 }
 
 /** A build that a channel names is what devices are about to ask for. */

@@ -22,7 +22,7 @@ export interface BlobSource {
   /** Where `contents` rests. */
   readonly disk: Disk
   openBlob(digest: Uint8Array): Promise<BlobReader>
-  copyBlob(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> | undefined
+  copyBlob(digest: Uint8Array, position: number, targets: readonly Uint8Array[]): Promise<void> | undefined
 }
 
 /** The file `contents` of a build, as it rests on disk. */
@@ -140,16 +140,16 @@ export class BuildTree implements Tree {
     )
   }
 
-  copy(node: number, from: number, target: Uint8Array): Promise<void> | undefined {
+  copy(node: number, from: number, targets: readonly Uint8Array[]): Promise<void> | undefined {
     const blob = this.#blob(node)
-    if (blob >= 0) return this.#blobs.copyBlob(this.#manifest.blobDigest(blob), from, target)
-    return this.#copyOpened(node, from, target)
+    if (blob >= 0) return this.#blobs.copyBlob(this.#manifest.blobDigest(blob), from, targets)
+    return this.#copyOpened(node, from, targets)
   }
 
-  async #copyOpened(node: number, from: number, target: Uint8Array): Promise<void> {
+  async #copyOpened(node: number, from: number, targets: readonly Uint8Array[]): Promise<void> {
     const content = await this.open(node)
     try {
-      await content.read([target], from)
+      await content.read(targets, from)
     } finally {
       content.close()
     }
@@ -181,7 +181,7 @@ class BlobContent implements Content {
   get place(): { fd: number; offset: number } {
     return this.#reader.place
   }
-  read(targets: Uint8Array[], position: number): Promise<void> {
+  read(targets: readonly Uint8Array[], position: number): Promise<void> {
     return this.#reader.read(targets, position)
   }
   close(): void {

@@ -12,7 +12,7 @@ import { z } from 'zod'
 import { StoreCorrupt } from '../errors.ts'
 import type { Disk } from '../lib/disk.ts'
 import { replaceFile } from '../store/durable.ts'
-import { isBuildId } from './build-id.ts'
+import { channelOfModule, isBuildId, moduleOf } from './build-id.ts'
 
 /** Seconds between two meanings of a channel, at least: FAT counts in twos, and `--modify-window=1` forgives one. */
 const STEP_S = 2
@@ -106,6 +106,12 @@ export class Channels {
 
   get(name: string): Channel | undefined {
     return Object.hasOwn(this.#configured, name) ? { name, ...this.#records[name]! } : undefined
+  }
+
+  /** The modules whose rules hold for a module: itself, and of a channel's the build's that it stands for. */
+  ruledBy(module: string): readonly string[] {
+    const channel = this.get(channelOfModule(module) ?? '')
+    return channel ? [module, moduleOf(channel.id)] : [module]
   }
 }
 

@@ -3,6 +3,7 @@
  * builds. One eviction at a time, so that two fetches never each evict for the same bytes.
  */
 import { NoRoom } from '../errors.ts'
+import { eachAtOnce } from '../lib/at-once.ts'
 import { Mutex } from '../lib/mutex.ts'
 import { formatSize } from '../lib/units.ts'
 import type { Evictor } from '../store/budget.ts'
@@ -11,6 +12,8 @@ import { type Candidate, type DepartureLedger, mayGo, planEviction } from './evi
 
 /** How often a plan is made anew because a build was leased or pinned before its turn came. */
 const MAX_PLANS = 10
+/** Builds whose marks are looked at at the same time: what thousands have to say at once would hold others up. */
+const LOOKS_AT_ONCE = 16
 
 /** What we ask of whoever knows sessions. */
 export interface Tenancy {
@@ -89,16 +92,18 @@ export class BuildEvictor implements Evictor {
     return true
   }
 
-  /** All held builds, as the policy sees them. */
+  /** All held builds, as the policy sees them: those that leave while we look are none. */
   async candidates(): Promise<Candidate[]> {
-    return await Promise.all(
-      this.#store.ids().map(async (id) => ({
-        id,
-        order: await this.#store.accessOrder(id),
-        sticky: await this.#store.isSticky(id),
-        leased: this.#tenancy.isLeased(id),
-        protectedBy: this.#protectedBy(id),
-      })),
-    )
+    const store = this.#store
+    const found: Candidate[] = []
+    await eachAtOnce(store.ids(), LOOKS_AT_ONCE, async (id) => {
+      if (!store.has(id)) return
+      const order = await store.accessOrder(id)
+      if (!store.has(id)) return
+      const sticky = await store.isSticky(id)
+      const leased = this.#tenancy.isLeased(id)
+      found.push({ id, order, sticky, leased, protectedBy: this.#protectedBy(id) })
+    })
+    return found
   }
 }

@@ -57,7 +57,7 @@ export async function* bundleBody(
     for (let at = 0; at < size; at += PIECE_BYTES) {
       signal.throwIfAborted()
       const piece = Buffer.allocUnsafe(Math.min(PIECE_BYTES, size - at))
-      await store.copyBlob(digest, at, piece)
+      await store.copyBlob(digest, at, [piece])
       hash.update(piece)
       yield piece
     }

@@ -526,7 +526,7 @@ class Flight {
     const target = new Uint8Array(bytes)
     let read: Uint8Array | undefined = target
     try {
-      await this.#options.store.copyBlob(digest, offset, target)
+      await this.#options.store.copyBlob(digest, offset, [target])
     } catch {
       read = undefined // Rotten or gone: it has to do without.
     }

@@ -238,13 +238,12 @@ export class Operator implements Operations {
 
   /** Why each build stays or goes, who goes first at the start. */
   async #explain(candidates: readonly Candidate[], plan: EvictionPlan, excess: number): Promise<GcVerdict[]> {
-    const { store, fetches } = this.#parts
+    const { store } = this.#parts
     const frees = await store.exclusiveBytes()
     const reasonOf = (candidate: Candidate): string => {
       const { id, sticky, leased, protectedBy } = candidate
       if (sticky) return 'it is sticky'
       if (leased) return 'it is in use'
-      if (fetches.isRunning(id)) return 'it is being fetched again'
       if (protectedBy !== undefined) return protectedBy
       if (plan.type === 'impossible')
         return `all that may go would free ${formatSize(plan.couldFree)}, and ${formatSize(excess)} are needed`

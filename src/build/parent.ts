@@ -219,7 +219,7 @@ export class Parent {
     for (let i = first; i < first + count; i++) {
       const { digest, size } = asked[i]!
       const length = count === 1 ? bytes : size
-      if (length > 0) await this.#parts.store.copyBlob(digest, offset, raw.subarray(at, at + length))
+      if (length > 0) await this.#parts.store.copyBlob(digest, offset, [raw.subarray(at, at + length)])
       at += length
     }
     return raw
@@ -255,7 +255,7 @@ export class Parent {
   async #dictionary({ base }: Asked, { dictionary }: Span): Promise<Buffer | undefined> {
     if (!base || !dictionary) return undefined
     const bytes = Buffer.allocUnsafe(dictionary.bytes)
-    await this.#parts.store.copyBlob(base, dictionary.offset, bytes)
+    await this.#parts.store.copyBlob(base, dictionary.offset, [bytes])
     return bytes
   }
 }

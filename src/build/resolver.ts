@@ -8,6 +8,7 @@
  *     available         a file for each build that the sources could supply
  */
 import { NoSuchBuild, StoreError } from '../errors.ts'
+import { eachAtOnce } from '../lib/at-once.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
 import { nearestOf } from '../lib/nearest.ts'
 import { formatSize } from '../lib/units.ts'
@@ -28,6 +29,9 @@ import { VirtualTree } from './virtual-tree.ts'
 const CHANNELS = 'channels'
 const BUILDS = 'builds'
 const AVAILABLE = 'available'
+
+/** Files that a listing has open at a time: few beside the usual limit of 1024. */
+const INFOS_AT_ONCE = 32
 
 export interface ResolverParts {
   store: Store
@@ -54,8 +58,10 @@ export class Resolver implements Modules {
   async list(mayHave: MayHave): Promise<readonly ModuleLine[]> {
     const { catalog, channels, available } = this.#parts
     const lines: ModuleLine[] = []
-    for (const id of catalog.ids()) {
-      const info = mayHave(moduleOf(id)) ? await this.#infoOf(id) : undefined
+    const ids = catalog.ids().filter((id) => mayHave(moduleOf(id)))
+    const infos = await this.#infosOf(ids)
+    for (const id of ids) {
+      const info = infos.get(id)
       if (!info) continue
       const { totals, fetched, source } = info
       const checks = checkedBy(info)
@@ -76,8 +82,7 @@ export class Resolver implements Modules {
   }
 
   ruledBy(name: string): readonly string[] {
-    const channel = this.#parts.channels.get(channelOfModule(name) ?? '')
-    return channel ? [name, moduleOf(channel.id)] : [name]
+    return this.#parts.channels.ruledBy(name)
   }
 
   async open(
@@ -201,10 +206,18 @@ export class Resolver implements Modules {
     await store.touch(id).catch((error: Error) => onProblem(error))
   }
 
-  /** Undefined when it was evicted a moment ago, or its build.json can't be read: a listing does not fail for one build. */
-  async #infoOf(id: string): Promise<BuildInfo | undefined> {
+  /**
+   * Without those that were evicted a moment ago, or whose build.json can't be read: a listing does not fail
+   * for one build. After a start each takes turns of an event loop that others use as well, so many go at once.
+   */
+  async #infosOf(ids: readonly string[]): Promise<ReadonlyMap<string, BuildInfo>> {
     const { store } = this.#parts
-    return store.has(id) ? await store.info(id).catch(() => undefined) : undefined
+    const infos = new Map<string, BuildInfo>()
+    await eachAtOnce(ids, INFOS_AT_ONCE, async (id) => {
+      const info = store.has(id) ? await store.info(id).catch(() => undefined) : undefined
+      if (info) infos.set(id, info)
+    })
+    return infos
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -229,8 +242,10 @@ export class Resolver implements Modules {
   async #openBuilds(mayHave: MayHave): Promise<OpenModule> {
     const { store, catalog } = this.#parts
     const builds: ShownBuild[] = []
-    for (const id of catalog.ids().filter((id) => mayHave(moduleOf(id)))) {
-      const info = await this.#infoOf(id)
+    const ids = catalog.ids().filter((id) => mayHave(moduleOf(id)))
+    const infos = await this.#infosOf(ids)
+    for (const id of ids) {
+      const info = infos.get(id)
       // One that can't be read is shown, as whoever mirrors us would delete it otherwise; looking into it fails.
       if (store.has(id)) builds.push({ id, mtime: info ? arrivalOf(info) : 0 })
     }

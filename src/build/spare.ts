@@ -68,8 +68,10 @@ export class Spare {
         await this.#live.drop(bytes)
         freed += before - this.#live.bytes
       }
-      for (const { path, bytes: size } of this.#live ? [] : await this.#cached()) {
+      for (const { path, bytes: size } of await this.#cached()) {
         if (freed >= bytes) break
+        // The rest is the server's own, which has just dropped what it could.
+        if (this.#live && path !== this.#paths.code) continue
         await removeTree(this.#disk, path)
         freed += size
       }
@@ -114,6 +116,8 @@ export class Spare {
         'cache',
         (await this.#cached()).reduce((sum, { bytes }) => sum + bytes, 0),
       )
+    // Who has no cache of a server has counted it above.
+    this.#charge('code', this.#live ? await diskUsage(this.#disk, this.#paths.code) : 0)
     let beside = 0
     for (const name of await this.#disk.readdir(this.#paths.root)) {
       const path = join(this.#paths.root, name)

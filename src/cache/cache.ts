@@ -6,13 +6,14 @@
  * ago goes, whole. Where each record is stands in memory (key-table.ts); what is read stays in a pool of
  * blocks that all clients share (lib/block-pool.ts). Records on their way to the disk are read from memory.
  */
-import { readdirSync } from 'node:fs'
+import { readdirSync, readvSync } from 'node:fs'
 import { type FileHandle, mkdir, open, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { type BlockFile, type BlockPool, nextFileId } from '../lib/block-pool.ts'
 import { Pacer } from '../lib/pacer.ts'
-import { KEY_BYTES, KeyTable } from './key-table.ts'
+import { QuickReads } from '../lib/quick-reads.ts'
+import { KEY_BYTES, KeyTable, type Place } from './key-table.ts'
 import {
   decodeRecordHeader,
   encodeRecordHeader,
@@ -28,6 +29,8 @@ export interface CacheOptions {
   limit: number
   /** Where what was read stays in memory. */
   pool: BlockPool
+  /** Old records are looked for when this has settled: others need the disk more. */
+  after?: Promise<unknown>
   /** Whether the data directory has room for so many more bytes. */
   hasRoom?: (bytes: number) => boolean
   /** Told the bytes that the segments take, whenever that changes. */
@@ -46,6 +49,10 @@ export const MAX_RECORD = 4 * 2 ** 20
 const MAX_WAITING = 16 * 2 ** 20
 /** A write that failed is not tried again before this time. */
 const RETRY_MS = 60_000
+/** Larger records can't be peeked at. */
+const MAX_PEEKED = 32 * 1024
+/** Records of this size are read past the pool where that is quick: they would only empty it of small ones. */
+const LARGE = 64 * 1024
 /** Headers are read from a segment in pieces of this size when it is looked through. */
 const SCAN_BYTES = 256 * 1024
 const DIRECTORY_MODE = 0o750
@@ -54,6 +61,8 @@ const FILE_MODE = 0o640
 export class Cache {
   readonly #options: CacheOptions
   readonly #table = new KeyTable()
+  /** What `peek` returned last. */
+  readonly #scratch = Buffer.allocUnsafeSlow(MAX_PEEKED)
   readonly #pool: BlockPool
   readonly #segments = new Map<number, Segment>()
   readonly #segmentBytes: number
@@ -81,7 +90,10 @@ export class Cache {
     const cache = new Cache(options)
     const old = segmentNumbers(options.directory)
     cache.#nextNumber = (old.at(-1) ?? -1) + 1
-    cache.#enqueue(() => cache.#load(old))
+    cache.#enqueue(async () => {
+      await options.after?.catch(() => {})
+      await cache.#load(old)
+    })
     return cache
   }
 
@@ -102,17 +114,43 @@ export class Cache {
     return this.#table.find(key) !== undefined
   }
 
-  /** The record; at once when it is in memory. Undefined when there is none, or it can't be read. */
-  get(key: Uint8Array): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+  /**
+   * The record; at once when it is in memory. Undefined when there is none, or it can't be read.
+   * @param take gives memory for it; the record begins at its first byte.
+   */
+  get(
+    key: Uint8Array,
+    take: (size: number) => Buffer = Buffer.allocUnsafe,
+  ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+    const found = this.#find(key)
+    if (!found) return undefined
+    const { segment, place } = found
+    const waiting = segment.waiting.get(place.offset)
+    if (waiting) return waiting
+    const payload = take(place.length).subarray(0, place.length)
+    const check = (): Uint8Array | undefined => (crc32(payload) === place.crc ? payload : undefined)
+    if (payload.length >= LARGE && segment.readNow([payload], place.offset) === payload.length) return check()
+    return this.#pool.copy(segment, place.offset, payload)?.then(check, () => undefined) ?? check()
+  }
+
+  /** A small record when it can be had at once: in memory that the next call of this overwrites. */
+  peek(key: Uint8Array): Uint8Array | undefined {
+    const found = this.#find(key)
+    if (!found || found.place.length > this.#scratch.length) return undefined
+    const { segment, place } = found
+    const waiting = segment.waiting.get(place.offset)
+    if (waiting) return waiting
+    const payload = this.#scratch.subarray(0, place.length)
+    if (!this.#pool.copyNow(segment, place.offset, payload)) return undefined
+    return crc32(payload) === place.crc ? payload : undefined
+  }
+
+  #find(key: Uint8Array): { segment: Segment; place: Place } | undefined {
     const place = this.#table.find(key)
     const segment = place && this.#segments.get(place.segment)
     if (!segment) return undefined
     segment.lastUse = ++this.#uses
-    const waiting = segment.waiting.get(place.offset)
-    if (waiting) return waiting
-    const payload = Buffer.allocUnsafe(place.length)
-    const check = (): Uint8Array | undefined => (crc32(payload) === place.crc ? payload : undefined)
-    return this.#pool.copy(segment, place.offset, payload)?.then(check, () => undefined) ?? check()
+    return { segment, place }
   }
 
   /** Keeps a record, in place of one of the same key; or doesn't, when there is no room or no time. */
@@ -298,6 +336,9 @@ class Segment implements BlockFile {
   #parts: Uint8Array[] = []
   #written: number
   #handle: Promise<FileHandle> | undefined
+  /** Of the handle, once it is open. */
+  #fd: number | undefined
+  readonly #quick = new QuickReads()
 
   /** @param size 0 for one that does not exist yet. */
   constructor(number: number, path: string, size: number) {
@@ -329,7 +370,7 @@ class Segment implements BlockFile {
     this.#parts = []
     if (from === 0) {
       await mkdir(dirname(this.path), { recursive: true, mode: DIRECTORY_MODE })
-      this.#handle = open(this.path, 'w+', FILE_MODE)
+      this.#opened(open(this.path, 'w+', FILE_MODE))
     }
     const handle = await this.#open()
     let at = from
@@ -350,9 +391,15 @@ class Segment implements BlockFile {
     return bytesRead
   }
 
+  readNow(targets: readonly Uint8Array[], position: number): number | undefined {
+    const fd = this.#fd
+    return fd === undefined ? undefined : this.#quick.try(() => readvSync(fd, targets, position))
+  }
+
   async close(): Promise<void> {
     const handle = this.#handle
     this.#handle = undefined
+    this.#fd = undefined
     await (await handle?.catch(() => undefined))?.close()
   }
 
@@ -362,8 +409,18 @@ class Segment implements BlockFile {
   }
 
   #open(): Promise<FileHandle> {
-    this.#handle ??= open(this.path, 'r')
-    return this.#handle
+    return this.#handle ?? this.#opened(open(this.path, 'r'))
+  }
+
+  #opened(opening: Promise<FileHandle>): Promise<FileHandle> {
+    this.#handle = opening
+    opening.then(
+      ({ fd }) => {
+        if (this.#handle === opening) this.#fd = fd
+      },
+      () => {},
+    )
+    return opening
   }
 }
 

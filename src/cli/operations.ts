@@ -65,7 +65,12 @@ async function openAlone(config: Config): Promise<Owner> {
 async function openServer(config: Config): Promise<Owner> {
   const withoutPorts = { ...config, rsync: { ...config.rsync, listen: [] }, http: { listen: [] } }
   const { operations, stop } = await serve(withoutPorts, quietLogger())
-  return { operations, close: stop }
+  try {
+    return { operations: await operations, close: stop }
+  } catch (error) {
+    await stop()
+    throw error
+  }
 }
 
 /** A command tells what matters by itself. */

@@ -19,7 +19,7 @@ test('control: a verification tells how it goes, and ends when who asked for it 
     throw new Error('never')
   }
   const door = await listenControl(path, {
-    operations: { verify } as Operations,
+    operations: Promise.resolve({ verify } as Operations),
     rsync: () => {},
     onRequest: (running) => void running.catch(() => stopped.resolve()),
   })

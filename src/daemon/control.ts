@@ -51,7 +51,8 @@ const MAX_REQUEST = 64 * 1024
 const MAX_SOCKET_PATH = 108
 
 export interface ControlHandlers {
-  operations: Operations
+  /** Requests wait until there are operations. */
+  operations: Promise<Operations>
   /** Takes over a connection that carries rsync. */
   rsync(socket: Socket, peer: Peer): void
   /** Requests under way keep an idle server from ending itself. */
@@ -200,7 +201,7 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
   const send = (answer: Answer): void => {
     if (socket.writable) socket.write(`${JSON.stringify(answer)}\n`)
   }
-  const running = carryOut(request, handlers.operations, send, abort.signal)
+  const running = handlers.operations.then((operations) => carryOut(request, operations, send, abort.signal))
   handlers.onRequest?.(running)
   try {
     send({ type: 'result', value: (await running) ?? null })

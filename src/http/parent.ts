@@ -45,7 +45,8 @@ export interface ChildVisitor {
 }
 
 export interface ParentDoorOptions {
-  parent: Parent
+  /** There once the store is open. */
+  parent: Promise<Parent>
   visitor(address: string | undefined): ChildVisitor
   /** Aborted when the server stops. */
   signal: AbortSignal
@@ -102,7 +103,7 @@ class ParentDoor {
     if (request.method !== wants) throw new RefusedError(`this is asked for by ${wants}`)
     if (id === undefined) {
       if (proof) visitor.prove([], proof)
-      const listing = await this.#options.parent.list((module) => isOpenTo(visitor, module), signal)
+      const listing = await (await this.#options.parent).list((module) => isOpenTo(visitor, module), signal)
       sendJson(response, 200, listing)
       return
     }
@@ -136,7 +137,7 @@ class ParentDoor {
       response.write(`${JSON.stringify(line)}\n`)
     }
     try {
-      const { line, body } = await this.#options.parent.describe(
+      const { line, body } = await (await this.#options.parent).describe(
         id,
         seals,
         (module) => isOpenTo(visitor, module),
@@ -159,7 +160,12 @@ class ParentDoor {
     const asked = decodeBlobRequest(await readBody(request, MAX_REQUEST_BYTES))
     if (!asked) throw new RefusedError('this is no request for blobs')
     await this.#work(async () => {
-      const blobs = this.#options.parent.blobs(id, asked, (module) => isOpenTo(visitor, module), signal)
+      const blobs = (await this.#options.parent).blobs(
+        id,
+        asked,
+        (module) => isOpenTo(visitor, module),
+        signal,
+      )
       // What is refused is refused before there is a status.
       const first = await blobs.next()
       response.writeHead(200, { 'content-type': 'application/octet-stream' })
@@ -170,7 +176,11 @@ class ParentDoor {
 
   async #sendContents({ response, visitor, id, signal }: Call): Promise<void> {
     await this.#work(async () => {
-      const bytes = await this.#options.parent.contents(id, (module) => isOpenTo(visitor, module), signal)
+      const bytes = await (await this.#options.parent).contents(
+        id,
+        (module) => isOpenTo(visitor, module),
+        signal,
+      )
       response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes.length })
       await pipeline(Readable.from([bytes]), response)
     })

@@ -17,6 +17,8 @@ export interface BlockFile {
   readonly id: number
   /** Fills the targets, one after the other, from `position` on. @returns how many bytes there were. */
   read(targets: readonly Uint8Array[], position: number): Promise<number>
+  /** The same at once, where that is quick; undefined where it is not. */
+  readNow?(targets: readonly Uint8Array[], position: number): number | undefined
 }
 
 /** Large enough that a system call is worth it, small enough that a scattered reader wastes little. */
@@ -46,13 +48,30 @@ export class BlockPool {
   }
 
   /**
-   * Copies what the file holds at `offset` into `target`: at once when it is in memory, and then there is
-   * nothing to wait for.
+   * Copies what the file holds at `offset` into `target`: at once when it is in memory, ours or the system's, and
+   * then there is nothing to wait for.
    * @throws RangeError when the file ends too early; what the file throws.
    */
   copy(file: BlockFile, offset: number, target: Uint8Array): Promise<void> | undefined {
-    const done = this.#copyHeld(file, offset, target)
+    const done = this.#copyAtOnce(file, offset, target)
     return done === target.length ? undefined : this.#copyLater(file, offset, target, done)
+  }
+
+  /** The same if it can be done at once. @returns whether it was; nothing is done later. */
+  copyNow(file: BlockFile, offset: number, target: Uint8Array): boolean {
+    return this.#copyAtOnce(file, offset, target) === target.length
+  }
+
+  /** @returns how many bytes could be copied, from the first on. */
+  #copyAtOnce(file: BlockFile, offset: number, target: Uint8Array): number {
+    let done = this.#copyHeld(file, offset, target)
+    while (done < target.length) {
+      const number = Math.floor((offset + done) / BLOCK)
+      const needed = Math.min(BLOCK, offset + target.length - number * BLOCK)
+      if (!this.#fillNow(file, number, needed)) break
+      done += this.#copyHeld(file, offset + done, target.subarray(done))
+    }
+    return done
   }
 
   /** Gives the memory of a file back. */
@@ -98,7 +117,29 @@ export class BlockPool {
     }
   }
 
-  /** Reads a block, and some behind it for who goes on from the one before. */
+  /** Reads a block and some behind it at once. @returns whether so much of it is held now. */
+  #fillNow(file: BlockFile, number: number, needed: number): boolean {
+    const key = file.id * BLOCKS_PER_FILE + number
+    if (!file.readNow || this.#loading.has(key)) return false
+    const memory = this.#take(this.#readAhead(key))
+    if (memory.length === 0) return false
+    let got = 0
+    try {
+      got = file.readNow(memory, number * BLOCK) ?? 0
+    } catch {
+      // Who reads in a thread next hears what is wrong.
+    }
+    this.#enter(file, number, memory, got)
+    return (this.#blocks.get(key)?.length ?? 0) >= needed
+  }
+
+  /** How many blocks to read from this one on: more for who goes on from the one before. */
+  #readAhead(key: number): number {
+    const goesOn = this.#blocks.has(key - 1) ? (this.#blocks.has(key - READ_AHEAD[1]) ? 2 : 1) : 0
+    return READ_AHEAD[goesOn]
+  }
+
+  /** Reads a block, and some behind it. */
   async #fill(file: BlockFile, number: number, needed: number): Promise<void> {
     const key = file.id * BLOCKS_PER_FILE + number
     if ((this.#blocks.get(key)?.length ?? 0) >= needed) return
@@ -108,8 +149,7 @@ export class BlockPool {
       await loading.catch(() => {})
       return
     }
-    const goesOn = this.#blocks.has(key - 1) ? (this.#blocks.has(key - READ_AHEAD[1]) ? 2 : 1) : 0
-    const memory = this.#take(READ_AHEAD[goesOn])
+    const memory = this.#take(this.#readAhead(key))
     if (memory.length === 0) return
     const load = this.#readBlocks(file, number, memory)
     for (let i = 0; i < memory.length; i++) this.#loading.set(key + i, load)
@@ -127,18 +167,23 @@ export class BlockPool {
     try {
       got = await file.read(memory, number * BLOCK)
     } finally {
-      for (const [i, buffer] of memory.entries()) {
-        const length = Math.min(BLOCK, got - i * BLOCK)
-        const key = file.id * BLOCKS_PER_FILE + number + i
-        const before = this.#blocks.get(key)
-        if (length <= (before?.length ?? 0)) {
-          this.#free.push(buffer)
-          continue
-        }
-        if (before) this.#free.push(before.memory)
-        this.#blocks.delete(key)
-        this.#blocks.set(key, { memory: buffer, length })
+      this.#enter(file, number, memory, got)
+    }
+  }
+
+  /** Makes blocks of what was read; memory that holds nothing new is free. */
+  #enter(file: BlockFile, number: number, memory: readonly Buffer[], got: number): void {
+    for (const [i, buffer] of memory.entries()) {
+      const length = Math.min(BLOCK, got - i * BLOCK)
+      const key = file.id * BLOCKS_PER_FILE + number + i
+      const before = this.#blocks.get(key)
+      if (length <= (before?.length ?? 0)) {
+        this.#free.push(buffer)
+        continue
       }
+      if (before) this.#free.push(before.memory)
+      this.#blocks.delete(key)
+      this.#blocks.set(key, { memory: buffer, length })
     }
   }
 

@@ -42,7 +42,7 @@ export class ByteReader {
     for (;;) {
       const got = decoder(this.#pending)
       if (got) {
-        this.#skip(got.size)
+        this.skip(got.size)
         return got.value
       }
       await this.#more()
@@ -53,8 +53,22 @@ export class ByteReader {
   tryDecode<T>(decoder: (bytes: Uint8Array) => Decoded<T> | undefined): T | undefined {
     const got = decoder(this.#pending)
     if (!got) return undefined
-    this.#skip(got.size)
+    this.skip(got.size)
     return got.value
+  }
+
+  /**
+   * The next `size` bytes, which are there, without a copy and without taking them. They don't change, but hold
+   * the piece that they came in: who keeps them copies them.
+   */
+  peek(size: number): Buffer {
+    return this.#pending.subarray(0, size)
+  }
+
+  /** Takes `size` bytes, which are there. */
+  skip(size: number): void {
+    this.#consumed += size
+    this.#pending = size === this.#pending.length ? EMPTY : this.#pending.subarray(size)
   }
 
   /** Exactly `size` bytes, in memory of their own. The caller has bounded `size`. */
@@ -66,7 +80,7 @@ export class ByteReader {
       const part = this.#pending.subarray(0, size - filled)
       part.copy(out, filled)
       filled += part.length
-      this.#skip(part.length)
+      this.skip(part.length)
     }
     return out
   }
@@ -77,7 +91,7 @@ export class ByteReader {
     while (left > 0) {
       if (this.#pending.length === 0) await this.#more()
       const part = Math.min(left, this.#pending.length)
-      this.#skip(part)
+      this.skip(part)
       left -= part
     }
   }
@@ -86,18 +100,13 @@ export class ByteReader {
   async some(limit = Number.POSITIVE_INFINITY): Promise<Buffer | undefined> {
     if (this.#pending.length === 0 && !(await this.#fill())) return undefined
     const out = this.#pending.length <= limit ? this.#pending : this.#pending.subarray(0, limit)
-    this.#skip(out.length)
+    this.skip(out.length)
     return out
   }
 
   /** True when the stream has ended and nothing is left. Waits until one or the other is known. */
   async ended(): Promise<boolean> {
     return this.#pending.length === 0 && !(await this.#fill())
-  }
-
-  #skip(size: number): void {
-    this.#consumed += size
-    this.#pending = size === this.#pending.length ? EMPTY : this.#pending.subarray(size)
   }
 
   async #more(): Promise<void> {

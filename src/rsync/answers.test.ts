@@ -71,7 +71,7 @@ async function bytesOf(answers: Answers, asked: Question, answer: Answer): Promi
   const all: Uint8Array[] = []
   for (const part of answer.parts) {
     if (part.type === 'bytes') all.push(part.bytes)
-    else if (part.type === 'piece') all.push(await answers.piece(asked, part, signal))
+    else if (part.type === 'piece') all.push(await answers.piece(asked, part, Buffer.allocUnsafe, signal))
   }
   return Buffer.concat(all)
 }
@@ -97,10 +97,42 @@ for (const compression of [undefined, ZSTD, { ...ZSTD, codec: 'zlib' as const }]
   })
 }
 
+test('what is at hand is a whole answer, once nothing can be made smaller, and nothing is read for it', async () => {
+  const kept = memoryKept()
+  const tree = treeOf(newer)
+  for (const compression of [undefined, ZSTD]) {
+    const asked = question(tree, compression ? { compression } : {})
+    const first = new Answers({ derived, kept })
+    assert.equal(first.atHand(asked), undefined)
+    const answer = await first.find(asked, signal)
+    if (compression) {
+      assert.equal(new Answers({ derived, kept }).atHand(asked), undefined, 'it is yet to be compressed well')
+      await first.refine(asked, undefined, (bytes, last) => squeezeBest('zstd', bytes, last), signal)
+    }
+    const opened = tree.opened
+    const later = new Answers({ derived, kept })
+    const found = later.atHand(asked)
+    assert.ok(found)
+    const whole = Buffer.concat(
+      found.parts.map((part) => (part.type === 'bytes' ? part.bytes : fail(part.type))),
+    )
+    assert.equal(tree.opened, opened)
+    assert.deepEqual(whole, await bytesOf(later, asked, await later.find(asked, signal)))
+    assert.equal(found.literal, answer.literal)
+    assert.equal(later.atHand({ ...asked, fresh: true }), undefined)
+  }
+  tree.close()
+})
+
+function fail(what: string): never {
+  assert.fail(what)
+}
+
 test('every difference in the question is another answer', async () => {
   const kept = new Map<string, Uint8Array>()
   const store: Kept = {
     get: (key) => kept.get(Buffer.from(key).toString('hex')),
+    peek: () => undefined,
     put: (key, bytes) => void kept.set(Buffer.from(key).toString('hex'), bytes),
   }
   const [tree, other] = [treeOf(newer), treeOf(splice(newer, 3, 1, Buffer.from('#')))]
@@ -139,6 +171,7 @@ test('who asks again gets it worked out anew, and so does everybody after', asyn
   const right = await bytesOf(answers, question(tree), await answers.find(question(tree), signal))
   // As if it had been made of bytes that had rotted: the next process finds this.
   const poisoned: Kept = {
+    peek: () => undefined,
     get: (key) => {
       const record = kept.get(key) as Uint8Array | undefined
       return record && Uint8Array.from(record, (byte, i) => (i === record.length - 10 ? byte ^ 1 : byte))
@@ -158,6 +191,7 @@ test('a content of several pieces: each is kept, and one that is lost is made ag
   const forgetful = new Map<string, Uint8Array>()
   const kept: Kept = {
     get: (key) => forgetful.get(Buffer.from(key).toString('hex')),
+    peek: () => undefined,
     put: (key, bytes) => void forgetful.set(Buffer.from(key).toString('hex'), bytes),
   }
   const answers = new Answers({ derived, kept })

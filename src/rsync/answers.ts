@@ -18,8 +18,8 @@ import { type CodecName, canRefine, createCompressor, type Effort, MAX_PIECE } f
 import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import type { BlockSumRule } from './digests.ts'
-import type { Kept } from './kept.ts'
-import { RecentAnswers } from './recent-answers.ts'
+import type { Kept, TakeMemory } from './kept.ts'
+import { isNumbered, RecentAnswers } from './recent-answers.ts'
 import type { Content, Tree } from './tree.ts'
 import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './wire/answers.ts'
 import { i32At } from './wire/ints.ts'
@@ -110,15 +110,37 @@ export class Answers {
     this.#onQuick = onQuick
   }
 
+  /**
+   * The answer, when it is at hand. If it is nothing but bytes, these may be overwritten by the next call of this:
+   * they are copied at once, or not at all.
+   */
+  atHand(question: Question): Answer | undefined {
+    const recent = this.#recentOf(question)
+    if (recent || question.fresh) return recent
+    const record = this.#kept.peek(keyOf(question))
+    if (!record) return undefined
+    const answer = decodeAnswer(record)
+    // What may yet be made better goes the long way, on which that is seen to.
+    if (!answer?.complete) return undefined
+    this.#addRecent(question, answer)
+    return answer.parts.every(({ type }) => type === 'bytes') ? answer : decodeAnswer(Uint8Array.from(record))
+  }
+
+  #recentOf({ tree, node, sums, manner, fresh }: Question): Answer | undefined {
+    if (!sums && !manner.compression) return wholePlain(tree, node)
+    return fresh || !isNumbered(tree) ? undefined : this.#recent.find(tree, manner, node, sums)
+  }
+
+  #addRecent({ tree, node, sums, manner }: Question, answer: Answer): void {
+    if (isNumbered(tree)) this.#recent.add(tree, manner, node, sums, answer)
+  }
+
   /** @throws StoreError when the content can't be read; the signal's reason. */
   find(question: Question, signal: AbortSignal): Answer | Promise<Answer> {
-    const { tree, node, sums, manner } = question
-    // Nothing is worked out for these: the content itself goes out.
-    if (!sums && !manner.compression) return wholePlain(question)
-    if (question.fresh) return this.#workOut(question, keyOf(question), signal)
-    const recent = this.#recent.find(manner.name, tree.contentKey(node), sums)
+    const recent = this.#recentOf(question)
     if (recent) return recent
     const key = keyOf(question)
+    if (question.fresh) return this.#workOut(question, key, signal)
     const record = this.#kept.get(key)
     if (record instanceof Promise) return this.#findLater(question, key, record, signal)
     return this.#known(question, key, record) ?? this.#workOut(question, key, signal)
@@ -138,10 +160,19 @@ export class Answers {
     return { complete: true, matched: 0, literal: length, parts: parts.finish() }
   }
 
-  /** The bytes of a piece as they go out. @throws as `find` does. */
-  piece(question: Question, part: PiecePart, signal: AbortSignal): Uint8Array | Promise<Uint8Array> {
+  /**
+   * The bytes of a piece as they go out.
+   * @param take gives memory for them, which is used or not.
+   * @throws as `find` does.
+   */
+  piece(
+    question: Question,
+    part: PiecePart,
+    take: TakeMemory,
+    signal: AbortSignal,
+  ): Uint8Array | Promise<Uint8Array> {
     if (question.fresh) return this.#compressPiece(question, part, signal)
-    const record = this.#kept.get(part.key)
+    const record = this.#kept.get(part.key, take)
     if (record instanceof Promise) {
       return record.then(
         (kept) => this.#knownPiece(question, part, kept) ?? this.#compressPiece(question, part, signal),
@@ -189,7 +220,7 @@ export class Answers {
     if (!record) return undefined
     const answer = decodeAnswer(record)
     if (!answer) return undefined
-    this.#recent.add(question.manner.name, question.tree.contentKey(question.node), question.sums, answer)
+    this.#addRecent(question, answer)
     if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta: undefined })
     return answer
   }
@@ -203,7 +234,7 @@ export class Answers {
         if (delta && delta.length > MOST_STEPS) return stepByStep(question, delta)
         const answer = await compose(question, delta ?? wholeOf(tree, node), quickSqueeze(manner.compression))
         this.#kept.put(key, encodeAnswer(answer))
-        this.#recent.remove(manner.name, tree.contentKey(node))
+        if (isNumbered(tree)) this.#recent.remove(tree, manner, node)
         if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta })
         return answer
       },
@@ -395,8 +426,8 @@ class Parts {
   }
 }
 
-/** The whole content as plain literal tokens; nothing of it needs to be known. */
-function wholePlain({ tree, node }: Question): Answer {
+/** The whole content as plain literal tokens: nothing is worked out for that. */
+function wholePlain(tree: Tree, node: number): Answer {
   const size = tree.size(node)
   const parts: AnswerPart[] = size > 0 ? [{ type: 'plain', from: 0, length: size }] : []
   return { complete: true, matched: 0, literal: size, parts: [...parts, { type: 'bytes', bytes: END }] }

@@ -137,10 +137,14 @@ export class Connection {
     this.#allowanceAt = this.#now()
   }
 
-  /** In-band bytes that somebody else made and that stay as they are: large ones go out without a copy. */
-  append(bytes: Uint8Array): Promise<void> | undefined {
-    if (bytes.length >= WORTH_NO_COPY && this.#bandwidth === 0) return this.#appendWhole(bytes)
+  /**
+   * In-band bytes that somebody else made: large ones go out without a copy.
+   * @param whenDone called once nobody reads them any more: until then they stay as they are.
+   */
+  append(bytes: Uint8Array, whenDone?: () => void): Promise<void> | undefined {
+    if (bytes.length >= WORTH_NO_COPY && this.#bandwidth === 0) return this.#appendWhole(bytes, whenDone)
     this.out.bytes(bytes)
+    whenDone?.()
     return this.flow()
   }
 
@@ -161,16 +165,17 @@ export class Connection {
     await this.#send([bytes], () => giveMemory(memory))
   }
 
-  async #appendWhole(bytes: Uint8Array): Promise<void> {
+  async #appendWhole(bytes: Uint8Array, whenDone?: () => void): Promise<void> {
     await this.flush()
     for (let at = 0; at < bytes.length; at += FRAME_MAX) {
       const piece = asBuffer(bytes.subarray(at, at + FRAME_MAX))
+      const done = at + FRAME_MAX >= bytes.length ? whenDone : undefined
       if (this.#outMuxed) {
         const head = Buffer.allocUnsafe(FRAME_HEADER_SIZE)
         writeFrameHeader(head, 0, TAG.data, piece.length)
-        await this.#send([head, piece])
+        await this.#send([head, piece], done)
       } else {
-        await this.#send([piece])
+        await this.#send([piece], done)
       }
     }
   }

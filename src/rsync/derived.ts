@@ -26,6 +26,8 @@ const INLINE_BLOCKS = 1024
  * Block lengths that clients choose by themselves stay far below; -B1 does not.
  */
 const MAX_STEPS = 2_000_000
+/** What goes out where no digest was agreed on: one byte. */
+const NO_DIGEST = new Uint8Array(1)
 /** A thread without work ends after this time. */
 const IDLE_MS = 30_000
 
@@ -88,18 +90,31 @@ export class Derived {
     seed: number,
     signal: AbortSignal,
   ): Uint8Array | Promise<Uint8Array> {
-    if (name === 'none') return new Uint8Array(1)
     const recorded = recordedDigest(tree, node, name)
     if (recorded) return recorded
-    const seeded = name === 'md4-seeded'
-    if (seeded && seed !== this.#checksumSeed)
-      return this.#workOutDigest(tree, node, name, seed, undefined, signal)
-    const key = digestKey(tree, node, name, seeded ? seed : 0)
-    const record = this.#kept.get(key)
+    const key = this.#digestKey(tree, node, name, seed)
+    const record = key && this.#kept.get(key)
     if (!(record instanceof Promise)) {
       return record ?? this.#workOutDigest(tree, node, name, seed, key, signal)
     }
     return record.then((kept) => kept ?? this.#workOutDigest(tree, node, name, seed, key, signal))
+  }
+
+  /** The digest of a regular file, when it is in memory. */
+  knownDigest(tree: Tree, node: number, name: DigestName, seed: number): Uint8Array | undefined {
+    const recorded = recordedDigest(tree, node, name)
+    if (recorded) return recorded
+    const key = this.#digestKey(tree, node, name, seed)
+    const record = key && this.#kept.get(key)
+    return record instanceof Promise ? undefined : record
+  }
+
+  /** Where a digest is kept; undefined when it is not, as it depends on a seed that one client brought. */
+  #digestKey(tree: Tree, node: number, name: DigestName, seed: number): Uint8Array | undefined {
+    const seeded = name === 'md4-seeded'
+    if (seeded && seed !== this.#checksumSeed) return undefined
+    const text = `digest:${name}:${seeded ? seed : 0}:${tree.contentKey(node)}`
+    return hash('sha256', Buffer.from(text, 'latin1'), 'buffer')
   }
 
   /** @param key what it is kept under. */
@@ -186,11 +201,8 @@ async function runInline<T extends Task>(task: T, content: Content): Promise<Tas
 
 /** The digest as it was computed when the build came in. */
 export function recordedDigest(tree: Tree, node: number, name: DigestName): Uint8Array | undefined {
+  if (name === 'none') return NO_DIGEST
   return name === 'md5' || name === 'xxh128' ? tree.digest(node, name) : undefined
-}
-
-function digestKey(tree: Tree, node: number, name: DigestName, seed: number): Uint8Array {
-  return hash('sha256', Buffer.from(`digest:${name}:${seed}:${tree.contentKey(node)}`, 'latin1'), 'buffer')
 }
 
 /** Where a task finds the content from byte `from` on. */

@@ -146,7 +146,7 @@ export class HiddenTree implements Tree {
   }
   get copy(): Tree['copy'] {
     const behind = this.#behind
-    return behind.copy && ((node, from, target) => behind.copy!(this.#at(node), from, target))
+    return behind.copy && ((node, from, targets) => behind.copy!(this.#at(node), from, targets))
   }
   open(node: number): Promise<Content> {
     return this.#behind.open(this.#at(node))

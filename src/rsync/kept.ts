@@ -1,13 +1,22 @@
 /** What derived data is kept in, as the protocol sees it. cache/ fills it. */
 
+/** Gives memory for at least so many bytes. */
+export type TakeMemory = (size: number) => Buffer
+
 /** Keeps bytes under keys for as long as it can; may forget any of them at any time. */
 export interface Kept {
   /**
    * The bytes, which must not be changed; at once when they are in memory. Undefined when there is nothing under
    * the key, or not any more.
    * @param key 16 bytes or more, of which as good as no two are equal: a cryptographic hash.
+   * @param take memory to copy them into, where they have to be copied.
    */
-  get(key: Uint8Array): Uint8Array | undefined | Promise<Uint8Array | undefined>
+  get(key: Uint8Array, take?: TakeMemory): Uint8Array | undefined | Promise<Uint8Array | undefined>
+  /**
+   * The bytes of a small record when they can be had at once, or undefined. They may be overwritten by the next call
+   * of this.
+   */
+  peek(key: Uint8Array): Uint8Array | undefined
   /** Keeps `bytes`, which nobody changes any more, in place of what is there; or doesn't. */
   put(key: Uint8Array, bytes: Uint8Array): void
 }

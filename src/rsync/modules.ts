@@ -25,8 +25,8 @@ export type MayHave = (module: string) => boolean
 
 /** Which modules there are. */
 export interface Modules {
-  /** What a listing shows to this client. */
-  list(mayHave: MayHave): Promise<readonly ModuleLine[]>
+  /** What a listing shows to this client; `say` hands the person who waits a line of text. */
+  list(mayHave: MayHave, say: (line: string) => void, signal: AbortSignal): Promise<readonly ModuleLine[]>
   /**
    * The modules whose rules a client must satisfy to have this one: itself, and what it stands for. For a
    * name that stands for nothing: itself.

@@ -17,45 +17,24 @@ import { DIGEST_LENGTH } from './digests.ts'
 import type { PreparedList } from './lists.ts'
 import { type Agreement, blockSumRule, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
-import { sendAnswer } from './tokens.ts'
+import { needsContent, sendAnswer } from './tokens.ts'
 import type { Content, Tree, Xattr } from './tree.ts'
-import type { Answer } from './wire/answers.ts'
+import type { Answer, AnswerPart } from './wire/answers.ts'
 import type { TransferOptions } from './wire/arguments.ts'
-import {
-  decodeU8,
-  decodeU16,
-  decodeVarint,
-  decodeVstring,
-  encodeLongint,
-  encodeVarint,
-  encodeVarlong,
-  encodeVstring,
-} from './wire/ints.ts'
+import { decodeVarint, encodeLongint, encodeVarint, encodeVarlong } from './wire/ints.ts'
 import { TAG } from './wire/mux.ts'
-import { NDX_DEL_STATS, NDX_DONE, NdxDecoder, NdxEncoder } from './wire/ndx.ts'
+import { NDX_DEL_STATS, NDX_DONE, NdxEncoder } from './wire/ndx.ts'
+import { BASIS_SELF, encodeEcho, type ItemRequest, type Request, RequestDecoder } from './wire/requests.ts'
 import { basisLength, decodeSumHead, encodeSumHead, type RawSums, type SumHead } from './wire/sums.ts'
 import { encodeXattrValues, readXattrRequest, sentXattrs } from './wire/xattrs.ts'
 
-/** [iflags] Section 8.1: those that matter to a sender. */
-const ITEM = {
-  xattrs: 0x0100,
-  basisType: 0x0800,
-  xname: 0x1000,
-  isNew: 0x2000,
-  localChange: 0x4000,
-  transfer: 0x8000,
-} as const
-/** The destination file itself: the basis unless the client says otherwise. */
-const BASIS_SELF = 0x80
 /**
  * The most bytes of block sums taken into memory for one file. A client with more (a basis of several 100 GB,
  * or tiny blocks forced by -B) gets that file whole, which is always right.
  */
 const MAX_SUM_BYTES = 16 * 1024 * 1024
 /** What is read of a file to see that it can be read: it brings the rest of a small one into memory. */
-const PROBE = new Uint8Array(1)
-/** Linux's own limit on a path, for names of alternative basis files. */
-const MAX_NAME = 4096
+const PROBE = [new Uint8Array(1)]
 
 /** What one transfer amounted to. */
 export interface TransferFigures {
@@ -78,16 +57,24 @@ export interface TransferContext {
   signal: AbortSignal
 }
 
-/** One request, as it came. */
+/** A request, and whom it is about. */
 interface Item {
-  ndx: number
-  node: number
+  readonly request: ItemRequest
+  readonly node: number
   /** In the order of transmission. */
-  place: number
-  iflags: number
-  basisType: number
-  xname: ByteString | undefined
-  xattrNumbers: number[] | undefined
+  readonly place: number
+}
+
+/** All that is needed to answer a request for data. */
+interface Ready {
+  readonly item: Item
+  readonly head: SumHead
+  readonly question: Question
+  readonly answer: Answer
+  readonly digest: Uint8Array
+  /** Open, where the answer is read from it. Whoever opened it closes it. */
+  readonly content: Content | undefined
+  readonly xattrNumbers: readonly number[] | undefined
 }
 
 /** Serves requests until the client has said goodbye, or has gone after it got everything. */
@@ -98,7 +85,8 @@ export async function transfer(context: TransferContext): Promise<void> {
 class Transfer {
   readonly #context: TransferContext
   readonly #protocol: number
-  readonly #ndxIn: NdxDecoder
+  readonly #decoder: RequestDecoder
+  readonly #decode = (bytes: Uint8Array) => this.#decoder.decode(bytes)
   readonly #ndxOut: NdxEncoder
   /** Places whose data was sent once: a second request is a redo. */
   readonly #sentOnce: Uint8Array
@@ -110,30 +98,37 @@ class Transfer {
 
   constructor(context: TransferContext) {
     this.#context = context
-    this.#protocol = context.agreement.protocol
-    this.#ndxIn = new NdxDecoder(this.#protocol)
+    const { agreement, list, options } = context
+    this.#protocol = agreement.protocol
+    const linksToo = this.#protocol < 31 || (agreement.compat & COMPAT.avoidXattrOptimisation) !== 0
+    this.#decoder = new RequestDecoder({
+      protocol: this.#protocol,
+      count: list.count,
+      xattrs: options.xattrs === 0 ? 'none' : linksToo ? 'all' : 'not-of-links',
+      dryRun: options.dryRun,
+    })
     this.#ndxOut = new NdxEncoder(this.#protocol)
-    this.#sentOnce = new Uint8Array(context.list.count)
+    this.#sentOnce = new Uint8Array(list.count)
     this.#pacer = new Pacer(context.signal)
-    const { skipCompress } = context.options
-    this.#skipsCompression = skipCompress === undefined ? undefined : parseSkipList(skipCompress)
+    this.#skipsCompression =
+      options.skipCompress === undefined ? undefined : parseSkipList(options.skipCompress)
   }
 
   async run(): Promise<void> {
-    const { connection, signal } = this.#context
+    const { connection } = this.#context
     const phases = this.#protocol >= 29 ? 2 : 1
     for (let phase = 0; ; ) {
-      const ndx = await this.#readNdx()
-      signal.throwIfAborted()
-      if (ndx === NDX_DONE) {
+      const request = this.#nextRequest() ?? (await this.#awaitRequest())
+      if (request.type === 'item') {
+        // Most items of an update are answered from memory: those wait for nothing.
+        const waiting = this.#serve(request) ?? connection.flow()
+        if (waiting) await waiting
+      } else if (request.type === 'done') {
         if (++phase > phases) break
         if (phase === phases) await this.#tellErrors()
         this.#ndxOut.encode(connection.out, NDX_DONE)
-      } else if (ndx === NDX_DEL_STATS && this.#protocol >= 31) {
+      } else if (request.type === 'deletions') {
         await this.#echoDeletions()
-      } else {
-        await this.#item(ndx)
-        await connection.flow()
       }
     }
     this.#ndxOut.encode(connection.out, NDX_DONE)
@@ -142,34 +137,50 @@ class Transfer {
     await this.#goodbye()
   }
 
-  /** The next index or mark. Keep-alives of protocol 29 (an index just beyond the list) are passed over. */
-  async #readNdx(): Promise<number> {
-    const { connection, list } = this.#context
-    for (;;) {
-      // One piece of input may hold thousands of tiny requests.
-      if (this.#pacer.due) await this.#pacer.rest()
-      const ndx = await connection.in.decode((bytes) => this.#ndxIn.decode(bytes))
-      if (this.#protocol !== 29 || ndx !== list.count) return ndx
-      const iflags = await connection.in.decode(decodeU16)
-      if (iflags !== ITEM.isNew) throw new PeerError('ndx', `${ndx} of ${list.count}`)
-    }
+  /** The next request when it is there, and others need not have a turn first. */
+  #nextRequest(): Request | undefined {
+    // One piece of input may hold thousands of tiny requests.
+    return this.#pacer.due ? undefined : this.#context.connection.in.tryDecode(this.#decode)
   }
 
-  async #item(ndx: number): Promise<void> {
-    const item = await this.#readItem(ndx)
-    const { connection, options, tree, signal } = this.#context
-    const wantsData = this.#protocol < 29 || (item.iflags & ITEM.transfer) !== 0
-    if (!wantsData || options.dryRun) {
-      this.#echo(item)
-      return
-    }
-    if (item.node < 0 || !isRegularMode(tree.mode(item.node))) {
+  async #awaitRequest(): Promise<Request> {
+    const { connection, signal } = this.#context
+    if (this.#pacer.due) await this.#pacer.rest()
+    const request = await connection.in.decode(this.#decode)
+    signal.throwIfAborted()
+    return request
+  }
+
+  /** Answers a request. A promise only where something has to be waited for. */
+  #serve(request: ItemRequest): Promise<void> | undefined {
+    const { list, tree } = this.#context
+    const place = list.order[request.ndx]!
+    const item: Item = { request, node: list.nodes[place]!, place }
+    if (request.wantsData && (item.node < 0 || !isRegularMode(tree.mode(item.node)))) {
       throw new PeerError(
         'ndx',
         `asks for the data of ${showBytes(this.#nameOf(item))}, which is no regular file`,
       )
     }
-    const head = await connection.in.decode((bytes) => decodeSumHead(bytes, this.#protocol))
+    if (request.asksXattrs) return this.#serveWithXattrs(item)
+    if (!request.head) {
+      this.#echo(item)
+      return undefined
+    }
+    const ready = this.#findAtOnce(item, request.head)
+    return ready ? this.#deliver(ready) : this.#sendLater(item, request.head)
+  }
+
+  /** Numbers of attributes come before the rest of the request. */
+  async #serveWithXattrs(item: Item): Promise<void> {
+    const input = this.#context.connection.in
+    const numbers = await readXattrRequest(input, this.#xattrsOf(item).length)
+    if (!item.request.wantsData) return this.#echo(item, numbers)
+    await this.#sendLater(item, await input.decode((bytes) => decodeSumHead(bytes, this.#protocol)), numbers)
+  }
+
+  async #sendLater(item: Item, head: SumHead, xattrNumbers?: readonly number[]): Promise<void> {
+    const { options, tree, signal } = this.#context
     const again = this.#sentOnce[item.place] === 1
     const appending = options.append > 0 && !again
     // A client that appends asks again when its own part was another; all others when ours was.
@@ -177,60 +188,52 @@ class Transfer {
     this.#sentOnce[item.place] = 1
     const sums = appending ? undefined : await this.#readSums(head)
     signal.throwIfAborted()
-
-    await this.#sendFile(item, head, sums, appending, again)
+    await this.#sendFile(item, head, sums, appending, again, xattrNumbers)
   }
 
-  /** All of a request but its sums. */
-  async #readItem(ndx: number): Promise<Item> {
-    const { connection, list, options, agreement } = this.#context
-    const input = connection.in
-    if (ndx < 0 || ndx >= list.count) throw new PeerError('ndx', `${ndx} of ${list.count}`)
-    const place = list.order[ndx]!
-    const item: Item = {
-      ndx,
-      node: list.nodes[place]!,
-      place,
-      iflags: ITEM.transfer,
-      basisType: BASIS_SELF,
-      xname: undefined,
-      xattrNumbers: undefined,
-    }
-    if (this.#protocol < 29) return item
-    item.iflags = await input.decode(decodeU16)
-    if (item.iflags & ITEM.basisType) item.basisType = await input.decode(decodeU8)
-    if (item.iflags & ITEM.xname) item.xname = await input.decode((bytes) => decodeVstring(bytes, MAX_NAME))
-    const linkOptimised =
-      this.#protocol >= 31 &&
-      (agreement.compat & COMPAT.avoidXattrOptimisation) === 0 &&
-      (item.iflags & ITEM.xname) !== 0 &&
-      (item.iflags & ITEM.localChange) !== 0
-    if (options.xattrs > 0 && item.iflags & ITEM.xattrs && !options.dryRun && !linkOptimised) {
-      item.xattrNumbers = await readXattrRequest(input, this.#xattrsOf(item).length)
-    }
-    return item
+  /**
+   * All that is needed to answer a first request for data, when it is in memory; then its sums are read, too.
+   * Undefined when something has to be waited for: then nothing is.
+   */
+  #findAtOnce(item: Item, head: SumHead): Ready | undefined {
+    const { connection, tree, options, answers, derived, agreement } = this.#context
+    const { node } = item
+    const size = sumBytes(head)
+    if (this.#sentOnce[item.place] === 1 || options.append > 0) return undefined
+    if (size > connection.in.available || !this.#isUsable(head)) return undefined
+    const digest = derived.knownDigest(tree, node, agreement.transferDigest, agreement.seed)
+    if (!digest) return undefined
+    const sums = head.count === 0 ? undefined : { head, bytes: connection.in.peek(size) }
+    const question: Question = { tree, node, sums, manner: this.#mannerOf(item), fresh: false }
+    const answer = answers.atHand(question)
+    if (!answer?.parts.every((part) => isAtHand(tree, node, part))) return undefined
+    connection.in.skip(size)
+    this.#sentOnce[item.place] = 1
+    return { item, head, question, answer, digest, content: undefined, xattrNumbers: undefined }
   }
 
-  /** The sums behind a head; undefined when there are none, or more than we take. */
+  /** The sums behind a head; undefined when there are none, or none that we take. */
   async #readSums(head: SumHead): Promise<RawSums | undefined> {
+    const { connection } = this.#context
     if (head.count === 0) return undefined
-    const { connection, agreement } = this.#context
-    const size = head.count * (4 + head.strongLength)
-    const usable = head.strongLength > 0 && head.strongLength <= DIGEST_LENGTH[agreement.transferDigest]
-    if (usable && size <= MAX_SUM_BYTES) return { head, bytes: await connection.in.bytes(size) }
-    await connection.in.discard(size)
+    if (this.#isUsable(head)) return { head, bytes: await connection.in.bytes(sumBytes(head)) }
+    await connection.in.discard(sumBytes(head))
     return undefined
   }
 
+  /** Whether a head announces no sums, or some that can be used and are not too many. */
+  #isUsable(head: SumHead): boolean {
+    const { count, strongLength } = head
+    if (count === 0) return true
+    const longest = DIGEST_LENGTH[this.#context.agreement.transferDigest]
+    return strongLength > 0 && strongLength <= longest && sumBytes(head) <= MAX_SUM_BYTES
+  }
+
   /** The echo that precedes every answer: what was asked, and the attribute values that were asked for. */
-  #echo(item: Item): void {
+  #echo(item: Item, xattrNumbers?: readonly number[]): void {
     const { out } = this.#context.connection
-    this.#ndxOut.encode(out, item.ndx)
-    if (this.#protocol < 29) return
-    out.u16(item.iflags)
-    if (item.iflags & ITEM.basisType) out.u8(item.basisType)
-    if (item.xname !== undefined) encodeVstring(out, item.xname)
-    if (item.xattrNumbers) encodeXattrValues(out, item.xattrNumbers, this.#xattrsOf(item))
+    encodeEcho(out, this.#ndxOut, this.#protocol, item.request)
+    if (xattrNumbers) encodeXattrValues(out, xattrNumbers, this.#xattrsOf(item))
   }
 
   #nameOf({ place }: Item): ByteString {
@@ -249,58 +252,67 @@ class Transfer {
     sums: RawSums | undefined,
     appending: boolean,
     again: boolean,
+    xattrNumbers: readonly number[] | undefined,
   ): Promise<void> {
-    const { connection, tree, answers, figures, signal } = this.#context
+    const { tree, answers, signal } = this.#context
     const from = appending ? Math.min(basisLength(head), tree.size(item.node)) : 0
     const manner = this.#mannerOf(item)
     // Who asks again could not use what was sent: what is kept may have been made from bytes that had rotted.
     const question: Question = { tree, node: item.node, sums, manner, fresh: again }
 
     // What is worked out first, as it may take a while and fail: how to send the file, and its digest.
-    let answer: Answer
-    let digest: Uint8Array
-    let content: Content | undefined
+    let ready: Ready
     try {
-      answer = appending ? answers.tail(question, from) : await answers.find(question, signal)
-      digest = await this.#digestOf(item, from)
-      content = await this.#openFor(item, answer)
+      const answer = appending ? answers.tail(question, from) : await answers.find(question, signal)
+      const digest = await this.#digestOf(item, from)
+      const content = await this.#openFor(item, answer)
+      ready = { item, head, question, answer, digest, content, xattrNumbers }
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       await this.#cannotSend(item, error)
       return
     }
+    const sending = this.#deliver(ready)
+    await (ready.content ? sending?.finally(() => ready.content!.close()) : sending)
+  }
 
+  /** Says all of an answer. A promise only where something has to be waited for. */
+  #deliver(ready: Ready): Promise<void> | undefined {
+    const { connection, tree, answers, signal } = this.#context
+    const { item, head, question, answer, content, xattrNumbers } = ready
     tree.sent?.(item.node)
-    this.#echo(item)
+    this.#echo(item, xattrNumbers)
     encodeSumHead(connection.out, head)
-    const failure = await sendAnswer({ connection, answers, question, content, signal }, answer).finally(() =>
-      content?.close(),
-    )
+    const sending = sendAnswer({ connection, answers, question, content, signal }, answer)
+    if (sending) return sending.then((failure) => this.#finish(ready, failure))
+    return this.#finish(ready, undefined)
+  }
+
+  #finish({ item, answer, digest }: Ready, failure: StoreError | undefined): Promise<void> | undefined {
+    const { connection, figures, tree } = this.#context
     figures.matchedBytes += answer.matched
     figures.literalBytes += answer.literal
-    if (failure) {
-      tree.suspect?.(item.node)
-      // The client must not take the zeros for the file: this digest is wrong on purpose.
-      connection.out.bytes(Uint8Array.from(digest, (byte) => byte ^ 0xff))
-      this.#ioError |= 1
-      await connection.text(
-        TAG.errorXfer,
-        `upserv: error while reading "${showBytes(this.#nameOf(item))}": ${failure.message}`,
-      )
-      return
+    if (!failure) {
+      connection.out.bytes(digest)
+      figures.files++
+      return undefined
     }
-    connection.out.bytes(digest)
-    figures.files++
+    tree.suspect?.(item.node)
+    // The client must not take the zeros for the file: this digest is wrong on purpose.
+    connection.out.bytes(Uint8Array.from(digest, (byte) => byte ^ 0xff))
+    this.#ioError |= 1
+    return connection.text(
+      TAG.errorXfer,
+      `upserv: error while reading "${showBytes(this.#nameOf(item))}": ${failure.message}`,
+    )
   }
 
   /** Makes sure that what the answer reads from the tree can be read, before anything is promised. */
   async #openFor({ node }: Item, answer: Answer): Promise<Content | undefined> {
     const { tree } = this.#context
-    if (answer.parts.some((part) => part.type === 'steps')) return tree.open(node)
+    if (answer.parts.some((part) => needsContent(tree, part))) return tree.open(node)
     const plain = answer.parts.find((part) => part.type === 'plain')
-    if (!plain) return undefined
-    if (!tree.copy) return tree.open(node)
-    await tree.copy(node, plain.from, PROBE)
+    if (plain) await tree.copy!(node, plain.from, PROBE)
     return undefined
   }
 
@@ -332,7 +344,8 @@ class Transfer {
   #writesInPlace(item: Item): boolean {
     const { options } = this.#context
     if (!options.inplace && options.append === 0) return false
-    return this.#protocol >= 29 ? item.basisType === BASIS_SELF : !options.backup
+    if (this.#protocol < 29) return !options.backup
+    return (item.request.basisType ?? BASIS_SELF) === BASIS_SELF
   }
 
   /** Section 8.11: the client learns why, leaves the file as it is and exits with 23. */
@@ -346,7 +359,7 @@ class Transfer {
     )
     if (this.#protocol >= 30) {
       const payload = Buffer.alloc(4)
-      payload.writeInt32LE(item.ndx)
+      payload.writeInt32LE(item.request.ndx)
       await connection.message(TAG.noSend, payload)
     }
   }
@@ -385,18 +398,32 @@ class Transfer {
   async #goodbye(): Promise<void> {
     const { connection } = this.#context
     try {
-      let ndx = await this.#readNdx()
-      while (ndx === NDX_DEL_STATS && this.#protocol >= 31) {
-        await this.#echoDeletions()
-        ndx = await this.#readNdx()
+      let request = await this.#awaitRequest()
+      while (request.type === 'deletions' || request.type === 'keep-alive') {
+        if (request.type === 'deletions') await this.#echoDeletions()
+        request = await this.#awaitRequest()
       }
-      if (ndx !== NDX_DONE) throw new PeerError('ndx', `${ndx} instead of the goodbye`)
+      if (request.type !== 'done') throw new PeerError('ndx', 'a request instead of the goodbye')
       if (this.#protocol < 31) return
       this.#ndxOut.encode(connection.out, NDX_DONE)
       await connection.flush()
-      await this.#readNdx()
+      await this.#awaitRequest()
     } catch (error) {
       if (!(error instanceof ConnectionLost)) throw error
     }
   }
+}
+
+function sumBytes({ count, strongLength }: SumHead): number {
+  return count * (4 + strongLength)
+}
+
+/** Whether a part of an answer can be sent without waiting for anything but the client. */
+function isAtHand(tree: Tree, node: number, part: AnswerPart): boolean {
+  if (part.type === 'bytes') return true
+  if (part.type !== 'plain' || needsContent(tree, part)) return false
+  const reading = tree.copy!(node, part.from, PROBE)
+  // Who waits for it hears what goes wrong.
+  reading?.catch(() => {})
+  return reading === undefined
 }

@@ -191,6 +191,8 @@ export class Session {
   #words: readonly ByteString[] = []
   #agreement: Agreement | undefined
   readonly #waitedMs = { build: 0, line: 0 }
+  /** We make the client wait, in whatever state: it owes us nothing. */
+  #kept = false
   #entries = 0
   /** When the handshake began; moved on by the time that we made the client wait. */
   #owedSince: number
@@ -214,7 +216,7 @@ export class Session {
 
   /** The client owes us what belongs to a handshake. */
   get inHandshake(): boolean {
-    return HANDSHAKE.has(this.#state)
+    return HANDSHAKE.has(this.#state) && !this.#kept
   }
 
   /** Whoever hangs up on the client says first why, for the report. */
@@ -313,7 +315,10 @@ export class Session {
     if (line === '' || line === '#list') {
       const visitor = this.#visitor
       const mayKnock = (name: string): boolean => visitor.mayKnock([name])
-      for (const { name, comment } of await this.#context.modules.list(mayKnock)) {
+      const modules = await this.#keepWaiting('build', (say) =>
+        this.#context.modules.list(mayKnock, say, this.#signal),
+      )
+      for (const { name, comment } of modules) {
         const shown = visitor.listing(name)
         if (shown) await this.#say(`${name.padEnd(15)}\t${shown.comment ?? comment}`)
       }
@@ -392,6 +397,7 @@ export class Session {
     const began = this.#context.now()
     const gone = (): void => this.#abort.abort(new ConnectionLost('the client left while it waited'))
     let sending: Promise<void> | undefined
+    this.#kept = true
     try {
       return await work((line) => {
         this.#listenForEnd(gone)
@@ -407,6 +413,7 @@ export class Session {
       const waited = this.#context.now() - began
       this.#waitedMs[what] += waited
       this.#owedSince += waited
+      this.#kept = false
     }
   }
 

@@ -5,22 +5,29 @@
 
 /** In-band bytes that are collected before they go out. */
 export const FRAME_SIZE = 128 * 1024
-/** A frame, and what an item adds before it is looked whether the frame is full. */
-const SLAB = FRAME_SIZE + 40 * 1024
+/** What an item may add before it is looked whether the frame is full. */
+export const FRAME_SLACK = 40 * 1024
+/**
+ * Sizes of memory: for a frame; for compressed pieces of 1 MiB, most of which are far smaller. With each, how many
+ * wait for their next use, for all connections together: some 4 MiB of pieces.
+ */
+const CLASSES: readonly { size: number; most: number; free: Buffer[] }[] = [
+  { size: FRAME_SIZE + FRAME_SLACK, most: 64, free: [] },
+  { size: 512 * 1024, most: 4, free: [] },
+  { size: 1088 * 1024, most: 2, free: [] },
+]
 /** What is asked for below this stays with the ordinary allocator. */
-const SMALL = 16 * 1024
-/** Slabs that wait for their next use, for all connections together. */
-const MAX_FREE = 64
-
-const free: Buffer[] = []
+const SMALL = 4 * 1024
 
 /** Memory for at least so many bytes. */
 export function takeMemory(size: number): Buffer {
-  if (size < SMALL || size > SLAB) return Buffer.allocUnsafe(size)
-  return free.pop() ?? Buffer.allocUnsafeSlow(SLAB)
+  const fitting = size < SMALL ? undefined : CLASSES.find((one) => size <= one.size)
+  if (!fitting) return Buffer.allocUnsafe(size)
+  return fitting.free.pop() ?? Buffer.allocUnsafeSlow(fitting.size)
 }
 
-/** Nobody reads or writes `memory` any more. */
+/** Nobody reads or writes `memory` any more. Only what `takeMemory` gave is used again. */
 export function giveMemory(memory: Buffer): void {
-  if (memory.length === SLAB && free.length < MAX_FREE) free.push(memory)
+  const fitting = CLASSES.find(({ size }) => size === memory.length)
+  if (fitting && fitting.free.length < fitting.most) fitting.free.push(memory)
 }

@@ -3,13 +3,14 @@
  * out. docs/rsync-protocol.md, section 8.6.
  */
 import { StoreError } from '../errors.ts'
+import type { ByteWriter } from '../lib/byte-writer.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { type Answers, type PiecePart, type Question, quickSqueeze } from './answers.ts'
 import { MAX_PIECE } from './codecs.ts'
 import type { Connection } from './connection.ts'
-import { FRAME_SIZE } from './slabs.ts'
-import type { Content } from './tree.ts'
-import type { Answer } from './wire/answers.ts'
+import { FRAME_SIZE, FRAME_SLACK, giveMemory, takeMemory } from './slabs.ts'
+import type { Content, Tree } from './tree.ts'
+import type { Answer, AnswerPart } from './wire/answers.ts'
 import { blockLengthOf } from './wire/sums.ts'
 import { BlockRuns, encodeChunks } from './wire/tokens.ts'
 
@@ -26,86 +27,101 @@ export interface Delivery {
 }
 
 /**
- * Everything from behind the sum head to the digest.
+ * Everything from behind the sum head to the digest. A promise only where something has to be waited for.
  * @returns what went wrong when some bytes could not be read. Zeros took their place, since their number was
  *   announced; the caller must make sure that the client does not believe them.
  * @throws the signal's reason.
  */
-export async function sendAnswer(delivery: Delivery, answer: Answer): Promise<StoreError | undefined> {
-  let failure: StoreError | undefined
-  for (const part of answer.parts) {
-    if (part.type === 'bytes') await delivery.connection.append(part.bytes)
-    else if (part.type === 'piece') failure = (await sendPiece(delivery, part)) ?? failure
-    else if (part.type === 'steps') failure = (await sendSteps(delivery, part.delta)) ?? failure
-    else failure = (await sendPlain(delivery, part.from, part.length)) ?? failure
+export function sendAnswer(delivery: Delivery, { parts }: Answer): Sending {
+  if (isShort(parts)) {
+    for (const part of parts) delivery.connection.out.bytes(part.bytes)
+    return undefined
   }
-  return failure
+  for (let i = 0; i < parts.length; i++) {
+    const sending = sendPart(delivery, parts[i]!)
+    if (sending) return sendRest(delivery, parts, i + 1, sending)
+  }
+  return undefined
 }
 
-async function sendPlain(delivery: Delivery, start: number, length: number): Promise<StoreError | undefined> {
-  return delivery.question.tree.copy
-    ? sendShared(delivery, start, length)
-    : sendOpened(delivery, start, length)
+/** Whether an answer is nothing but a few bytes: these are copied at once, as they may not last. */
+function isShort(parts: readonly AnswerPart[]): parts is readonly Extract<AnswerPart, { type: 'bytes' }>[] {
+  let size = 0
+  for (const part of parts) {
+    if (part.type !== 'bytes') return false
+    size += part.bytes.length
+  }
+  return size <= FRAME_SLACK
 }
 
-/** Copies from memory that all clients share: those who ask for the same content cost one read. */
-async function sendShared(
-  { connection, question, signal }: Delivery,
-  start: number,
-  length: number,
+/** Undefined: sent, and nothing went wrong. */
+type Sending = Promise<StoreError | undefined> | undefined
+
+async function sendRest(
+  delivery: Delivery,
+  parts: readonly AnswerPart[],
+  next: number,
+  sending: Sending,
 ): Promise<StoreError | undefined> {
-  const { tree, node } = question
-  const { out } = connection
-  let failure: StoreError | undefined
-  for (let done = 0; done < length; ) {
-    const piece = Math.min(LITERAL, length - done)
-    out.i32(piece)
-    const target = out.space(piece)
-    try {
-      const copying = tree.copy!(node, start + done, target)
-      if (copying) await copying
-    } catch (error) {
-      if (!(error instanceof StoreError)) throw error
-      failure = error
-      target.fill(0)
-    }
-    done += piece
-    const flowing = connection.flow()
-    if (flowing) {
-      await flowing
-      signal.throwIfAborted()
-    }
-  }
+  let failure = await sending
+  for (let i = next; i < parts.length; i++) failure = (await sendPart(delivery, parts[i]!)) ?? failure
   return failure
+}
+
+function sendPart(delivery: Delivery, part: AnswerPart): Sending {
+  if (part.type === 'bytes') return delivery.connection.append(part.bytes) as Sending
+  if (part.type === 'piece') return sendPiece(delivery, part)
+  if (part.type === 'steps') return sendSteps(delivery, part.delta)
+  return sendPlain(delivery, part.from, part.length)
+}
+
+/** Whether a part of an answer is read from content that was opened for it. */
+export function needsContent(tree: Tree, { type }: AnswerPart): boolean {
+  return type === 'steps' || (type === 'plain' && !tree.copy)
 }
 
 /** Reads straight into the frame that goes out. */
-async function sendOpened(
-  { connection, content, signal }: Delivery,
-  start: number,
-  length: number,
-): Promise<StoreError | undefined> {
+function sendPlain(delivery: Delivery, start: number, length: number): Sending {
+  const { connection } = delivery
   const { out } = connection
-  let failure: StoreError | undefined
   for (let done = 0; done < length; ) {
     const room = Math.max(LITERAL, FRAME_SIZE - out.length)
     const batch = Math.min(length - done, Math.floor(room / LITERAL) * LITERAL)
-    const targets: Buffer[] = []
-    // One piece of memory for the whole batch: the places of its parts don't move any more.
-    const whole = out.space(batch + 4 * Math.ceil(batch / LITERAL))
-    for (let filled = 0, at = 0; filled < batch; ) {
-      const piece = Math.min(LITERAL, batch - filled)
-      whole.writeInt32LE(piece, at)
-      targets.push(whole.subarray(at + 4, at + 4 + piece))
-      at += 4 + piece
-      filled += piece
-    }
-    failure = (await readOrZero(content!, targets, start + done)) ?? failure
+    const targets = placeTokens(out, batch)
+    const reading = read(delivery, targets, start + done)
     done += batch
-    await connection.flow()
-    signal.throwIfAborted()
+    const waiting = reading ?? connection.flow()
+    if (waiting) return sendMore(delivery, waiting, reading ? targets : [], start + done, length - done)
   }
-  return failure
+  return undefined
+}
+
+/** @param targets what is being read into: zeros when it can't be. */
+async function sendMore(
+  delivery: Delivery,
+  waiting: Promise<void>,
+  targets: readonly Uint8Array[],
+  start: number,
+  length: number,
+): Promise<StoreError | undefined> {
+  const failure = await orZeros(waiting, targets)
+  if (targets.length > 0) await delivery.connection.flow()
+  delivery.signal.throwIfAborted()
+  return (await sendPlain(delivery, start, length)) ?? failure
+}
+
+/** The heads of so much literal data. @returns where the data belongs: places that don't move any more. */
+function placeTokens(out: ByteWriter, length: number): Buffer[] {
+  const targets: Buffer[] = []
+  const whole = out.space(length + 4 * Math.ceil(length / LITERAL))
+  for (let filled = 0, at = 0; filled < length; ) {
+    const piece = Math.min(LITERAL, length - filled)
+    whole.writeInt32LE(piece, at)
+    targets.push(whole.subarray(at + 4, at + 4 + piece))
+    at += 4 + piece
+    filled += piece
+  }
+  return targets
 }
 
 /** Blocks and literal data of an answer that has too many of them to be put together first. */
@@ -130,13 +146,13 @@ async function sendSteps(delivery: Delivery, delta: readonly number[]): Promise<
       runs.flush(out)
       for (let done = 0; done < step; ) {
         const piece = Buffer.allocUnsafe(Math.min(MAX_PIECE, step - done))
-        failure = (await readOrZero(delivery.content!, [piece], position + done)) ?? failure
+        failure = (await orZeros(read(delivery, [piece], position + done), [piece])) ?? failure
         done += piece.length
         for (const part of await squeeze(piece, done === step)) encodeChunks(out, part)
         await connection.flow()
       }
     } else {
-      failure = (await sendOpened(delivery, position, step)) ?? failure
+      failure = (await sendPlain(delivery, position, step)) ?? failure
     }
     position += step
   }
@@ -150,27 +166,42 @@ async function sendPiece(
   part: PiecePart,
 ): Promise<StoreError | undefined> {
   let bytes: Uint8Array
+  let memory: Buffer | undefined
   let failure: StoreError | undefined
+  const take = (size: number): Buffer => {
+    memory = takeMemory(size)
+    return memory
+  }
   try {
-    const found = answers.piece(question, part, signal)
+    const found = answers.piece(question, part, take, signal)
     bytes = found instanceof Promise ? await found : found
   } catch (error) {
     if (!(error instanceof StoreError)) throw error
     failure = error
     bytes = await answers.zeros(question, part)
   }
-  await connection.append(bytes)
+  const borrowed = memory !== undefined && bytes.buffer === memory.buffer ? memory : undefined
+  await connection.append(bytes, borrowed && (() => giveMemory(borrowed)))
   signal.throwIfAborted()
   return failure
 }
 
-async function readOrZero(
-  content: Content,
-  targets: Uint8Array[],
+/** Fills the targets; at once when the bytes are in memory. */
+function read(
+  { question: { tree, node }, content }: Delivery,
+  targets: readonly Uint8Array[],
   position: number,
+): Promise<void> | undefined {
+  return content ? content.read(targets, position) : tree.copy!(node, position, targets)
+}
+
+/** What goes wrong with the store while that is waited for; the targets are zeros then. */
+async function orZeros(
+  waiting: Promise<void> | undefined,
+  targets: readonly Uint8Array[],
 ): Promise<StoreError | undefined> {
   try {
-    await content.read(targets, position)
+    await waiting
     return undefined
   } catch (error) {
     if (!(error instanceof StoreError)) throw error

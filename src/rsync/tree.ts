@@ -68,11 +68,11 @@ export interface Tree {
   /** Told when content goes out to a client, also where nobody needs to open it for that. */
   sent?(node: number): void
   /**
-   * Copies a stretch of a regular file's content into `target`, out of memory that all readers share: at once
-   * when it is there. A tree that does not have this has its content opened.
+   * Fills the buffers, one after the other, with a regular file's content: at once when it is in memory. A tree
+   * that does not have this has its content opened.
    * @throws StoreError
    */
-  copy?(node: number, from: number, target: Uint8Array): Promise<void> | undefined
+  copy?(node: number, from: number, targets: readonly Uint8Array[]): Promise<void> | undefined
   /** @throws StoreError when the content can't be read. */
   open(node: number): Promise<Content>
   /** The content of a regular file may not be what it was: it could not be read, or a client refused it. */
@@ -86,7 +86,7 @@ export interface Content {
    * Fills the buffers, one after the other, with the bytes from `position` on; all of them, unless an
    * error is thrown. The caller asks for nothing beyond `size`.
    */
-  read(targets: Uint8Array[], position: number): Promise<void>
+  read(targets: readonly Uint8Array[], position: number): Promise<void>
   /**
    * Where the bytes rest, so that a worker thread can read them by itself while this content is open: an
    * open file descriptor of this process, and the offset of the first byte. Small content may rest in

@@ -70,16 +70,75 @@ test('index: grows past every initial size', () => {
 
 test('known blobs: who comes first, the ingest or the sweep, decides', () => {
   const index = new BlobIndex()
-  const [a, b, later] = [digestOf(1, 1), digestOf(1, 2), digestOf(1, 3)]
-  for (const digest of [a, b]) index.add(digest, 0, 0, 0, 1)
+  const [a, b, lost, later] = [digestOf(1, 1), digestOf(1, 2), digestOf(1, 3), digestOf(1, 4)]
+  const rows = [a, b, lost].map((digest) => index.add(digest, 0, 0, 0, 1))
   const sweep = KnownBlobs.of(index)
-  index.add(later, 0, 0, 0, 1)
   const ingest = new KnownBlobs(structuredClone(sweep.data))
+  const rowOfLater = index.add(later, 0, 0, 0, 1)
   assert.equal(ingest.claim(a), true)
-  assert.equal(sweep.giveUp(a), false, 'the ingest relies on it')
+  assert.equal(sweep.giveUp(rows[0]!), false, 'the ingest relies on it')
   assert.equal(ingest.claim(a), true)
-  assert.equal(sweep.giveUp(b), true)
+  assert.deepEqual([...sweep.claimed()], [rows[0]])
+  assert.equal(sweep.giveUp(rows[1]!), true)
   assert.equal(ingest.claim(b), false, 'the sweep deletes it')
-  assert.equal(ingest.claim(later), false, 'it came after the snapshot')
-  assert.equal(sweep.giveUp(later), true)
+  index.lose(rows[2]!)
+  assert.equal(ingest.claim(lost), false, 'there is no copy of it')
+  assert.equal(ingest.claim(later), false, 'it came after the ingest began')
+  assert.equal(sweep.giveUp(rowOfLater), true)
+})
+
+test('known blobs: whatever becomes of a row, an ingest relies on nothing that is not there', () => {
+  const action = fc.record({
+    what: fc.constantFrom('add', 'add', 'sweep', 'lose', 'claim', 'claim', 'begin'),
+    n: fc.nat(1500),
+  })
+  const digests = Array.from({ length: 1501 }, (_, n) => createHash('sha256').update(String(n)).digest())
+  fc.assert(
+    fc.property(fc.array(action, { minLength: 300, maxLength: 600 }), (actions) => {
+      const index = new BlobIndex()
+      let known: KnownBlobs[] = []
+      const relied = new Map<KnownBlobs, Set<number>>()
+      const begin = (): void => {
+        known = [...known.slice(-2), KnownBlobs.of(index)]
+        relied.set(known.at(-1)!, new Set())
+      }
+      /** Nobody relies on it, and from now on nobody will. */
+      const givenUp = (row: number): boolean => known.map((one) => one.giveUp(row)).every((gone) => gone)
+      // The rows are about to grow, and so are the slots.
+      for (let n = 0; n < 750; n++) {
+        index.add(digests[n]!, 0, 0, 0, 1)
+        if (n === 200 || n === 700) begin()
+      }
+      for (const { what, n } of actions) {
+        const row = index.find(digests[n]!)
+        if (what === 'add') index.add(digests[n]!, 0, 0, 0, 1)
+        else if (what === 'begin') begin()
+        else if (what === 'claim') {
+          for (const one of known) {
+            if (!one.claim(digests[n]!)) continue
+            assert.ok(row >= 0 && index.isHeld(row), 'it is there')
+            relied.get(one)!.add(n)
+          }
+        } else if (row >= 0 && what === 'lose') {
+          givenUp(row)
+          index.lose(row)
+          for (const one of known) relied.get(one)!.delete(n)
+        } else if (row >= 0) {
+          const mayGo = givenUp(row)
+          assert.ok(!mayGo || !known.some((one) => relied.get(one)!.has(n)), 'somebody relies on it')
+          if (mayGo) index.delete(row)
+        }
+      }
+    }),
+    { numRuns: 20 },
+  )
+})
+
+test('known blobs: an ingest begins without a copy of the index', () => {
+  const index = new BlobIndex()
+  for (let n = 0; n < 2000; n++) index.add(createHash('sha256').update(String(n)).digest(), 0, 0, n, 1)
+  const [one, other] = [KnownBlobs.of(index), KnownBlobs.of(index)]
+  assert.equal(one.data.index.digests.buffer, other.data.index.digests.buffer)
+  assert.equal(one.data.index.rows.buffer, other.data.index.rows.buffer)
+  assert.ok(one.data.index.digests.buffer instanceof SharedArrayBuffer)
 })

@@ -14,6 +14,10 @@
  * Slots are found by the digest's first 32 bits: SHA-256 is its own hash function. Home slots are in the
  * order of those bits (linear probing), so doubling the table reads and writes memory in order. Deleting
  * shifts the followers back, so there are no tombstones.
+ *
+ * What a lookup needs is in shared memory, so that threads look while we change it (`IndexView`). They may
+ * miss a blob that comes, goes or moves to another slot just then, or see one that has gone: a digest is
+ * compared whole, so what they find is that blob, and known-blobs.ts settles whether it may be relied on.
  */
 import { DIGEST_BYTES } from './pack.ts'
 
@@ -48,11 +52,11 @@ export class BlobIndex {
     let slots = SMALLEST_SLOTS
     while (slots * 0.75 < expected) slots *= 2
     const rows = Math.max(expected, 256)
-    this.#prefixes = new Uint32Array(slots)
-    this.#rows = new Int32Array(slots).fill(EMPTY)
+    this.#prefixes = new Uint32Array(sharedBytes(slots * 4))
+    this.#rows = new Int32Array(sharedBytes(slots * 4)).fill(EMPTY)
     this.#bits = Math.log2(slots)
-    this.#digests = new Uint8Array(rows * DIGEST_BYTES)
-    this.#packs = new Uint32Array(rows)
+    this.#digests = new Uint8Array(sharedBytes(rows * DIGEST_BYTES))
+    this.#packs = new Uint32Array(sharedBytes(rows * 4))
     this.#offsets = new Float64Array(rows)
     this.#lengths = new Float64Array(rows)
   }
@@ -72,8 +76,7 @@ export class BlobIndex {
 
   /** The row of a digest, or -1. The digest is in `bytes` from `at` on: no view object per lookup. */
   find(bytes: Uint8Array, at = 0): BlobRow {
-    const slot = findSlot(this.#prefixes, this.#rows, this.#digests, bytes, at)
-    return slot < 0 ? -1 : this.#rows[slot]!
+    return findRow(this.#prefixes, this.#rows, this.#digests, bytes, at)
   }
 
   /**
@@ -130,7 +133,8 @@ export class BlobIndex {
   /** Forgets a blob; its row may be given to another one. */
   delete(row: BlobRow): void {
     const mask = this.#rows.length - 1
-    let hole = findSlot(this.#prefixes, this.#rows, this.#digests, this.#digests, row * DIGEST_BYTES)
+    let hole = this.#home(prefixOf(this.#digests, row * DIGEST_BYTES))
+    while (this.#rows[hole] !== row) hole = (hole + 1) & mask
     // Whoever was pushed past the hole moves into it, unless that would put it before its home.
     for (let slot = (hole + 1) & mask; this.#rows[slot]! !== EMPTY; slot = (slot + 1) & mask) {
       const home = this.#home(this.#prefixes[slot]!)
@@ -173,13 +177,9 @@ export class BlobIndex {
     return this.#lengths[row]!
   }
 
-  /** Copies what a lookup by digest needs into memory that a worker thread can share. */
-  snapshot(): IndexSnapshot {
-    return {
-      prefixes: share(this.#prefixes),
-      rows: share(this.#rows),
-      digests: share(this.#digests.subarray(0, this.#rowCount * DIGEST_BYTES)),
-    }
+  /** What a lookup by digest needs, for threads. When the table grows, what they have is as of then. */
+  view(): IndexView {
+    return { prefixes: this.#prefixes, rows: this.#rows, digests: this.#digests, packs: this.#packs }
   }
 
   #home(prefix: number): number {
@@ -198,8 +198,8 @@ export class BlobIndex {
 
   #growRows(): void {
     const rows = Math.ceil(this.#packs.length * 1.5)
-    this.#digests = grown(this.#digests, new Uint8Array(rows * DIGEST_BYTES))
-    this.#packs = grown(this.#packs, new Uint32Array(rows))
+    this.#digests = grown(this.#digests, new Uint8Array(sharedBytes(rows * DIGEST_BYTES)))
+    this.#packs = grown(this.#packs, new Uint32Array(sharedBytes(rows * 4)))
     this.#offsets = grown(this.#offsets, new Float64Array(rows))
     this.#lengths = grown(this.#lengths, new Float64Array(rows))
   }
@@ -208,8 +208,8 @@ export class BlobIndex {
     const prefixes = this.#prefixes
     const rows = this.#rows
     const mask = rows.length * 2 - 1
-    this.#prefixes = new Uint32Array(rows.length * 2)
-    this.#rows = new Int32Array(rows.length * 2).fill(EMPTY)
+    this.#prefixes = new Uint32Array(sharedBytes(rows.length * 8))
+    this.#rows = new Int32Array(sharedBytes(rows.length * 8)).fill(EMPTY)
     this.#bits++
     for (let old = 0; old < rows.length; old++) {
       const row = rows[old]!
@@ -223,33 +223,38 @@ export class BlobIndex {
   }
 }
 
-/** The parts of a BlobIndex that a lookup needs, over shared memory. */
-export interface IndexSnapshot {
+/** The parts of a BlobIndex that a lookup needs: its own memory, shared, while it goes on changing. */
+export interface IndexView {
   prefixes: Uint32Array
   rows: Int32Array
   digests: Uint8Array
+  packs: Uint32Array
 }
 
-/** The row of a digest in a snapshot, or -1. */
-export function findInSnapshot({ prefixes, rows, digests }: IndexSnapshot, digest: Uint8Array): BlobRow {
-  const slot = findSlot(prefixes, rows, digests, digest, 0)
-  return slot < 0 ? -1 : rows[slot]!
+/** The row of a digest, or -1. */
+export function findInView({ prefixes, rows, digests }: IndexView, digest: Uint8Array): BlobRow {
+  return findRow(prefixes, rows, digests, digest, 0)
 }
 
-function findSlot(
+export function hasCopyInView({ packs }: IndexView, row: BlobRow): boolean {
+  return packs[row]! < LOST
+}
+
+/** The row of the digest in `bytes` from `at` on, or -1. Each slot is read once: it may change meanwhile. */
+function findRow(
   prefixes: Uint32Array,
   rows: Int32Array,
   digests: Uint8Array,
   bytes: Uint8Array,
   at: number,
-): number {
+): BlobRow {
   const mask = rows.length - 1
   const prefix = prefixOf(bytes, at)
   // The number of slots is a power of two: clz32 of the mask is 32 minus its bits.
   for (let slot = prefix >>> Math.clz32(mask); ; slot = (slot + 1) & mask) {
     const row = rows[slot]!
     if (row === EMPTY) return -1
-    if (prefixes[slot] === prefix && equals(digests, row * DIGEST_BYTES, bytes, at)) return slot
+    if (prefixes[slot] === prefix && equals(digests, row * DIGEST_BYTES, bytes, at)) return row
   }
 }
 
@@ -268,9 +273,6 @@ function grown<T extends Uint8Array | Uint32Array | Float64Array>(from: T, to: T
   return to
 }
 
-function share<T extends Uint8Array | Uint32Array | Int32Array>(from: T): T {
-  const memory = new SharedArrayBuffer(from.byteLength)
-  const copy = new (from.constructor as new (memory: SharedArrayBuffer) => T)(memory)
-  copy.set(from as never)
-  return copy
+function sharedBytes(length: number): SharedArrayBuffer {
+  return new SharedArrayBuffer(length)
 }

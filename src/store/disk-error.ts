@@ -30,6 +30,25 @@ export function isAboutFile(error: unknown): boolean {
 }
 
 /**
+ * True where the disk gave nothing, so that nothing is known of what is there: it may be whole, and be read
+ * another time. What was read and is wrong, or is not there at all, is something else.
+ */
+export function isUnreadable(error: unknown): boolean {
+  const code = codeOf(error)
+  return code !== undefined && code !== 'ENOENT'
+}
+
+/** Asks once more where the disk gives nothing, before anything is concluded from that. */
+export async function askTwice<T>(ask: () => Promise<T>): Promise<T> {
+  try {
+    return await ask()
+  } catch (error) {
+    if (!isUnreadable(error)) throw error
+    return await ask()
+  }
+}
+
+/**
  * An error of the file system as a StoreError, NoRoom where that is what it means. Our own errors, and
  * what is a bug, come back as they are.
  */

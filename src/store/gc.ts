@@ -234,6 +234,7 @@ export async function deadBytes(needs: Needs): Promise<number> {
   for (const pack of needs.packs.list()) {
     // One that came meanwhile was not looked at, and is needed.
     const needed = live[pack.number] ?? payloadOf(pack)
+    if (mustStay(needs, pack)) continue
     if (needed === 0 || !pack.unreadable) dead += payloadOf(pack) - needed
   }
   return dead
@@ -257,8 +258,8 @@ export async function sweep(order: SweepOrder): Promise<{ freed: number; more: b
   const { packs } = order
   const bytesBefore = packs.bytes
   const freed = () => bytesBefore - packs.bytes
-  const { dead, partly } = await sortPacks(order)
   deleteLost(order)
+  const { dead, partly } = await sortPacks(order)
   const left = await deleteUnneeded(order, dead, await rowsByPack(packs.index, dead))
   for (const pack of dead) {
     // Ingests may just have come to rely on something in it: then it is no longer dead, and waits for them.
@@ -284,6 +285,7 @@ export async function sweep(order: SweepOrder): Promise<{ freed: number; more: b
 
 /** Writes a pack anew, whatever it holds, or unlinks it when nothing in it is needed. */
 export async function rewritePack(order: SweepOrder, pack: PackInfo): Promise<void> {
+  if (mustStay(order, pack)) return
   const left = await deleteUnneeded(order, [pack], await rowsByPack(order.packs.index, [pack]))
   const rows = left.get(pack)!
   if (rows.length === 0) await order.packs.drop(pack)
@@ -300,6 +302,7 @@ async function sortPacks(
   for (const pack of needs.packs.list()) {
     const needed = live[pack.number] ?? payloadOf(pack)
     const unneeded = payloadOf(pack) - needed
+    if (mustStay(needs, pack)) continue
     if (needed === 0) dead.push(pack)
     else if (unneeded > 0 && !pack.unreadable) partly.push({ pack, share: unneeded / pack.size })
   }
@@ -326,7 +329,7 @@ async function deleteUnneeded(
         await pacer.rest()
         ingests = known()
       }
-      if (references.count(row) > 0 || !givenUp(ingests, packs.index.digest(row))) keep.push(row)
+      if (references.count(row) > 0 || !givenUp(ingests, row)) keep.push(row)
       else packs.index.delete(row)
     }
     left.set(pack, keep)
@@ -338,8 +341,13 @@ async function deleteUnneeded(
 function deleteLost({ packs, references, known }: Needs): void {
   const ingests = known()
   for (const row of packs.index.lost()) {
-    if (references.count(row) === 0 && givenUp(ingests, packs.index.digest(row))) packs.index.delete(row)
+    if (references.count(row) === 0 && givenUp(ingests, row)) packs.index.delete(row)
   }
+}
+
+/** What the disk gives nothing of may be whole: it stays until what it held has come in again, or is not needed. */
+function mustStay({ packs }: Needs, pack: PackInfo): boolean {
+  return pack.suspended && packs.index.lostCount > 0
 }
 
 /** What a blob takes on disk, its record included. */
@@ -386,9 +394,9 @@ async function rowsByPack(
   return rows
 }
 
-function givenUp(known: Iterable<KnownBlobs>, digest: Uint8Array): boolean {
+function givenUp(known: Iterable<KnownBlobs>, row: BlobRow): boolean {
   let nobodyNeedsIt = true
-  for (const blobs of known) if (!blobs.giveUp(digest)) nobodyNeedsIt = false
+  for (const blobs of known) if (!blobs.giveUp(row)) nobodyNeedsIt = false
   return nobodyNeedsIt
 }
 

@@ -42,26 +42,42 @@ export function lockStore(
   } catch (error) {
     throw diskError(error, path)
   }
+  let ino: number | undefined
   try {
     takeLock(disk, fd, path)
     nameOwner(disk, fd, clock())
+    ino = disk.stat(path)?.ino
   } catch (error) {
-    disk.close(fd)
+    letGo(disk, fd)
     throw diskError(error, path)
   }
-  const ino = disk.stat(path)?.ino
   let held = true
   return {
     assertOurs() {
-      if (disk.stat(path)?.ino === ino) return
+      let now: number | undefined
+      try {
+        now = disk.stat(path)?.ino
+      } catch (error) {
+        throw diskError(error, path)
+      }
+      if (now === ino) return
       throw new StoreError(`${path} is not the file that this process locked`, {
         hint: 'The data directory was moved, removed or replaced: put it back, or restart upserv.',
       })
     },
     release() {
-      if (held) disk.close(fd)
+      if (held) letGo(disk, fd)
       held = false
     },
+  }
+}
+
+/** The system lets go of a file also when it reports an error, and what led here matters more. */
+function letGo(disk: DiskNow, fd: number): void {
+  try {
+    disk.close(fd)
+  } catch {
+    // What is in the file is only for people.
   }
 }
 

@@ -15,6 +15,7 @@ import { createHash } from 'node:crypto'
 import { StoreCorrupt, StoreError, StoreFormat } from '../errors.ts'
 import { asBuffer } from '../lib/bytes.ts'
 import { type Disk, type DiskFile, type DiskNow, realDisk } from '../lib/disk.ts'
+import { QuickReads } from '../lib/quick-reads.ts'
 import { diskError, isDiskFull } from './disk-error.ts'
 import { FILE_MODE } from './paths.ts'
 
@@ -323,6 +324,7 @@ export class PackFile {
   #opening: Promise<DiskFile> | undefined
   #holds = 0
   #retired = false
+  readonly #quick = new QuickReads()
 
   constructor(path: string, disk: Disk = realDisk) {
     this.path = path
@@ -377,6 +379,12 @@ export class PackFile {
   /** Fills as much of `targets`, one after the other, as there is from `offset` on. @returns how many bytes. */
   async readSome(targets: readonly Uint8Array[], offset: number): Promise<number> {
     return (await this.#handle!.readv(targets, offset)).bytesRead
+  }
+
+  /** As `readSome`, at once; undefined when the file is not open, or that would take long. */
+  readSomeNow(targets: readonly Uint8Array[], offset: number): number | undefined {
+    const handle = this.#handle
+    return handle && this.#quick.try(() => handle.readvNow(targets, offset))
   }
 
   /** Fills all of `targets`, one after the other, from `offset` of the pack on. */

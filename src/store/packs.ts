@@ -7,11 +7,12 @@
  * A copy that was found to have rotted is never used again, also after a restart (untrusted.ts).
  */
 import { basename, join } from 'node:path'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import { StoreCorrupt, type StoreError } from '../errors.ts'
+import { eachAtOnce } from '../lib/at-once.ts'
 import { type BlockFile, type BlockPool, nextFileId } from '../lib/block-pool.ts'
 import { asBuffer } from '../lib/bytes.ts'
 import { type Disk, realDisk } from '../lib/disk.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { BlobIndex, type BlobRow, type PackNumber } from './blob-index.ts'
 import { codeOf, diskError, isAboutFile } from './disk-error.ts'
 import { removeTree, syncDirectory } from './durable.ts'
@@ -30,8 +31,14 @@ import { Untrusted } from './untrusted.ts'
 /** Packs that stay open although nobody reads from them: far below the usual limit of 1024 descriptors. */
 const MAX_IDLE_PACKS = 128
 
-/** Blobs entered into the index between two breaths of the event loop: about 5 ms. */
-const BATCH = 10_000
+/**
+ * Blobs of this size are read past the pool: they would only empty it of small ones, and a copy out of the system's
+ * memory costs no more than one out of the pool.
+ */
+const LARGE = 64 * 1024
+
+/** Blobs entered into the index between two looks at the clock: below a millisecond. */
+const STRIDE = 1024
 
 /** Packs whose indexes are read at the same time at start. */
 const OPENING_AT_ONCE = 8
@@ -52,8 +59,10 @@ export interface PackInfo {
   readonly file: PackFile
   /** The same, for readers of short stretches. */
   readonly blocks: BlockFile
-  /** Could not be read when it was to be rewritten: not tried again until the next start. */
+  /** Could not be read when it was to be rewritten or verified: not tried again until the next start or verification. */
   unreadable: boolean
+  /** Blobs of it are lost only since it could not be read: it stays as long as anybody lacks anything. */
+  suspended: boolean
 }
 
 export class Packs {
@@ -101,30 +110,28 @@ export class Packs {
     const names = (await disk.readdir(paths.packs)).filter((name) => name.endsWith(PACK_SUFFIX)).sort()
     const found: { path: string; index: PackIndex }[] = []
     const unknown: { path: string; size: number; corrupt: boolean }[] = []
-    let next = 0
-    const read = async () => {
-      for (let name = names[next++]; name !== undefined; name = names[next++]) {
-        const path = paths.pack(name)
-        try {
-          found.push({ path, index: await readPackIndex(path, disk) })
-        } catch (error) {
-          if (!isAboutFile(error)) throw diskError(error, path)
-          // It takes its room, whatever it holds.
-          const size = await disk.stat(path).then(
-            (stats) => stats.size,
-            () => 0,
-          )
-          unknown.push({ path, size, corrupt: error instanceof StoreCorrupt })
-          onProblem(diskError(error, path) as StoreError)
-        }
+    await eachAtOnce(names, OPENING_AT_ONCE, async (name) => {
+      const path = paths.pack(name)
+      try {
+        found.push({ path, index: await readPackIndex(path, disk) })
+      } catch (error) {
+        if (!isAboutFile(error)) throw diskError(error, path)
+        // It takes its room, whatever it holds.
+        const size = await disk.stat(path).then(
+          (stats) => stats.size,
+          () => 0,
+        )
+        unknown.push({ path, size, corrupt: error instanceof StoreCorrupt })
+        onProblem(diskError(error, path) as StoreError)
       }
-    }
-    await Promise.all(Array.from({ length: OPENING_AT_ONCE }, read))
+    })
     const blobs = found.reduce((sum, { index }) => sum + index.count, 0)
     const untrusted = await Untrusted.load(disk, paths.untrusted)
     const packs = new Packs(paths, new BlobIndex(blobs), step, pool, disk, untrusted)
     packs.#unknown = unknown
-    for (const { path, index } of found) await packs.#enter(packs.#register(path, index.fileSize), index)
+    const pacer = new Pacer()
+    for (const { path, index } of found)
+      await packs.#enter(packs.#register(path, index.fileSize), index, pacer)
     return packs
   }
 
@@ -196,19 +203,30 @@ export class Packs {
    * Copies a stretch of a blob into `target`, at once when it is in memory.
    * @throws StoreError
    */
-  copyBlob(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> | undefined {
+  copyBlob(digest: Uint8Array, position: number, targets: readonly Uint8Array[]): Promise<void> | undefined {
     const row = this.index.find(digest)
     const pack = row < 0 ? undefined : this.#packs.get(this.index.pack(row))
-    if (!pack || this.index.isLost(row)) return this.#copyOpened(digest, position, target)
+    if (!pack || this.index.isLost(row)) return this.#copyOpened(digest, position, targets)
+    const offset = this.index.offset(row) + position
     // Compaction may move the blob meanwhile, or the pack end too early: the long way knows, and says.
-    return this.#pool
-      .copy(pack.blocks, this.index.offset(row) + position, target)
-      ?.catch(() => this.#copyOpened(digest, position, target))
+    const otherwise = (): Promise<void> => this.#copyOpened(digest, position, targets)
+    if (this.index.length(row) >= LARGE) return readNow(pack.file, offset, targets) ? undefined : otherwise()
+    return this.#copyShared(pack.blocks, offset, targets)?.catch(otherwise)
   }
 
-  async #copyOpened(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> {
+  #copyShared(blocks: BlockFile, offset: number, targets: readonly Uint8Array[]): Promise<void> | undefined {
+    let at = offset
+    for (const [i, target] of targets.entries()) {
+      const copying = this.#pool.copy(blocks, at, target)
+      at += target.length
+      if (copying) return copying.then(() => this.#copyShared(blocks, at, targets.slice(i + 1)))
+    }
+    return undefined
+  }
+
+  async #copyOpened(digest: Uint8Array, position: number, targets: readonly Uint8Array[]): Promise<void> {
     using blob = await this.openBlob(digest)
-    await blob.read([target], position)
+    await blob.read(targets, position)
   }
 
   /** Opens a pack's file until `pack.file.release()`, and closes others that nobody uses. Throws as `acquire`. */
@@ -248,6 +266,34 @@ export class Packs {
       copies.push({ pack: basename(pack.path), digest: asBuffer(digest).toString('hex') })
     }
     if (copies.length > 0) await this.#untrusted.add(copies)
+  }
+
+  /**
+   * The disk gives nothing of these blobs: they are lost until they come in again, or until it does. Nothing
+   * of that is written down, and the pack stays.
+   */
+  suspend(pack: PackInfo, digests: Iterable<Uint8Array>): void {
+    pack.unreadable = true
+    pack.suspended = true
+    for (const digest of digests) {
+      const row = this.index.find(digest)
+      if (row >= 0 && this.index.pack(row) === pack.number) this.index.lose(row)
+    }
+  }
+
+  /** Counts on blobs again that the disk gave nothing of, as far as it gives the indexes of their packs. */
+  async resume(): Promise<void> {
+    for (const pack of this.#packs.values()) {
+      if (!pack.suspended) continue
+      const index = await readPackIndex(pack.path, this.#disk).catch((error) => {
+        if (!isAboutFile(error)) throw diskError(error, pack.path)
+        return undefined
+      })
+      if (!index) continue
+      await this.#enter(pack, index)
+      pack.unreadable = false
+      pack.suspended = false
+    }
   }
 
   /** Reads a pack's index again. @throws StoreCorrupt when the next start could not use the pack. */
@@ -351,12 +397,12 @@ export class Packs {
     }
   }
 
-  async #enter({ number, path }: PackInfo, blobs: PackIndex): Promise<void> {
+  async #enter({ number, path }: PackInfo, blobs: PackIndex, pacer = new Pacer()): Promise<void> {
     const untrusted = this.#untrusted.in(basename(path))
     for (let i = 0; i < blobs.count; i++) {
+      if (i % STRIDE === 0 && pacer.due) await pacer.rest()
       if (untrusted.size > 0 && untrusted.has(asBuffer(blobs.digest(i)).toString('hex'))) continue
       this.index.add(blobs.records, i * PACK_RECORD_BYTES, number, blobs.offset(i), blobs.length(i))
-      if (i % BATCH === BATCH - 1) await nextTurn()
     }
   }
 
@@ -379,6 +425,7 @@ export class Packs {
       file,
       blocks: blocksOf(file),
       unreadable: false,
+      suspended: false,
     }
     this.#keep(pack)
     return pack
@@ -410,6 +457,16 @@ export class Packs {
   }
 }
 
+/** Fills all of `targets` at once, if that is quick. */
+function readNow(file: PackFile, offset: number, targets: readonly Uint8Array[]): boolean {
+  const missing = targets.reduce((sum, { length }) => sum + length, 0)
+  try {
+    return file.readSomeNow(targets, offset) === missing
+  } catch {
+    return false
+  }
+}
+
 /** A pack as a file of the pool: open while it is read from. */
 function blocksOf(file: PackFile): BlockFile {
   return {
@@ -422,6 +479,7 @@ function blocksOf(file: PackFile): BlockFile {
         file.release()
       }
     },
+    readNow: (targets, position) => file.readSomeNow(targets, position),
   }
 }
 

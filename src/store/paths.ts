@@ -22,6 +22,7 @@
  *         <id>.spool/                      a download that a later start may resume
  *       cache/                             derived data: may be deleted at any time
  *         <number>.seg                     records found by a key (src/cache/)
+ *         code/                            our own modules, compiled (lib/code-cache.ts)
  *
  * At start everything in incoming/ goes, except *.spool/. The last suffix decides, so an id may hold dots.
  */
@@ -55,6 +56,7 @@ export class StorePaths {
   readonly untrusted: string
   readonly incoming: string
   readonly cache: string
+  readonly code: string
 
   constructor(root: string) {
     this.root = root
@@ -67,6 +69,7 @@ export class StorePaths {
     this.untrusted = join(this.packs, 'untrusted')
     this.incoming = join(root, 'incoming')
     this.cache = join(root, 'cache')
+    this.code = join(this.cache, 'code')
   }
 
   build(id: string): BuildPaths {

@@ -35,13 +35,15 @@ import { BlockPool } from '../lib/block-pool.ts'
 import { asBuffer } from '../lib/bytes.ts'
 import { type Disk, type DiskNow, realDisk } from '../lib/disk.ts'
 import { Mutex } from '../lib/mutex.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { type Throttle, UNBOUND } from '../lib/throttle.ts'
 import { type AccessMark, decodeAccess, encodeAccess, isTouched, placeTouched } from './access.ts'
 import { type BuildInfo, decodeInfo, encodeInfo } from './build-info.ts'
-import { codeOf, diskError, isAboutFile } from './disk-error.ts'
+import { type Claim, claimStore } from './claim.ts'
+import { askTwice, codeOf, diskError, isAboutFile, isUnreadable } from './disk-error.ts'
 import { BLOCK_BYTES, diskUsage } from './disk-usage.ts'
-import { makeDirectories, removeTree, replaceFile, syncDirectory, touchFile, writeSynced } from './durable.ts'
-import { readOrMakeFacts, type StoreFacts } from './facts.ts'
+import { removeTree, replaceFile, syncDirectory, touchFile, writeSynced } from './durable.ts'
+import type { StoreFacts } from './facts.ts'
 import {
   type BuildNumber,
   DEAD_BOUND,
@@ -54,10 +56,10 @@ import {
   sweep,
 } from './gc.ts'
 import { KnownBlobs } from './known-blobs.ts'
-import { lockStore, type StoreLock } from './lock.ts'
+import type { StoreLock } from './lock.ts'
 import { Manifest, readManifestBlobs, readSeal } from './manifest.ts'
 import { ManifestCache } from './manifest-cache.ts'
-import { type BlobReader, type Pace, Packs, type Step } from './packs.ts'
+import { type BlobReader, type Pace, type PackInfo, Packs, type Step } from './packs.ts'
 import {
   type BuildPaths,
   DIRECTORY_MODE,
@@ -65,7 +67,7 @@ import {
   ingestBuild,
   isSafeId,
   SPOOL_SUFFIX,
-  StorePaths,
+  type StorePaths,
 } from './paths.ts'
 import { checkBlobs } from './verify.ts'
 
@@ -149,8 +151,12 @@ interface HeldBuild {
   triedAt: number
   /** Its blobs are counted as needed, or it is `damaged`. */
   counted: boolean
+  /** While they are being counted. */
+  counting: Promise<void> | undefined
   /** Why it cannot be served, whatever blobs there are: a file of its own is not what was written. */
   damaged: StoreError | undefined
+  /** It is `damaged` only as long as the disk gives nothing of that file. */
+  unreadable: boolean
   info: BuildInfo | undefined
 }
 
@@ -214,21 +220,16 @@ export class Store {
   }
 
   /**
-   * Opens a data directory, or makes one. Reads build directories and pack indexes, no blobs and no
-   * manifests. @throws StoreLocked, StoreFormat.
+   * Opens a data directory, or makes one; or one that was claimed before. Reads build directories and pack
+   * indexes, no blobs and no manifests. When it throws, a claim is given up. @throws StoreLocked, StoreFormat.
    */
-  static async open(root: string, options: StoreOptions = {}): Promise<Store> {
-    const paths = new StorePaths(root)
-    const disk = options.disk ?? realDisk
-    await makeDirectories(disk, root)
-    const lock = lockStore(paths.lock, options.now, disk.now)
+  static async open(where: string | Claim, options: StoreOptions = {}): Promise<Store> {
+    const { now, disk = realDisk } = options
+    const { paths, facts, lock } =
+      typeof where === 'string' ? await claimStore(where, { disk, ...(now && { now }) }) : where
     try {
-      const facts = await readOrMakeFacts(disk, paths, options.now ?? (() => new Date()))
-      for (const directory of [paths.builds, paths.packs, paths.incoming, paths.cache]) {
-        await makeDirectories(disk, directory)
-      }
       // A build lasts only if the names of all directories above it do.
-      await syncDirectory(disk, root, 'names of builds/ and packs/')
+      await syncDirectory(disk, paths.root, 'names of builds/ and packs/')
       // What a killed process renamed and did not sync: we are about to count on it, and to sweep what it
       // does not need.
       await syncDirectory(disk, paths.builds, 'names of builds, at start')
@@ -243,13 +244,13 @@ export class Store {
         disk,
       )
       const store = new Store(paths, facts, lock, packs, options)
-      store.#scanBuilds()
+      await store.#scanBuilds()
       // Whoever waits for the start need not wait for this: nobody else uses these names.
       store.#leftovers = store.#discardLeftovers(leftovers)
       return store
     } catch (error) {
       lock.release()
-      throw diskError(error, root)
+      throw diskError(error, paths.root)
     }
   }
 
@@ -257,6 +258,7 @@ export class Store {
   async close(): Promise<void> {
     this.#closed = true
     await this.#leftovers
+    await this.#marking?.catch(() => {})
     await this.#turn.run(async () => {
       this.packs.close()
       this.#lock.release()
@@ -312,8 +314,8 @@ export class Store {
   }
 
   /** Opens a blob that has bytes, by its SHA-256. Whoever opens it closes it. */
-  copyBlob(digest: Uint8Array, position: number, target: Uint8Array): Promise<void> | undefined {
-    return this.packs.copyBlob(digest, position, target)
+  copyBlob(digest: Uint8Array, position: number, targets: readonly Uint8Array[]): Promise<void> | undefined {
+    return this.packs.copyBlob(digest, position, targets)
   }
 
   async openBlob(digest: Uint8Array): Promise<BlobReader> {
@@ -525,6 +527,7 @@ export class Store {
     this.#assertOpen()
     await this.#settle()
     const old = this.#builds.get(id)
+    if (old) await this.#count(old)
     if (old && !mayReplace) throw new StoreError(`build ${id} is held already`)
     // Whole again by what another build has brought, which gives no reason to replace it.
     if (old && this.#isWhole(old)) return
@@ -562,7 +565,9 @@ export class Store {
       written: access,
       triedAt: access.time,
       counted: false,
+      counting: undefined,
       damaged: undefined,
+      unreadable: false,
       info: fullInfo,
     }
     const blobs = await readManifestBlobs(prepared.manifest, this.disk)
@@ -638,6 +643,8 @@ export class Store {
   async #remove(id: string): Promise<void> {
     this.#assertOpen()
     const build = this.#held(id)
+    // One that can't be removed for good keeps its blobs, and for that they must be known.
+    await this.#count(build)
     const removed = this.paths.newRemoved(id)
     await this.#step('remove: begin')
     let moved = false
@@ -745,7 +752,8 @@ export class Store {
   /** Why the build can't be served as it is; undefined when, as far as we know, it can. */
   async damage(id: string): Promise<Damage | undefined> {
     const build = this.#held(id)
-    if (!build.counted) await this.#turn.run(async () => build.counted || this.#mark(build))
+    await this.#count(build)
+    if (build.unreadable) await this.#checkFiles(build)
     if (build.damaged) return { message: build.damaged.message, lostBlobs: 0, files: true }
     const lostBlobs = this.#countLost(build)
     if (lostBlobs === 0) return undefined
@@ -777,6 +785,9 @@ export class Store {
     signal: AbortSignal,
   ): Promise<Verified> {
     await this.marked()
+    this.#lock.assertOurs()
+    await this.#turn.run(() => this.packs.resume())
+    this.#generation++
     const builds = [...this.#builds.values()].filter(({ id }) => !ids || ids.includes(id))
     const rows = await this.#rowsOf(ids ? builds : undefined)
     const done: Verified = { blobs: 0, bytes: 0, rotten: 0 }
@@ -797,9 +808,13 @@ export class Store {
         done.bytes += bytes
         onProgress({ ...done }, total)
       },
-      onBad: async (digests, why) => {
+      onRotten: async (digests, why) => {
         done.rotten += digests.length
         await this.#distrust(digests, why)
+      },
+      onUnreadable: async (pack, digests, error) => {
+        done.rotten += digests.length
+        await this.#suspend(pack, digests, error)
       },
     })
     return done
@@ -813,9 +828,13 @@ export class Store {
     await checkBlobs(this.packs, Uint32Array.of(row), {
       pace: (bytes) => this.#background.spend(bytes, signal),
       signal,
-      onBad: async (digests, why) => {
+      onRotten: async (digests, why) => {
         good = false
         await this.#distrust(digests, why)
+      },
+      onUnreadable: async (pack, digests, error) => {
+        good = false
+        await this.#suspend(pack, digests, error)
       },
     })
     return good
@@ -828,43 +847,77 @@ export class Store {
 
   async #distrust(digests: readonly Uint8Array[], why: string): Promise<void> {
     await this.#turn.run(async () => {
-      // An ingest that has not come to rely on them yet writes them anew; one that has fails when it is published.
-      for (const known of this.#known()) for (const digest of digests) known.giveUp(digest)
-      const some = asBuffer(digests[0]!).toString('hex')
-      const more = digests.length > 1 ? ` and ${digests.length - 1} more` : ''
-      this.#onProblem(new StoreCorrupt(`blob ${some}${more}: ${why}`, { hint: REPAIR_HINT }))
-      this.#generation++
+      this.#giveUp(digests, why)
       await this.packs.distrust(digests).catch((error) => this.#report(error, this.paths.untrusted))
     })
     void this.compact()
   }
 
+  async #suspend(pack: PackInfo, digests: readonly Uint8Array[], error: unknown): Promise<void> {
+    await this.#turn.run(async () => {
+      this.#giveUp(digests, (diskError(error, pack.path) as Error).message)
+      this.packs.suspend(pack, digests)
+    })
+  }
+
+  /** @throws StoreError when it is the whole directory that is not there. */
+  #giveUp(digests: readonly Uint8Array[], why: string): void {
+    this.#lock.assertOurs()
+    // An ingest that has not come to rely on them yet writes them anew; one that has fails when it is published.
+    for (const digest of digests) {
+      const row = this.packs.index.find(digest)
+      if (row >= 0) for (const known of this.#known()) known.giveUp(row)
+    }
+    const some = asBuffer(digests[0]!).toString('hex')
+    const more = digests.length > 1 ? ` and ${digests.length - 1} more` : ''
+    this.#onProblem(new StoreCorrupt(`blob ${some}${more}: ${why}`, { hint: REPAIR_HINT }))
+    this.#generation++
+  }
+
   /** In turn with removals and replacements: a build on its way out is not damaged because its files have gone. */
   async #checkFiles(build: HeldBuild): Promise<void> {
     await this.#turn.run(async () => {
-      if (this.#builds.get(build.id) === build && !build.damaged) await this.#readFiles(build)
+      const isOurs = this.#builds.get(build.id) === build
+      if (isOurs && (!build.damaged || build.unreadable)) await this.#readFiles(build)
     })
   }
 
   async #readFiles(build: HeldBuild): Promise<void> {
     const { paths } = build
     try {
-      await Manifest.load(paths.manifest, this.disk)
-      const info = decodeInfo(paths.info, await this.disk.readFile(paths.info))
-      const contents = await this.disk.readFile(paths.contents)
+      await askTwice(() => Manifest.load(paths.manifest, this.disk))
+      const info = decodeInfo(paths.info, await askTwice(() => this.disk.readFile(paths.info)))
+      const contents = await askTwice(() => this.disk.readFile(paths.contents))
       const expected = info.contentsSha256
       if (expected !== undefined && createHash('sha256').update(contents).digest('hex') !== expected)
         throw new StoreCorrupt(`${paths.contents} is not what was written`)
+      if (build.unreadable) await this.#forgive(build)
     } catch (error) {
       const about = diskError(error, paths.directory)
       if (!isAboutFile(error)) return
+      // Not those of a directory that is not there as a whole.
+      this.#lock.assertOurs()
       const { message } = about as StoreError
+      build.unreadable = isUnreadable(error)
       this.#setDamaged(build, message, error)
+      // It may be whole, and be read another time.
+      if (build.unreadable) return
       const reason = Buffer.from(`${message}\n`)
       await replaceFile(this.disk, paths.damaged, reason, 'damaged').catch((failure) =>
         this.#report(failure, paths.damaged),
       )
     }
+  }
+
+  /** The disk gives a build's files again, of which it had given nothing. */
+  async #forgive(build: HeldBuild): Promise<void> {
+    build.damaged = undefined
+    build.unreadable = false
+    this.#generation++
+    // Whether its blobs were counted depends on when the disk had failed.
+    this.#references.remove(build.number)
+    build.counted = false
+    await this.#count(build)
   }
 
   /** A pack whose index has rotted could not be used after the next start: while we still know it, it is written anew. */
@@ -1064,11 +1117,21 @@ export class Store {
     for (;;) {
       const build = [...this.#builds.values()].find(({ counted }) => !counted)
       if (!build || this.#closed) return
-      await this.#turn.run(async () => {
-        // Gone while we waited for our turn.
-        if (this.#builds.get(build.id) === build && !build.counted) await this.#mark(build)
-      })
+      await this.#count(build)
     }
+  }
+
+  /**
+   * Has a build's blobs counted, once for all who ask meanwhile. Not in turn, since clients wait for this, and
+   * shall not wait for changes under way: nothing is swept before all builds are counted, and who takes a
+   * build away has it counted first.
+   */
+  async #count(build: HeldBuild): Promise<void> {
+    if (build.counted) return
+    build.counting ??= this.#mark(build).finally(() => {
+      build.counting = undefined
+    })
+    await build.counting
   }
 
   /**
@@ -1077,7 +1140,7 @@ export class Store {
    */
   async #mark(build: HeldBuild): Promise<void> {
     try {
-      const { digests, sizes } = await readManifestBlobs(build.paths.manifest, this.disk)
+      const { digests, sizes } = await askTwice(() => readManifestBlobs(build.paths.manifest, this.disk))
       const lost = await this.#references.add(build.number, digests, sizes)
       if (lost > 0)
         this.#onProblem(
@@ -1085,6 +1148,8 @@ export class Store {
         )
     } catch (error) {
       if (!isAboutFile(error)) throw diskError(error, build.paths.manifest)
+      this.#lock.assertOurs()
+      build.unreadable = isUnreadable(error)
       const { message } = diskError(error, build.paths.manifest) as StoreError
       this.#setDamaged(build, message, error)
     }
@@ -1105,11 +1170,13 @@ export class Store {
     return build
   }
 
-  /** Synchronous: nobody else lives on the event loop yet, and thousands of small calls are faster so. */
-  #scanBuilds(): void {
+  /** By synchronous calls, as thousands of small ones are faster so; between two builds others have their turn. */
+  async #scanBuilds(): Promise<void> {
     const { now } = this.disk
+    const pacer = new Pacer()
     const touched: { build: HeldBuild; mtime: number }[] = []
     for (const entry of now.readdir(this.paths.builds)) {
+      if (pacer.due) await pacer.rest()
       const id = entry.name
       if (!entry.isDirectory() || !isSafeId(id)) continue
       const paths = this.paths.build(id)
@@ -1133,7 +1200,9 @@ export class Store {
         written: access.mark,
         triedAt: access.mark.time,
         counted: false,
+        counting: undefined,
         damaged: undefined,
+        unreadable: false,
         info: undefined,
       }
       if (now.stat(paths.damaged)) this.#setDamaged(build, readReason(now, paths.damaged))

@@ -1,5 +1,6 @@
 /**
- * Verify: reads blobs again and tells which are not what their digests say, or cannot be read.
+ * Verify: reads blobs again and tells which are not what their digests say, and which the disk gives nothing
+ * of. The latter may be whole: what takes a disk away for a while must not cost a blob.
  *
  * In the order in which they lie on disk, neighbours in one read. Blobs come, go and move meanwhile: what
  * has gone needs no check, what has moved is looked for again at its new place.
@@ -7,7 +8,7 @@
 import { createHash, hash } from 'node:crypto'
 import { Pacer, pacedSort } from '../lib/pacer.ts'
 import type { BlobRow } from './blob-index.ts'
-import { codeOf, diskError, isAboutFile } from './disk-error.ts'
+import { askTwice, diskError, isAboutFile, isUnreadable } from './disk-error.ts'
 import type { Pace, PackInfo, Packs } from './packs.ts'
 
 /** What is read at once, and hashed without a rest: some milliseconds. */
@@ -21,8 +22,10 @@ export interface CheckOptions {
   signal?: AbortSignal | undefined
   /** So many bytes were checked. */
   onChecked?: (bytes: number, blobs: number) => void
-  /** These blobs, by digest, are not what they should be, or their pack can't be read. */
-  onBad: (digests: readonly Uint8Array[], why: string) => Promise<void>
+  /** These blobs, by digest, are not what they should be, or gone. */
+  onRotten: (digests: readonly Uint8Array[], why: string) => Promise<void>
+  /** The disk gives nothing of these blobs. */
+  onUnreadable: (pack: PackInfo, digests: readonly Uint8Array[], error: unknown) => Promise<void>
 }
 
 /** Where a blob was when we looked. The digest is our own copy. */
@@ -74,24 +77,23 @@ async function checkPack(
   options: CheckOptions,
 ): Promise<boolean> {
   try {
-    await packs.hold(pack)
+    await askTwice(() => packs.hold(pack))
   } catch (error) {
     if (packs.get(pack.number) !== pack) return false
     if (!isAboutFile(error)) throw diskError(error, pack.path)
-    // Nothing of it can be read, also when somebody deleted it by hand.
-    const why = codeOf(error) === 'ENOENT' ? `${pack.path} is gone` : String((error as Error).message)
     options.onChecked?.(sizeOf(places), places.length)
-    await options.onBad(
-      places.map(({ digest }) => digest),
-      why,
-    )
+    const digests = places.map(({ digest }) => digest)
+    if (isUnreadable(error)) await options.onUnreadable(pack, digests, error)
+    // Somebody deleted it by hand.
+    else await options.onRotten(digests, `${pack.path} is gone`)
     return true
   }
   try {
     for (const span of spansOf(places)) {
-      const bad = await badOf(pack, span, options)
+      const { rotten, unreadable, error } = await badOf(pack, span, options)
       options.onChecked?.(sizeOf(span), span.length)
-      if (bad.length > 0) await options.onBad(bad, `it has rotted in ${pack.path}`)
+      if (rotten.length > 0) await options.onRotten(rotten, `it has rotted in ${pack.path}`)
+      if (unreadable.length > 0) await options.onUnreadable(pack, unreadable, error)
     }
   } finally {
     pack.file.release()
@@ -115,54 +117,68 @@ function* spansOf(places: readonly Place[]): Generator<readonly Place[]> {
   if (span.length > 0) yield span
 }
 
-async function badOf(pack: PackInfo, span: readonly Place[], options: CheckOptions): Promise<Buffer[]> {
-  const bytes = await readOrNothing(pack, span[0]!.offset, Math.min(sizeOf(span), SPAN_BYTES), options)
-  if (span.length === 1) return (await isGood(pack, span[0]!, bytes, options)) ? [] : [span[0]!.digest]
-  if (bytes) {
+interface Bad {
+  rotten: Buffer[]
+  unreadable: Buffer[]
+  /** Why: the latest reason. */
+  error: unknown
+}
+
+async function badOf(pack: PackInfo, span: readonly Place[], options: CheckOptions): Promise<Bad> {
+  const bad: Bad = { rotten: [], unreadable: [], error: undefined }
+  if (span.length > 1) {
     const start = span[0]!.offset
-    const isBad = ({ digest, offset, length }: Place) =>
-      !hash('sha256', bytes.subarray(offset - start, offset - start + length), 'buffer').equals(digest)
-    return span.filter(isBad).map(({ digest }) => digest)
+    const { bytes } = await tryToRead(pack, start, sizeOf(span), options)
+    if (bytes) {
+      for (const { digest, offset, length } of span) {
+        const blob = bytes.subarray(offset - start, offset - start + length)
+        if (!hash('sha256', blob, 'buffer').equals(digest)) bad.rotten.push(digest)
+      }
+      return bad
+    }
   }
-  // One of them cannot be read: which?
-  const bad: Buffer[] = []
-  for (const place of span) bad.push(...(await badOf(pack, [place], options)))
+  // One at a time: where several cannot be read at once, one may be to blame.
+  for (const place of span) {
+    const { good, error } = await check(pack, place, options)
+    if (good) continue
+    bad.error = error
+    if (isUnreadable(error)) bad.unreadable.push(place.digest)
+    else bad.rotten.push(place.digest)
+  }
   return bad
 }
 
-/** `start`: the first bytes of the blob, all of a small one; undefined when they can't be read. */
-async function isGood(
+/** `error`: what kept it from being read to its end. */
+async function check(
   pack: PackInfo,
   { digest, offset, length }: Place,
-  start: Buffer | undefined,
   options: CheckOptions,
-): Promise<boolean> {
-  if (!start) return false
-  const sha256 = createHash('sha256').update(start)
-  for (let at = start.length; at < length; at += SPAN_BYTES) {
-    const piece = await readOrNothing(pack, offset + at, Math.min(SPAN_BYTES, length - at), options)
-    if (!piece) return false
-    sha256.update(piece)
+): Promise<{ good: boolean; error?: unknown }> {
+  const sha256 = createHash('sha256')
+  for (let at = 0; at < length; at += SPAN_BYTES) {
+    const { bytes, error } = await tryToRead(pack, offset + at, Math.min(SPAN_BYTES, length - at), options)
+    if (!bytes) return { good: false, error }
+    sha256.update(bytes)
   }
-  return sha256.digest().equals(digest)
+  return { good: sha256.digest().equals(digest) }
 }
 
-/** Undefined when the disk can't read this, or the file is too short. */
-async function readOrNothing(
+/** No bytes when the disk gives none, also when asked again, or the file is too short. */
+async function tryToRead(
   pack: PackInfo,
   offset: number,
   length: number,
   { pace, signal }: CheckOptions,
-): Promise<Buffer | undefined> {
+): Promise<{ bytes?: Buffer; error?: unknown }> {
   signal?.throwIfAborted()
   await pace(length)
   const bytes = Buffer.allocUnsafe(length)
   try {
-    await pack.file.read([bytes], offset)
-    return bytes
+    await askTwice(() => pack.file.read([bytes], offset))
+    return { bytes }
   } catch (error) {
     if (!isAboutFile(error)) throw diskError(error, pack.path)
-    return undefined
+    return { error }
   }
 }
 

@@ -3,7 +3,7 @@
  * never larger than the budget and the fetch under way.
  */
 import assert from 'node:assert/strict'
-import { rmSync, writeFileSync } from 'node:fs'
+import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { buildsOnDisk, bytesOnDisk, Mirror, randomTree, SizeWatch } from '../support/mirror.ts'
@@ -73,6 +73,49 @@ describe('the budget', { concurrency: CONCURRENCY }, () => {
     rmSync(join(mirror.data, 'builds', '1', 'sticky'))
     await mirror.assertServes(upserv, '3')
     assert.deepEqual(buildsOnDisk(mirror.data), ['3', '4'])
+  })
+
+  test('a build that a channel names goes only where the configuration says so', async () => {
+    await using mirror = await mirrorWith(['1', '2', '3', '4'])
+    const config = mirror.path('upserv.toml')
+    writeFileSync(config, '[channels]\nstable = "1"\n')
+    let upserv = await mirror.startUpserv({ budget: `${BUDGET}`, config })
+    for (const id of ['1', '2', '3']) await mirror.assertServes(upserv, id)
+    assert.deepEqual(buildsOnDisk(mirror.data), ['1', '3'])
+    const { stdout } = await upserv.cli(['gc', '--dry-run', '--explain'])
+    assert.match(stdout, /^1 +stays .* channel "stable" names it$/m)
+    await upserv.stop()
+
+    writeFileSync(config, 'evict_channels = true\n[channels]\nstable = "1"\n')
+    upserv = await mirror.startUpserv({ budget: `${BUDGET}`, config })
+    await mirror.assertServes(upserv, '4')
+    assert.deepEqual(buildsOnDisk(mirror.data), ['3', '4'])
+    await upserv.stop()
+  })
+
+  test('a build that is being fetched again does not go meanwhile', async () => {
+    await using mirror = await mirrorWith(['1', '2', '3'], '4m')
+    let upserv = await start(mirror)
+    await mirror.assertServes(upserv, '1')
+    const packs = readdirSync(join(mirror.data, 'packs'))
+    await mirror.assertServes(upserv, '2')
+    await upserv.stop()
+    for (const name of packs) rmSync(join(mirror.data, 'packs', name))
+
+    upserv = await start(mirror)
+    const repaired = mirror.client(upserv, '1').client
+    await upserv.process.waitForOutput('stderr', /"build":"1".*"fetch began"/)
+    const { stdout } = await upserv.cli(['gc', '--dry-run', '--explain'])
+    assert.match(stdout, /^1 +stays .* it is being fetched again$/m)
+    await mirror.assertServes(upserv, '3')
+    assert.equal(await repaired.ended, 0)
+    assert.deepEqual(buildsOnDisk(mirror.data), ['1', '3'])
+    const gone = [...upserv.process.stderr.matchAll(/"build":"(\d)","msg":"build evicted"/g)]
+    assert.deepEqual(
+      gone.map(([, id]) => id),
+      ['2'],
+    )
+    await upserv.stop()
   })
 
   test('a build in use never goes', async () => {

@@ -1,23 +1,14 @@
 /** What the data directory takes, all of it, and what would go: `gc --dry-run --explain` says before it happens. */
 import assert from 'node:assert/strict'
-import { lstatSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import type { GcReport, Status } from '../../src/build/operations.ts'
-import { buildsOnDisk, Mirror, randomTree } from '../support/mirror.ts'
+import { buildsOnDisk, diskUsage, Mirror, randomTree } from '../support/mirror.ts'
 import { upserv as runUpserv } from '../support/upserv.ts'
 
 const CONCURRENCY = 2
 const MB = 1e6
-
-/** What `du` says: blocks, directories included. */
-function diskUsage(path: string): number {
-  const stats = lstatSync(path)
-  const below = stats.isDirectory()
-    ? readdirSync(path).reduce((sum, name) => sum + diskUsage(join(path, name)), 0)
-    : 0
-  return stats.blocks * 512 + below
-}
 
 /** Builds 1 to 4 of 1 MB each, fetched in this order; 2 has what 1 has and a little more. Then 1 is used again. */
 async function fullMirror(): Promise<Mirror> {

@@ -37,8 +37,6 @@ const WORK_MS = 1_500
 const CHANGE_MS = 10_000
 /** Every so often all held builds are synced and compared, otherwise one. */
 const FULL_CHECK_EVERY = 10
-/** Restarts are ready at once: generous, for slow machines. */
-const READY_MS = 10_000
 
 /** Of the directory's own files. */
 const SMALL_CHANGE = 20_000
@@ -73,10 +71,8 @@ async function killAgainAndAgain(t: TestContext, kills: number, seed: number): P
   let held: string[] = []
   for (let round = 0; round < kills; round++) {
     const before = round === 0 ? [] : buildsOnDisk(mirror.data)
-    const began = performance.now()
     const upserv = await start()
     try {
-      assert.ok(performance.now() - began < READY_MS, 'took long to start')
       // What was visible when it died is what it serves now: no more, no less.
       assert.deepEqual(await listed(upserv), before)
       // Those that it died over are the likeliest to be damaged.

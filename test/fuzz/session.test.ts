@@ -30,6 +30,15 @@ const MAX_GROWTH = 300e6
 const MAX_HEAP_MB = 256
 /** For what hangs without a turn for anybody: a machine that is very busy takes minutes. */
 const PATIENCE_S = 600
+/**
+ * What one seed reaches is chance, and a busy machine gets through few cases: a run that misses something goes
+ * on with other seeds before that counts.
+ */
+const MOST_ROUNDS = 4
+/** More than a round has cases: each has a seed of its own. */
+const SEEDS_APART = 1_000_000
+const LEAST_WAYS = 60
+const FUZZED = 'src/rsync/'
 /** A session that begins its turn is ended there by its server alone. */
 const NEVER_REFUSED: readonly State[] = ['turn', 'closed']
 /** Code that must have run for each file, in percent: what is left out are our own bugs, mostly. */
@@ -70,11 +79,40 @@ for (const { name, path } of corpus()) {
   })
 }
 
-test(`damaged conversations, for ${SECONDS} s`, { timeout: (SECONDS + PATIENCE_S) * 1000 }, async (t) => {
+test(`damaged conversations, for ${SECONDS} s`, {
+  timeout: MOST_ROUNDS * (SECONDS + PATIENCE_S) * 1000,
+}, async (t) => {
   using scratch = makeScratch('fuzz')
-  const progress = join(scratch.path, 'progress')
-  const seed = seedOfRun()
-  t.diagnostic(`FUZZ_SEED=${seed}`)
+  const first = seedOfRun()
+  const reached = new Reached(join(scratch.path, 'coverage'))
+  let missing: string[] = []
+  for (let round = 0; round < MOST_ROUNDS; round++) {
+    const seed = first + round * SEEDS_APART
+    t.diagnostic(`FUZZ_SEED=${seed}`)
+    const summary = await fuzz(seed, join(scratch.path, 'progress'), reached.folder)
+    const { cases, outcomes, peakRss, baselineRss } = summary
+    const grown = peakRss - baselineRss
+    t.diagnostic(`${cases} conversations; others waited ${summary.stalledMs.toFixed(0)} ms at most`)
+    t.diagnostic(
+      `peak memory ${(peakRss / 1e6).toFixed(0)} MB, ${(grown / 1e6).toFixed(0)} MB of it later on`,
+    )
+    t.diagnostic(`outcomes: ${Object.entries(outcomes).map(([name, count]) => `${name} ${count}`)}`)
+    t.diagnostic(`${summary.ways.length} ways to end`)
+    assert.equal(summary.opened, 0, 'files are still open')
+    if (process.env.FUZZ_CASE) return
+    assert.ok(cases >= ENOUGH, `only ${cases} conversations`)
+    assert.ok(grown < MAX_GROWTH, `${grown} bytes more in memory`)
+    reached.add(summary)
+    missing = reached.missing()
+    if (missing.length === 0) break
+    t.diagnostic(`not reached so far: ${missing.join('; ')}`)
+  }
+  for (const line of reached.coverage()) t.diagnostic(line)
+  assert.deepEqual(missing, [], 'never reached')
+})
+
+/** Runs the fuzzer once. @throws when a conversation did what none may do. */
+async function fuzz(seed: number, progress: string, coverage: string): Promise<FuzzSummary> {
   const { code, stdout, stderr } = await run(
     process.execPath,
     [`--max-old-space-size=${MAX_HEAP_MB}`, FUZZER, progress],
@@ -83,7 +121,7 @@ test(`damaged conversations, for ${SECONDS} s`, { timeout: (SECONDS + PATIENCE_S
         ...process.env,
         FUZZ_SEED: String(seed),
         FUZZ_SECONDS: String(SECONDS),
-        NODE_V8_COVERAGE: join(scratch.path, 'coverage'),
+        NODE_V8_COVERAGE: coverage,
       },
       timeoutMs: (SECONDS + PATIENCE_S - 20) * 1000,
     },
@@ -92,7 +130,7 @@ test(`damaged conversations, for ${SECONDS} s`, { timeout: (SECONDS + PATIENCE_S
   })
   if (stdout === '') assert.fail(`it died (${code}): ${repeat(seed, lastCase(progress))}\n${stderr}`)
   const summary: FuzzSummary = JSON.parse(stdout)
-  const { cases, outcomes, failure, peakRss, baselineRss } = summary
+  const { failure } = summary
   if (failure) {
     assert.fail(
       `${repeat(seed, failure.case)}\nits bytes are in ${failure.input}: move them to test/fuzz/corpus ` +
@@ -101,41 +139,60 @@ test(`damaged conversations, for ${SECONDS} s`, { timeout: (SECONDS + PATIENCE_S
   }
   assert.equal(stderr, '')
   assert.equal(code, 0, repeat(seed, lastCase(progress)))
-  const grown = peakRss - baselineRss
-  t.diagnostic(`${cases} conversations; others waited ${summary.stalledMs.toFixed(0)} ms at most`)
-  t.diagnostic(`peak memory ${(peakRss / 1e6).toFixed(0)} MB, ${(grown / 1e6).toFixed(0)} MB of it later on`)
-  t.diagnostic(`outcomes: ${Object.entries(outcomes).map(([name, count]) => `${name} ${count}`)}`)
-  t.diagnostic(`${summary.ways} ways to end`)
-  assert.equal(summary.opened, 0, 'files are still open')
-  if (process.env.FUZZ_CASE) return
-  assert.ok(cases >= ENOUGH, `only ${cases} conversations`)
-  assert.ok(grown < MAX_GROWTH, `${grown} bytes more in memory`)
+  return summary
+}
 
-  const covered = coverageOf(join(scratch.path, 'coverage'), 'src/rsync/')
-  for (const { file, percent, missing } of covered) {
-    t.diagnostic(`${file}: ${percent.toFixed(1)} %${missing.length > 0 ? `, not ${missing.join(' ')}` : ''}`)
+/** What all rounds together have reached, and what they should have. */
+class Reached {
+  readonly folder: string
+  readonly #states = new Set<State>()
+  readonly #refusedIn = new Set<State>()
+  readonly #ways = new Set<string>()
+  readonly #outcomes = new Map<string, number>()
+  #cases = 0
+
+  /** @param folder where each round leaves its report of coverage. */
+  constructor(folder: string) {
+    this.folder = folder
   }
-  for (const outcome of ['done', 'listed', 'refused', 'peer-error', 'lost']) {
-    assert.ok((outcomes[outcome] ?? 0) > cases / 200, `too few sessions end as "${outcome}"`)
+
+  add({ cases, outcomes, states, refusedIn, ways }: FuzzSummary): void {
+    this.#cases += cases
+    for (const state of states) this.#states.add(state)
+    for (const state of refusedIn) this.#refusedIn.add(state)
+    for (const way of ways) this.#ways.add(way)
+    for (const [name, count] of Object.entries(outcomes))
+      this.#outcomes.set(name, (this.#outcomes.get(name) ?? 0) + count)
   }
-  const all = Object.keys(NEXT) as State[]
-  assert.deepEqual(
-    all.filter((state) => state !== 'closed' && !summary.states.includes(state)),
-    [],
-    'states never reached',
-  )
-  assert.deepEqual(
-    all.filter((state) => !NEVER_REFUSED.includes(state) && !summary.refusedIn.includes(state)),
-    [],
-    'never refused in',
-  )
-  assert.ok(summary.ways > 60, `only ${summary.ways} ways to end`)
-  for (const [file, least] of Object.entries(REACHED)) {
-    const found = covered.find((one) => one.file === file)
-    assert.ok(found, `${file} was never loaded`)
-    assert.ok(found.percent >= least, `only ${found.percent.toFixed(1)} % of ${file} was reached`)
+
+  /** A line for each thing that should have been reached and was not. */
+  missing(): string[] {
+    const missing: string[] = []
+    for (const name of ['done', 'listed', 'refused', 'peer-error', 'lost']) {
+      if ((this.#outcomes.get(name) ?? 0) <= this.#cases / 200)
+        missing.push(`too few sessions end as "${name}"`)
+    }
+    for (const state of Object.keys(NEXT) as State[]) {
+      if (state !== 'closed' && !this.#states.has(state)) missing.push(`state "${state}"`)
+      if (!NEVER_REFUSED.includes(state) && !this.#refusedIn.has(state))
+        missing.push(`a refusal in state "${state}"`)
+    }
+    if (this.#ways.size <= LEAST_WAYS) missing.push(`only ${this.#ways.size} ways to end`)
+    const covered = coverageOf(this.folder, FUZZED)
+    for (const [file, least] of Object.entries(REACHED)) {
+      const percent = covered.find((one) => one.file === file)?.percent ?? 0
+      if (percent < least) missing.push(`${percent.toFixed(1)} % of ${file}`)
+    }
+    return missing
   }
-})
+
+  coverage(): string[] {
+    return coverageOf(this.folder, FUZZED).map(
+      ({ file, percent, missing }) =>
+        `${file}: ${percent.toFixed(1)} %${missing.length > 0 ? `, not ${missing.join(' ')}` : ''}`,
+    )
+  }
+}
 
 function repeat(seed: number, number: number): string {
   return `FUZZ_SEED=${seed} FUZZ_CASE=${number} script/fuzz session`

@@ -126,7 +126,10 @@ for (const { protocol, options } of WORKED_OUT) {
 
 test('a seed that a client brings keeps nothing', async () => {
   let kept = 0
-  const derived = new Derived({ kept: { get: () => undefined, put: () => void kept++ }, checksumSeed: SEED })
+  const derived = new Derived({
+    kept: { get: () => undefined, peek: () => undefined, put: () => void kept++ },
+    checksumSeed: SEED,
+  })
   await using port = await listen(sessionContext({ m: tree }, { derived }))
   const url = `rsync://127.0.0.1:${port.port}/m/file-1000`
   for (const options of [['--checksum-seed=7'], []]) {

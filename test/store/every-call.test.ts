@@ -114,6 +114,10 @@ const WORKS: readonly { name: string; work: (keeper: Keeper) => Promise<void> }[
   { name: 'pinning', work: (keeper) => keeper.pin('a') },
   { name: 'unpinning', work: (keeper) => keeper.unpin('b') },
   { name: 'touching', work: ({ store }) => store.touch('a') },
+  {
+    name: 'verifying',
+    work: async ({ store }) => void (await store.verify(undefined, () => {}, new AbortController().signal)),
+  },
   { name: 'reading', work: async ({ store }) => void (await readBuild(store, 'a')) },
 ]
 
@@ -228,12 +232,52 @@ async function failAt(
   return calls
 }
 
+/** Opens a store with a disk that fails at call `at`; returns how many calls that made. */
+async function failAtOpening(
+  from: { disk: MemoryDisk; promises: Promises },
+  at: number,
+  way: Way,
+): Promise<number> {
+  const disk = from.disk.killed()
+  let calls = 0
+  let failing = true
+  const watched = new WatchedDisk(disk, (call) => {
+    const since = failing ? calls++ - at : -1
+    return since >= 0 ? way.verdict(call, since) : undefined
+  })
+  try {
+    const store = await openStore(watched, { onProblem: () => {} })
+    try {
+      await store.leftoversGone()
+      await store.marked()
+      for (const id of store.ids()) await store.damage(id)
+    } finally {
+      failing = false
+      await store.close()
+    }
+  } catch (error) {
+    assert.ok(error instanceof UpservError, `it is told as ${(error as Error).stack}`)
+  }
+  failing = false
+  await nextTurn()
+  assert.deepEqual(disk.openFiles, [], 'files were left open')
+  // The next start finds what had been there, also when the power goes right now.
+  await assertIntact(disk.afterPowerCut(FATES[0]!), from.promises)
+  await assertIntact(disk, from.promises)
+  return calls
+}
+
 describe(`a disk that fails at any call (UPSERV_SEED=${SEED})`, async () => {
   const random = seededRandom(SEED)
   const prepared = await prepare()
-  for (const { name, work } of WORKS) {
+  const cases = WORKS.map(({ name, work }) => ({
+    name,
+    fail: (at: number, way: Way) => failAt(prepared, work, at, way),
+  }))
+  cases.push({ name: 'opening', fail: (at, way) => failAtOpening(prepared, at, way) })
+  for (const { name, fail } of cases) {
     test(name, async (t) => {
-      const calls = await failAt(prepared, work, Number.POSITIVE_INFINITY, WAYS[0]!)
+      const calls = await fail(Number.POSITIVE_INFINITY, WAYS[0]!)
       const broken: string[] = []
       let runs = 0
       for (let at = 0; at < calls; at++) {
@@ -242,7 +286,7 @@ describe(`a disk that fails at any call (UPSERV_SEED=${SEED})`, async () => {
           : Array.from({ length: WAYS_EACH }, () => WAYS[Math.floor(random() * WAYS.length)]!)
         for (const way of ways) {
           runs++
-          await failAt(prepared, work, at, way).catch((error: Error) => {
+          await fail(at, way).catch((error: Error) => {
             broken.push(`call ${at} of ${calls}, ${way.name}: ${error.stack}`)
           })
         }

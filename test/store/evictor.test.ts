@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { BuildEvictor } from '../../src/build/evictor.ts'
 import { NoRoom } from '../../src/errors.ts'
+import { type Disk, realDisk } from '../../src/lib/disk.ts'
 import { readManifestBlobs } from '../../src/store/manifest.ts'
 import { BUILD_OVERHEAD, Store } from '../../src/store/store.ts'
 import { publishBuild, readBuild, temporaryDirectory } from '../support/trees.ts'
@@ -11,10 +12,10 @@ const SIZE = 100_000
 const unique = (id: string) => ({ path: id, content: id.repeat(SIZE) })
 const common = { path: 'common', content: '!'.repeat(SIZE) }
 
-async function setUp(t: TestContext) {
+async function setUp(t: TestContext, disk: Disk = realDisk) {
   const directory = temporaryDirectory()
   let time = 0
-  const store = await Store.open(directory.path, { now: () => new Date(++time * 3600_000) })
+  const store = await Store.open(directory.path, { now: () => new Date(++time * 3600_000), disk })
   t.after(async () => {
     await store.close()
     directory.remove()
@@ -42,6 +43,28 @@ test('the least recently accessed goes first, and only it when that is enough', 
   assert.deepEqual(gone, ['b'])
   assert.ok(before - store.bytes >= SIZE)
   assert.equal((await readBuild(store, 'c')).size, 2)
+})
+
+test('a build that leaves while builds are looked at is passed over', async (t) => {
+  const looked = Promise.withResolvers<void>()
+  const slow = Promise.withResolvers<void>()
+  let isSlow = false
+  const stat: Disk['stat'] = async (path) => {
+    if (isSlow && path.endsWith('/b/accessed')) {
+      looked.resolve()
+      await slow.promise
+    }
+    return await realDisk.stat(path)
+  }
+  const { store, evictor, gone } = await setUp(t, { ...realDisk, stat })
+  isSlow = true
+  const evicting = evictor.evict(SIZE)
+  await looked.promise
+  await store.remove('b')
+  slow.resolve()
+  await evicting
+  assert.deepEqual(gone, ['a'])
+  assert.deepEqual(store.ids(), ['c'])
 })
 
 test('sticky and leased builds stay, and count as held', async (t) => {

@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   truncateSync,
@@ -32,6 +33,7 @@ import {
   type TestEntry,
   temporaryDirectory,
 } from '../support/trees.ts'
+import { WatchedDisk } from '../support/watched-disk.ts'
 
 const ALL = Number.MAX_SAFE_INTEGER
 const SIZE = 50_000
@@ -40,13 +42,13 @@ const COMMON = file('s')
 const A = [file('a'), COMMON, file('small', 'tiny')]
 const B = [file('b'), COMMON]
 
-async function setUp(t: TestContext) {
+async function setUp(t: TestContext, disk: Disk = realDisk) {
   const directory = temporaryDirectory()
   const problems: StoreError[] = []
   let store: Store
   const open = async () => {
     await store?.close()
-    store = await Store.open(directory.path, { onProblem: (problem) => problems.push(problem) })
+    store = await Store.open(directory.path, { onProblem: (problem) => problems.push(problem), disk })
     return store
   }
   t.after(async () => {
@@ -152,6 +154,85 @@ test('a blob that has rotted damages the builds that need it, also after a resta
   await verifyAll(store())
   assert.deepEqual(store().knownDamaged(), [])
   assert.ok(existsSync(join(root, 'packs/untrusted')))
+})
+
+test('what the disk gives nothing of for a while damages builds, and costs nothing', async (t) => {
+  let silent = ''
+  const disk = new WatchedDisk(realDisk, ({ name, path }) =>
+    silent !== '' && path === silent && name.startsWith('read') ? { fails: 'EIO' } : undefined,
+  )
+  const { store, root } = await setUp(t, disk)
+  const { pack } = await placeOf(store(), 'B', 'b')
+  silent = pack
+  assert.equal((await verifyAll(store())).rotten, 1)
+  assert.equal((await store().damage('B'))?.message, 'build B is damaged: 1 file is lost')
+  assert.equal(await store().damage('A'), undefined)
+  // What may be whole is not dead, whatever room is needed.
+  assert.equal(await store().deadBytes(), 0)
+  await store().collect(ALL)
+  assert.ok(existsSync(pack))
+  await verifyAll(store())
+  assert.equal((await store().damage('B'))?.lostBlobs, 1, 'it still says nothing')
+  silent = ''
+  assert.equal((await verifyAll(store())).rotten, 0)
+  assert.equal(await store().damage('B'), undefined)
+  await assertHolds(store(), 'B', B)
+  assert.ok(!existsSync(join(root, 'packs/untrusted')), 'nothing of it is kept')
+
+  // A bad sector, and a source to get it from again: then the pack is only dead weight.
+  silent = pack
+  await verifyAll(store())
+  await repair(store(), 'B', B, () => assert.fail('need not be replaced'))
+  assert.equal(await store().damage('B'), undefined)
+  await store().collect(ALL)
+  assert.ok(!existsSync(pack))
+  await assertHolds(store(), 'A', A)
+  await assertHolds(store(), 'B', B)
+})
+
+for (const name of ['manifest', 'contents', 'build.json']) {
+  test(`a build whose ${name} cannot be read for a while is whole again when it can`, async (t) => {
+    let silent = ''
+    const disk = new WatchedDisk(realDisk, ({ name, path }) =>
+      silent !== '' && path.endsWith(silent) && name.startsWith('read') ? { fails: 'EIO' } : undefined,
+    )
+    const { store, open, root } = await setUp(t, disk)
+    for (const again of [false, true]) {
+      silent = `A/${name}`
+      // After a start its blobs are counted only now.
+      if (again) await open()
+      await verifyAll(store())
+      const known = (await store().damage('A'))?.message
+      assert.match(known!, /EIO/)
+      assert.ok(!existsSync(join(root, 'builds/A/damaged')), 'nothing of it is kept')
+      silent = ''
+      assert.equal(await store().damage('A'), undefined)
+      await assertHolds(store(), 'A', A)
+      await store().remove('B')
+      await store().collect(ALL)
+      await assertHolds(store(), 'A', A)
+      await publishBuild(store(), 'B', B)
+    }
+  })
+}
+
+test('a verification of a directory that is not there stops, and damages nothing', async (t) => {
+  const { store, root } = await setUp(t)
+  const { digest } = await placeOf(store(), 'A', 'a')
+  renameSync(root, `${root}-moved`)
+  const { signal } = new AbortController()
+  try {
+    const looks = [
+      () => verifyAll(store()),
+      () => store().checkFiles('A'),
+      () => store().checkBlob(digest, signal),
+    ]
+    for (const look of looks) await assert.rejects(look(), /not the file that this process locked/)
+  } finally {
+    renameSync(`${root}-moved`, root)
+  }
+  for (const id of ['A', 'B']) assert.equal(await store().damage(id), undefined)
+  assert.equal((await verifyAll(store())).rotten, 0)
 })
 
 test('a damaged build is made whole in place: only what is missing is written, and who uses it is not disturbed', async (t) => {

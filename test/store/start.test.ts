@@ -3,6 +3,8 @@ import assert from 'node:assert/strict'
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { Catalog } from '../../src/build/catalog.ts'
+import { BuildEvictor } from '../../src/build/evictor.ts'
 import { type Disk, realDisk } from '../../src/lib/disk.ts'
 import { Store } from '../../src/store/store.ts'
 import { publishBuild, readBuild, temporaryDirectory } from '../support/trees.ts'
@@ -58,3 +60,71 @@ test('a start does not wait for the disk to remove what a crash has left, nor fo
   assert.ok(before - store.overheadBytes >= 10_000, 'what is still to be removed counts')
   await store.close()
 })
+
+/** What recovery and eviction do to the disk first, each of which may take as long as it likes. */
+const SLOW: { name: string; held: (hold: () => Promise<void>) => Partial<Disk> }[] = [
+  {
+    name: 'counting the blobs of another build',
+    held: (hold) => ({
+      open: async (path, flags, mode) => {
+        if (path.endsWith('/a/manifest')) await hold()
+        return realDisk.open(path, flags, mode)
+      },
+    }),
+  },
+  {
+    name: 'an eviction under way',
+    held: (hold) => ({
+      rename: async (from, to) => {
+        if (from.endsWith('/a')) await hold()
+        await realDisk.rename(from, to)
+      },
+    }),
+  },
+  {
+    name: 'a sweep under way',
+    held: (hold) => ({
+      unlink: async (path) => {
+        if (path.endsWith('.pack')) await hold()
+        await realDisk.unlink(path)
+      },
+    }),
+  },
+]
+
+for (const { name, held } of SLOW) {
+  test(`clients do not wait for what a start does in the background: ${name}`, async (t) => {
+    const directory = temporaryDirectory()
+    const slow = Promise.withResolvers<void>()
+    t.after(() => slow.resolve())
+    t.after(() => directory.remove())
+    const first = await Store.open(directory.path)
+    for (const id of ['a', 'b', 'c']) await publishBuild(first, id, [{ path: id, content: id.repeat(5000) }])
+    await first.close()
+
+    const begun = Promise.withResolvers<void>()
+    const hold = async (): Promise<void> => {
+      begun.resolve()
+      await slow.promise
+    }
+    const store = await Store.open(directory.path, { disk: { ...realDisk, ...held(hold) } })
+    t.after(() => store.close())
+    const catalog = new Catalog(store)
+    const evicted: string[] = []
+    const evicting = new BuildEvictor(store, catalog, (id) => evicted.push(id)).evict(5000)
+    await begun.promise
+    for (const id of ['b', 'c']) {
+      const lease = catalog.lease(id)
+      assert.ok(lease)
+      assert.equal(await store.damage(id), undefined)
+      assert.deepEqual([...(await readBuild(store, id)).values()], [id.repeat(5000)])
+      await store.touch(id)
+      lease.release()
+    }
+    const staging = await store.beginIngest('d')
+    await store.discardIngest(staging)
+    slow.resolve()
+    await evicting
+    assert.deepEqual(evicted, ['a'])
+  })
+}

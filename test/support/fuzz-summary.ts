@@ -9,7 +9,7 @@ export interface FuzzSummary {
   cases: number
   outcomes: Record<string, number>
   /** Ways to end that differ: state, outcome, and the error without its values. */
-  ways: number
+  ways: string[]
   /** States in which a session read or wrote, and those that were ended by an error of the client. */
   states: State[]
   refusedIn: State[]

@@ -192,18 +192,20 @@ export class MemoryDisk implements Disk {
 
   async open(path: string, flags: Parameters<Disk['open']>[1]): Promise<DiskFile> {
     const fd = this.#open(path, flags)
+    const readv = (buffers: readonly Uint8Array[], position: number): number => {
+      let bytesRead = 0
+      for (const buffer of buffers)
+        bytesRead += this.#file(fd).inode.data.copy(buffer, 0, position + bytesRead)
+      return bytesRead
+    }
     return {
       fd,
       stat: async () => statsOf(this.#file(fd).inode),
       read: async (buffer, offset, length, position) => {
         return { bytesRead: this.#file(fd).inode.data.copy(buffer, offset, position, position + length) }
       },
-      readv: async (buffers, position) => {
-        let bytesRead = 0
-        for (const buffer of buffers)
-          bytesRead += this.#file(fd).inode.data.copy(buffer, 0, position + bytesRead)
-        return { bytesRead }
-      },
+      readv: async (buffers, position) => ({ bytesRead: readv(buffers, position) }),
+      readvNow: readv,
       write: async (bytes, offset, length, position) => {
         return {
           bytesWritten: this.#write(this.#file(fd), bytes.subarray(offset, offset + length), position),

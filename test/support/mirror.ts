@@ -3,7 +3,7 @@
  * that fetches from it, clients that sync. One of it for each test, so that tests can break what they like.
  */
 import assert from 'node:assert/strict'
-import { type Dirent, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs'
+import { type Dirent, lstatSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type ArchiveSuffix, makeArchive } from './archive.ts'
 import { WaitingClient } from './client.ts'
@@ -174,6 +174,15 @@ export function buildsOnDisk(data: string): string[] {
 /** Bytes that a directory takes, as its files' lengths; what vanishes while we look counts for nothing. */
 export function bytesOnDisk(directory: string): number {
   return filesBeneath(directory).reduce((sum, { size }) => sum + size, 0)
+}
+
+/** What `du` says: blocks, directories included. */
+export function diskUsage(path: string): number {
+  const stats = lstatSync(path)
+  const below = stats.isDirectory()
+    ? readdirSync(path).reduce((sum, name) => sum + diskUsage(join(path, name)), 0)
+    : 0
+  return stats.blocks * 512 + below
 }
 
 function filesBeneath(directory: string): { path: string; size: number }[] {

@@ -88,6 +88,13 @@ export class WatchedDisk implements Disk {
         ask({ name: 'read' }, () => file.read(buffer, offset, length, position), { bytesRead: 0 }),
       readv: (buffers, position) =>
         ask({ name: 'readv' }, () => file.readv(buffers, position), { bytesRead: 0 }),
+      readvNow: (buffers, position) =>
+        carryOutNow(
+          this.#judge({ name: 'readv', path }),
+          { name: 'readv', path },
+          () => file.readvNow(buffers, position),
+          0,
+        ),
       write: async (bytes, offset, length, position) => {
         const verdict = this.#judge({ name: 'write', path })
         const size = verdict === 'short' ? Math.ceil(length / 2) : length

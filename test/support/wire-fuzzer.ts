@@ -73,7 +73,7 @@ for (let i = 0; i < 500 && server.tree.opened > 0; i++)
 const result: FuzzSummary = {
   ...summary,
   outcomes: Object.fromEntries(outcomes),
-  ways: ways.size,
+  ways: [...ways],
   states: [...states],
   refusedIn: [...refusedIn],
   peakRss: peakRss(),

@@ -69,6 +69,13 @@ export class NdxDecoder {
 
   /** Changes its state only when it returns a value. */
   decode(bytes: Uint8Array): Decoded<number> | undefined {
+    const found = this.peek(bytes)
+    if (found) this.accept(found.value)
+    return found
+  }
+
+  /** What `decode` would return: for who may yet need more bytes before an index counts as read. */
+  peek(bytes: Uint8Array): Decoded<number> | undefined {
     if (this.#protocol < 30) return decodeI32(bytes)
     if (bytes.length < 1) return undefined
     if (bytes[0] === 0) return { value: NDX_DONE, size: 1 }
@@ -96,8 +103,13 @@ export class NdxDecoder {
       }
     }
     if (value > 0x7fffffff) throw new PeerError('ndx', `${value} is beyond 31 bits`)
-    if (negative) this.#negative = value
-    else this.#positive = value
     return { value: negative ? -value : value, size }
+  }
+
+  /** The index that `peek` returned counts as read. */
+  accept(ndx: number): void {
+    if (this.#protocol < 30 || ndx === NDX_DONE) return
+    if (ndx < 0) this.#negative = -ndx
+    else this.#positive = ndx
   }
 }

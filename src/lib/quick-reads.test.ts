@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { QuickReads } from './quick-reads.ts'
+
+/** Reads that take `ms` each by a clock of our own, and wait for a disk or not. */
+function slowly() {
+  let clock = 0
+  let fromDisk = 0
+  const reads = new QuickReads(
+    () => clock,
+    () => fromDisk,
+  )
+  const read = (ms: number, waits = false): string | undefined =>
+    reads.try(() => {
+      clock += ms
+      if (waits) fromDisk++
+      return 'read'
+    })
+  const pass = (ms: number): void => {
+    clock += ms
+  }
+  return { read, pass }
+}
+
+test('quick reads go on', () => {
+  const { read } = slowly()
+  for (let i = 0; i < 1000; i++) assert.equal(read(1), 'read')
+})
+
+test('after a read that waited for a disk none is tried for a while', () => {
+  const { read, pass } = slowly()
+  assert.equal(read(5, true), 'read')
+  assert.equal(read(0), undefined)
+  pass(1000)
+  assert.equal(read(0), undefined)
+  pass(1001)
+  assert.equal(read(0), 'read')
+})
+
+test('a thread that was kept from the processor did not wait for a disk', () => {
+  const { read } = slowly()
+  for (let i = 0; i < 10; i++) assert.equal(read(30), 'read')
+})
+
+test('what takes very long is not tried again, whatever the reason', () => {
+  const { read } = slowly()
+  assert.equal(read(60), 'read')
+  assert.equal(read(0), undefined)
+})
