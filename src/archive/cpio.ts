@@ -10,18 +10,8 @@
  */
 import { ArchiveError } from '../errors.ts'
 import { asBuffer, type ByteString, byteString, showBytes } from '../lib/bytes.ts'
-import {
-  BLOCK_DEVICE,
-  CHAR_DEVICE,
-  DIRECTORY,
-  FIFO,
-  PERMISSION_MASK,
-  REGULAR,
-  SOCKET,
-  SYMLINK,
-  TYPE_MASK,
-} from '../lib/file-mode.ts'
-import type { ArchiveEntry, ArchiveEntryType, ArchiveSink } from './archive.ts'
+import { PERMISSION_MASK, REGULAR, TYPE_MASK } from '../lib/file-mode.ts'
+import { type ArchiveEntry, type ArchiveSink, typeOfMode } from './archive.ts'
 import { canonicalPath, checkSymlinkTarget, MAX_LINK_TARGET_BYTES } from './path.ts'
 
 const TRAILER = 'TRAILER!!!'
@@ -29,15 +19,6 @@ const TRAILER = 'TRAILER!!!'
 const MAX_NAME_BYTES = 64 * 1024
 /** Names that wait for their file's content, all together. */
 const MAX_WAITING = 1_000_000
-const TYPES: ReadonlyMap<number, ArchiveEntryType> = new Map([
-  [FIFO, 'fifo'],
-  [CHAR_DEVICE, 'char-device'],
-  [DIRECTORY, 'directory'],
-  [BLOCK_DEVICE, 'block-device'],
-  [REGULAR, 'file'],
-  [SYMLINK, 'symlink'],
-  [SOCKET, 'socket'],
-])
 
 interface Header {
   ino: string
@@ -307,7 +288,7 @@ function digits(text: string, base: 8 | 16): number {
 }
 
 function entryOf(header: Header, path: ByteString): ArchiveEntry {
-  const type = TYPES.get(header.mode & TYPE_MASK)
+  const type = typeOfMode(header.mode)
   if (!type) throw new ArchiveError(`"${showBytes(path)}" has no type that there is`)
   const isDevice = type === 'char-device' || type === 'block-device'
   return {

@@ -9,18 +9,8 @@
  */
 import { ArchiveError } from '../errors.ts'
 import { asBuffer, type ByteString, byteString, showBytes } from '../lib/bytes.ts'
-import {
-  BLOCK_DEVICE,
-  CHAR_DEVICE,
-  DIRECTORY,
-  FIFO,
-  PERMISSION_MASK,
-  REGULAR,
-  SOCKET,
-  SYMLINK,
-  TYPE_MASK,
-} from '../lib/file-mode.ts'
-import type { ArchiveEntry, ArchiveEntryType, ArchiveSink } from './archive.ts'
+import { PERMISSION_MASK } from '../lib/file-mode.ts'
+import { type ArchiveEntry, type ArchiveEntryType, type ArchiveSink, typeOfMode } from './archive.ts'
 import { canonicalPath, checkSymlinkTarget } from './path.ts'
 
 /** Bytes of the image, fewer than asked for only at its end. */
@@ -35,15 +25,6 @@ const MAX_DIRECTORY_BYTES = 256 << 20
 /** Levels of an extent tree: the format has five at most. */
 const MAX_DEPTH = 5
 const MAX_SYMLINK_BYTES = 4096
-const SPECIALS: ReadonlyMap<number, ArchiveEntryType> = new Map([
-  [FIFO, 'fifo'],
-  [CHAR_DEVICE, 'char-device'],
-  [DIRECTORY, 'directory'],
-  [BLOCK_DEVICE, 'block-device'],
-  [REGULAR, 'file'],
-  [SYMLINK, 'symlink'],
-  [SOCKET, 'socket'],
-])
 
 const FEATURE = {
   filetype: 0x2,
@@ -245,7 +226,7 @@ class Image {
       this.#inodeBytes,
     )
     const mode = raw.readUInt16LE(0)
-    const type = SPECIALS.get(mode & TYPE_MASK)
+    const type = typeOfMode(mode)
     if (!type) throw damaged(`inode ${number} has no type`)
     const flags = raw.readUInt32LE(32)
     if (flags & ENCRYPT_FLAG) throw new ArchiveError('the ext image holds encrypted files')

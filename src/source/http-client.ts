@@ -38,6 +38,18 @@ export interface Asked {
   body?: Uint8Array
 }
 
+/** All of an answer that is small; what `tooLarge` makes is thrown where it is not. */
+export async function readWhole(answer: Answer, limit: number, tooLarge: () => Error): Promise<Buffer> {
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of answer.chunks()) {
+    size += chunk.length
+    if (size > limit) throw tooLarge()
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
+}
+
 type Body = Dispatcher.ResponseData['body']
 
 const REDIRECTS = [301, 302, 303, 307, 308]

@@ -5,7 +5,7 @@
 import { ConfigError, NotPublished, SourceError } from '../errors.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
-import { HttpClient, isMissing } from './http-client.ts'
+import { HttpClient, isMissing, readWhole } from './http-client.ts'
 import { HttpDownload } from './http-download.ts'
 import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
 import { namesIn } from './names.ts'
@@ -187,14 +187,12 @@ export class HttpSource implements Source {
     const retries = new Retries({ what, attempts: limits.attemptsToStart, limits, clock, signal, onEvent })
     return await retries.run(async () => {
       try {
-        const chunks: Uint8Array[] = []
-        let size = 0
-        for await (const chunk of (await this.#client.ask(url, {}, signal)).chunks()) {
-          size += chunk.length
-          if (size > limit) throw new SourceError(`${what} is larger than ${formatSize(limit)}`)
-          chunks.push(chunk)
-        }
-        return Buffer.concat(chunks)
+        const answer = await this.#client.ask(url, {}, signal)
+        return await readWhole(
+          answer,
+          limit,
+          () => new SourceError(`${what} is larger than ${formatSize(limit)}`),
+        )
       } catch (error) {
         if (isMissing(error)) return undefined
         throw error

@@ -12,7 +12,7 @@ import { z } from 'zod'
 import { DigestMismatch, NotPublished, SourceError, UpstreamRefused } from '../errors.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
-import { HttpClient, isMissing } from './http-client.ts'
+import { HttpClient, isMissing, readWhole } from './http-client.ts'
 import { HttpDownload } from './http-download.ts'
 import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
 import { Pace } from './pace.ts'
@@ -236,14 +236,11 @@ export class OciSource implements Source {
     await this.#authorize(url, { signal, onEvent })
     return await retries.run(async () => {
       const answer = await this.#client.ask(url, { headers: { accept: MANIFEST_TYPES.join(', ') } }, signal)
-      const chunks: Uint8Array[] = []
-      let size = 0
-      for await (const chunk of answer.chunks()) {
-        size += chunk.length
-        if (size > limit) throw new SourceError(`${url.host} answers with more than ${formatSize(limit)}`)
-        chunks.push(chunk)
-      }
-      return Buffer.concat(chunks)
+      return await readWhole(
+        answer,
+        limit,
+        () => new SourceError(`${url.host} answers with more than ${formatSize(limit)}`),
+      )
     })
   }
 
@@ -274,14 +271,12 @@ export class OciSource implements Source {
     const [, repository = ''] = key.split(' ')
     realm.searchParams.set('scope', challenge.scope ?? `repository:${repository}:pull`)
     const body = await retries.run(async () => {
-      const chunks: Uint8Array[] = []
-      let size = 0
-      for await (const chunk of (await new HttpClient(limits, clock).ask(realm, {}, signal)).chunks()) {
-        size += chunk.length
-        if (size > MAX_TOKEN_BYTES) throw new SourceError(`${realm.host} answers with a token that is none`)
-        chunks.push(chunk)
-      }
-      return Buffer.concat(chunks)
+      const answer = await new HttpClient(limits, clock).ask(realm, {}, signal)
+      return await readWhole(
+        answer,
+        MAX_TOKEN_BYTES,
+        () => new SourceError(`${realm.host} answers with a token that is none`),
+      )
     })
     const parsed = tokenSchema.safeParse(parseJson(body))
     const token = parsed.data?.token ?? parsed.data?.access_token

@@ -13,7 +13,7 @@ import { ConfigError, NotPublished, SourceError, UpstreamChanged, UpstreamRefuse
 import { StreamReader } from '../lib/stream-reader.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
-import { type Answer, type Asked, HttpClient, isMissing } from './http-client.ts'
+import { type Answer, type Asked, HttpClient, isMissing, readWhole } from './http-client.ts'
 import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
 import { Pace } from './pace.ts'
 import {
@@ -379,14 +379,8 @@ export class ParentSource {
   }
 
   async #small(url: URL, asked: Asked, limit: number, signal: AbortSignal): Promise<Buffer> {
-    const chunks: Uint8Array[] = []
-    let size = 0
-    for await (const chunk of (await this.#send(url, asked, signal)).chunks()) {
-      size += chunk.length
-      if (size > limit) throw this.#garbled(`more than ${formatSize(limit)}`)
-      chunks.push(chunk)
-    }
-    return Buffer.concat(chunks)
+    const answer = await this.#send(url, asked, signal)
+    return await readWhole(answer, limit, () => this.#garbled(`more than ${formatSize(limit)}`))
   }
 
   #refusal(
