@@ -149,6 +149,8 @@ export class HttpClient {
         },
       )
     }
+    // undici's word for what a proxy answers to CONNECT.
+    if (/\b407\b/.test((error as Error).message)) return failureOf(url, 407, undefined, this.#clock.now())
     if (code === 'UND_ERR_INVALID_ARG') return error
     return new Transient(this.#reason(error, code), { cause: error })
   }
