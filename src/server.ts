@@ -21,6 +21,7 @@ import { laterOperations } from './build/later-operations.ts'
 import { OpeningModules } from './build/opening-modules.ts'
 import type { Operations } from './build/operations.ts'
 import { Operator } from './build/operator.ts'
+import { Parent } from './build/parent.ts'
 import { Resolver } from './build/resolver.ts'
 import { Spare } from './build/spare.ts'
 import { Verifier } from './build/verifier.ts'
@@ -29,8 +30,10 @@ import type { Config } from './config/config.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { TurnsInLine } from './daemon/turns.ts'
+import { CommandError } from './errors.ts'
 import { History } from './history/history.ts'
 import type { SessionRecord } from './history/session-record.ts'
+import { parentDoor } from './http/parent.ts'
 import { Http } from './http/server.ts'
 import { makeTokenFile } from './http/token.ts'
 import { BlockPool } from './lib/block-pool.ts'
@@ -76,6 +79,8 @@ export class Upserv {
     inLine: () => 0,
   }
   readonly verifier: Verifier
+  /** What we are for servers that have us as their source. */
+  readonly parent: Parent
   readonly #spare: Spare
   readonly #budget: Budget
   readonly #began = performance.now()
@@ -132,6 +137,7 @@ export class Upserv {
       verifier: this.verifier,
       onProblem: complain('an access could not be noted'),
     })
+    this.parent = new Parent({ store, catalog, resolver: this.resolver, available, verifier: this.verifier })
     this.operations = new Operator({
       store,
       catalog,
@@ -331,7 +337,25 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   )
   activity.clients = doors
   const sampling = setInterval(() => activity.sample(), SAMPLE_EVERY_MS)
+  /** Commands, and requests of child servers. */
   let commands = 0
+  const onRequest = (running: Promise<unknown>): void => {
+    commands++
+    running
+      .catch(() => {})
+      .finally(() => {
+        commands--
+        busySince = now()
+      })
+  }
+  const stopChildren = new AbortController()
+  const children = parentDoor({
+    parent: quietly(opened.then(({ parent }) => parent)),
+    visitor: (address) => policy.visitor(address),
+    signal: stopChildren.signal,
+    onRequest,
+    log: (fields, message) => log.info(fields, message),
+  })
   let stopping: Promise<void> | undefined
   const closers: (() => void)[] = [() => clearInterval(sampling)]
   /** For connections that nobody uses: they would keep the process from ending. */
@@ -344,6 +368,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     stopping ??= (async () => {
       log.info({ sessions: doors.sessions }, 'stopping')
       for (const close of closers) close()
+      stopChildren.abort(new CommandError('the server is stopping'))
       const goodbye = doors.close(config.shutdownMs)
       // A store can't be closed before it is open.
       const open = await opening.catch(() => undefined)
@@ -366,15 +391,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     const control = await listenControl(claim.paths.socket, {
       operations,
       rsync: (socket, peer) => doors.admit(socket, socket, peer),
-      onRequest: (running) => {
-        commands++
-        running
-          .catch(() => {})
-          .finally(() => {
-            commands--
-            busySince = now()
-          })
-      },
+      onRequest,
     })
     closers.push(() => control.close())
     lastClosers.push(() => control.hangUp())
@@ -386,6 +403,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
         modules,
         visitor: (address) => policy.visitor(address),
         tokenFile: config.http.tokenFile ?? claim.paths.token,
+        children,
         log,
         isOpen: () => upserv !== undefined,
         isStopping: () => stopping !== undefined,

@@ -4,6 +4,9 @@
  */
 import type { RecordPage, RecordQuery, SessionFacts, SessionRecord } from '../history/session-record.ts'
 
+/** What is imported: an archive, or what `upserv export` has written. */
+export type ImportForm = 'archive' | 'export'
+
 /** One line of `upserv list`. */
 export interface BuildSummary {
   id: string
@@ -23,10 +26,12 @@ export interface BuildSummary {
   fetched: string
   /** Name of the source that it came from; "import" for one brought by hand. */
   source: string
-  /** Where its archive was; '' when that is not known. */
+  /** Where it came from; '' when that is not known. */
   url: string
-  /** What its archive was checked against; null when there was nothing to check it against. */
-  vouched: { algorithm: string; by: string } | null
+  /** Who vouched for it before it became visible: checksums, signatures. */
+  vouchers: readonly string[]
+  /** The same in few words. */
+  checkedBy: string
   /** Channels that stand for it now. */
   channels: string[]
   /** Why it cannot be served as it is; null when, as far as is known, it can. */
@@ -40,8 +45,8 @@ export interface AvailableBuilds {
     /** Name of the source that it would come from. */
     source: string
     url: string
-    /** When its archive was last changed, ISO 8601. */
-    published: string
+    /** When its archive was last changed, ISO 8601; null where the source does not tell. */
+    published: string | null
   }[]
   /** Sources that may have more than this, and why. */
   gaps: { source: string; reason: string }[]
@@ -275,8 +280,18 @@ export interface Operations {
   available(signal: AbortSignal): Promise<AvailableBuilds>
   /** Gets a build that is not held; `say` is told how it goes. @returns false when it was held already. */
   fetch(id: string, say: (line: string) => void, signal: AbortSignal): Promise<boolean>
-  /** Makes a build of an archive on this machine. `file` is an absolute path. */
-  import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void>
+  /** Makes a build of a file, or of what comes through a FIFO, on this machine. `file` is an absolute path. */
+  import(
+    file: string,
+    id: string,
+    form: ImportForm,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<void>
+  /** Makes builds of all that are on a stick in xs-rsync's layout and not held yet. @returns their ids. */
+  importStick(directory: string, say: (line: string) => void, signal: AbortSignal): Promise<string[]>
+  /** Writes a build, without what the builds `have` have, to a file or FIFO: for `import` of another server. */
+  export(id: string, have: readonly string[], path: string, signal: AbortSignal): Promise<void>
   pin(id: string): Promise<void>
   unpin(id: string): Promise<void>
   remove(id: string): Promise<void>

@@ -6,7 +6,7 @@ import { accessSync, constants, readFileSync, statfsSync, statSync } from 'node:
 import { connect, createServer } from 'node:net'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { EnvHttpProxyAgent, request } from 'undici'
+import { type Dispatcher, request } from 'undici'
 import { SecretsFile } from '../access/secrets.ts'
 import type { Status } from '../build/operations.ts'
 import { type Config, formatListen, type Listen } from '../config/config.ts'
@@ -15,6 +15,9 @@ import { CommandError } from '../errors.ts'
 import { readToken } from '../http/token.ts'
 import { findProgram } from '../lib/find-program.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
+import { whereabouts } from '../source/create.ts'
+import { makeDispatcher } from '../source/http-client.ts'
+import { SOURCE_LIMITS } from '../source/limits.ts'
 import type { SourceConfig } from '../source/source.ts'
 import { showUrl } from '../source/url.ts'
 import { StorePaths } from '../store/paths.ts'
@@ -257,11 +260,19 @@ async function clockAndSourceFindings(sources: readonly SourceConfig[]): Promise
 }
 
 /** Asks for where the archives lie: any answer shows that there is somebody. */
-async function askSource({ name, url }: SourceConfig): Promise<{ finding: Finding; skewMs?: number }> {
+async function askSource(config: SourceConfig): Promise<{ finding: Finding; skewMs?: number }> {
   const what = 'source'
-  const fixed = url.replace(/\{.*$/s, '').replace(/[^/]*$/, '')
-  if (url.startsWith('file:')) {
-    const directory = fileURLToPath(fixed)
+  const { name } = config
+  let at: URL
+  let dispatcher: Dispatcher
+  try {
+    at = whereabouts(config)
+    dispatcher = makeDispatcher(SOURCE_LIMITS, config.http ?? {})
+  } catch (error) {
+    return { finding: bad(what, `${name}: ${messageOf(error)}`, 'look at it in upserv.toml') }
+  }
+  if (at.protocol === 'file:') {
+    const directory = fileURLToPath(at)
     try {
       accessSync(directory, constants.R_OK | constants.X_OK)
       return { finding: good(what, `${name}: ${directory} can be read`) }
@@ -269,12 +280,11 @@ async function askSource({ name, url }: SourceConfig): Promise<{ finding: Findin
       return { finding: bad(what, `${name}: ${messageOf(error)}`, `ls -ld ${directory}; is it mounted?`) }
     }
   }
-  const proxy = new EnvHttpProxyAgent()
   try {
     const asked = Date.now()
-    const { statusCode, headers, body } = await request(fixed, {
+    const { statusCode, headers, body } = await request(at, {
       method: 'HEAD',
-      dispatcher: proxy,
+      dispatcher,
       signal: AbortSignal.timeout(PATIENCE_MS),
     })
     await body.dump()
@@ -282,19 +292,15 @@ async function askSource({ name, url }: SourceConfig): Promise<{ finding: Findin
     const skewMs = Number.isNaN(theirs) ? undefined : (asked + Date.now()) / 2 - theirs
     const finding =
       statusCode >= 500
-        ? bad(what, `${name}: ${new URL(fixed).host} answers with ${statusCode}`, 'tell who runs it, or wait')
-        : good(what, `${name}: ${new URL(fixed).host} answers`)
+        ? bad(what, `${name}: ${at.host} answers with ${statusCode}`, 'tell who runs it, or wait')
+        : good(what, `${name}: ${at.host} answers`)
     return { finding, ...(skewMs === undefined ? {} : { skewMs }) }
   } catch (error) {
     return {
-      finding: bad(
-        what,
-        `${name}: ${messageOf(Object(error).cause ?? error)}`,
-        `curl -I ${showUrl(new URL(fixed))}`,
-      ),
+      finding: bad(what, `${name}: ${messageOf(Object(error).cause ?? error)}`, `curl -I ${showUrl(at)}`),
     }
   } finally {
-    await proxy.close()
+    await dispatcher.close()
   }
 }
 

@@ -16,6 +16,7 @@ import { CommandError, RelayedError, reportError } from '../errors.ts'
 import { type Peer, peerFrom } from '../lib/peer.ts'
 
 const id = z.string().max(300)
+const path = z.string().max(4096)
 /** Who may use the socket may say where a client comes from: it is the server's own user. */
 const peerSchema = z.strictObject({
   address: z.string().max(100).optional(),
@@ -46,7 +47,9 @@ const requestSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('explain'), which: z.string().max(300) }),
   z.strictObject({ type: z.literal('forget'), query: querySchema }),
   z.strictObject({ type: z.literal('fetch'), id }),
-  z.strictObject({ type: z.literal('import'), file: z.string().max(4096), id }),
+  z.strictObject({ type: z.literal('import'), file: path, id, form: z.enum(['archive', 'export']) }),
+  z.strictObject({ type: z.literal('importStick'), directory: path }),
+  z.strictObject({ type: z.literal('export'), id, have: z.array(id).max(100), path }),
   z.strictObject({ type: z.literal('pin'), id }),
   z.strictObject({ type: z.literal('unpin'), id }),
   z.strictObject({ type: z.literal('remove'), id }),
@@ -62,7 +65,7 @@ type Answer =
   | { type: 'error'; code: string; message: string; hint?: string | undefined }
 
 /** A request is one short line. */
-const MAX_REQUEST = 16 * 1024
+const MAX_REQUEST = 64 * 1024
 /** sun_path of a Unix socket holds so many bytes, its final NUL included. */
 const MAX_SOCKET_PATH = 108
 
@@ -181,7 +184,10 @@ export function remoteOperations(connection: () => Promise<Socket>): Operations 
     explain: (which) => ask({ type: 'explain', which }),
     forget: (query) => ask({ type: 'forget', query }),
     fetch: (build, say, signal) => ask({ type: 'fetch', id: build }, say, signal),
-    import: (file, build, say, signal) => ask({ type: 'import', file, id: build }, say, signal),
+    import: (file, build, form, say, signal) => ask({ type: 'import', file, id: build, form }, say, signal),
+    importStick: (directory, say, signal) => ask({ type: 'importStick', directory }, say, signal),
+    export: (build, have, to, signal) =>
+      ask({ type: 'export', id: build, have: [...have], path: to }, undefined, signal),
     pin: (build) => ask({ type: 'pin', id: build }),
     unpin: (build) => ask({ type: 'unpin', id: build }),
     remove: (build) => ask({ type: 'remove', id: build }),
@@ -257,7 +263,11 @@ function carryOut(
     case 'fetch':
       return operations.fetch(request.id, say, signal)
     case 'import':
-      return operations.import(request.file, request.id, say, signal)
+      return operations.import(request.file, request.id, request.form, say, signal)
+    case 'importStick':
+      return operations.importStick(request.directory, say, signal)
+    case 'export':
+      return operations.export(request.id, request.have, request.path, signal)
     case 'pin':
       return operations.pin(request.id)
     case 'unpin':

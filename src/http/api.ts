@@ -202,7 +202,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       run: async ({ body }) => {
         const id = String(body.id)
         const held = await begin('import', id, () =>
-          operations.import(String(body.file), id, () => {}, ending),
+          operations.import(String(body.file), id, 'archive', () => {}, ending),
         )
         return { status: held ? 200 : 202, body: { id, held } }
       },

@@ -1,9 +1,11 @@
 /**
- * The HTTP side: a page for people, an API for programs, metrics, and builds for those without rsync.
+ * The HTTP side: a page for people, an API for programs, metrics, builds for those without rsync, and what
+ * child servers ask for.
  *
  *     /                  the page (page.ts)
  *     /api/v1/...        the API (api.ts), its document (openapi.ts), events (events.ts)
  *     /builds/...        files and archives (files.ts)
+ *     /parent/v1/...     for servers that have us as their source (parent.ts)
  *     /metrics           metrics.ts
  *     /healthz, /readyz  whether the process lives, and whether clients should come
  *
@@ -27,6 +29,7 @@ import { serveFiles, shieldPath } from './files.ts'
 import { createMetrics } from './metrics.ts'
 import { openApiDocument, takesToken } from './openapi.ts'
 import { servePage } from './page.ts'
+import type { ChildHandler } from './parent.ts'
 import { PROBLEM_TYPE, problemOf } from './problem.ts'
 import { object } from './schemas.ts'
 import { checkToken } from './token.ts'
@@ -37,6 +40,8 @@ export interface HttpParts {
   modules: Modules
   visitor: (address: string | undefined) => Visitor
   tokenFile: string
+  /** Takes what child servers ask for: their requests are not the framework's, and larger than it lets in. */
+  children: ChildHandler
   log: Logger
   /** Whether the store is open: until then, what asks for it waits. */
   isOpen: () => boolean
@@ -47,10 +52,11 @@ export interface HttpParts {
 }
 
 const API = '/api/v1'
-/** A request is a few words; nothing is uploaded. */
+/** A request is a few words; nothing is uploaded. What a child server asks for is bounded in parent.ts. */
 const MAX_BODY = 64 * 1024
-/** For a request to come in. Answers may take as long as they like. */
-const REQUEST_MS = 30_000
+/** For a request to come in: a child's, of half a megabyte, may come by a slow link. Answers may take as long as they like. */
+const REQUEST_MS = 300_000
+const HEADERS_MS = 30_000
 const KEEP_ALIVE_MS = 10_000
 /** Connections at a time; more wait until one is closed. */
 const MAX_CONNECTIONS = 1000
@@ -59,12 +65,14 @@ const MAX_PATH = 16 * 1024
 
 export class Http {
   readonly #app: FastifyInstance
+  readonly #children: ChildHandler
   readonly #events: Events
   readonly #ending = new AbortController()
   readonly #servers: Server[] = []
 
-  private constructor(app: FastifyInstance, events: Events, ending: AbortController) {
+  private constructor(app: FastifyInstance, children: ChildHandler, events: Events, ending: AbortController) {
     this.#app = app
+    this.#children = children
     this.#events = events
     this.#ending = ending
   }
@@ -92,15 +100,17 @@ export class Http {
     servePage(app)
     serveHealth(app, parts)
     await app.ready()
-    return new Http(app, events, ending)
+    return new Http(app, parts.children, events, ending)
   }
 
   /** @returns the address that it can be reached at. */
   async listen(address: Listen): Promise<string> {
-    const app = this.#app
+    const [app, children] = [this.#app, this.#children]
     const server = createServer(
-      { requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS, keepAliveTimeout: KEEP_ALIVE_MS },
-      (request, response) => app.routing(request, response),
+      { requestTimeout: REQUEST_MS, headersTimeout: HEADERS_MS, keepAliveTimeout: KEEP_ALIVE_MS },
+      (request, response) => {
+        if (!children(request, response)) app.routing(request, response)
+      },
     )
     server.maxConnections = MAX_CONNECTIONS
     await new Promise<void>((resolve, reject) => {

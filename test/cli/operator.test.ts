@@ -269,7 +269,18 @@ describe('doctor', () => {
     const http = new URL(httpUrlOf(upserv)).host
     writeFileSync(
       config,
-      `budget = "1GB"\nrsync.listen = "127.0.0.1:${upserv.port}"\nhttp.listen = "${http}"\n[[source]]\nname = "mirror"\nurl = "${mirror.nginx.url}/{build}"\n`,
+      `budget = "1GB"\nrsync.listen = "127.0.0.1:${upserv.port}"\nhttp.listen = "${http}"\n[[source]]\nname = "mirror"\nurl = "${mirror.nginx.url}/{build}"
+[[source]]
+name = "parent"
+url = "upserv://${http}"
+[[source]]
+name = "bucket"
+url = "s3://builds/{build}.tar"
+endpoint = "${mirror.nginx.url}"
+[[source]]
+name = "registry"
+url = "oci+http://${new URL(mirror.nginx.url).host}/os:{build}"
+`,
     )
     const found = await examine(config, mirror.data, 0)
     for (const [what, findings] of found)
