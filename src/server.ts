@@ -386,6 +386,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
         modules,
         visitor: (address) => policy.visitor(address),
         tokenFile: config.http.tokenFile ?? claim.paths.token,
+        names: config.http.names,
         log,
         isOpen: () => upserv !== undefined,
         isStopping: () => stopping !== undefined,

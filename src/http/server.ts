@@ -24,6 +24,7 @@ import { type Answered, type ApiRoute, apiRoutes } from './api.ts'
 import { BuildsView } from './builds-view.ts'
 import { Events } from './events.ts'
 import { serveFiles, shieldPath } from './files.ts'
+import { checkHost } from './host.ts'
 import { createMetrics } from './metrics.ts'
 import { openApiDocument, takesToken } from './openapi.ts'
 import { servePage } from './page.ts'
@@ -37,6 +38,8 @@ export interface HttpParts {
   modules: Modules
   visitor: (address: string | undefined) => Visitor
   tokenFile: string
+  /** That it may be called by, beside its addresses (host.ts). */
+  names: readonly string[]
   log: Logger
   /** Whether the store is open: until then, what asks for it waits. */
   isOpen: () => boolean
@@ -74,7 +77,7 @@ export class Http {
     const { operations, activity, log } = parts
     const builds = new BuildsView(operations, activity)
     const events = new Events(operations, activity, builds)
-    const app = createApp(log)
+    const app = createApp(parts)
     const metrics = createMetrics({ operations, activity, watchers: () => events.watchers })
     const routes = apiRoutes({ operations, builds, log, signal: ending.signal })
     for (const route of routes) addRoute(app, route, parts)
@@ -133,7 +136,7 @@ export class Http {
   }
 }
 
-function createApp(log: Logger): FastifyInstance {
+function createApp({ log, names }: HttpParts): FastifyInstance {
   const app = fastify({
     logger: false,
     bodyLimit: MAX_BODY,
@@ -146,6 +149,7 @@ function createApp(log: Logger): FastifyInstance {
       customOptions: { coerceTypes: true, removeAdditional: false, useDefaults: true, allErrors: false },
     },
   })
+  app.addHook('onRequest', async ({ headers, socket }) => checkHost(headers.host, socket.localAddress, names))
   app.addHook('onSend', async (_, reply) => {
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store')
     reply.headers({

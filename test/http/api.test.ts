@@ -236,6 +236,13 @@ describe('the API', () => {
     assert.equal((await api.expect(200, 'GET', '/builds/1')).sticky, false)
   })
 
+  test('to a page whose name was made to lead here nothing is told', async () => {
+    const { port } = new URL(api.base)
+    for (const path of ['/', '/api/v1/history', '/api/v1/events', '/metrics', '/builds/1/root/', '/nothing'])
+      assert.equal(await raw(Number(port), path, { host: `evil.example:${port}` }), 421, path)
+    assert.equal(await raw(Number(port), '/api/v1/history', { host: `localhost:${port}` }), 200)
+  })
+
   test('events tell what goes on', async () => {
     const stream = new EventStream(`${api.base}/api/v1/events`)
     try {
@@ -372,9 +379,9 @@ function anyOfSchema(schema: Record<string, unknown>): fc.Arbitrary<unknown> {
   return fc.string({ minLength: 1, maxLength: 50, unit: 'binary' }).map((text) => text.toWellFormed())
 }
 
-function raw(port: number, path: string): Promise<number> {
+function raw(port: number, path: string, headers: Record<string, string> = {}): Promise<number> {
   return new Promise((resolve, reject) => {
-    const asking = request({ port, host: '127.0.0.1', path }, (response) => {
+    const asking = request({ port, host: '127.0.0.1', path, headers }, (response) => {
       response.resume()
       resolve(response.statusCode!)
     })
