@@ -40,6 +40,8 @@ export interface HttpParts {
   tokenFile: string
   /** That it may be called by, beside its addresses (host.ts). */
   names: readonly string[]
+  /** One who takes nothing of a long answer for so long is hung up on. */
+  idleMs: number
   log: Logger
   /** Whether the store is open: until then, what asks for it waits. */
   isOpen: () => boolean
@@ -55,7 +57,7 @@ const MAX_BODY = 64 * 1024
 /** For a request to come in. Answers may take as long as they like. */
 const REQUEST_MS = 30_000
 const KEEP_ALIVE_MS = 10_000
-/** Connections at a time; more wait until one is closed. */
+/** Connections at a time; more are closed at once. */
 const MAX_CONNECTIONS = 1000
 /** Bytes of a path: Linux's limit, each byte as %XX, and some. */
 const MAX_PATH = 16 * 1024
@@ -91,7 +93,8 @@ export class Http {
       const { type, text } = await metrics()
       return reply.type(type).send(text)
     })
-    serveFiles(app, { modules: parts.modules, visitor: parts.visitor, log, signal: ending.signal })
+    const { modules, visitor, idleMs } = parts
+    serveFiles(app, { modules, visitor, log, idleMs, signal: ending.signal })
     servePage(app)
     serveHealth(app, parts)
     await app.ready()
@@ -186,7 +189,11 @@ function sendProblem(reply: FastifyReply, error: unknown): FastifyReply {
 }
 
 /** Makes a route of the framework of one of the table. */
-function addRoute(app: FastifyInstance, route: ApiRoute, { tokenFile, log, onChange }: HttpParts): void {
+function addRoute(
+  app: FastifyInstance,
+  route: ApiRoute,
+  { tokenFile, log, idleMs, onChange }: HttpParts,
+): void {
   const { method, path, params, query, body } = route
   const changes = takesToken(route)
   app.route({
@@ -215,6 +222,7 @@ function addRoute(app: FastifyInstance, route: ApiRoute, { tokenFile, log, onCha
         const peer = formatPeer(peerFrom(request.ip, request.socket.remotePort))
         log.info({ peer, method, url: request.originalUrl, status: answer.status }, 'change by http')
       }
+      if (answer.file) reply.raw.setTimeout(idleMs)
       return sendAnswer(reply, answer)
     },
   })

@@ -197,6 +197,8 @@ describe('the API', () => {
       await api.expect(200, 'GET', '/history?since=2000-01-01T00:00:00Z&until=2001-01-01T00:00:00Z'),
       { items: [], next: null },
     )
+    // A leap second is a time, though not one for JavaScript.
+    await api.expect(400, 'GET', '/history?since=2016-12-31T23:59:60Z')
     const { deleted } = await api.expect(200, 'DELETE', '/history?address=127.0.0.1')
     assert.equal(deleted, items.length)
     assert.deepEqual((await api.expect(200, 'GET', '/history')).items, [])
