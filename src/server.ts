@@ -404,6 +404,8 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
         visitor: (address) => policy.visitor(address),
         tokenFile: config.http.tokenFile ?? claim.paths.token,
         children,
+        names: config.http.names,
+        idleMs: config.rsync.idleTimeoutMs,
         log,
         isOpen: () => upserv !== undefined,
         isStopping: () => stopping !== undefined,

@@ -60,6 +60,8 @@ export interface Config {
     readonly listen: readonly Listen[]
     /** Holds the token that changes take; undefined: one is made in the data directory. */
     readonly tokenFile: string | undefined
+    /** That it may be called by, in small letters; none: any, except on a loopback address. */
+    readonly names: readonly string[]
   }
   /** How long it is remembered which device got which build; 0 for not at all. */
   readonly historyMs: number
@@ -205,6 +207,9 @@ const rsyncSchema = z.strictObject({
 const httpSchema = z.strictObject({
   listen: listens.default([{ host: '127.0.0.1', port: 8730 }]),
   token_file: z.string().startsWith('/', 'the path of a file is absolute').optional(),
+  names: z
+    .array(z.string().regex(/^[A-Za-z0-9_.-]+$/, 'a name of a host has no port and no pattern'))
+    .default([]),
 })
 
 const historySchema = z.strictObject({ days: z.number().nonnegative().max(3650).default(90) })
@@ -283,6 +288,7 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     http: {
       listen: flags.http === undefined ? fromFile.http.listen : flagListen('--http', flags.http),
       tokenFile: fromFile.http.token_file,
+      names: fromFile.http.names.map((name) => name.toLowerCase()),
     },
     historyMs: fromFile.history.days * DAY_MS,
     access: {

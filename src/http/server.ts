@@ -26,6 +26,7 @@ import { type Answered, type ApiRoute, apiRoutes } from './api.ts'
 import { BuildsView } from './builds-view.ts'
 import { Events } from './events.ts'
 import { serveFiles, shieldPath } from './files.ts'
+import { checkHost } from './host.ts'
 import { createMetrics } from './metrics.ts'
 import { openApiDocument, takesToken } from './openapi.ts'
 import { servePage } from './page.ts'
@@ -42,6 +43,10 @@ export interface HttpParts {
   tokenFile: string
   /** Takes what child servers ask for: their requests are not the framework's, and larger than it lets in. */
   children: ChildHandler
+  /** That it may be called by, beside its addresses (host.ts). */
+  names: readonly string[]
+  /** One who takes nothing of a long answer for so long is hung up on. */
+  idleMs: number
   log: Logger
   /** Whether the store is open: until then, what asks for it waits. */
   isOpen: () => boolean
@@ -58,7 +63,7 @@ const MAX_BODY = 64 * 1024
 const REQUEST_MS = 300_000
 const HEADERS_MS = 30_000
 const KEEP_ALIVE_MS = 10_000
-/** Connections at a time; more wait until one is closed. */
+/** Connections at a time; more are closed at once. */
 const MAX_CONNECTIONS = 1000
 /** Bytes of a path: Linux's limit, each byte as %XX, and some. */
 const MAX_PATH = 16 * 1024
@@ -82,7 +87,7 @@ export class Http {
     const { operations, activity, log } = parts
     const builds = new BuildsView(operations, activity)
     const events = new Events(operations, activity, builds)
-    const app = createApp(log)
+    const app = createApp(parts)
     const metrics = createMetrics({ operations, activity, watchers: () => events.watchers })
     const routes = apiRoutes({ operations, builds, log, signal: ending.signal })
     for (const route of routes) addRoute(app, route, parts)
@@ -96,7 +101,8 @@ export class Http {
       const { type, text } = await metrics()
       return reply.type(type).send(text)
     })
-    serveFiles(app, { modules: parts.modules, visitor: parts.visitor, log, signal: ending.signal })
+    const { modules, visitor, idleMs } = parts
+    serveFiles(app, { modules, visitor, log, idleMs, signal: ending.signal })
     servePage(app)
     serveHealth(app, parts)
     await app.ready()
@@ -143,7 +149,7 @@ export class Http {
   }
 }
 
-function createApp(log: Logger): FastifyInstance {
+function createApp({ log, names }: HttpParts): FastifyInstance {
   const app = fastify({
     logger: false,
     bodyLimit: MAX_BODY,
@@ -156,6 +162,7 @@ function createApp(log: Logger): FastifyInstance {
       customOptions: { coerceTypes: true, removeAdditional: false, useDefaults: true, allErrors: false },
     },
   })
+  app.addHook('onRequest', async ({ headers, socket }) => checkHost(headers.host, socket.localAddress, names))
   app.addHook('onSend', async (_, reply) => {
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store')
     reply.headers({
@@ -192,7 +199,11 @@ function sendProblem(reply: FastifyReply, error: unknown): FastifyReply {
 }
 
 /** Makes a route of the framework of one of the table. */
-function addRoute(app: FastifyInstance, route: ApiRoute, { tokenFile, log, onChange }: HttpParts): void {
+function addRoute(
+  app: FastifyInstance,
+  route: ApiRoute,
+  { tokenFile, log, idleMs, onChange }: HttpParts,
+): void {
   const { method, path, params, query, body } = route
   const changes = takesToken(route)
   app.route({
@@ -221,6 +232,7 @@ function addRoute(app: FastifyInstance, route: ApiRoute, { tokenFile, log, onCha
         const peer = formatPeer(peerFrom(request.ip, request.socket.remotePort))
         log.info({ peer, method, url: request.originalUrl, status: answer.status }, 'change by http')
       }
+      if (answer.file) reply.raw.setTimeout(idleMs)
       return sendAnswer(reply, answer)
     },
   })
