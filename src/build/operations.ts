@@ -2,6 +2,8 @@
  * What an operator can ask of upserv, whoever carries it out: the process itself, or the one that owns the
  * data directory, through its control socket.
  */
+import type { StockRelease } from '../rsync/stock-releases.ts'
+import type { WarmRequest } from './warm-request.ts'
 
 /** One line of `upserv list`. */
 export interface BuildSummary {
@@ -129,6 +131,57 @@ export interface VerifyReport {
   damaged: DamagedBuild[]
 }
 
+export interface WarmProgress {
+  type: 'warming'
+  /** The build that devices have; undefined while lists are made. */
+  from: string | undefined
+  /** Bytes of files that are done, and of all there are, once for each client. */
+  bytes: number
+  totalBytes: number
+}
+
+/** What clients of one kind will get. */
+export interface WarmedClient {
+  client: StockRelease
+  /** 'none' where it is not compressed. */
+  codec: string
+  /** File data that each device is sent. */
+  bytes: number
+  /** How many answers there are, and how many of them had to be worked out. */
+  answers: number
+  newAnswers: number
+  /** Those that can't be kept, since they are too large: they are worked out for each device. */
+  unready: number
+}
+
+/** What was prepared for devices that have one build. */
+export interface WarmedUpdate {
+  from: string
+  /** Files that such a device asks for, a hard-linked one once, and how large they are. */
+  files: number
+  bytes: number
+  /** Files that could not be read, here or there: see the log. */
+  unreadable: number
+  clients: WarmedClient[]
+  /** What the derived data grew by for this. */
+  writtenBytes: number
+}
+
+export interface WarmReport {
+  id: string
+  quick: boolean
+  /** File lists that are ready, one for each way to ask. */
+  lists: number
+  updates: WarmedUpdate[]
+  /** What the derived data grew by in all. */
+  writtenBytes: number
+  /** Older derived data that had to go for it. */
+  droppedBytes: number
+  /** There was no room for all of it: it ended before what it had made itself had to go. */
+  full: boolean
+  ms: number
+}
+
 export interface Operations {
   list(): Promise<BuildSummary[]>
   status(): Promise<Status>
@@ -148,4 +201,10 @@ export interface Operations {
     onProgress: (progress: VerifyProgress) => void,
     signal: AbortSignal,
   ): Promise<VerifyReport>
+  /** Works out what devices are going to ask, before the first of them does. */
+  warm(
+    request: WarmRequest,
+    onProgress: (progress: WarmProgress) => void,
+    signal: AbortSignal,
+  ): Promise<WarmReport>
 }

@@ -19,9 +19,13 @@ import type {
   Status,
   VerifyProgress,
   VerifyReport,
+  WarmProgress,
+  WarmReport,
 } from './operations.ts'
 import type { Spare } from './spare.ts'
 import type { Verifier } from './verifier.ts'
+import type { WarmRequest } from './warm-request.ts'
+import type { Warmer } from './warmer.ts'
 
 export interface OperatorParts {
   store: Store
@@ -32,6 +36,8 @@ export interface OperatorParts {
   available: Available
   spare: Spare
   verifier: Verifier
+  /** Undefined for who only looks, and keeps no derived data. */
+  warmer: () => Warmer | undefined
   /** What only the server as a whole knows. */
   facts: () => Pick<Status, 'version' | 'listening' | 'uptimeSeconds' | 'sessions' | 'inLine'>
 }
@@ -191,6 +197,16 @@ export class Operator implements Operations {
     signal: AbortSignal,
   ): Promise<VerifyReport> {
     return await this.#parts.verifier.verify(id, options, onProgress, signal)
+  }
+
+  async warm(
+    request: WarmRequest,
+    onProgress: (progress: WarmProgress) => void,
+    signal: AbortSignal,
+  ): Promise<WarmReport> {
+    const warmer = this.#parts.warmer()
+    if (!warmer) throw new Error('only a server keeps derived data')
+    return await warmer.warm(request, onProgress, signal)
   }
 
   /** Why each build stays or goes, who goes first at the start. */

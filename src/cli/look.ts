@@ -102,7 +102,7 @@ function formatVerdicts({ builds, dryRun }: GcReport): string {
 }
 
 /** Columns as wide as they need to be. */
-function formatTable(rows: readonly (readonly string[])[]): string {
+export function formatTable(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
   return rows
     .map((row) =>

@@ -120,5 +120,18 @@ function createProgram(): Command {
     .action(async (id: string | undefined, flags) =>
       (await import('./verify.ts')).verifyCommand(config(flags), id, flags),
     )
+  sub('warm', 'work out what devices will ask for, before the first of them does')
+    .argument('<id>', 'the build that they will ask for')
+    .requiredOption('--from <id,...>', 'the builds that they have')
+    .option('--clients <version,...>', 'the rsync that they run', '3.2,3.1,3.0,2.6')
+    .option(
+      '--compress <how,...>',
+      'how they want it: none, auto (-z alone), zstd, lz4, zlibx, zlib',
+      'none,auto',
+    )
+    .option('--checksum', 'they use -c as well')
+    .option('--quick', 'compress quickly; as well as can be later, in the background of a server')
+    .option('--json', 'for programs')
+    .action(async (id: string, flags) => (await import('./warm.ts')).warmCommand(config(flags), id, flags))
   return program
 }
