@@ -150,7 +150,7 @@ export interface WarmedClient {
   /** How many answers there are, and how many of them had to be worked out. */
   answers: number
   newAnswers: number
-  /** Those that can't be kept, since they are too large: they are worked out for each device. */
+  /** Those that could not be kept, as they are too large or there was no room: each device has them worked out. */
   unready: number
 }
 

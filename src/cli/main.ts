@@ -123,7 +123,7 @@ function createProgram(): Command {
   sub('warm', 'work out what devices will ask for, before the first of them does')
     .argument('<id>', 'the build that they will ask for')
     .requiredOption('--from <id,...>', 'the builds that they have')
-    .option('--clients <version,...>', 'the rsync that they run', '3.2,3.1,3.0,2.6')
+    .option('--clients <version,...>', 'the versions of rsync that they run', '3.2,3.1')
     .option(
       '--compress <how,...>',
       'how they want it: none, auto (-z alone), zstd, lz4, zlibx, zlib',

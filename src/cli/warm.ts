@@ -50,7 +50,7 @@ function formatWarmReport(report: WarmReport): string {
   lines.push(
     `${lists} file lists are ready. In all ${formatSize(writtenBytes)} were written in ${formatDuration(ms)}${gone}.`,
   )
-  if (quick) lines.push('A server compresses it as well as can be when devices ask for it.')
+  if (quick) lines.push('A server goes on in the background, and compresses it as well as can be.')
   return lines.join('\n')
 }
 
@@ -59,7 +59,7 @@ function formatUpdate(id: string, { from, files, bytes, clients, writtenBytes }:
     `  rsync ${client}`,
     codec === 'none' ? 'not compressed' : codec,
     formatSize(sent),
-    `${answers} answers, ${newAnswers} of them new${unready > 0 ? `, ${unready} too large to keep` : ''}`,
+    `${answers} answers, ${newAnswers} of them new${unready > 0 ? `, ${unready} could not be kept` : ''}`,
   ])
   const wanted = `${files} files of ${formatSize(bytes)}`
   return [

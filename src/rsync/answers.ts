@@ -66,7 +66,7 @@ export type Asked = Pick<Question, 'tree' | 'node' | 'sums'>
 export interface Prepared {
   /** What goes out behind the sum head, but for the digest. */
   bytes: number
-  /** Whether the next who asks finds all of it. */
+  /** Whether the next who asks finds all of it. It may be too large to be kept, or there is no room. */
   ready: boolean
   /** Something had to be worked out. */
   isNew: boolean
@@ -315,6 +315,7 @@ export class Answers {
       prepared.ready = (await this.#kept.get(key)) !== undefined
     }
     for (const part of answer.parts) {
+      signal.throwIfAborted()
       if (part.type === 'bytes') prepared.bytes += part.bytes.length
       else if (part.type === 'plain') prepared.bytes += part.length
       else if (part.type === 'piece') {

@@ -3,7 +3,7 @@
  * cache, so a cache that has not grown by a byte says that nothing was.
  */
 import assert from 'node:assert/strict'
-import { readdirSync, statSync, truncateSync } from 'node:fs'
+import { readdirSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { WarmedClient, WarmReport } from '../../src/build/operations.ts'
@@ -54,7 +54,8 @@ async function importBuild(mirror: Mirror, id: string): Promise<void> {
 }
 
 async function warm(mirror: Mirror): Promise<WarmReport> {
-  const args = ['warm', '2', '--from', '1', '--json', '--data', mirror.data]
+  const flags = ['--clients', '3.2,3.1,3.0,2.6', '--json']
+  const args = ['warm', '2', '--from', '1', ...flags, '--data', mirror.data]
   const { code, stdout, stderr, command } = await upserv(args)
   assert.equal(code, 0, `${command}\n${stderr}`)
   return JSON.parse(stdout)
@@ -103,8 +104,15 @@ test('what a device asks for is ready, for clients of all times, compressed or n
   )
   assert.equal(report.lists, 6 + 6 + 6 + 4)
 
+  const server = await mirror.startUpserv()
+  // It takes a moment until a server knows what was kept: this waits for it.
+  const again = await warm(mirror)
+  assert.equal(again.writtenBytes, 0, 'what is ready is not made again')
+  assert.deepEqual(
+    again.updates[0]!.clients,
+    update.clients.map((client) => ({ ...client, newAnswers: 0 })),
+  )
   for (const { release, protocol, info } of CLIENTS) {
-    const server = await mirror.startUpserv()
     await using relay = await startDisguise(server.port, info)
     const url = `rsync://127.0.0.1:${relay.port}/build-2/root/`
     for (const z of [[], ['-z']]) {
@@ -127,16 +135,11 @@ test('what a device asks for is ready, for clients of all times, compressed or n
         await rsyncSucceeds([letters, '--delete', ...ids, url, place], { protocol })
       }
     }
-    await server.stop()
     assert.equal(derivedBytes(mirror), prepared, `rsync ${release}, protocol ${protocol}: not all was ready`)
   }
-
-  const again = await warm(mirror)
-  assert.equal(again.writtenBytes, 0, 'what is ready is not made again')
-  assert.deepEqual(
-    again.updates[0]!.clients.map(({ newAnswers, bytes }) => ({ newAnswers, bytes })),
-    update.clients.map(({ bytes }) => ({ newAnswers: 0, bytes })),
-  )
+  // What is worked out for a client is on disk at the latest when the server has ended.
+  await server.stop()
+  assert.equal(derivedBytes(mirror), prepared, 'not all was ready')
 })
 
 test('a server that runs warms itself, for those with -c and other codecs as well, and says how far it is', async () => {
@@ -153,6 +156,7 @@ test('a server that runs warms itself, for those with -c and other codecs as wel
   const prepared = derivedBytes(mirror)
 
   const restarted = await mirror.startUpserv()
+  assert.match((await restarted.cli(['warm', '2', ...flags])).stdout, / 0 of them new$/m)
   const place = await device(mirror)
   const url = `${restarted.url}/build-2/root/`
   await rsyncSucceeds(['-aHc', '--delete', '-z', '--compress-choice=lz4', url, place])
@@ -193,4 +197,19 @@ test('a build that has rotted is not warmed', async () => {
   const { code, stderr } = await upserv(['warm', '2', '--from', '1', '--data', mirror.data])
   assert.equal(code, 1)
   assert.match(stderr, /build 2 is damaged.*\n.*upserv verify 2 --repair/)
+})
+
+test('warming ends before what it has made has to go for what it makes', async () => {
+  await using mirror = new Mirror()
+  await mirror.publish('1', randomTree(1, 1, 1000))
+  await mirror.publish('2', randomTree(2, 12, 2_000_000))
+  for (const id of ['1', '2']) await importBuild(mirror, id)
+  const config = mirror.path('upserv.toml')
+  writeFileSync(config, 'cache = "8MB"\n')
+  const args = ['warm', '2', '--from', '1', '--clients', '3.2', '--quick', '--config', config]
+  const { code, stdout, stderr } = await upserv([...args, '--data', mirror.data])
+  assert.equal(code, 1, stderr)
+  assert.match(stdout, /^ {2}rsync 3\.2 +zstd /m)
+  assert.match(stderr, /what is derived may take 8 MB, which is not enough\n +Raise `cache`/)
+  assert.ok(derivedBytes(mirror) <= 8e6)
 })
