@@ -80,6 +80,10 @@ export class RefusedError extends UpservError {
 /** The rules of a module do not admit this client: by its address, or by what it said to prove who it is. */
 export class AccessDenied extends RefusedError {
   override readonly code = 'ACCESS_DENIED'
+
+  constructor(message: string, details?: ErrorDetails) {
+    super(message, undefined, details)
+  }
 }
 
 /** So many clients are here, or wait, as may. */
@@ -123,6 +127,8 @@ export class UpstreamRefused extends SourceError {
   override readonly code = 'SOURCE_REFUSED'
   /** The HTTP status, where that is what it answered with. */
   readonly status: number | undefined
+  /** What it asked for in place of an answer: WWW-Authenticate. */
+  challenge: string | undefined
 
   constructor(message: string, status: number | undefined, details?: ErrorDetails) {
     super(message, details)
@@ -142,6 +148,18 @@ export class DigestMismatch extends SourceError {
   constructor(url: string, algorithm: string, expected: string, actual: string) {
     super(`${url} has ${algorithm} ${actual}, its checksum file says ${expected}`, {
       hint: 'Nothing of it was kept. The mirror may be half published: try again later.',
+    })
+  }
+}
+
+/** What is there is not what was signed, or was signed by somebody else. */
+export class SignatureBad extends SourceError {
+  override readonly code = 'SOURCE_SIGNATURE_BAD'
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, {
+      hint: "Nothing of it was kept. If the key has changed, the source's keys must say so.",
+      ...details,
     })
   }
 }
@@ -173,6 +191,43 @@ export class ConfigError extends UpservError {
 /** A command cannot be carried out as things are: no such build, build in use, and so on. */
 export class CommandError extends UpservError {
   readonly code: string = 'COMMAND_REFUSED'
+}
+
+/** A command names a build that is not held. */
+export class NotHeld extends CommandError {
+  override readonly code = 'BUILD_NOT_HELD'
+
+  constructor(id: string) {
+    super(`build ${id} is not held`, { hint: 'See `upserv list`.' })
+  }
+}
+
+/** A command asks for a session that nobody remembers. */
+export class SessionUnknown extends CommandError {
+  override readonly code = 'SESSION_UNKNOWN'
+}
+
+/** A request by HTTP that cannot be served as it is. `status` is HTTP's own. */
+export class RequestError extends UpservError {
+  readonly code: string = 'REQUEST_BAD'
+  readonly status: number
+  /** When it is worth to try again; undefined where nobody knows. */
+  readonly retryAfterS: number | undefined
+
+  constructor(status: number, message: string, details?: ErrorDetails & { retryAfterS?: number }) {
+    super(message, details)
+    this.status = status
+    this.retryAfterS = details?.retryAfterS
+  }
+}
+
+/** Changes by HTTP take a token, and this request has none, or another one. */
+export class TokenMissing extends RequestError {
+  override readonly code = 'TOKEN_MISSING'
+
+  constructor(message: string, details?: ErrorDetails) {
+    super(401, message, details)
+  }
 }
 
 /** A person pressed ^C, or a command was told to end. */

@@ -11,14 +11,17 @@
 import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { Policy } from './access/policy.ts'
+import { Activity } from './build/activity.ts'
 import { Available } from './build/available.ts'
 import { Catalog } from './build/catalog.ts'
 import { Channels } from './build/channels.ts'
 import { BuildEvictor } from './build/evictor.ts'
 import { Fetches } from './build/fetch.ts'
+import { laterOperations } from './build/later-operations.ts'
 import { OpeningModules } from './build/opening-modules.ts'
 import type { Operations } from './build/operations.ts'
 import { Operator } from './build/operator.ts'
+import { Parent } from './build/parent.ts'
 import { Resolver } from './build/resolver.ts'
 import { Spare } from './build/spare.ts'
 import { Verifier } from './build/verifier.ts'
@@ -28,7 +31,12 @@ import type { Config } from './config/config.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { TurnsInLine } from './daemon/turns.ts'
-import { listenHttp } from './http/server.ts'
+import { CommandError } from './errors.ts'
+import { History } from './history/history.ts'
+import type { SessionRecord } from './history/session-record.ts'
+import { parentDoor } from './http/parent.ts'
+import { Http } from './http/server.ts'
+import { makeTokenFile } from './http/token.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import { realDisk } from './lib/disk.ts'
 import type { Logger } from './lib/log.ts'
@@ -40,11 +48,16 @@ import { Refiner } from './rsync/refiner.ts'
 import type { Kitchen } from './rsync/warm.ts'
 import { Budget } from './store/budget.ts'
 import { type Claim, claimStore } from './store/claim.ts'
+import { diskUsage } from './store/disk-usage.ts'
 import { Store } from './store/store.ts'
 import { VERSION } from './version.ts'
 
 /** What was read from packs and derived data, in memory that all clients share. */
 const POOL_MEMORY = 24 * 2 ** 20
+/** How often it is noted what live sessions have sent. */
+const SAMPLE_EVERY_MS = 5000
+/** Clients are not let in before it is known which number the first one gets, but no longer than this. */
+const HISTORY_MS = 2000
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
 
@@ -60,6 +73,7 @@ export class Upserv {
   readonly operations: Operations
   readonly resolver: Resolver
   readonly fetches: Fetches
+  readonly #history: History
   /** Set by `serve`: what only the server as a whole knows. */
   facts: { listening: string[]; sessions: () => number; inLine: () => number } = {
     listening: [],
@@ -69,18 +83,25 @@ export class Upserv {
   readonly verifier: Verifier
   #warmer: Warmer | undefined
   readonly #catalog: Catalog
+  /** What we are for servers that have us as their source. */
+  readonly parent: Parent
   readonly #spare: Spare
   readonly #budget: Budget
   readonly #began = performance.now()
 
-  private constructor(store: Store, { channels, available }: Ground, config: Config, log: Logger) {
+  private constructor(store: Store, ground: Ground, config: Config, log: Logger) {
+    const { channels, available, activity, history } = ground
     this.store = store
+    this.#history = history
     const catalog = new Catalog(store)
     this.#catalog = catalog
     const evictor = new BuildEvictor(
       store,
       catalog,
-      (id) => log.info({ build: id }, 'build evicted'),
+      (id) => {
+        log.info({ build: id }, 'build evicted')
+        activity.buildEvicted()
+      },
       (id) => {
         if (this.fetches.isRunning(id)) return 'it is being fetched again'
         return config.evictChannels ? undefined : whyChannelsKeep(channels, id)
@@ -101,6 +122,7 @@ export class Upserv {
       dropSpare: (bytes) => this.#spare.drop(bytes),
     })
     this.#budget = budget
+    history.onSize = (bytes) => budget.charge('history', bytes)
     this.fetches = new Fetches({
       store,
       catalog,
@@ -108,6 +130,7 @@ export class Upserv {
       sources: config.sources,
       log,
       onChange: () => void this.#spare.refresh().catch(complain('counting what is spare failed')),
+      onEnd: (end) => activity.fetchEnded(end),
     })
     this.verifier = new Verifier({ store, catalog, fetches: this.fetches, log })
     this.resolver = new Resolver({
@@ -119,6 +142,7 @@ export class Upserv {
       verifier: this.verifier,
       onProblem: complain('an access could not be noted'),
     })
+    this.parent = new Parent({ store, catalog, resolver: this.resolver, available, verifier: this.verifier })
     this.operations = new Operator({
       store,
       catalog,
@@ -129,6 +153,9 @@ export class Upserv {
       spare: this.#spare,
       verifier: this.verifier,
       warmer: () => this.#warmer,
+      channels,
+      activity,
+      history,
       facts: () => ({
         version: VERSION,
         listening: this.facts.listening,
@@ -151,6 +178,8 @@ export class Upserv {
     try {
       upserv = new Upserv(store, ground, config, log)
       await upserv.#spare.refresh()
+      // What it is before its own thread has looked at it, or when that never does.
+      upserv.#budget.charge('history', await diskUsage(store.disk, store.paths.history))
       return upserv
     } catch (error) {
       await store.close()
@@ -204,6 +233,7 @@ export class Upserv {
   async close(): Promise<void> {
     await this.fetches.close()
     await this.verifier.close()
+    await this.#history.close()
     await this.store.close()
   }
 }
@@ -213,6 +243,8 @@ interface Ground {
   claim: Claim
   channels: Channels
   available: Available
+  activity: Activity
+  history: History
   pool: BlockPool
 }
 
@@ -222,7 +254,12 @@ async function layGround(config: Config, log: Logger): Promise<Ground> {
   const claim = await claimStore(config.dataDir)
   try {
     const channels = await Channels.open(config.channels, realDisk, claim.paths.channels, reportDamage(log))
-    return { claim, channels, available, pool: new BlockPool(POOL_MEMORY) }
+    const history = new History({
+      directory: claim.paths.history,
+      keepMs: config.historyMs,
+      onProblem: (problem) => log.warn({ reason: problem.message }, 'the history is not complete'),
+    })
+    return { claim, channels, available, activity: new Activity(), history, pool: new BlockPool(POOL_MEMORY) }
   } catch (error) {
     claim.lock.release()
     throw error
@@ -249,7 +286,7 @@ export interface RunningServer {
 export async function serve(config: Config, log: Logger): Promise<RunningServer> {
   useThreads()
   const ground = await layGround(config, log)
-  const { claim, channels, pool } = ground
+  const { claim, channels, activity, history, pool } = ground
   // Before any device hears of them. On a full disk they are served all the same, and count as new next time.
   await channels.keep().catch((error: Error) => {
     log.warn({ reason: error.message }, 'channels.json could not be written')
@@ -269,7 +306,10 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   })
   const { checksumSeed } = claim.facts
   const derived = new Derived({ kept: cache, checksumSeed })
-  const refiner = new Refiner((problem) => log.warn({ reason: problem.message }, 'compressing again failed'))
+  const refiner = new Refiner(
+    (problem) => log.warn({ reason: problem.message }, 'compressing again failed'),
+    () => doors.sessions > 0,
+  )
   const answers = new Answers({ derived, kept: cache, onQuick: (job) => refiner.add(job) })
   refiner.serve(answers)
   const lists = new Lists(derived, cache)
@@ -307,13 +347,41 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       inside: config.rsync.maxConnections + config.rsync.waitingLine,
     },
     log,
-    () => {
-      busySince = now()
+    {
+      first: (await lastSession(history)) + 1,
+      onChange: () => {
+        busySince = now()
+      },
+      onEnd: (record) => {
+        const remember = isWorthRemembering(record)
+        activity.sessionEnded(record, remember)
+        if (remember) history.add(record)
+      },
     },
   )
+  activity.clients = doors
+  const sampling = setInterval(() => activity.sample(), SAMPLE_EVERY_MS)
+  /** Commands, and requests of child servers. */
   let commands = 0
+  const onRequest = (running: Promise<unknown>): void => {
+    commands++
+    running
+      .catch(() => {})
+      .finally(() => {
+        commands--
+        busySince = now()
+      })
+  }
+  const stopChildren = new AbortController()
+  const children = parentDoor({
+    parent: quietly(opened.then(({ parent }) => parent)),
+    visitor: (address) => policy.visitor(address),
+    signal: stopChildren.signal,
+    onRequest,
+    log: (fields, message) => log.info(fields, message),
+  })
   let stopping: Promise<void> | undefined
-  const closers: (() => void)[] = []
+  const closers: (() => void)[] = [() => clearInterval(sampling)]
   /** For connections that nobody uses: they would keep the process from ending. */
   const lastClosers: (() => void)[] = []
   const httpUrls: string[] = []
@@ -324,6 +392,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     stopping ??= (async () => {
       log.info({ sessions: doors.sessions }, 'stopping')
       for (const close of closers) close()
+      stopChildren.abort(new CommandError('the server is stopping'))
       const goodbye = doors.close(config.shutdownMs)
       // A store can't be closed before it is open.
       const open = await opening.catch(() => undefined)
@@ -334,6 +403,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       await refiner.close()
       await derived.close()
       await cache.close()
+      await history.close()
       await open?.close()
       for (const close of lastClosers) close()
       log.info('stopped')
@@ -346,23 +416,29 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     const control = await listenControl(claim.paths.socket, {
       operations,
       rsync: (socket, peer) => doors.admit(socket, socket, peer),
-      onRequest: (running) => {
-        commands++
-        running
-          .catch(() => {})
-          .finally(() => {
-            commands--
-            busySince = now()
-          })
-      },
+      onRequest,
     })
     closers.push(() => control.close())
     lastClosers.push(() => control.hangUp())
-    for (const address of config.http.listen) {
-      const { server, url } = await listenHttp(address, () => stopping === undefined)
-      closers.push(() => void server.close())
-      lastClosers.push(() => server.closeAllConnections())
-      httpUrls.push(url)
+    if (config.http.listen.length > 0) {
+      if (config.http.tokenFile === undefined) makeTokenFile(claim.paths.token)
+      const http = await Http.create({
+        operations: laterOperations(operations),
+        activity,
+        modules,
+        visitor: (address) => policy.visitor(address),
+        tokenFile: config.http.tokenFile ?? claim.paths.token,
+        children,
+        log,
+        isOpen: () => upserv !== undefined,
+        isStopping: () => stopping !== undefined,
+        onChange: () => {
+          busySince = now()
+        },
+      })
+      closers.push(() => http.close())
+      lastClosers.push(() => http.hangUp())
+      for (const address of config.http.listen) httpUrls.push(await http.listen(address))
     }
     for (const address of config.rsync.listen) listening.push(await doors.listen(address))
   } catch (error) {
@@ -397,6 +473,18 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
 function quietly<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => {})
   return promise
+}
+
+/** The number of the last session that is remembered. @returns the time, which is later than any, when nobody knows. */
+async function lastSession(history: History): Promise<number> {
+  const byTheClock = Math.floor(Date.now() / 1000)
+  const patience = new Promise<number>((resolve) => setTimeout(resolve, HISTORY_MS, byTheClock).unref())
+  return await Promise.race([history.lastId().catch(() => byTheClock), patience])
+}
+
+/** Listings, scans of ports and polls of channels come by the thousand and say nothing of any device's builds. */
+function isWorthRemembering({ module }: SessionRecord): boolean {
+  return module !== '' && module !== 'channels' && module !== 'available'
 }
 
 /** A build that a channel names is what devices are about to ask for. */

@@ -15,22 +15,23 @@ const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
 
 /**
  * What each folder of src/ may import beside itself. Everyone may use errors.ts, version.ts and lib/. The
- * leaves (access, rsync, store, source, archive) don't know each other.
+ * leaves (access, history, rsync, store, source, archive) don't know each other.
  */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   lib: [],
   access: [],
   cache: [],
+  history: [],
   rsync: [],
   store: [],
   source: [],
   archive: [],
   config: ['access', 'source', 'rsync', 'build'],
-  build: ['rsync', 'store', 'source', 'archive'],
-  daemon: ['build', 'rsync', 'config'],
-  http: ['build', 'config'],
-  'server.ts': ['access', 'cache', 'build', 'rsync', 'store', 'config', 'daemon', 'http'],
-  cli: ['server.ts', 'build', 'daemon', 'config', 'store'],
+  build: ['rsync', 'store', 'source', 'archive', 'history'],
+  daemon: ['build', 'rsync', 'config', 'history'],
+  http: ['build', 'config', 'rsync', 'history', 'source'],
+  'server.ts': ['access', 'cache', 'build', 'rsync', 'store', 'config', 'daemon', 'http', 'history'],
+  cli: ['server.ts', 'build', 'daemon', 'config', 'store', 'history', 'access', 'http', 'source'],
   'errors.ts': [],
   'version.ts': [],
 }

@@ -14,6 +14,20 @@ mtree:mtree-netbsd
 setfattr:attr
 setfacl:acl
 mmdebstrap:mmdebstrap
+curl:curl
+chromium:chromium
+promtool:prometheus
+gpg:gpg
+gpgv:gpgv
+minisign:minisign
+zip:zip
+cpio:cpio
+tar2sqfs:squashfs-tools-ng
+xorriso:xorriso
+mke2fs:e2fsprogs
+docker-registry:docker-registry
+skopeo:skopeo
+umoci:umoci
 "
 
 # Debian keeps some of them where only root looks.

@@ -122,6 +122,7 @@ export class BuildTree implements Tree {
   digest(node: number, kind: KnownDigest): Uint8Array | undefined {
     const blob = this.#blob(node)
     if (blob < 0) return undefined
+    if (kind === 'sha256') return this.#manifest.blobDigest(blob)
     return kind === 'md5' ? this.#manifest.blobMd5(blob) : this.#manifest.blobXxh128(blob)
   }
   contentKey(node: number): string {

@@ -5,7 +5,7 @@
  * synchronous, so nothing comes in between: a build that is leaving can't be leased any more, and one that
  * is leased doesn't leave.
  */
-import { CommandError } from '../errors.ts'
+import { CommandError, NotHeld } from '../errors.ts'
 import type { Store } from '../store/store.ts'
 import { compareIds } from './build-id.ts'
 import type { Tenancy } from './evictor.ts'
@@ -93,7 +93,6 @@ export class Catalog implements Tenancy {
 
   /** @throws CommandError when it is not. */
   assertHeld(id: string): void {
-    if (!this.#store.has(id))
-      throw new CommandError(`build ${id} is not held`, { hint: 'See `upserv list`.' })
+    if (!this.#store.has(id)) throw new NotHeld(id)
   }
 }

@@ -2,8 +2,12 @@
  * What an operator can ask of upserv, whoever carries it out: the process itself, or the one that owns the
  * data directory, through its control socket.
  */
+import type { RecordPage, RecordQuery, SessionFacts, SessionRecord } from '../history/session-record.ts'
 import type { StockRelease } from '../rsync/stock-releases.ts'
 import type { WarmRequest } from './warm-request.ts'
+
+/** What is imported: an archive, or what `upserv export` has written. */
+export type ImportForm = 'archive' | 'export'
 
 /** One line of `upserv list`. */
 export interface BuildSummary {
@@ -24,6 +28,14 @@ export interface BuildSummary {
   fetched: string
   /** Name of the source that it came from; "import" for one brought by hand. */
   source: string
+  /** Where it came from; '' when that is not known. */
+  url: string
+  /** Who vouched for it before it became visible: checksums, signatures. */
+  vouchers: readonly string[]
+  /** The same in few words. */
+  checkedBy: string
+  /** Channels that stand for it now. */
+  channels: string[]
   /** Why it cannot be served as it is; null when, as far as is known, it can. */
   damaged: string | null
 }
@@ -35,8 +47,8 @@ export interface AvailableBuilds {
     /** Name of the source that it would come from. */
     source: string
     url: string
-    /** When its archive was last changed, ISO 8601. */
-    published: string
+    /** When its archive was last changed, ISO 8601; null where the source does not tell. */
+    published: string | null
   }[]
   /** Sources that may have more than this, and why. */
   gaps: { source: string; reason: string }[]
@@ -46,11 +58,134 @@ export interface AvailableBuilds {
 export interface FetchStatus {
   id: string
   source: string
+  /** What it is at; `phase` says the same in words. */
+  step: 'waiting' | 'locating' | 'downloading' | 'checking' | 'publishing'
   phase: string
+  /** ISO 8601. */
+  began: string
   receivedBytes: number
   totalBytes: number | null
+  unpackedBytes: number
+  /** Of late; 0 when nothing comes. */
+  bytesPerSecond: number
+  /** Null when nobody knows. */
+  secondsLeft: number | null
   /** Clients and commands that wait for it. */
   waiting: number
+}
+
+/** A fetch that has ended. */
+export interface FetchEnd {
+  id: string
+  source: string
+  began: string
+  ended: string
+  outcome: 'done' | 'failed' | 'stopped'
+  /** Of the error; '' when all went well. */
+  code: string
+  reason: string
+  receivedBytes: number
+}
+
+/** A client that is connected. */
+export interface SessionStatus extends SessionFacts {
+  /** In line, from 1; 0 for who does not wait in it. */
+  place: number
+  /** How far it is through its list, 0 to 1; null before its list was sent. */
+  progress: number | null
+}
+
+/** What has happened since the server was started. Sessions count when they have ended. */
+export interface Totals {
+  /** ISO 8601. */
+  since: string
+  sessions: Record<SessionRecord['outcome'], number>
+  bytesIn: number
+  bytesOut: number
+  files: number
+  /** Content of all files that were sent: what devices had already, and what they had not. */
+  matchedBytes: number
+  literalBytes: number
+  /** How answers were had: by a search, without one, from those worked out before. */
+  searched: number
+  prepared: number
+  reused: number
+  fetches: Record<FetchEnd['outcome'], number>
+  fetchedBytes: number
+  evicted: number
+}
+
+/** The verification under way, or the last one. */
+export interface VerificationStatus {
+  running: boolean
+  /** The build that is verified; null for all. */
+  id: string | null
+  bytes: number
+  totalBytes: number
+  rottenBlobs: number
+  /** Null while it runs, and when it failed. */
+  report: VerifyReport | null
+  failure: string | null
+}
+
+/** What the server is doing and has just done. */
+export interface Activity {
+  /** ISO 8601. */
+  at: string
+  status: Status
+  /** Those who came last, the latest first; `status.sessions` says how many there are. */
+  sessions: SessionStatus[]
+  /** Those that ended last, the latest first. */
+  recent: SessionRecord[]
+  recentFetches: FetchEnd[]
+  totals: Totals
+  verification: VerificationStatus | null
+}
+
+export type TimelineSpan = 'hour' | 'day'
+
+/** Transfers over time. */
+export interface TimelineReport {
+  /** When the first point begins, ISO 8601. */
+  start: string
+  /** What a point stands for. */
+  stepSeconds: number
+  points: {
+    bytesOut: number
+    /** Content of files that were brought up to date. */
+    askedBytes: number
+    /** Sessions that ended. */
+    sessions: number
+  }[]
+}
+
+/** Something that a person should know of a session. */
+export interface Hint {
+  code:
+    | 'access-denied'
+    | 'server-busy'
+    | 'client-left'
+    | 'no-such-build'
+    | 'uniform-mtime'
+    | 'first-sync'
+    | 'renamed-files'
+    | 'whole-file'
+    | 'nothing-shared'
+    | 'old-basis'
+    | 'not-compressed'
+    | 'waited-for-build'
+    | 'waited-in-line'
+    | 'nothing-new'
+    | 'fine'
+  /** In English; the values that it names are in `values`, for other languages. */
+  text: string
+  values: Record<string, string | number>
+}
+
+/** A session, explained. */
+export interface Explanation {
+  record: SessionRecord
+  hints: Hint[]
 }
 
 export interface Status {
@@ -62,6 +197,8 @@ export interface Status {
   uptimeSeconds: number
   budgetBytes: number
   usedBytes: number
+  /** What the used bytes are for. */
+  usage: { builds: number; cache: number; downloads: number; history: number; other: number }
   builds: number
   /** Ids of builds that are known to be damaged. */
   damaged: string[]
@@ -185,11 +322,29 @@ export interface WarmReport {
 export interface Operations {
   list(): Promise<BuildSummary[]>
   status(): Promise<Status>
+  activity(): Promise<Activity>
+  timeline(span: TimelineSpan): Promise<TimelineReport>
+  /** Sessions that have ended, the latest first. @param before only those whose id is less. */
+  history(query: RecordQuery, limit: number, before?: number): Promise<RecordPage>
+  /** @param which a session's id, an address or a user: then its last session. @throws CommandError */
+  explain(which: string): Promise<Explanation>
+  /** Deletes what is remembered of sessions, for good. @returns how many. */
+  forget(query: RecordQuery): Promise<number>
   available(signal: AbortSignal): Promise<AvailableBuilds>
   /** Gets a build that is not held; `say` is told how it goes. @returns false when it was held already. */
   fetch(id: string, say: (line: string) => void, signal: AbortSignal): Promise<boolean>
-  /** Makes a build of an archive on this machine. `file` is an absolute path. */
-  import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void>
+  /** Makes a build of a file, or of what comes through a FIFO, on this machine. `file` is an absolute path. */
+  import(
+    file: string,
+    id: string,
+    form: ImportForm,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<void>
+  /** Makes builds of all that are on a stick in xs-rsync's layout and not held yet. @returns their ids. */
+  importStick(directory: string, say: (line: string) => void, signal: AbortSignal): Promise<string[]>
+  /** Writes a build, without what the builds `have` have, to a file or FIFO: for `import` of another server. */
+  export(id: string, have: readonly string[], path: string, signal: AbortSignal): Promise<void>
   pin(id: string): Promise<void>
   unpin(id: string): Promise<void>
   remove(id: string): Promise<void>

@@ -1,28 +1,46 @@
 /** Carries out what an operator asks for, in the process that owns the data directory. */
-import { CommandError, StoreError } from '../errors.ts'
+
+import { isIP } from 'node:net'
+import { CommandError, SessionUnknown, StoreError } from '../errors.ts'
+import type { History } from '../history/history.ts'
+import type { RecordPage, RecordQuery, SessionRecord } from '../history/session-record.ts'
+import { normalizeAddress } from '../lib/peer.ts'
+import { pourCompressed } from '../lib/pour.ts'
 import { formatSize } from '../lib/units.ts'
 import type { Budget } from '../store/budget.ts'
+import { checkedBy } from '../store/build-info.ts'
 import type { Store } from '../store/store.ts'
+import type { Activity as ActivityLog } from './activity.ts'
 import type { Available } from './available.ts'
-import { checkBuildId } from './build-id.ts'
-import type { Catalog } from './catalog.ts'
+import { checkBuildId, compareIds } from './build-id.ts'
+import { bundleBody, bundleStart } from './bundle.ts'
+import type { Catalog, Lease } from './catalog.ts'
+import type { Channels } from './channels.ts'
 import { type Candidate, type EvictionPlan, goesBefore, planEviction } from './eviction.ts'
 import type { BuildEvictor } from './evictor.ts'
+import { hintsFor } from './explain.ts'
 import type { Fetches } from './fetch.ts'
 import type {
+  Activity,
   AvailableBuilds,
   BuildSummary,
+  Explanation,
   GcOptions,
   GcReport,
   GcVerdict,
+  ImportForm,
   Operations,
   Status,
+  TimelineReport,
+  TimelineSpan,
+  VerificationStatus,
   VerifyProgress,
   VerifyReport,
   WarmProgress,
   WarmReport,
 } from './operations.ts'
 import type { Spare } from './spare.ts'
+import { buildsOnStick, checkStick } from './stick.ts'
 import type { Verifier } from './verifier.ts'
 import type { WarmRequest } from './warm-request.ts'
 import type { Warmer } from './warmer.ts'
@@ -38,9 +56,17 @@ export interface OperatorParts {
   verifier: Verifier
   /** Undefined for who only looks, and keeps no derived data. */
   warmer: () => Warmer | undefined
+  channels: Channels
+  activity: ActivityLog
+  history: History
   /** What only the server as a whole knows. */
   facts: () => Pick<Status, 'version' | 'listening' | 'uptimeSeconds' | 'sessions' | 'inLine'>
 }
+
+/** Sessions that are told of at a time. */
+const MAX_SHOWN = 200
+/** Sessions of a device that are looked at to find which build it came from. */
+const LOOK_BACK = 20
 
 export class Operator implements Operations {
   readonly #parts: OperatorParts
@@ -50,7 +76,7 @@ export class Operator implements Operations {
   }
 
   async list(): Promise<BuildSummary[]> {
-    const { store, catalog } = this.#parts
+    const { store, catalog, channels } = this.#parts
     const freed = await store.exclusiveBytes()
     const summaries: BuildSummary[] = []
     for (const id of catalog.ids()) {
@@ -76,6 +102,10 @@ export class Operator implements Operations {
           accessed: store.accessed(id).toISOString(),
           fetched: info?.fetched ?? '',
           source: info?.source ?? '',
+          url: info?.url ?? '',
+          vouchers: info?.vouchers ?? [],
+          checkedBy: checkedBy(info ?? {}),
+          channels: channels.all().flatMap((channel) => (channel.id === id ? [channel.name] : [])),
           damaged: damage?.message ?? (info ? null : `build ${id} is damaged: its build.json cannot be read`),
         })
       } finally {
@@ -93,10 +123,98 @@ export class Operator implements Operations {
       dataDir: store.paths.root,
       budgetBytes: budget.limit,
       usedBytes: budget.used,
+      usage: this.#usage(),
       builds: store.ids().length,
       damaged: store.knownDamaged(),
       fetches: fetches.status(),
     }
+  }
+
+  #usage(): Status['usage'] {
+    const { used, charges } = this.#parts.budget
+    const charge = (what: string): number => charges.get(what) ?? 0
+    const cache = charge('cache')
+    const downloads = charge('spools')
+    const history = charge('history')
+    const other = charge('files beside')
+    return { builds: used - cache - downloads - history - other, cache, downloads, history, other }
+  }
+
+  async activity(): Promise<Activity> {
+    const { activity } = this.#parts
+    return {
+      at: new Date().toISOString(),
+      status: await this.status(),
+      sessions: activity.clients.live(MAX_SHOWN),
+      recent: [...activity.recent],
+      recentFetches: [...activity.recentFetches],
+      totals: structuredClone(activity.totals),
+      verification: structuredClone(activity.verification),
+    }
+  }
+
+  async timeline(span: TimelineSpan): Promise<TimelineReport> {
+    return this.#parts.activity.timeline(span)
+  }
+
+  async history(query: RecordQuery, limit: number, before?: number): Promise<RecordPage> {
+    return await this.#parts.history.find(query, limit, before)
+  }
+
+  async forget(query: RecordQuery): Promise<number> {
+    const { history, activity } = this.#parts
+    // What is in memory goes as well: who wants to be forgotten is not shown as the last one who was here.
+    for (const record of activity.recent.filter((one) => matches(one, query)))
+      activity.recent.splice(activity.recent.indexOf(record), 1)
+    return await history.forget(query)
+  }
+
+  async explain(which: string): Promise<Explanation> {
+    const { store, catalog } = this.#parts
+    const record = await this.#findSession(which)
+    const info = store.has(record.build) ? await store.info(record.build).catch(() => undefined) : undefined
+    const previousBuild = await this.#previousBuild(record)
+    const between =
+      previousBuild === null
+        ? []
+        : catalog.ids().filter((id) => compareIds(id, previousBuild) > 0 && compareIds(id, record.build) <= 0)
+    const circumstances = {
+      uniformMtime: info?.uniformMtime ?? null,
+      previousBuild,
+      buildsBetween: between.length,
+    }
+    return { record, hints: hintsFor(record, circumstances) }
+  }
+
+  /** The session of that number, or the last one of an address or a user. */
+  async #findSession(which: string): Promise<SessionRecord> {
+    const { activity, history } = this.#parts
+    if (/^\d{1,15}$/.test(which)) {
+      const id = Number(which)
+      if (activity.clients.isLive(id))
+        throw new CommandError(`session ${id} is still under way`, { hint: 'Look at it with `upserv top`.' })
+      const recent = activity.recent.find((record) => record.id === id)
+      const found = recent ?? (await history.find({}, 1, id + 1)).records.find((record) => record.id === id)
+      if (found) return found
+      throw new SessionUnknown(`nothing is known of a session ${id}`, {
+        hint: 'See `upserv history`; sessions are remembered for `history.days`.',
+      })
+    }
+    const query = isIP(which) ? { address: normalizeAddress(which) ?? which } : { user: which }
+    const recent = activity.recent.find((record) => record.module !== '' && matches(record, query))
+    const found = recent ?? (await history.find(query, 1)).records[0]
+    if (found) return found
+    throw new SessionUnknown(`nothing is known of a session of ${which}`, {
+      hint: 'Name a session by its number, or a device by its address or its user: see `upserv history`.',
+    })
+  }
+
+  /** Which build the same device last got something of, before this session. */
+  async #previousBuild({ id, address, user, build }: SessionRecord): Promise<string | null> {
+    if (address === '' || build === '') return null
+    const query = { address, ...(user === '' ? {} : { user }), outcome: 'done' }
+    const { records } = await this.#parts.history.find(query, LOOK_BACK, id)
+    return records.find((record) => record.build !== '' && record.files > 0)?.build ?? null
   }
 
   async available(signal: AbortSignal): Promise<AvailableBuilds> {
@@ -113,16 +231,54 @@ export class Operator implements Operations {
     return true
   }
 
-  async import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void> {
-    await this.#parts.fetches.import(file, checkBuildId(id), say, signal)
+  async import(
+    file: string,
+    id: string,
+    form: ImportForm,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#parts.fetches.import(file, checkBuildId(id), form, say, signal)
+  }
+
+  async importStick(directory: string, say: (line: string) => void, signal: AbortSignal): Promise<string[]> {
+    const { store, fetches } = this.#parts
+    const builds = await buildsOnStick(directory)
+    const absent = builds.filter(({ id }) => !store.has(id))
+    say(`${builds.length} builds are on the stick, ${absent.length} of them are not held`)
+    if (absent.length === 0) return []
+    await checkStick(directory, say, signal)
+    for (const { id, source } of absent) await fetches.importFrom(source, id, say, signal)
+    return absent.map(({ id }) => id)
+  }
+
+  async export(id: string, have: readonly string[], path: string, signal: AbortSignal): Promise<void> {
+    const { store, catalog, verifier } = this.#parts
+    const leases: Lease[] = []
+    try {
+      for (const one of [id, ...have]) {
+        catalog.assertHeld(one)
+        const lease = catalog.lease(one)
+        if (lease) leases.push(lease)
+      }
+      const damage = await store.damage(id)
+      if (damage) throw new CommandError(damage.message, { hint: `First: upserv verify ${id} --repair` })
+      const start = await bundleStart(store, id, have)
+      const suspect = (digest: Uint8Array): void => verifier.suspect(id, digest)
+      await pourCompressed(path, start, bundleBody(store, id, have, { signal, suspect }), signal)
+    } finally {
+      for (const lease of leases) lease.release()
+    }
   }
 
   async pin(id: string): Promise<void> {
     await this.#holding(id, () => this.#parts.store.pin(id))
+    this.#parts.activity.events.emit('builds')
   }
 
   async unpin(id: string): Promise<void> {
     await this.#holding(id, () => this.#parts.store.unpin(id))
+    this.#parts.activity.events.emit('builds')
   }
 
   async remove(id: string): Promise<void> {
@@ -133,6 +289,7 @@ export class Operator implements Operations {
     }
     await catalog.remove(id)
     await store.collect()
+    this.#parts.activity.events.emit('builds')
   }
 
   /** Under a lease, so that the build does not leave in between. @throws CommandError when it is not held. */
@@ -196,7 +353,35 @@ export class Operator implements Operations {
     onProgress: (progress: VerifyProgress) => void,
     signal: AbortSignal,
   ): Promise<VerifyReport> {
-    return await this.#parts.verifier.verify(id, options, onProgress, signal)
+    const { verifier, activity } = this.#parts
+    const now: VerificationStatus = {
+      ...{ running: true, id: id ?? null, bytes: 0, totalBytes: 0, rottenBlobs: 0 },
+      ...{ report: null, failure: null },
+    }
+    // Of several at a time the one that began last is shown.
+    activity.verification = now
+    try {
+      now.report = await verifier.verify(
+        id,
+        options,
+        (progress) => {
+          if (progress.type === 'checked') {
+            now.bytes = progress.bytes
+            now.totalBytes = progress.totalBytes
+            now.rottenBlobs = progress.rottenBlobs
+          }
+          onProgress(progress)
+        },
+        signal,
+      )
+      return now.report
+    } catch (error) {
+      now.failure = (error as Error).message
+      throw error
+    } finally {
+      now.running = false
+      activity.events.emit('builds')
+    }
   }
 
   async warm(
@@ -234,4 +419,15 @@ export class Operator implements Operations {
         freesBytes: frees.get(candidate.id) ?? 0,
       }))
   }
+}
+
+function matches(record: SessionRecord, query: RecordQuery): boolean {
+  return (
+    (query.build === undefined || record.build === query.build) &&
+    (query.address === undefined || record.address === query.address) &&
+    (query.user === undefined || record.user === query.user) &&
+    (query.outcome === undefined || record.outcome === query.outcome) &&
+    (query.since === undefined || record.ended >= query.since) &&
+    (query.until === undefined || record.ended < query.until)
+  )
 }

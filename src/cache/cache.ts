@@ -61,7 +61,7 @@ const MAX_WAITING = 16 * 2 ** 20
 /** A write that failed is not tried again before this time. */
 const RETRY_MS = 60_000
 /** Larger records can't be peeked at. */
-const MAX_PEEKED = 32 * 1024
+const MAX_PEEKED = 68 * 1024
 /** Records of this size are read past the pool where that is quick: they would only empty it of small ones. */
 const LARGE = 64 * 1024
 /** Headers are read from a segment in pieces of this size when it is looked through. */

@@ -3,6 +3,7 @@ import type { AvailableBuilds, BuildSummary, GcReport, Status } from '../build/o
 import type { Config } from '../config/config.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withOperations } from './operations.ts'
+import { formatTable, paint, print, shortTime } from './text.ts'
 
 export async function listCommand(config: Config, { json }: { json?: boolean }): Promise<void> {
   const builds = await withOperations(config, (operations) => operations.list())
@@ -38,15 +39,24 @@ export function formatList(builds: readonly BuildSummary[]): string {
     shortTime(build.accessed),
     shortTime(build.fetched),
     build.source,
+    build.checkedBy,
     [build.sticky ? 'sticky' : '', build.inUse ? 'in use' : '', build.damaged === null ? '' : 'damaged']
       .filter(Boolean)
       .join(', '),
   ])
-  return formatTable([['BUILD', 'FILES', 'SIZE', 'FREES', 'ACCESSED', 'FETCHED', 'SOURCE', ''], ...rows])
+  return formatTable([
+    ['BUILD', 'FILES', 'SIZE', 'FREES', 'ACCESSED', 'FETCHED', 'SOURCE', 'CHECKED BY', ''],
+    ...rows,
+  ])
 }
 
 function formatAvailable({ builds, gaps }: AvailableBuilds): string {
-  const rows = builds.map(({ id, source, published, url }) => [id, source, shortTime(published), url])
+  const rows = builds.map(({ id, source, published, url }) => [
+    id,
+    source,
+    published === null ? '' : shortTime(published),
+    url,
+  ])
   const table = [['BUILD', 'SOURCE', 'PUBLISHED', 'URL'], ...rows]
   return [
     rows.length > 0 ? formatTable(table) : 'No source tells of any build.',
@@ -62,7 +72,7 @@ export function formatStatus(status: Status): string {
     `used        ${formatSize(status.usedBytes)} of ${formatSize(status.budgetBytes)}, ${status.builds} ${status.builds === 1 ? 'build' : 'builds'}`,
     `sessions    ${status.sessions}, of them ${status.inLine} in line`,
   ]
-  if (status.damaged.length > 0) lines.push(`damaged     ${status.damaged.join(', ')}`)
+  if (status.damaged.length > 0) lines.push(`damaged     ${paint('red', status.damaged.join(', '))}`)
   for (const fetch of status.fetches) {
     const size =
       fetch.totalBytes === null
@@ -99,25 +109,4 @@ function formatVerdicts({ builds, dryRun }: GcReport): string {
     reason,
   ])
   return `\n${formatTable([['BUILD', '', 'FREES', 'ACCESSED', 'WHY'], ...rows])}`
-}
-
-/** Columns as wide as they need to be. */
-export function formatTable(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
-}
-
-function shortTime(iso: string): string {
-  return iso.slice(0, 16).replace('T', ' ')
-}
-
-function print(text: string): void {
-  process.stdout.write(`${text}\n`)
 }

@@ -42,7 +42,14 @@ function createProgram(): Command {
     .showHelpAfterError('(see: upserv --help)')
     .addHelpText(
       'after',
-      '\nEnvironment: UPSERV_DIR is the data directory, UPSERV_CONFIG the configuration file.',
+      `
+Environment: UPSERV_DIR is the data directory, UPSERV_CONFIG the configuration file; LOG_LEVEL is debug,
+             info, warn or error; NO_COLOR turns colours off.
+Exit codes:  0 done, 1 refused or failed, 64 wrong command line, 69 something is in the way, 70 a bug,
+             78 wrong configuration, 130 stopped by ^C.
+Examples:    upserv serve --data /srv/upserv --source 'https://download.example.org/os{build}.tar.xz'
+             upserv doctor
+             upserv COMMAND --help`,
     )
 
   const common = (command: Command): Command =>
@@ -51,12 +58,19 @@ function createProgram(): Command {
         new Option('--config <file>', 'configuration file (default: /etc/upserv/upserv.toml if it exists)'),
       )
       .addOption(new Option('--data <dir>', 'data directory (default: /var/lib/upserv)'))
-  const sub = (name: string, description: string): Command =>
-    common(program.command(name).description(description)).exitOverride()
+  const sub = (name: string, description: string, ...examples: string[]): Command =>
+    common(program.command(name).description(description))
+      .exitOverride()
+      .addHelpText('after', `\nExample${examples.length > 1 ? 's' : ''}:\n  ${examples.join('\n  ')}`)
   const config = (flags: Flags): Config => loadConfig(flags, process.env)
   const collect = (value: string, all: string[] = []): string[] => [...all, value]
 
-  sub('serve', 'serve builds, fetching those that are missing')
+  sub(
+    'serve',
+    'serve builds, fetching those that are missing',
+    'upserv serve',
+    "upserv serve --data /srv/upserv --rsync :8873 --source 'https://download.example.org/os{build}.tar.xz'",
+  )
     .option('--budget <size>', 'the most that the data directory may take, such as 16GB')
     .option(
       '--rsync <host:port>',
@@ -71,56 +85,132 @@ function createProgram(): Command {
     .option('--exit-when-idle <seconds>', 'end after so long without anything to do')
     .action(async (flags) => (await import('./serve.ts')).runServe(config(flags)))
 
-  sub('server', 'serve one connection on stdin and stdout, for xinetd and inetd')
+  sub(
+    'server',
+    'serve one connection on stdin and stdout, for xinetd and inetd',
+    'server = /usr/bin/upserv     # in /etc/xinetd.d/rsync',
+    'server_args = server',
+  )
     .option('--exit-when-idle <seconds>', 'end the process behind it after so long (default: 600)')
     .action(async (flags) => (await import('./inetd.ts')).runInetd(() => config(flags), flags))
 
-  sub('fetch', 'fetch a build now, if it is not held')
+  sub('fetch', 'fetch a build now, if it is not held', 'upserv fetch 802')
     .argument('<id>')
     .action(async (id: string, flags) => (await import('./bring.ts')).fetchCommand(config(flags), id))
-  sub('import', 'make a build of an archive on this machine')
-    .argument('<file>')
-    .requiredOption('--as <id>', 'the id of the build')
+  sub(
+    'import',
+    'make a build of an archive, a directory, an export, or all that are on a stick',
+    'upserv import /media/usb/os802.tar.xz --as 802',
+    'upserv import /media/usb/802.upserv     # what `upserv export` wrote',
+    'upserv import /media/usb                # a stick with xs-xobuilds/',
+  )
+    .argument('<file>', 'an archive or export, - for standard input, a directory, a stick with xs-xobuilds/')
+    .option('--as <id>', 'the id of the build; an export and a stick say it themselves')
     .action(async (file: string, flags) =>
       (await import('./bring.ts')).importCommand(config(flags), file, flags.as),
     )
-  sub('list', 'show the builds that are held')
+  sub(
+    'export',
+    'write a build to a file that another server can import',
+    'upserv export 802 /media/usb/802.upserv --have 801',
+    "upserv export 802 - | ssh other.example.org 'upserv import -'",
+  )
+    .argument('<id>')
+    .argument('<file>', 'the file, or - for standard output')
+    .option(
+      '--have <id>',
+      'a build that the other server has: what is in it is left out; may be repeated',
+      collect,
+    )
+    .action(async (id: string, file: string, flags) =>
+      (await import('./bring.ts')).exportCommand(config(flags), id, file, flags.have ?? []),
+    )
+  sub('list', 'show the builds that are held', 'upserv list', "upserv list --json | jq -r '.[].id'")
     .option('--json', 'for programs')
     .action(async (flags) => (await import('./look.ts')).listCommand(config(flags), flags))
-  sub('available', 'show the builds that sources could supply')
+  sub('available', 'show the builds that sources could supply', 'upserv available')
     .option('--json', 'for programs')
     .action(async (flags) => (await import('./look.ts')).availableCommand(config(flags), flags))
-  sub('status', 'show what the server is doing')
+  sub('status', 'show what the server is doing', 'upserv status')
     .option('--json', 'for programs')
     .action(async (flags) => (await import('./look.ts')).statusCommand(config(flags), flags))
-  sub('pin', 'never evict a build')
+  sub(
+    'top',
+    'show live who is connected and what is being fetched; q ends it',
+    'upserv top',
+    'upserv top --once',
+  )
+    .option('--once', 'look once')
+    .option('--json', 'look once, for programs')
+    .action(async (flags) => (await import('./top.ts')).topCommand(config(flags), flags))
+  sub(
+    'history',
+    'show which device got which build, when, and how it ended',
+    'upserv history --build 802 --since 7d',
+    'upserv history --address 192.0.2.7 --forget --yes',
+  )
+    .option('--build <id>', 'of this build')
+    .option('--address <address>', 'of the device with this address')
+    .option('--user <name>', 'of this rsync user')
+    .option('--outcome <outcome>', 'done, lost, refused, peer-error or failed')
+    .option('--since <time>', 'as in 2026-11-29, or 7d, 12h, 30min ago')
+    .option('--until <time>', 'as --since')
+    .option('--limit <number>', 'so many of the latest (default: 30)')
+    .option('--forget', 'delete them for good, all of them')
+    .option('--yes', 'as --forget asks for')
+    .option('--json', 'for programs')
+    .action(async (flags) => (await import('./history.ts')).historyCommand(config(flags), flags))
+  sub(
+    'why',
+    'explain a session: what was asked, what matched, what took the time, and a hint',
+    'upserv why 1742',
+    'upserv why 192.0.2.7     # the last session of that device',
+  )
+    .argument('<session-or-device>', "a session's number, a device's address or an rsync user")
+    .option('--json', 'for programs')
+    .action(async (which: string, flags) =>
+      (await import('./history.ts')).whyCommand(config(flags), which, flags),
+    )
+  sub(
+    'doctor',
+    'check ports, disk, budget, clock, sources, keys and tools, and say what to type',
+    'upserv doctor',
+  )
+    .option('--json', 'for programs')
+    .action(async (flags) => (await import('./doctor.ts')).doctorCommand(config(flags), flags))
+  sub('pin', 'never evict a build', 'upserv pin 802')
     .argument('<id>')
     .action(async (id: string, flags) =>
       (await import('./operations.ts')).withOperations(config(flags), (operations) => operations.pin(id)),
     )
-  sub('unpin', 'let a build be evicted again')
+  sub('unpin', 'let a build be evicted again', 'upserv unpin 802')
     .argument('<id>')
     .action(async (id: string, flags) =>
       (await import('./operations.ts')).withOperations(config(flags), (operations) => operations.unpin(id)),
     )
-  sub('remove', 'delete a build')
+  sub('remove', 'delete a build', 'upserv remove 802')
     .argument('<id>')
     .action(async (id: string, flags) =>
       (await import('./operations.ts')).withOperations(config(flags), (operations) => operations.remove(id)),
     )
-  sub('gc', 'free what nobody needs, and keep to the budget')
+  sub('gc', 'free what nobody needs, and keep to the budget', 'upserv gc --dry-run --explain')
     .option('--dry-run', 'only say what would go')
     .option('--explain', 'say of each build why it stays or goes')
     .option('--json', 'for programs')
     .action(async (flags) => (await import('./look.ts')).gcCommand(config(flags), flags))
-  sub('verify', 'read builds again and see that nothing has rotted')
+  sub('verify', 'read builds again and see that nothing has rotted', 'upserv verify --repair')
     .argument('[id]', 'this build only')
     .option('--repair', 'fetch again what is damaged')
     .option('--json', 'for programs')
     .action(async (id: string | undefined, flags) =>
       (await import('./verify.ts')).verifyCommand(config(flags), id, flags),
     )
-  sub('warm', 'work out what devices will ask for, before the first of them does')
+  sub(
+    'warm',
+    'work out what devices will ask for, before the first of them does',
+    'upserv warm 803 --from 802,767',
+    'upserv warm 803 --from 802 --clients 3.4.1 --compress auto',
+  )
     .argument('<id>', 'the build that they will ask for')
     .requiredOption('--from <id,...>', 'the builds that they have')
     .option('--clients <version,...>', 'the versions of rsync that they run', '3.2,3.1')
@@ -133,5 +223,15 @@ function createProgram(): Command {
     .option('--quick', 'compress quickly; as well as can be later, in the background of a server')
     .option('--json', 'for programs')
     .action(async (id: string, flags) => (await import('./warm.ts')).warmCommand(config(flags), id, flags))
+  sub('token', 'print the token that changes by HTTP take', 'upserv token').action(async (flags) =>
+    (await import('./token.ts')).tokenCommand(config(flags)),
+  )
+  sub(
+    'completion',
+    'print a script that completes commands, for bash, zsh or fish',
+    'eval "$(upserv completion bash)"',
+  )
+    .argument('<shell>')
+    .action(async (shell: string) => (await import('./completion.ts')).completionCommand(program, shell))
   return program
 }

@@ -1,5 +1,6 @@
 /** How far something long is: a bar on a terminal, a line now and then otherwise. */
 import { formatDuration, formatSize } from '../lib/units.ts'
+import { formatBar } from './text.ts'
 
 /** For who reads a log: often enough to see that it goes on. */
 const LINE_EVERY_MS = 5000
@@ -32,10 +33,7 @@ export class Meter {
     if (bytes < totalBytes && now - this.#saidAt < everyMs) return
     this.#saidAt = now
     const share = totalBytes === 0 ? 1 : bytes / totalBytes
-    const full = Math.round(share * BAR_WIDTH)
-    const start = this.#isTerminal
-      ? `[${'#'.repeat(full)}${'.'.repeat(BAR_WIDTH - full)}] `
-      : `${this.#doing}: `
+    const start = this.#isTerminal ? `${formatBar(share, BAR_WIDTH)} ` : `${this.#doing}: `
     const parts = [`${Math.floor(share * 100)} % (${formatSize(bytes)} of ${formatSize(totalBytes)})`]
     const ms = now - this.#began
     if (ms > TELLING_MS && bytes > 0 && bytes < totalBytes) {

@@ -63,7 +63,11 @@ async function openAlone(config: Config): Promise<Owner> {
 
 /** A server without ports of its own: its control socket is the only way in. */
 async function openServer(config: Config): Promise<Owner> {
-  const withoutPorts = { ...config, rsync: { ...config.rsync, listen: [] }, http: { listen: [] } }
+  const withoutPorts = {
+    ...config,
+    rsync: { ...config.rsync, listen: [] },
+    http: { ...config.http, listen: [] },
+  }
   const { operations, stop } = await serve(withoutPorts, quietLogger())
   try {
     return { operations: await operations, close: stop }

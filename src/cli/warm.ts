@@ -5,9 +5,9 @@ import type { Config } from '../config/config.ts'
 import { CommandError } from '../errors.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withProgress } from './bring.ts'
-import { formatTable } from './look.ts'
 import { Meter } from './meter.ts'
 import { withOperations } from './operations.ts'
+import { formatTable, print } from './text.ts'
 
 export async function warmCommand(
   config: Config,
@@ -29,7 +29,7 @@ export async function warmCommand(
       { long: true },
     )
   }, 'What was prepared so far is kept.')
-  process.stdout.write(`${flags.json ? JSON.stringify(report, null, 2) : formatWarmReport(report)}\n`)
+  print(flags.json ? JSON.stringify(report, null, 2) : formatWarmReport(report))
   if (report.full) {
     throw new CommandError(`what is derived may take ${formatSize(config.cache)}, which is not enough`, {
       hint: 'Raise `cache` or `budget`, or name fewer --clients or ways to --compress.',

@@ -18,18 +18,40 @@ import { type Peer, peerFrom } from '../lib/peer.ts'
 import { STOCK_RELEASES } from '../rsync/stock-releases.ts'
 
 const id = z.string().max(300)
+const path = z.string().max(4096)
 /** Who may use the socket may say where a client comes from: it is the server's own user. */
 const peerSchema = z.strictObject({
   address: z.string().max(100).optional(),
   port: z.number().int().min(0).max(65_535),
+})
+const word = z.string().max(300).optional()
+const querySchema = z.strictObject({
+  build: word,
+  address: word,
+  user: word,
+  outcome: word,
+  since: word,
+  until: word,
 })
 const requestSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('rsync'), peer: peerSchema }),
   z.strictObject({ type: z.literal('list') }),
   z.strictObject({ type: z.literal('status') }),
   z.strictObject({ type: z.literal('available') }),
+  z.strictObject({ type: z.literal('activity') }),
+  z.strictObject({ type: z.literal('timeline'), span: z.enum(['hour', 'day']) }),
+  z.strictObject({
+    type: z.literal('history'),
+    query: querySchema,
+    limit: z.number().int().positive(),
+    before: z.number().int().optional(),
+  }),
+  z.strictObject({ type: z.literal('explain'), which: z.string().max(300) }),
+  z.strictObject({ type: z.literal('forget'), query: querySchema }),
   z.strictObject({ type: z.literal('fetch'), id }),
-  z.strictObject({ type: z.literal('import'), file: z.string().max(4096), id }),
+  z.strictObject({ type: z.literal('import'), file: path, id, form: z.enum(['archive', 'export']) }),
+  z.strictObject({ type: z.literal('importStick'), directory: path }),
+  z.strictObject({ type: z.literal('export'), id, have: z.array(id).max(100), path }),
   z.strictObject({ type: z.literal('pin'), id }),
   z.strictObject({ type: z.literal('unpin'), id }),
   z.strictObject({ type: z.literal('remove'), id }),
@@ -54,7 +76,7 @@ type Answer =
   | { type: 'error'; code: string; message: string; hint?: string | undefined }
 
 /** A request is one short line. */
-const MAX_REQUEST = 16 * 1024
+const MAX_REQUEST = 64 * 1024
 /** sun_path of a Unix socket holds so many bytes, its final NUL included. */
 const MAX_SOCKET_PATH = 108
 
@@ -166,8 +188,17 @@ export function remoteOperations(connection: () => Promise<Socket>): Operations 
     list: () => ask({ type: 'list' }),
     status: () => ask({ type: 'status' }),
     available: (signal) => ask({ type: 'available' }, undefined, signal),
+    activity: () => ask({ type: 'activity' }),
+    timeline: (span) => ask({ type: 'timeline', span }),
+    history: (query, limit, before) =>
+      ask({ type: 'history', query, limit, ...(before === undefined ? {} : { before }) }),
+    explain: (which) => ask({ type: 'explain', which }),
+    forget: (query) => ask({ type: 'forget', query }),
     fetch: (build, say, signal) => ask({ type: 'fetch', id: build }, say, signal),
-    import: (file, build, say, signal) => ask({ type: 'import', file, id: build }, say, signal),
+    import: (file, build, form, say, signal) => ask({ type: 'import', file, id: build, form }, say, signal),
+    importStick: (directory, say, signal) => ask({ type: 'importStick', directory }, say, signal),
+    export: (build, have, to, signal) =>
+      ask({ type: 'export', id: build, have: [...have], path: to }, undefined, signal),
     pin: (build) => ask({ type: 'pin', id: build }),
     unpin: (build) => ask({ type: 'unpin', id: build }),
     remove: (build) => ask({ type: 'remove', id: build }),
@@ -231,10 +262,24 @@ function carryOut(
       return operations.status()
     case 'available':
       return operations.available(signal)
+    case 'activity':
+      return operations.activity()
+    case 'timeline':
+      return operations.timeline(request.span)
+    case 'history':
+      return operations.history(request.query, request.limit, request.before)
+    case 'explain':
+      return operations.explain(request.which)
+    case 'forget':
+      return operations.forget(request.query)
     case 'fetch':
       return operations.fetch(request.id, say, signal)
     case 'import':
-      return operations.import(request.file, request.id, say, signal)
+      return operations.import(request.file, request.id, request.form, say, signal)
+    case 'importStick':
+      return operations.importStick(request.directory, say, signal)
+    case 'export':
+      return operations.export(request.id, request.have, request.path, signal)
     case 'pin':
       return operations.pin(request.id)
     case 'unpin':

@@ -10,11 +10,14 @@ import type { Server } from 'node:net'
 import { createServer } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { idOfModule } from '../build/build-id.ts'
+import type { SessionStatus } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
-import { ConfigError, ServerBusy, UpservError } from '../errors.ts'
+import { ConfigError, reportError, ServerBusy, UpservError } from '../errors.ts'
+import type { SessionRecord } from '../history/session-record.ts'
 import type { Logger } from '../lib/log.ts'
 import { formatPeer, type Peer, peerFrom, sourceOf } from '../lib/peer.ts'
-import { Session, type SessionContext, type SessionReport } from '../rsync/session.ts'
+import { Session, type SessionContext, type SessionProgress, type SessionReport } from '../rsync/session.ts'
 import { StreamDuplex } from './duplex.ts'
 
 /** After sessions were told to end at once, how long they are waited for. */
@@ -38,33 +41,72 @@ export interface DoorLimits {
   readonly inside: number
 }
 
+export interface DoorsOptions {
+  /** The first session's number. */
+  readonly first?: number
+  /** Called whenever a session begins or ends. */
+  readonly onChange?: () => void
+  /** Told how each session went. */
+  readonly onEnd?: (record: SessionRecord) => void
+}
+
+/** Which session it is. */
+interface Visit {
+  readonly id: number
+  readonly peer: Peer
+  /** By the clock on the wall. */
+  readonly began: Date
+}
+
 export class Doors {
   readonly #context: SessionContext
   readonly #limits: DoorLimits
   readonly #log: Logger
   readonly #onChange: () => void
+  readonly #onEnd: (record: SessionRecord) => void
   readonly #listeners: Server[] = []
   readonly #sessions = new Set<Promise<void>>()
   /** Who is served, the oldest first. */
-  readonly #running = new Map<Session, { readonly source: string; hangUp(): void }>()
+  readonly #running = new Map<Session, { readonly visit: Visit; readonly source: string; hangUp(): void }>()
   #turnedAway = 0
   readonly #bySource = new Map<string, number>()
   readonly #abort = new AbortController()
-  #number = 0
+  #next: number
 
-  /**
-   * @param limits past those of sources and sessions one is turned away.
-   * @param onChange called whenever a session begins or ends.
-   */
-  constructor(context: SessionContext, limits: DoorLimits, log: Logger, onChange: () => void = () => {}) {
+  /** @param limits past those of sources and sessions one is turned away. */
+  constructor(context: SessionContext, limits: DoorLimits, log: Logger, options: DoorsOptions = {}) {
     this.#limits = limits
     this.#context = context
     this.#log = log
-    this.#onChange = onChange
+    this.#next = options.first ?? 1
+    this.#onChange = options.onChange ?? (() => {})
+    this.#onEnd = options.onEnd ?? (() => {})
   }
 
   get sessions(): number {
     return this.#sessions.size
+  }
+
+  /** Who is served, the latest first, so many at most. */
+  live(most: number): SessionStatus[] {
+    const latest = [...this.#running].slice(-most).reverse()
+    return latest.map(([session, { visit }]) => statusOf(visit, session.progress))
+  }
+
+  isLive(id: number): boolean {
+    for (const { visit } of this.#running.values()) if (visit.id === id) return true
+    return false
+  }
+
+  /** What all who are served have been sent so far. */
+  sent(): { bytesOut: number; contentBytes: number } {
+    const sum = { bytesOut: 0, contentBytes: 0 }
+    for (const session of this.#running.keys()) {
+      const { bytesOut, contentBytes } = session.sent
+      sum.bytesOut += bytesOut
+      sum.contentBytes += contentBytes
+    }
+    return sum
   }
 
   /** Opens a TCP port. @returns the address that clients can connect to. */
@@ -164,21 +206,23 @@ export class Doors {
   }
 
   async #serve(input: Readable, output: Writable, peer: Peer): Promise<void> {
-    const number = ++this.#number
+    const visit = { id: this.#next++, peer, began: new Date() }
     const began = this.#context.now()
     const duplex = new StreamDuplex(input, output)
     const hangUp = (): void => duplex.destroy()
     this.#abort.signal.addEventListener('abort', hangUp, { once: true })
     const session = new Session(duplex, peer, this.#context, this.#abort.signal)
-    this.#running.set(session, { source: sourceOf(peer), hangUp })
+    this.#running.set(session, { visit, source: sourceOf(peer), hangUp })
     try {
       const report = await session.run(hangUp)
       // Saying goodbye to a client that does not hang up is no handshake.
       this.#running.delete(session)
-      this.#report(number, formatPeer(peer), report, this.#context.now() - began)
+      const ms = this.#context.now() - began
+      this.#report(visit, report, ms)
+      this.#onEnd(recordOf(visit, report, ms))
       await duplex.close()
     } catch (error) {
-      this.#log.error({ session: number, peer: formatPeer(peer), err: error }, 'session failed')
+      this.#log.error({ session: visit.id, peer: formatPeer(peer), err: error }, 'session failed')
       duplex.destroy()
     } finally {
       this.#running.delete(session)
@@ -186,9 +230,10 @@ export class Doors {
     }
   }
 
-  #report(session: number, peer: string, report: SessionReport, ms: number): void {
-    const { error, figures, outcome, ...rest } = report
-    const facts = { session, peer, outcome, ...rest, ...figures, ms: Math.round(ms) }
+  #report({ id: session, peer }: Visit, report: SessionReport, ms: number): void {
+    const { error, figures, outcome, modules: _modules, place: _place, stateMs: _states, ...rest } = report
+    const { costliest: _files, position: _position, ...counts } = figures
+    const facts = { session, peer: formatPeer(peer), outcome, ...rest, ...counts, ms: Math.round(ms) }
     if (outcome === 'failed') this.#log.error({ ...facts, err: error }, 'session failed')
     else if (error instanceof UpservError)
       this.#log.info({ ...facts, code: error.code, reason: error.message }, 'session ended')
@@ -211,4 +256,33 @@ function cannotListen(address: Listen, cause: NodeJS.ErrnoException): ConfigErro
     })
   }
   return new ConfigError(`cannot listen on ${where}: ${cause.message}`, { cause })
+}
+
+/** What is known of a session from who it is and what it is about. */
+function aboutOf({ id, peer, began }: Visit, { modules, ...progress }: SessionProgress) {
+  const { user, module, paths, options, protocol, state, bytesIn, bytesOut, entries, listedBytes } = progress
+  const build = modules.map(idOfModule).findLast((held) => held !== undefined) ?? ''
+  const who = { id, began: began.toISOString(), address: peer.address ?? '', port: peer.port, user }
+  return { ...who, module, build, paths, options, protocol, state, bytesIn, bytesOut, entries, listedBytes }
+}
+
+function statusOf(visit: Visit, progress: SessionProgress): SessionStatus {
+  const { place, entries, figures } = progress
+  const { files, matchedBytes, literalBytes, position } = figures
+  const done = entries > 0 ? position / entries : null
+  return { ...aboutOf(visit, progress), place, progress: done, files, matchedBytes, literalBytes }
+}
+
+function recordOf(visit: Visit, report: SessionReport, ms: number): SessionRecord {
+  const { codec, digest, outcome, error, waitedMs, stateMs, figures } = report
+  const { position: _position, ...counts } = figures
+  const { code, message } = error === undefined ? { code: '', message: '' } : reportError(error)
+  return {
+    ...aboutOf(visit, report),
+    ended: new Date(visit.began.getTime() + ms).toISOString(),
+    ...{ codec, digest, outcome, code, reason: message, waitedMs },
+    ms: Math.round(ms),
+    stateMs: Object.fromEntries(Object.entries(stateMs).map(([state, took]) => [state, Math.round(took)])),
+    ...counts,
+  }
 }

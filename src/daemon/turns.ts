@@ -38,7 +38,7 @@ interface Pool {
 interface Waiter {
   readonly pools: readonly Pool[]
   /** Undefined for one that was called up before: nothing can be said to it any more. */
-  readonly say: ((line: string) => void) | undefined
+  readonly say: ((line: string, place: number) => void) | undefined
   /** False once it was called up or has left. */
   inLine: boolean
   call(): void
@@ -79,7 +79,11 @@ export class TurnsInLine implements Turns {
     return this.#waiting
   }
 
-  async enter(limits: readonly Limit[], say: (line: string) => void, signal: AbortSignal): Promise<Turn> {
+  async enter(
+    limits: readonly Limit[],
+    say: (line: string, place: number) => void,
+    signal: AbortSignal,
+  ): Promise<Turn> {
     signal.throwIfAborted()
     const pools = [this.#all, ...limits].map((limit) => this.#pool(limit))
     if (hasRoom(pools)) {
@@ -101,7 +105,7 @@ export class TurnsInLine implements Turns {
   /** Returns when the places are taken for who waits. Who was called up before goes ahead of those who were not. */
   async #wait(
     pools: readonly Pool[],
-    say: ((line: string) => void) | undefined,
+    say: ((line: string, place: number) => void) | undefined,
     signal: AbortSignal,
   ): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
@@ -110,7 +114,7 @@ export class TurnsInLine implements Turns {
       const pool = fullOne(pools)
       this.#waiting++
       this.#line.push(waiter)
-      say(this.#describe(pool, pool.wanted + 1))
+      say(this.#describe(pool, pool.wanted + 1), pool.wanted + 1)
     } else {
       const firstComers = this.#line.findIndex((other) => other.say)
       this.#line.splice(firstComers < 0 ? this.#line.length : firstComers, 0, waiter)
@@ -198,7 +202,8 @@ export class TurnsInLine implements Turns {
       if (pacer.due) await pacer.rest()
       if (!waiter.inLine) continue // called up meanwhile: a word now would spoil its session
       const pool = fullOne(waiter.pools)
-      waiter.say?.(this.#describe(pool, (passed.get(pool) ?? 0) + 1))
+      const place = (passed.get(pool) ?? 0) + 1
+      waiter.say?.(this.#describe(pool, place), place)
       for (const each of waiter.pools) passed.set(each, (passed.get(each) ?? 0) + 1)
     }
     this.#telling = false

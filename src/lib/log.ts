@@ -1,25 +1,54 @@
-/** The program's log: one JSON object a line on stderr, or readable text when a person looks on. */
+/**
+ * The program's log on stderr: one JSON object a line, or readable text when a person looks on. For systemd's
+ * journal a line is text with its priority in front, so that `journalctl -p warning` finds what is wrong.
+ */
+import { fstatSync } from 'node:fs'
 import { type Logger, pino } from 'pino'
 
 export type { Logger }
 
-/** Text for a terminal, JSON for everything else. `LOG_LEVEL` is pino's own: debug, info, warn, error. */
+/** Syslog's priorities for pino's levels, as sd-daemon(3) has them in front of a line. */
+const PRIORITIES: Record<string, number> = { trace: 7, debug: 7, info: 6, warn: 4, error: 3, fatal: 2 }
+
+/** `LOG_LEVEL` is pino's own: debug, info, warn, error. */
 export function createLogger(): Logger {
   const level = process.env.LOG_LEVEL ?? 'info'
+  const write = (format: (json: string) => string) => ({
+    write: (line: string) => void process.stderr.write(format(line)),
+  })
   const destination = process.stderr.isTTY
-    ? { write: (line: string) => void process.stderr.write(readable(line)) }
-    : pino.destination({ fd: 2, sync: true })
+    ? write(readable)
+    : goesToJournal(process.env.JOURNAL_STREAM)
+      ? write(forJournal)
+      : pino.destination({ fd: 2, sync: true })
   return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination)
 }
 
+/** systemd names the stream that it reads by device and inode: what was redirected since then is another one. */
+function goesToJournal(stream: string | undefined): boolean {
+  if (stream === undefined) return false
+  const { dev, ino } = fstatSync(2)
+  return stream === `${dev}:${ino}`
+}
+
+/** "<4>message key=value" from pino's line: the journal has the time. */
+export function forJournal(json: string): string {
+  const { name, text } = partsOf(json)
+  return `<${PRIORITIES[name] ?? 6}>${text}\n`
+}
+
 /** "12:01:33 info  message key=value" from pino's line. */
-function readable(json: string): string {
+export function readable(json: string): string {
+  const { name, time, text } = partsOf(json)
+  return `${time.slice(11, 19)} ${name.padEnd(5)} ${text}\n`
+}
+
+function partsOf(json: string): { name: string; time: string; text: string } {
   const { level, time, msg, ...rest } = JSON.parse(json) as { level: number; time: string; msg: string }
   const name = pino.levels.labels[level] ?? String(level)
   const facts = Object.entries(rest).map(
     ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
   )
   // A value from outside must neither begin a line of its own nor drive the terminal.
-  const line = [time.slice(11, 19), name.padEnd(5), msg, ...facts].join(' ')
-  return `${line.replaceAll(/[\x00-\x08\x0a-\x1f\x7f-\x9f]/g, '?')}\n`
+  return { name, time, text: [msg, ...facts].join(' ').replaceAll(/[\x00-\x08\x0a-\x1f\x7f-\x9f]/g, '?') }
 }

@@ -56,8 +56,12 @@ export interface Turn {
 export interface Turns {
   /**
    * Waits in line, if need be.
-   * @param say is handed a line for the person who waits, now and every few seconds.
+   * @param say is handed a line for the person who waits, and the place in line, now and every few seconds.
    * @throws ServerBusy when as many wait as may.
    */
-  enter(limits: readonly Limit[], say: (line: string) => void, signal: AbortSignal): Promise<Turn>
+  enter(
+    limits: readonly Limit[],
+    say: (line: string, place: number) => void,
+    signal: AbortSignal,
+  ): Promise<Turn>
 }

@@ -309,3 +309,27 @@ test('an answer that is not kept is not ready', async () => {
   )
   tree.close()
 })
+
+test('the refiner leaves the processor to clients for as long as there are any', async () => {
+  const tree = treeOf(newer)
+  let isBusy = true
+  let looks = 0
+  const refiner = new Refiner(
+    (problem) => assert.fail(problem),
+    () => {
+      // Its client is gone when it looks for the third time.
+      if (++looks === 3) isBusy = false
+      return isBusy
+    },
+  )
+  const order: string[] = []
+  const kept: Kept = { ...memoryKept(), put: () => order.push(isBusy ? 'quick' : 'best') }
+  const answers = new Answers({ derived, kept, onQuick: (job) => refiner.add(job) })
+  refiner.serve(answers)
+  await answers.find(question(tree, { compression: { ...ZSTD, level: 1 } }), signal)
+  await refiner.idle()
+  assert.deepEqual(order, ['quick', 'best'])
+  assert.ok(looks >= 3)
+  await refiner.close()
+  tree.close()
+})

@@ -18,6 +18,7 @@ import { type CodecName, canRefine, createCompressor, type Effort, MAX_PIECE } f
 import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import type { BlockSumRule } from './digests.ts'
+import type { AnswerTally } from './figures.ts'
 import type { Kept, TakeMemory } from './kept.ts'
 import { isNumbered, RecentAnswers } from './recent-answers.ts'
 import type { Content, Tree } from './tree.ts'
@@ -57,6 +58,13 @@ export interface Question {
   manner: Manner
   /** What is kept was of no use to this client: it is worked out anew, and takes the place of what is kept. */
   fresh: boolean
+  /** Told by `find` how the answer was had. */
+  tally?: AnswerTally
+}
+
+/** Whether an answer has to be worked out at all: otherwise the content itself goes out. */
+export function isWorkedOut({ sums, manner }: Question): boolean {
+  return sums !== undefined || manner.compression !== undefined
 }
 
 /** What is asked of one file, in whatever manner. */
@@ -150,8 +158,12 @@ export class Answers {
 
   /** @throws StoreError when the content can't be read; the signal's reason. */
   find(question: Question, signal: AbortSignal): Answer | Promise<Answer> {
+    const { tally } = question
     const recent = this.#recentOf(question)
-    if (recent) return recent
+    if (recent) {
+      if (tally && isWorkedOut(question)) tally.reused++
+      return recent
+    }
     const key = keyOf(question)
     if (question.fresh) return this.#workOut(question, key, signal)
     const record = this.#kept.get(key)
@@ -260,21 +272,26 @@ export class Answers {
     const answer = decodeAnswer(record)
     if (!answer) return undefined
     this.#addRecent(question, answer)
+    if (question.tally) question.tally.reused++
     if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta: undefined })
     return answer
   }
 
   #workOut(question: Question, key: Uint8Array, signal: AbortSignal): Promise<Answer> {
-    const { sums } = question
-    return this.#working.run(
+    const { sums, tally } = question
+    let isFirst = false
+    const answer = this.#working.run(
       Buffer.from(key).toString('latin1'),
       async (stop) => {
+        isFirst = true
         const delta = sums && (await this.#search(question, sums, stop))
         if (delta && delta.length > MOST_STEPS) return stepByStep(question, delta)
         return this.#compose(question, key, delta)
       },
       signal,
     )
+    if (tally) tally[!isFirst ? 'reused' : sums ? 'searched' : 'prepared']++
+    return answer
   }
 
   async #compose(question: Question, key: Uint8Array, delta: Delta | undefined): Promise<Answer> {
@@ -294,8 +311,7 @@ export class Answers {
   ): Promise<Prepared> {
     const { tree, node, sums, manner } = question
     const { compression } = manner
-    // Nothing is worked out for that.
-    if (!sums && !compression) return { bytes: tree.size(node), ready: true, isNew: false }
+    if (!isWorkedOut(question)) return { bytes: tree.size(node), ready: true, isNew: false }
     const refine = compression && canRefine(compression.codec, compression.effort) ? best : undefined
     const squeeze = refine ? refine(compression!.codec) : quickSqueeze(compression)
     const key = keyOf(question)

@@ -6,7 +6,7 @@
 
 import { hash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
-import { Piscina } from 'piscina'
+import type { Piscina } from 'piscina'
 import { StoreCorrupt } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
@@ -43,7 +43,7 @@ export class Derived {
   readonly #checksumSeed: number
   readonly #deltas = new SingleFlight<string, Delta>()
   readonly #digesting = new SingleFlight<string, Uint8Array>()
-  #pool: Piscina | undefined
+  #pool: Promise<Piscina> | undefined
 
   constructor({ kept, checksumSeed }: DerivedOptions) {
     this.#kept = kept
@@ -178,7 +178,7 @@ export class Derived {
   }
 
   async close(): Promise<void> {
-    await this.#pool?.destroy()
+    await (await this.#pool)?.destroy()
   }
 
   /** The file stays open until the thread has ended or been told to. */
@@ -187,19 +187,25 @@ export class Derived {
     place: Place | Uint8Array,
     signal: AbortSignal,
   ): Promise<TaskResult[T['type']]> {
-    this.#pool ??= new Piscina({
-      filename: siblingModule(import.meta.url, './delta/worker'),
-      minThreads: 0,
-      maxThreads: Math.max(1, availableParallelism()),
-      idleTimeout: IDLE_MS,
-    })
-    const result: WorkResult = await this.#pool.run({ task, place } satisfies Work, { signal })
+    this.#pool ??= startPool()
+    const result: WorkResult = await (await this.#pool).run({ task, place } satisfies Work, { signal })
     if ('value' in result) return result.value as TaskResult[T['type']]
     throw new StoreCorrupt(
       result.error.message,
       result.error.hint === undefined ? {} : { hint: result.error.hint },
     )
   }
+}
+
+/** Loaded with the first work that needs threads: a server that only repeats itself never has any. */
+async function startPool(): Promise<Piscina> {
+  const { Piscina } = await import('piscina')
+  return new Piscina({
+    filename: siblingModule(import.meta.url, './delta/worker'),
+    minThreads: 0,
+    maxThreads: Math.max(1, availableParallelism()),
+    idleTimeout: IDLE_MS,
+  })
 }
 
 async function withContent<T>(tree: Tree, node: number, use: (content: Content) => Promise<T>): Promise<T> {

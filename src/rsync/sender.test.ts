@@ -12,6 +12,7 @@ import { Connection } from './connection.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import { Derived } from './derived.ts'
 import { createBlockSum, DIGEST_LENGTH, type DigestName, fileDigest, prepareBlockSum } from './digests.ts'
+import { noFigures } from './figures.ts'
 import { transfer } from './sender.ts'
 import { COMPAT } from './setup.ts'
 import { parseArguments } from './wire/arguments.ts'
@@ -90,7 +91,7 @@ async function run(
       derived,
       answers: new Answers({ derived, kept: memoryKept() }),
       listMs: { build: 0, send: 0 },
-      figures: { files: 0, matchedBytes: 0, literalBytes: 0 },
+      figures: noFigures(),
       signal: new AbortController().signal,
     })
     await connection.flush()

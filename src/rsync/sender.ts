@@ -10,10 +10,11 @@ import { ConnectionLost, PeerError, StoreError } from '../errors.ts'
 import { type ByteString, showBytes } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
-import { type Answers, type Manner, mannerOf, type Question } from './answers.ts'
+import { type Answers, isWorkedOut, type Manner, mannerOf, type Question } from './answers.ts'
 import type { Connection } from './connection.ts'
 import type { Derived } from './derived.ts'
 import { DIGEST_LENGTH } from './digests.ts'
+import { countFile, type Had, rememberFile, type TransferFigures } from './figures.ts'
 import type { PreparedList } from './lists.ts'
 import { type Agreement, blockSumRule, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
@@ -24,7 +25,14 @@ import type { TransferOptions } from './wire/arguments.ts'
 import { decodeVarint, encodeLongint, encodeVarint, encodeVarlong } from './wire/ints.ts'
 import { TAG } from './wire/mux.ts'
 import { NDX_DEL_STATS, NDX_DONE, NdxEncoder } from './wire/ndx.ts'
-import { BASIS_SELF, encodeEcho, type ItemRequest, type Request, RequestDecoder } from './wire/requests.ts'
+import {
+  BASIS_SELF,
+  encodeEcho,
+  type ItemRequest,
+  isOfNewFile,
+  type Request,
+  RequestDecoder,
+} from './wire/requests.ts'
 import {
   basisLength,
   decodeSumHead,
@@ -38,13 +46,6 @@ import { encodeXattrValues, readXattrRequest, sentXattrs } from './wire/xattrs.t
 
 /** What is read of a file to see that it can be read: it brings the rest of a small one into memory. */
 const PROBE = [new Uint8Array(1)]
-
-/** What one transfer amounted to. */
-export interface TransferFigures {
-  files: number
-  matchedBytes: number
-  literalBytes: number
-}
 
 export interface TransferContext {
   connection: Connection
@@ -156,9 +157,10 @@ class Transfer {
 
   /** Answers a request. A promise only where something has to be waited for. */
   #serve(request: ItemRequest): Promise<void> | undefined {
-    const { list, tree } = this.#context
+    const { list, tree, figures } = this.#context
     const place = list.order[request.ndx]!
     const item: Item = { request, node: list.nodes[place]!, place }
+    if (place >= figures.position) figures.position = place + 1
     if (request.wantsData && (item.node < 0 || !isRegularMode(tree.mode(item.node)))) {
       throw new PeerError(
         'ndx',
@@ -199,7 +201,7 @@ class Transfer {
    * Undefined when something has to be waited for: then nothing is.
    */
   #findAtOnce(item: Item, head: SumHead): Ready | undefined {
-    const { connection, tree, options, answers, derived, agreement } = this.#context
+    const { connection, tree, options, answers, derived, agreement, figures } = this.#context
     const { node } = item
     const size = sumBytes(head)
     if (this.#sentOnce[item.place] === 1 || options.append > 0) return undefined
@@ -212,6 +214,7 @@ class Transfer {
     if (!answer?.parts.every((part) => isAtHand(tree, node, part))) return undefined
     connection.in.skip(size)
     this.#sentOnce[item.place] = 1
+    if (isWorkedOut(question)) figures.reused++
     return { item, head, question, answer, digest, content: undefined, xattrNumbers: undefined }
   }
 
@@ -257,11 +260,11 @@ class Transfer {
     again: boolean,
     xattrNumbers: readonly number[] | undefined,
   ): Promise<void> {
-    const { tree, answers, signal } = this.#context
+    const { tree, answers, figures, signal } = this.#context
     const from = appending ? Math.min(basisLength(head), tree.size(item.node)) : 0
     const manner = this.#mannerOf(item)
     // Who asks again could not use what was sent: what is kept may have been made from bytes that had rotted.
-    const question: Question = { tree, node: item.node, sums, manner, fresh: again }
+    const question: Question = { tree, node: item.node, sums, manner, fresh: again, tally: figures }
 
     // What is worked out first, as it may take a while and fail: how to send the file, and its digest.
     let ready: Ready
@@ -291,10 +294,16 @@ class Transfer {
     return this.#finish(ready, undefined)
   }
 
-  #finish({ item, answer, digest }: Ready, failure: StoreError | undefined): Promise<void> | undefined {
+  #finish(
+    { item, head, question, answer, digest }: Ready,
+    failure: StoreError | undefined,
+  ): Promise<void> | undefined {
     const { connection, figures, tree } = this.#context
-    figures.matchedBytes += answer.matched
-    figures.literalBytes += answer.literal
+    const had = this.#hadOf(item, head, question.sums)
+    if (countFile(figures, had, answer.matched, answer.literal)) {
+      const name = showBytes(this.#nameOf(item))
+      rememberFile(figures, { name, had, matchedBytes: answer.matched, literalBytes: answer.literal })
+    }
     if (!failure) {
       connection.out.bytes(digest)
       figures.files++
@@ -308,6 +317,13 @@ class Transfer {
       TAG.errorXfer,
       `upserv: error while reading "${showBytes(this.#nameOf(item))}": ${failure.message}`,
     )
+  }
+
+  #hadOf({ request }: Item, { count }: SumHead, sums: RawSums | undefined): Had {
+    if (sums) return 'blocks'
+    if (count > 0) return 'too-many-blocks'
+    // Before protocol 29 nobody says whether there is such a file.
+    return this.#protocol < 29 || isOfNewFile(request) ? 'nothing' : 'no-sums'
   }
 
   /** Makes sure that what the answer reads from the tree can be read, before anything is promised. */

@@ -64,7 +64,11 @@ test('section 12.1: protocol 32, byte by byte', async () => {
     {
       outcome: 'done',
       state: 'closed',
-      figures: { files: 1, matchedBytes: 0, literalBytes: 6 },
+      figures: {
+        ...{ files: 1, newFiles: 1, newBytes: 6, matchedBytes: 0, literalBytes: 6, position: 1 },
+        ...{ searched: 0, prepared: 0, reused: 0 },
+        costliest: [{ name: 'hi', had: 'nothing', matchedBytes: 0, literalBytes: 6 }],
+      },
       entries: 1,
       protocol: 32,
       paths: 't/hi',

@@ -15,6 +15,7 @@ import type { Turn, Turns, Visitor, VisitSettings } from './access.ts'
 import type { Answers } from './answers.ts'
 import { Connection, type Duplex } from './connection.ts'
 import type { Derived } from './derived.ts'
+import { noFigures, type TransferFigures } from './figures.ts'
 import { readListedNames } from './files-from.ts'
 import type { ListNotice } from './flist.ts'
 import { HiddenTree } from './hidden-tree.ts'
@@ -22,7 +23,7 @@ import type { Lists } from './lists.ts'
 import type { Modules, OpenModule } from './modules.ts'
 import { findSources, type SourcePath, showPath } from './paths.ts'
 import { optionWords, refuseOptions } from './refusals.ts'
-import { type TransferFigures, transfer } from './sender.ts'
+import { transfer } from './sender.ts'
 import { type Agreement, agree } from './setup.ts'
 import type { Tree } from './tree.ts'
 import {
@@ -133,29 +134,42 @@ export interface SessionContext {
   now: () => number
 }
 
-/** How a session went, for the log. */
-export interface SessionReport {
-  /** Where it ended. */
+/** What a session is about, and how far it has come. */
+export interface SessionProgress {
+  /** Where it is, or where it ended. */
   state: State
-  outcome: 'done' | 'listed' | 'refused' | 'peer-error' | 'lost' | 'failed'
-  error: unknown
   protocol: number
   /** Who the client says it is; with code ACCESS_DENIED it could not prove it. '' where it was not asked. */
   user: string
   module: string
+  /** The modules whose rules hold for it: itself, and what it stands for. */
+  modules: readonly string[]
   paths: string
   /** As they were understood, escaped and cut. */
   options: string
+  /** Place in line, from 1; 0 for who does not wait in it. */
+  place: number
+  bytesIn: number
+  bytesOut: number
+  /** Of the list. */
+  entries: number
+  /** All files of the list together. */
+  listedBytes: number
+  figures: TransferFigures
+}
+
+/** How a session went. */
+export interface SessionReport extends SessionProgress {
+  outcome: 'done' | 'listed' | 'refused' | 'peer-error' | 'lost' | 'failed'
+  error: unknown
   /** Codec and digests that both sides agreed on; '' where it did not come to that. */
   codec: string
   digest: string
   listDigest: string
   /** How long the client was kept waiting, for its build and for its turn. */
   waitedMs: { build: number; line: number }
-  bytesIn: number
-  bytesOut: number
-  entries: number
-  figures: TransferFigures
+  /** How long it was in each state that it came through. */
+  stateMs: Partial<Record<State, number>>
 }
 
 const LF = 0x0a
@@ -179,6 +193,7 @@ export class Session {
   #state: State = 'greeting'
   #protocol = 0
   #module = ''
+  #modules: readonly string[] = []
   #user = ascii('')
   readonly #peer: Peer
   readonly #visitor: Visitor
@@ -194,11 +209,15 @@ export class Session {
   /** We make the client wait, in whatever state: it owes us nothing. */
   #kept = false
   #entries = 0
+  #listedBytes = 0
+  #place = 0
+  readonly #stateMs: Partial<Record<State, number>> = {}
+  #stateSince: number
   /** When the handshake began; moved on by the time that we made the client wait. */
   #owedSince: number
   /** Settles when the client has said something while it waited, or has left. */
   #ahead: Promise<void> | undefined
-  readonly #figures: TransferFigures = { files: 0, matchedBytes: 0, literalBytes: 0 }
+  readonly #figures: TransferFigures = noFigures()
 
   /** @param signal ends the session at once, wherever it is. */
   constructor(door: Duplex, peer: Peer, context: SessionContext, signal: AbortSignal) {
@@ -208,6 +227,7 @@ export class Session {
     this.#context = context
     this.#signal = AbortSignal.any([signal, this.#abort.signal])
     this.#owedSince = context.now()
+    this.#stateSince = this.#owedSince
   }
 
   get state(): State {
@@ -217,6 +237,31 @@ export class Session {
   /** The client owes us what belongs to a handshake. */
   get inHandshake(): boolean {
     return HANDSHAKE.has(this.#state) && !this.#kept
+  }
+
+  /** What it has sent so far, on the wire and of content: cheap enough to be asked of every session. */
+  get sent(): { bytesOut: number; contentBytes: number } {
+    const { matchedBytes, literalBytes } = this.#figures
+    return { bytesOut: this.#connection.bytesWritten, contentBytes: matchedBytes + literalBytes }
+  }
+
+  /** How far it has come; to be looked at at once, as it goes on. */
+  get progress(): SessionProgress {
+    return {
+      state: this.#state,
+      protocol: this.#protocol,
+      user: showBytes(this.#user),
+      module: this.#module,
+      modules: this.#modules,
+      paths: showWords(this.#options?.paths ?? [], MAX_PATHS_SHOWN),
+      options: showWords(this.#words, MAX_OPTIONS_SHOWN),
+      place: this.#place,
+      bytesIn: this.#connection.bytesRead,
+      bytesOut: this.#connection.bytesWritten,
+      entries: this.#entries,
+      listedBytes: this.#listedBytes,
+      figures: this.#figures,
+    }
   }
 
   /** Whoever hangs up on the client says first why, for the report. */
@@ -241,8 +286,8 @@ export class Session {
       if (name === undefined) {
         outcome = 'listed'
       } else {
-        const modules = this.#context.modules.ruledBy(name)
-        await this.#admit(modules)
+        this.#modules = this.#context.modules.ruledBy(name)
+        await this.#admit(this.#modules)
         module = await this.#openModule(name)
         await this.#lineUp()
         await this.#serve(this.#shown(module))
@@ -256,24 +301,17 @@ export class Session {
       clearInterval(watch)
       this.#turn?.leave()
       module?.release()
+      this.#clockState()
     }
     return {
-      state: this.#state,
+      ...this.progress,
       outcome,
       error: failure,
-      protocol: this.#protocol,
-      user: showBytes(this.#user),
-      module: this.#module,
-      paths: showWords(this.#options?.paths ?? [], MAX_PATHS_SHOWN),
-      options: showWords(this.#words, MAX_OPTIONS_SHOWN),
       codec: this.#agreement ? (this.#agreement.codec ?? 'none') : '',
       digest: this.#agreement?.transferDigest ?? '',
       listDigest: this.#options?.checksum ? (this.#agreement?.listDigest ?? '') : '',
       waitedMs: { build: Math.round(this.#waitedMs.build), line: Math.round(this.#waitedMs.line) },
-      bytesIn: this.#connection.bytesRead,
-      bytesOut: this.#connection.bytesWritten,
-      entries: this.#entries,
-      figures: this.#figures,
+      stateMs: this.#stateMs,
     }
   }
 
@@ -283,7 +321,16 @@ export class Session {
   }
 
   #step(step: Step): void {
-    this.#state = advance(this.#state, step)
+    const next = advance(this.#state, step)
+    this.#clockState()
+    this.#state = next
+  }
+
+  /** Counts the time since the last step for the state that it was spent in. */
+  #clockState(): void {
+    const now = this.#context.now()
+    this.#stateMs[this.#state] = (this.#stateMs[this.#state] ?? 0) + now - this.#stateSince
+    this.#stateSince = now
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -369,8 +416,16 @@ export class Session {
   async #lineUp(): Promise<void> {
     const { limits } = this.#settings!
     this.#turn = await this.#keepWaiting('line', (say) =>
-      this.#context.turns.enter(limits, say, this.#signal),
+      this.#context.turns.enter(
+        limits,
+        (line, place) => {
+          this.#place = place
+          say(line)
+        },
+        this.#signal,
+      ),
     )
+    this.#place = 0
     await this.#connection.line('@RSYNCD: OK')
     this.#step('called')
   }
@@ -465,6 +520,7 @@ export class Session {
     const list = await this.#context.lists.prepare(request, this.#signal)
     const built = this.#context.now()
     this.#entries = list.count
+    this.#listedBytes = list.totalSize
     await this.#tellNotices(list.notices)
     await connection.append(list.bytes)
     await connection.flush()

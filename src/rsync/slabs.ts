@@ -6,7 +6,7 @@
 /** In-band bytes that are collected before they go out. */
 export const FRAME_SIZE = 128 * 1024
 /** What an item may add before it is looked whether the frame is full. */
-export const FRAME_SLACK = 40 * 1024
+export const FRAME_SLACK = 72 * 1024
 /**
  * Sizes of memory: for a frame; for compressed pieces of 1 MiB, most of which are far smaller. With each, how many
  * wait for their next use, for all connections together: some 4 MiB of pieces.

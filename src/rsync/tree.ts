@@ -12,7 +12,7 @@
 import type { ByteString } from '../lib/bytes.ts'
 
 /** Digests that a tree may know of a file without reading it. */
-export type KnownDigest = 'md5' | 'xxh128'
+export type KnownDigest = 'md5' | 'xxh128' | 'sha256'
 
 export interface Xattr {
   /** Full name, "user.foo". */

@@ -74,9 +74,19 @@ export class Budget {
       })
   }
 
+  /** The most that a build could take if everything else went: what is beyond that need not be tried. */
+  async most(): Promise<number> {
+    return Math.min(this.limit, this.used + (await this.#diskFree()))
+  }
+
   /** Sets what something outside builds and packs takes: "cache", "spools". */
   charge(what: string, bytes: number): void {
     this.#charges.set(what, bytes)
+  }
+
+  /** Bytes that others report, by what they are for. */
+  get charges(): ReadonlyMap<string, number> {
+    return this.#charges
   }
 
   /** Bytes that the data directory takes, without what fetches under way write. */

@@ -5,6 +5,7 @@
  *       upserv.json                        format of this directory, when it was made, its checksum seed
  *       upserv.lock                        locked by the one process that owns the directory (lock.ts)
  *       upserv.sock                        where others talk to that process
+ *       http.token                         what changes by HTTP take (http/token.ts)
  *       channels.json                      since when each channel has meant its build (build/channels.ts)
  *       builds/<id>/                       visible: everything in it is durable, and so are its blobs
  *         manifest                         the tree, sealed (manifest.ts)
@@ -23,6 +24,7 @@
  *       cache/                             derived data: may be deleted at any time
  *         <number>.seg                     records found by a key (src/cache/)
  *         code/                            our own modules, compiled (lib/code-cache.ts)
+ *       history/                           which device got which build (src/history/)
  *
  * At start everything in incoming/ goes, except *.spool/. The last suffix decides, so an id may hold dots.
  */
@@ -50,6 +52,7 @@ export class StorePaths {
   readonly format: string
   readonly lock: string
   readonly socket: string
+  readonly token: string
   readonly channels: string
   readonly builds: string
   readonly packs: string
@@ -57,12 +60,14 @@ export class StorePaths {
   readonly incoming: string
   readonly cache: string
   readonly code: string
+  readonly history: string
 
   constructor(root: string) {
     this.root = root
     this.format = join(root, 'upserv.json')
     this.lock = join(root, 'upserv.lock')
     this.socket = join(root, 'upserv.sock')
+    this.token = join(root, 'http.token')
     this.channels = join(root, 'channels.json')
     this.builds = join(root, 'builds')
     this.packs = join(root, 'packs')
@@ -70,6 +75,7 @@ export class StorePaths {
     this.incoming = join(root, 'incoming')
     this.cache = join(root, 'cache')
     this.code = join(this.cache, 'code')
+    this.history = join(root, 'history')
   }
 
   build(id: string): BuildPaths {

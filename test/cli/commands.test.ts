@@ -67,7 +67,8 @@ for (const kind of ['with a server', 'without a server'] as const) {
     test('list --json has what scripts rely on', async () => {
       const [first, second, ...more] = await list()
       assert.deepEqual(more, [])
-      const { accessed, fetched, bytes, storedBytes, ...rest } = second!
+      const { accessed, fetched, bytes, storedBytes, url, ...rest } = second!
+      assert.match(url as string, /^http:.*\/2$/)
       assert.deepEqual(rest, {
         id: '2',
         files: 8 + 1,
@@ -75,6 +76,9 @@ for (const kind of ['with a server', 'without a server'] as const) {
         sticky: false,
         inUse: false,
         source: 'mirror',
+        vouchers: [],
+        checkedBy: '',
+        channels: [],
         damaged: null,
       })
       assert.equal(bytes, 160_000)

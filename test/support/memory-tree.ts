@@ -1,5 +1,5 @@
 /** A Tree made of a plain description, for tests of the protocol alone. Contents rest in one temporary file. */
-import { randomUUID } from 'node:crypto'
+import { hash, randomUUID } from 'node:crypto'
 import { closeSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -78,7 +78,9 @@ export class MemoryTree implements Tree {
   linkGroup = (n: number): number => this.#rows[n]!.link ?? 0
   xattrs = (n: number): readonly Xattr[] => this.#rows[n]!.xattrs ?? []
   digest = (n: number, kind: KnownDigest): Uint8Array | undefined =>
-    fileDigest(kind, 0, [this.#rows[n]!.data ?? new Uint8Array()])
+    kind === 'sha256'
+      ? hash('sha256', this.#rows[n]!.data ?? new Uint8Array(), 'buffer')
+      : fileDigest(kind, 0, [this.#rows[n]!.data ?? new Uint8Array()])
   contentKey = (n: number): string => `${this.key}:${n}`
 
   async open(n: number): Promise<Content> {

@@ -53,7 +53,7 @@ const MOST_KEPT = 16 * 2 ** 20
 /** Derived data of one run of a test, the latest of it. */
 export function memoryKept(): Kept {
   const kept = new Map<string, Uint8Array>()
-  const scratch = Buffer.alloc(32 * 1024)
+  const scratch = Buffer.alloc(68 * 1024)
   let size = 0
   const name = (key: Uint8Array): string => Buffer.from(key).toString('hex')
   return {

@@ -41,6 +41,11 @@ export interface ItemRequest {
   readonly head: SumHead | undefined
 }
 
+/** Whether the client has nothing of that name. Before protocol 29 it does not say. */
+export function isOfNewFile({ iflags }: ItemRequest): boolean {
+  return (iflags & ITEM.isNew) !== 0
+}
+
 export type Request = ItemRequest | { readonly type: 'done' | 'deletions' | 'keep-alive' }
 
 const DONE: Request = { type: 'done' }

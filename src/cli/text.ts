@@ -1,0 +1,36 @@
+/** What commands print: tables, colours on a terminal, bars. */
+import { styleText } from 'node:util'
+
+type Colour = Parameters<typeof styleText>[0]
+
+/** In a colour, where stdout is a terminal and NO_COLOR is not set. */
+export function paint(colour: Colour, text: string): string {
+  return styleText(colour, text, { stream: process.stdout })
+}
+
+/** Columns as wide as they need to be. */
+export function formatTable(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+/** "[######....]", `share` of it full. */
+export function formatBar(share: number, width: number): string {
+  const full = Math.round(Math.min(1, Math.max(0, share)) * width)
+  return `[${'#'.repeat(full)}${'.'.repeat(width - full)}]`
+}
+
+export function shortTime(iso: string): string {
+  return iso.slice(0, 16).replace('T', ' ')
+}
+
+export function print(text: string): void {
+  process.stdout.write(`${text}\n`)
+}

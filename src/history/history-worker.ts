@@ -1,0 +1,231 @@
+/**
+ * The thread of the history: the only one that touches its database.
+ *
+ * A record is a row: what one looks for in columns, all of it as JSON. Rows are written some at a time, in one
+ * transaction. Deleted rows are overwritten (`secure_delete`), as they may be deleted for the sake of privacy.
+ */
+import { closeSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
+import { DatabaseSync, type SQLInputValue } from 'node:sqlite'
+import { parentPort, workerData } from 'node:worker_threads'
+import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
+
+export interface HistoryWorkerData {
+  file: string
+  keepMs: number
+}
+
+export type HistoryOrder =
+  | { type: 'last' }
+  | { type: 'add'; record: SessionRecord }
+  | { type: 'find'; query: RecordQuery; limit: number; before: number | null }
+  | { type: 'forget'; query: RecordQuery }
+  | { type: 'close' }
+
+export type HistoryMessage =
+  | { type: 'written'; records: number }
+  | { type: 'size'; bytes: number }
+  | { type: 'problem'; reason: string }
+  | { type: 'answer'; number: number; value: unknown }
+  | { type: 'failed'; number: number; reason: string }
+
+/** Names the layout of the database, in its `user_version`. */
+const FORMAT = 1
+/** About 1 KB each: the history stays below a few hundred megabytes however many devices there are. */
+const MAX_ROWS = 200_000
+/** Records are written after this time, or as soon as there are so many. */
+const WRITE_AFTER_MS = 500
+const WRITE_AT = 500
+const PRUNE_EVERY_MS = 3_600_000
+/** Only upserv's own user: it says who was where, when. */
+const FILE_MODE = 0o600
+
+const { file, keepMs } = workerData as HistoryWorkerData
+const port = parentPort!
+const say = (message: HistoryMessage): void => port.postMessage(message)
+let waiting: SessionRecord[] = []
+let timer: NodeJS.Timeout | undefined
+let saidProblem = ''
+let size = -1
+
+const database = openOrReplace()
+const pruning = setInterval(() => attempt(prune), PRUNE_EVERY_MS)
+attempt(prune)
+
+port.on('message', (order: HistoryOrder & { number?: number }) => {
+  if (order.type === 'add') {
+    waiting.push(order.record)
+    if (waiting.length >= WRITE_AT) attempt(write)
+    else timer ??= setTimeout(() => attempt(write), WRITE_AFTER_MS)
+    return
+  }
+  attempt(write)
+  if (order.type === 'close') {
+    clearInterval(pruning)
+    database.close()
+    port.close()
+    return
+  }
+  const number = order.number!
+  try {
+    say({ type: 'answer', number, value: carryOut(order) })
+  } catch (error) {
+    say({ type: 'failed', number, reason: (error as Error).message })
+  }
+})
+
+function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'close' }>): unknown {
+  switch (order.type) {
+    case 'last':
+      // Also when the records themselves have been deleted.
+      return Number(
+        database.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'sessions'").get()?.seq ?? 0,
+      )
+    case 'find':
+      return find(order.query, order.limit, order.before)
+    case 'forget':
+      return forget(order.query)
+  }
+}
+
+/** What can't be read is put aside: a history that is lost must not keep devices from updating. */
+function openOrReplace(): DatabaseSync {
+  try {
+    return open()
+  } catch (error) {
+    say({
+      type: 'problem',
+      reason: `${file} cannot be used and was put aside: ${(error as Error).message}`,
+    })
+    for (const suffix of ['-wal', '-shm']) rmSync(file + suffix, { force: true })
+    renameSync(file, `${file}.damaged`)
+    return open()
+  }
+}
+
+function open(): DatabaseSync {
+  // SQLite gives its other files the mode of this one.
+  closeSync(openSync(file, 'a', FILE_MODE))
+  const opened = new DatabaseSync(file)
+  try {
+    opened.exec(
+      'PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON',
+    )
+    const { user_version: format } = opened.prepare('PRAGMA user_version').get()!
+    if (format !== 0 && format !== FORMAT)
+      throw new Error(`it has format ${format}, this program reads ${FORMAT}`)
+    opened.exec(`
+      CREATE TABLE IF NOT EXISTS sessions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, ended TEXT NOT NULL, address TEXT NOT NULL, user TEXT NOT NULL,
+        build TEXT NOT NULL, outcome TEXT NOT NULL, record TEXT NOT NULL
+      ) STRICT;
+      CREATE INDEX IF NOT EXISTS sessions_ended ON sessions (ended);
+      CREATE INDEX IF NOT EXISTS sessions_address ON sessions (address);
+      CREATE INDEX IF NOT EXISTS sessions_build ON sessions (build);
+      PRAGMA user_version = ${FORMAT};
+    `)
+    return opened
+  } catch (error) {
+    opened.close()
+    throw error
+  }
+}
+
+function write(): void {
+  clearTimeout(timer)
+  timer = undefined
+  const records = waiting
+  waiting = []
+  if (records.length === 0) return
+  try {
+    const insert = database.prepare(
+      'INSERT OR REPLACE INTO sessions (id, ended, address, user, build, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?)',
+    )
+    database.exec('BEGIN')
+    try {
+      for (const record of records) {
+        const { id, ended, address, user, build, outcome } = record
+        insert.run(id, ended, address, user, build, outcome, JSON.stringify(record))
+      }
+      database.exec('COMMIT')
+    } catch (error) {
+      database.exec('ROLLBACK')
+      throw error
+    }
+  } finally {
+    say({ type: 'written', records: records.length })
+  }
+  measure()
+}
+
+function find(query: RecordQuery, limit: number, before: number | null): RecordPage {
+  const { where, values } = conditions(query)
+  if (before !== null) {
+    where.push('id < ?')
+    values.push(before)
+  }
+  const rows = database
+    .prepare(`SELECT record FROM sessions ${clause(where)} ORDER BY id DESC LIMIT ?`)
+    .all(...values, limit + 1)
+  const records = rows.slice(0, limit).map(({ record }) => JSON.parse(String(record)) as SessionRecord)
+  return { records, next: rows.length > limit ? records.at(-1)!.id : null }
+}
+
+function forget(query: RecordQuery): number {
+  const { where, values } = conditions(query)
+  const { changes } = database.prepare(`DELETE FROM sessions ${clause(where)}`).run(...values)
+  // Else the write-ahead log would keep what was deleted.
+  database.exec('VACUUM; PRAGMA wal_checkpoint(TRUNCATE)')
+  measure()
+  return Number(changes)
+}
+
+function prune(): void {
+  const oldest = new Date(Date.now() - keepMs).toISOString()
+  database.prepare('DELETE FROM sessions WHERE ended < ?').run(oldest)
+  database
+    .prepare('DELETE FROM sessions WHERE id <= (SELECT id FROM sessions ORDER BY id DESC LIMIT 1 OFFSET ?)')
+    .run(MAX_ROWS)
+  database.exec('PRAGMA wal_checkpoint(TRUNCATE)')
+  measure()
+}
+
+function conditions(query: RecordQuery): { where: string[]; values: SQLInputValue[] } {
+  const where: string[] = []
+  const values: SQLInputValue[] = []
+  const add = (condition: string, value: string | undefined): void => {
+    if (value === undefined) return
+    where.push(condition)
+    values.push(value)
+  }
+  add('build = ?', query.build)
+  add('address = ?', query.address)
+  add('user = ?', query.user)
+  add('outcome = ?', query.outcome)
+  add('ended >= ?', query.since)
+  add('ended < ?', query.until)
+  return { where, values }
+}
+
+function clause(where: readonly string[]): string {
+  return where.length > 0 ? `WHERE ${where.join(' AND ')}` : ''
+}
+
+function measure(): void {
+  let bytes = 0
+  for (const suffix of ['', '-wal', '-shm'])
+    bytes += statSync(file + suffix, { throwIfNoEntry: false })?.size ?? 0
+  if (bytes !== size) say({ type: 'size', bytes })
+  size = bytes
+}
+
+/** Carries on when the disk is full or failing. Each problem is told once. */
+function attempt(work: () => void): void {
+  try {
+    work()
+    saidProblem = ''
+  } catch (error) {
+    const reason = (error as Error).message
+    if (reason !== saidProblem) say({ type: 'problem', reason })
+    saidProblem = reason
+  }
+}

@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict'
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { makeScratch } from '../../test/support/scratch.ts'
+import { History } from './history.ts'
+import type { SessionRecord } from './session-record.ts'
+
+const DAY = 86_400_000
+
+function record(id: number, more: Partial<SessionRecord> = {}): SessionRecord {
+  const ended = new Date(Date.now() - 1000 + id).toISOString()
+  return {
+    ...{ id, began: ended, ended, address: '192.0.2.1', port: 4000, user: '', module: 'build-1', build: '1' },
+    ...{ paths: 'root/', options: '-a', protocol: 31, codec: 'zstd', digest: 'xxh128' },
+    ...{ outcome: 'done', code: '', reason: '', state: 'closed', ms: 5, waitedMs: { build: 0, line: 0 } },
+    ...{
+      stateMs: {},
+      bytesIn: 1,
+      bytesOut: 2,
+      entries: 3,
+      listedBytes: 4,
+      files: 5,
+      newFiles: 0,
+      newBytes: 0,
+    },
+    ...{ matchedBytes: 6, literalBytes: 7, searched: 1, prepared: 2, reused: 3, costliest: [] },
+    ...more,
+  }
+}
+
+function open(directory: string, keepMs = 30 * DAY) {
+  const problems: string[] = []
+  const sizes: number[] = []
+  const history = new History({
+    directory,
+    keepMs,
+    onProblem: ({ message }) => problems.push(message),
+  })
+  history.onSize = (bytes) => sizes.push(bytes)
+  return { history, problems, sizes }
+}
+
+test('what was added is there after a restart, the latest first, page by page', async () => {
+  using scratch = makeScratch('history')
+  const directory = join(scratch.path, 'history')
+  const first = open(directory)
+  for (let id = 1; id <= 25; id++) first.history.add(record(id))
+  await first.history.close()
+  assert.deepEqual(first.problems, [])
+  assert.ok(first.sizes.at(-1)! > 0)
+  const { history } = open(directory)
+  assert.equal(await history.lastId(), 25)
+  const ids: number[] = []
+  let before: number | undefined
+  for (let pages = 1; ; pages++) {
+    const { records, next } = await history.find({}, 10, before)
+    ids.push(...records.map(({ id }) => id))
+    if (next === null) break
+    before = next
+    assert.ok(pages < 3)
+  }
+  assert.deepEqual(
+    ids,
+    [...Array(25).keys()].map((i) => 25 - i),
+  )
+  assert.deepEqual((await history.find({}, 1)).records[0]!.waitedMs, { build: 0, line: 0 })
+  await history.close()
+})
+
+test('records are found by what they say', async () => {
+  using scratch = makeScratch('history')
+  const { history } = open(scratch.path)
+  history.add(record(1, { build: '1', address: '192.0.2.1' }))
+  history.add(record(2, { build: '2', address: '192.0.2.1', user: 'alice', outcome: 'lost' }))
+  history.add(
+    record(3, { build: '2', address: '192.0.2.2', ended: new Date(Date.now() - DAY).toISOString() }),
+  )
+  const find = async (query: Parameters<History['find']>[0]): Promise<number[]> =>
+    (await history.find(query, 10)).records.map(({ id }) => id)
+  assert.deepEqual(await find({ build: '2' }), [3, 2])
+  assert.deepEqual(await find({ build: '2', address: '192.0.2.1' }), [2])
+  assert.deepEqual(await find({ user: 'alice' }), [2])
+  assert.deepEqual(await find({ outcome: 'lost' }), [2])
+  assert.deepEqual(await find({ since: new Date(Date.now() - DAY / 2).toISOString() }), [2, 1])
+  assert.deepEqual(await find({ until: new Date(Date.now() - DAY / 2).toISOString() }), [3])
+  assert.deepEqual(await find({ build: "1' OR '1'='1" }), [])
+  await history.close()
+})
+
+test('what is forgotten is nowhere on the disk any more, and its number is not given again', async () => {
+  using scratch = makeScratch('history')
+  const { history } = open(scratch.path)
+  history.add(record(1, { user: 'SomebodyWhoWantsToBeForgotten' }))
+  history.add(record(2, { user: 'bob' }))
+  const everything = (): string =>
+    readdirSync(scratch.path)
+      .map((name) => readFileSync(join(scratch.path, name), 'latin1'))
+      .join()
+  assert.equal((await history.find({}, 10)).records.length, 2)
+  assert.match(everything(), /SomebodyWho/)
+  assert.equal(await history.forget({ user: 'SomebodyWhoWantsToBeForgotten' }), 1)
+  assert.doesNotMatch(everything(), /SomebodyWho/)
+  assert.match(everything(), /bob/)
+  assert.equal(await history.forget({}), 1)
+  assert.equal(await history.lastId(), 2)
+  await history.close()
+})
+
+test('what is too old goes at the next start', async () => {
+  using scratch = makeScratch('history')
+  const first = open(scratch.path)
+  first.history.add(record(1, { ended: new Date(Date.now() - 40 * DAY).toISOString() }))
+  first.history.add(record(2))
+  await first.history.close()
+  const { history } = open(scratch.path)
+  assert.deepEqual(
+    (await history.find({}, 10)).records.map(({ id }) => id),
+    [2],
+  )
+  await history.close()
+})
+
+test('a database that is none is put aside, and told', async () => {
+  using scratch = makeScratch('history')
+  writeFileSync(join(scratch.path, 'sessions.db'), 'This is no database. '.repeat(1000))
+  const { history, problems } = open(scratch.path)
+  history.add(record(1))
+  assert.equal((await history.find({}, 10)).records.length, 1)
+  assert.match(problems[0]!, /sessions\.db cannot be used and was put aside: file is not a database/)
+  assert.ok(existsSync(join(scratch.path, 'sessions.db.damaged')))
+  await history.close()
+})
+
+test('only its own user may read it; kept for no time, nothing is written', async () => {
+  using scratch = makeScratch('history')
+  const off = open(join(scratch.path, 'off'), 0)
+  off.history.add(record(1))
+  assert.deepEqual(await off.history.find({}, 10), { records: [], next: null })
+  await off.history.close()
+  assert.ok(!existsSync(join(scratch.path, 'off')))
+  const { history } = open(join(scratch.path, 'on'))
+  history.add(record(1))
+  await history.find({}, 1)
+  for (const name of readdirSync(join(scratch.path, 'on')))
+    assert.equal(statSync(join(scratch.path, 'on', name)).mode & 0o777, 0o600, name)
+  await history.close()
+  await assert.rejects(history.find({}, 1), /closed/)
+})
+
+test('a burst of records is bounded', async () => {
+  using scratch = makeScratch('history')
+  const { history, problems } = open(scratch.path)
+  for (let id = 1; id <= 10_100; id++) history.add(record(id))
+  assert.deepEqual(problems, ['the disk is too slow for it'])
+  assert.equal(await history.lastId(), 10_000)
+  await history.close()
+})

@@ -1,0 +1,154 @@
+/**
+ * History: which device got which build, when, and how it ended, kept for a while in a database of its own.
+ *
+ * SQLite works in a thread (history-worker.ts), so a session never waits for it: records are handed over and
+ * forgotten. What a slow or broken disk can't take is dropped, and that is told once.
+ */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { StoreError } from '../errors.ts'
+import { siblingModule } from '../lib/module-path.ts'
+import type { HistoryMessage, HistoryOrder, HistoryWorkerData } from './history-worker.ts'
+import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
+
+export interface HistoryOptions {
+  /** A directory of its own. It is made when there is something to keep. */
+  directory: string
+  /** Records are deleted when they are so old; 0: nothing is kept. */
+  keepMs: number
+  /** Told what went wrong with the database. */
+  onProblem: (problem: Error) => void
+}
+
+/** Records on their way to the thread; more are dropped. */
+const MAX_WAITING = 10_000
+/** A page of records is at most so long. */
+export const MAX_PAGE = 1000
+const DIRECTORY_MODE = 0o750
+
+export class History {
+  /** Told the bytes that the database takes, whenever they change. */
+  onSize: (bytes: number) => void = () => {}
+  readonly #options: HistoryOptions
+  #worker: Worker | undefined
+  #asked = 0
+  readonly #asking = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>()
+  #waiting = 0
+  #dropped = 0
+  #closed = false
+  #ended: Promise<void> = Promise.resolve()
+
+  constructor(options: HistoryOptions) {
+    this.#options = options
+  }
+
+  /** Whether anything is kept at all. */
+  get isOn(): boolean {
+    return this.#options.keepMs > 0
+  }
+
+  /** The greatest id that was ever given, 0 for none. */
+  async lastId(): Promise<number> {
+    return this.isOn ? this.#ask<number>({ type: 'last' }) : 0
+  }
+
+  /** Keeps a record, some time soon. */
+  add(record: SessionRecord): void {
+    if (!this.isOn || this.#closed) return
+    if (this.#waiting >= MAX_WAITING) {
+      if (this.#dropped++ === 0) this.#options.onProblem(new StoreError('the disk is too slow for it'))
+      return
+    }
+    this.#waiting++
+    this.#post({ type: 'add', record })
+  }
+
+  /** The latest first. @param before only records whose id is less. @throws StoreError */
+  async find(query: RecordQuery, limit: number, before?: number): Promise<RecordPage> {
+    if (!this.isOn) return { records: [], next: null }
+    const most = Math.min(limit, MAX_PAGE)
+    return this.#ask<RecordPage>({ type: 'find', query, limit: most, before: before ?? null })
+  }
+
+  /** Deletes records for good. @returns how many. @throws StoreError */
+  async forget(query: RecordQuery): Promise<number> {
+    return this.isOn ? this.#ask<number>({ type: 'forget', query }) : 0
+  }
+
+  /** When this returns, all that was added is on disk. */
+  async close(): Promise<void> {
+    this.#closed = true
+    if (!this.#worker) return
+    this.#post({ type: 'close' })
+    await this.#ended
+  }
+
+  #ask<T>(order: HistoryOrder): Promise<T> {
+    if (this.#closed) return Promise.reject(new StoreError('the history is closed'))
+    const number = ++this.#asked
+    return new Promise<T>((resolve, reject) => {
+      this.#asking.set(number, { resolve, reject })
+      this.#post({ ...order, number })
+    })
+  }
+
+  #post(order: HistoryOrder & { number?: number }): void {
+    try {
+      this.#thread().postMessage(order)
+    } catch (error) {
+      this.#options.onProblem(error as Error)
+      this.#failAll(error as Error)
+    }
+  }
+
+  #thread(): Worker {
+    if (this.#worker) return this.#worker
+    const { directory, keepMs } = this.#options
+    mkdirSync(directory, { recursive: true, mode: DIRECTORY_MODE })
+    const file = join(directory, 'sessions.db')
+    const worker = new Worker(siblingModule(import.meta.url, './history-worker'), {
+      workerData: { file, keepMs } satisfies HistoryWorkerData,
+      name: 'history',
+    })
+    this.#worker = worker
+    worker.on('message', (message: HistoryMessage) => this.#hear(message))
+    worker.once('error', (error: Error) => this.#options.onProblem(error))
+    this.#ended = new Promise((resolve) => {
+      worker.once('exit', () => {
+        this.#worker = undefined
+        this.#waiting = 0
+        this.#failAll(new StoreError('the thread of the history has ended'))
+        resolve()
+      })
+    })
+    return worker
+  }
+
+  #hear(message: HistoryMessage): void {
+    switch (message.type) {
+      case 'written':
+        this.#waiting -= message.records
+        break
+      case 'size':
+        this.onSize(message.bytes)
+        break
+      case 'problem':
+        this.#options.onProblem(new StoreError(message.reason))
+        break
+      case 'answer':
+        this.#asking.get(message.number)?.resolve(message.value as never)
+        this.#asking.delete(message.number)
+        break
+      case 'failed':
+        this.#asking.get(message.number)?.reject(new StoreError(`the history failed: ${message.reason}`))
+        this.#asking.delete(message.number)
+        break
+    }
+  }
+
+  #failAll(error: Error): void {
+    for (const { reject } of this.#asking.values()) reject(error)
+    this.#asking.clear()
+  }
+}

@@ -1,0 +1,426 @@
+/**
+ * The JSON API, /api/v1: one table of what can be asked. The routes are made of it, what comes in is checked by
+ * it, and the OpenAPI document tells it, so that none of the three says anything else than the others.
+ *
+ * Reading is open; what changes anything takes the token. Work that takes long is begun and then looked at.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Operations } from '../build/operations.ts'
+import { CommandError, NotHeld, RequestError } from '../errors.ts'
+import { MAX_PAGE } from '../history/history.ts'
+import type { RecordQuery, SessionRecord } from '../history/session-record.ts'
+import type { Logger } from '../lib/log.ts'
+import type { BuildsView } from './builds-view.ts'
+import { csvLine } from './csv.ts'
+import { BUILD_ID, CURSOR, LIMIT, object, RECORD_QUERY, ref, type Schema } from './schemas.ts'
+
+export interface ApiParts {
+  operations: Operations
+  builds: BuildsView
+  log: Logger
+  /** Ends what was begun here. */
+  signal: AbortSignal
+}
+
+/** What was asked, after it was checked. */
+export interface Asked {
+  params: Record<string, string>
+  query: Record<string, string | number | undefined>
+  body: Record<string, unknown>
+}
+
+/** What is answered. */
+export interface Answered {
+  status: number
+  body?: unknown
+  /** In place of a body: something long, to be saved. */
+  file?: { type: string; name: string; content: AsyncIterable<string> }
+}
+
+export interface ApiRoute {
+  method: 'GET' | 'POST' | 'PUT' | 'DELETE'
+  /** Below /api/v1, with `{name}` for parameters. */
+  path: string
+  /** For programs that are made from the document. */
+  id: string
+  summary: string
+  params?: Record<string, Schema>
+  query?: Record<string, Schema>
+  body?: Schema
+  /** Of the answer by its status; a string stands for a media type that is no JSON, null for no body. */
+  answers: Record<number, Schema | string | null>
+  run: (asked: Asked, signal: AbortSignal) => Promise<Answered>
+}
+
+/** Fetches and imports that were begun by HTTP and go on; more are refused. */
+const MAX_BEGUN = 50
+/** How long a request waits to see whether what it began fails at once. */
+const FAILS_AT_ONCE_MS = 1000
+
+export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts): ApiRoute[] {
+  let begun = 0
+  /** Begins something that takes long. @returns whether it is done already. @throws what it failed with at once. */
+  const begin = async (what: string, id: string, work: () => Promise<unknown>): Promise<boolean> => {
+    if (begun >= MAX_BEGUN)
+      throw new RequestError(429, `${begun} are under way already`, { hint: 'Wait for some.' })
+    begun++
+    const working = work().finally(() => {
+      begun--
+    })
+    // Later it is told by the log and by the list of fetches.
+    working.catch((error: Error) => log.info({ build: id, reason: error.message }, `${what} by http failed`))
+    return await Promise.race([working.then(() => true), sleep(FAILS_AT_ONCE_MS, false, { ref: false })])
+  }
+  let verifying: AbortController | undefined
+
+  return [
+    {
+      method: 'GET',
+      path: '/status',
+      id: 'getStatus',
+      summary: 'What the server is doing, in a few numbers.',
+      answers: { 200: ref('Status') },
+      run: async () => ok(await operations.status()),
+    },
+    {
+      method: 'GET',
+      path: '/activity',
+      id: 'getActivity',
+      summary: 'Who is connected, what is being fetched, what has just ended, and sums since the start.',
+      answers: { 200: ref('Activity') },
+      run: async () => ok(await operations.activity()),
+    },
+    {
+      method: 'GET',
+      path: '/timeline',
+      id: 'getTimeline',
+      summary: 'Transfers over time: the last hour or the last day.',
+      query: { span: { type: 'string', enum: ['hour', 'day'], default: 'hour' } },
+      answers: { 200: ref('Timeline') },
+      run: async ({ query }) => ok(await operations.timeline(query.span === 'day' ? 'day' : 'hour')),
+    },
+    {
+      method: 'GET',
+      path: '/builds',
+      id: 'listBuilds',
+      summary: 'The builds that are held, in the order of their ids.',
+      query: { cursor: CURSOR, limit: LIMIT },
+      answers: { 200: ref('BuildPage') },
+      run: async ({ query }) => ok(pageOf(await builds.get(), query)),
+    },
+    {
+      method: 'GET',
+      path: '/builds/{id}',
+      id: 'getBuild',
+      summary: 'One build that is held.',
+      params: { id: BUILD_ID },
+      answers: { 200: ref('Build') },
+      run: async ({ params }) => ok(await heldBuild(params.id!)),
+    },
+    {
+      method: 'DELETE',
+      path: '/builds/{id}',
+      id: 'removeBuild',
+      summary: 'Deletes a build. Refused while it is sticky or in use.',
+      params: { id: BUILD_ID },
+      answers: { 204: null },
+      run: async ({ params }) => {
+        await operations.remove(params.id!)
+        builds.drop()
+        return { status: 204 }
+      },
+    },
+    {
+      method: 'PUT',
+      path: '/builds/{id}/sticky',
+      id: 'pinBuild',
+      summary: 'Makes a build sticky: it is never evicted.',
+      params: { id: BUILD_ID },
+      answers: { 200: ref('Build') },
+      run: async ({ params }) => {
+        await operations.pin(params.id!)
+        builds.drop()
+        return ok(await heldBuild(params.id!))
+      },
+    },
+    {
+      method: 'DELETE',
+      path: '/builds/{id}/sticky',
+      id: 'unpinBuild',
+      summary: 'Lets a build be evicted again.',
+      params: { id: BUILD_ID },
+      answers: { 200: ref('Build') },
+      run: async ({ params }) => {
+        await operations.unpin(params.id!)
+        builds.drop()
+        return ok(await heldBuild(params.id!))
+      },
+    },
+    {
+      method: 'GET',
+      path: '/available',
+      id: 'listAvailable',
+      summary: 'The builds that sources could supply, as far as they can tell.',
+      query: { cursor: CURSOR, limit: LIMIT },
+      answers: { 200: ref('AvailablePage') },
+      run: async ({ query }, signal) => {
+        const available = await operations.available(signal)
+        return ok({ ...pageOf(available.builds, query), gaps: available.gaps })
+      },
+    },
+    {
+      method: 'GET',
+      path: '/fetches',
+      id: 'listFetches',
+      summary: 'Fetches under way, and those that ended last.',
+      answers: { 200: ref('Fetches') },
+      run: async () => {
+        const { status, recentFetches } = await operations.activity()
+        return ok({ running: status.fetches, ended: recentFetches })
+      },
+    },
+    {
+      method: 'POST',
+      path: '/fetches',
+      id: 'fetchBuild',
+      summary: 'Begins to fetch a build that is not held.',
+      body: object({ id: BUILD_ID }),
+      answers: { 200: ref('Accepted'), 202: ref('Accepted') },
+      run: async ({ body }) => {
+        const id = String(body.id)
+        const held = await begin('fetch', id, () => operations.fetch(id, () => {}, ending))
+        return { status: held ? 200 : 202, body: { id, held } }
+      },
+    },
+    {
+      method: 'POST',
+      path: '/imports',
+      id: 'importBuild',
+      summary: 'Begins to make a build of an archive on the machine of the server.',
+      body: object({ id: BUILD_ID, file: { type: 'string', pattern: '^/', maxLength: 4096 } }),
+      answers: { 200: ref('Accepted'), 202: ref('Accepted') },
+      run: async ({ body }) => {
+        const id = String(body.id)
+        const held = await begin('import', id, () =>
+          operations.import(String(body.file), id, 'archive', () => {}, ending),
+        )
+        return { status: held ? 200 : 202, body: { id, held } }
+      },
+    },
+    {
+      method: 'POST',
+      path: '/gc',
+      id: 'collectGarbage',
+      summary: 'Frees what nobody needs, and keeps to the budget; `dryRun` only says what would go.',
+      body: object({ dryRun: { type: 'boolean' }, explain: { type: 'boolean' } }),
+      answers: { 200: ref('GcReport') },
+      run: async ({ body }) =>
+        ok(await operations.gc({ dryRun: body.dryRun === true, explain: body.explain === true })),
+    },
+    {
+      method: 'GET',
+      path: '/verification',
+      id: 'getVerification',
+      summary: 'The verification under way, or the last one; null when there was none since the start.',
+      answers: { 200: { anyOf: [ref('Verification'), { type: 'null' }] } },
+      run: async () => ok((await operations.activity()).verification),
+    },
+    {
+      method: 'POST',
+      path: '/verification',
+      id: 'beginVerification',
+      summary:
+        'Begins to read a build again, or all of them (`id` null), to see whether anything has rotted.',
+      body: object({ id: { anyOf: [BUILD_ID, { type: 'null' }] }, repair: { type: 'boolean' } }),
+      answers: { 202: null },
+      run: async ({ body }) => {
+        if (verifying)
+          throw new CommandError('a verification is under way', { hint: 'Wait for it, or stop it.' })
+        const id = body.id === null ? undefined : String(body.id)
+        if (id !== undefined) await heldBuild(id)
+        const abort = new AbortController()
+        verifying = abort
+        operations
+          .verify(id, { repair: body.repair === true }, () => {}, AbortSignal.any([abort.signal, ending]))
+          // How it went is told by `getVerification`.
+          .catch((error: Error) => log.info({ reason: error.message }, 'verification by http ended'))
+          .finally(() => {
+            verifying = undefined
+          })
+        return { status: 202 }
+      },
+    },
+    {
+      method: 'DELETE',
+      path: '/verification',
+      id: 'stopVerification',
+      summary: 'Stops the verification that was begun here. What it found is remembered.',
+      answers: { 204: null },
+      run: async () => {
+        verifying?.abort(new CommandError('it was stopped'))
+        return { status: 204 }
+      },
+    },
+    {
+      method: 'GET',
+      path: '/sessions',
+      id: 'listSessions',
+      summary: 'Clients that are connected, the 200 latest.',
+      answers: { 200: ref('Sessions') },
+      run: async () => {
+        const { sessions, status } = await operations.activity()
+        return ok({ items: sessions, total: status.sessions })
+      },
+    },
+    {
+      method: 'GET',
+      path: '/sessions/{which}',
+      id: 'explainSession',
+      summary:
+        'Why a session that has ended went as it did: by its number, or the last one of an address or user.',
+      params: { which: { type: 'string', minLength: 1, maxLength: 300 } },
+      answers: { 200: ref('Explanation') },
+      run: async ({ params }) => ok(await operations.explain(params.which!)),
+    },
+    {
+      method: 'GET',
+      path: '/history',
+      id: 'listHistory',
+      summary: 'Sessions that have ended, the latest first.',
+      query: { ...RECORD_QUERY, cursor: CURSOR, limit: LIMIT },
+      answers: { 200: ref('RecordPage') },
+      run: async ({ query }) => {
+        const before = query.cursor === undefined ? undefined : numberOf(cursorText(query.cursor))
+        const { records, next } = await operations.history(recordQuery(query), Number(query.limit), before)
+        return ok({ items: records, next: next === null ? null : encodeCursor(String(next)) })
+      },
+    },
+    {
+      method: 'DELETE',
+      path: '/history',
+      id: 'forgetHistory',
+      summary: 'Deletes what is remembered of sessions, for good: of all, or of those that are meant.',
+      query: RECORD_QUERY,
+      answers: { 200: ref('Forgotten') },
+      run: async ({ query }) => ok({ deleted: await operations.forget(recordQuery(query)) }),
+    },
+    {
+      method: 'GET',
+      path: '/history.csv',
+      id: 'exportHistoryCsv',
+      summary: 'All that is remembered of sessions, for a spreadsheet.',
+      query: RECORD_QUERY,
+      answers: { 200: 'text/csv' },
+      run: async ({ query }) => ({
+        status: 200,
+        file: {
+          type: 'text/csv; charset=utf-8',
+          name: 'upserv-history.csv',
+          content: csvOf(everyRecord(recordQuery(query))),
+        },
+      }),
+    },
+    {
+      method: 'GET',
+      path: '/history.json',
+      id: 'exportHistoryJson',
+      summary: 'All that is remembered of sessions, as one array.',
+      query: RECORD_QUERY,
+      answers: { 200: { type: 'array', items: ref('SessionRecord') } },
+      run: async ({ query }) => ({
+        status: 200,
+        file: {
+          type: 'application/json; charset=utf-8',
+          name: 'upserv-history.json',
+          content: jsonOf(everyRecord(recordQuery(query))),
+        },
+      }),
+    },
+  ]
+
+  async function heldBuild(id: string): Promise<unknown> {
+    const build = (await builds.get()).find((one) => one.id === id)
+    if (!build) throw new NotHeld(id)
+    return build
+  }
+
+  async function* everyRecord(query: RecordQuery): AsyncGenerator<SessionRecord[]> {
+    let before: number | undefined
+    for (;;) {
+      const { records, next } = await operations.history(query, MAX_PAGE, before)
+      if (records.length > 0) yield records
+      if (next === null) return
+      before = next
+    }
+  }
+}
+
+function ok(body: unknown): Answered {
+  return { status: 200, body }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Pages
+
+/** The items behind the cursor, in the order that they are in. */
+function pageOf<T extends { id: string }>(
+  items: readonly T[],
+  { cursor, limit }: Asked['query'],
+): { items: T[]; next: string | null } {
+  const most = Number(limit)
+  const after = cursor === undefined ? undefined : cursorText(cursor)
+  const found = after === undefined ? -1 : items.findIndex(({ id }) => id === after)
+  if (after !== undefined && found < 0)
+    throw new RequestError(400, 'this cursor leads nowhere any more', { hint: 'Begin again without one.' })
+  const page = items.slice(found + 1, found + 1 + most)
+  const isLast = found + 1 + most >= items.length
+  return { items: page, next: isLast ? null : encodeCursor(page.at(-1)!.id) }
+}
+
+function encodeCursor(text: string): string {
+  return Buffer.from(text).toString('base64url')
+}
+
+function cursorText(cursor: string | number): string {
+  return Buffer.from(String(cursor), 'base64url').toString()
+}
+
+function numberOf(text: string): number {
+  const number = Number(text)
+  if (text === '' || !Number.isSafeInteger(number)) throw new RequestError(400, 'this is no cursor')
+  return number
+}
+
+function recordQuery(query: Asked['query']): RecordQuery {
+  const asked: Record<string, string> = {}
+  for (const key of Object.keys(RECORD_QUERY)) {
+    const value = query[key]
+    if (value === undefined) continue
+    // Times are compared as they are kept.
+    asked[key] = key === 'since' || key === 'until' ? new Date(value).toISOString() : String(value)
+  }
+  return asked
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Exports
+
+const CSV_COLUMNS = [
+  ...['id', 'began', 'ended', 'address', 'user', 'module', 'build', 'outcome', 'code', 'reason'],
+  ...['bytesIn', 'bytesOut', 'files', 'matchedBytes', 'literalBytes', 'ms', 'paths', 'options', 'protocol'],
+] as (keyof SessionRecord)[]
+
+async function* csvOf(pages: AsyncIterable<SessionRecord[]>): AsyncGenerator<string> {
+  yield csvLine(CSV_COLUMNS)
+  for await (const records of pages)
+    yield records.map((record) => csvLine(CSV_COLUMNS.map((key) => record[key] as string | number))).join('')
+}
+
+async function* jsonOf(pages: AsyncIterable<SessionRecord[]>): AsyncGenerator<string> {
+  let separator = '[\n'
+  for await (const records of pages) {
+    yield separator + records.map((record) => JSON.stringify(record)).join(',\n')
+    separator = ',\n'
+  }
+  yield separator === '[\n' ? '[]\n' : '\n]\n'
+}

@@ -1,0 +1,115 @@
+/**
+ * Server-sent events: whoever watches hears what goes on, without asking.
+ *
+ *     activity   who is connected, what is being fetched, sums: once a second while somebody watches
+ *     builds     the list of builds, when it has changed
+ *     session    one has ended
+ *     fetch      one has ended
+ *
+ * What is told is made once for all who watch. Who does not read gets less, and is hung up on in the end.
+ */
+import type { ServerResponse } from 'node:http'
+import type { Activity } from '../build/activity.ts'
+import type { Operations } from '../build/operations.ts'
+import { RequestError } from '../errors.ts'
+import type { BuildsView } from './builds-view.ts'
+
+const EVERY_MS = 1000
+/** Who watches at a time; each costs a connection and some memory. */
+const MAX_WATCHERS = 100
+/** Bytes that wait to be read by one who watches: no more is sent until they are. */
+const MAX_BACKLOG = 512 * 1024
+/** One who has read nothing for so long is gone. */
+const MAX_SILENCE_MS = 30_000
+
+interface Watcher {
+  response: ServerResponse
+  /** Since when nothing could be sent; undefined when all is well. */
+  stuckSince: number | undefined
+}
+
+export class Events {
+  readonly #operations: Operations
+  readonly #builds: BuildsView
+  readonly #watchers = new Set<Watcher>()
+  #timer: NodeJS.Timeout | undefined
+  #telling = false
+  #lastBuilds = ''
+
+  constructor(operations: Operations, activity: Activity, builds: BuildsView) {
+    this.#operations = operations
+    this.#builds = builds
+    activity.events.on('session', (record) => this.#tellAll('session', () => record))
+    activity.events.on('fetch', (end) => this.#tellAll('fetch', () => end))
+  }
+
+  get watchers(): number {
+    return this.#watchers.size
+  }
+
+  /** Takes a response over, until its client leaves. @throws RequestError when too many watch. */
+  watch(response: ServerResponse): void {
+    if (this.#watchers.size >= MAX_WATCHERS)
+      throw new RequestError(503, `${MAX_WATCHERS} watch already`, {
+        hint: 'Ask for /api/v1/activity now and then.',
+      })
+    const watcher: Watcher = { response, stuckSince: undefined }
+    response.writeHead(200, {
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-store',
+      'x-accel-buffering': 'no', // nginx would keep it back
+    })
+    response.write('retry: 2000\n\n')
+    this.#watchers.add(watcher)
+    response.once('close', () => {
+      this.#watchers.delete(watcher)
+      if (this.#watchers.size > 0) return
+      clearInterval(this.#timer)
+      this.#timer = undefined
+    })
+    this.#lastBuilds = '' // whoever comes wants to know
+    this.#timer ??= setInterval(() => void this.#tell(), EVERY_MS)
+    void this.#tell()
+  }
+
+  /** Ends all streams, as the server does. */
+  close(): void {
+    clearInterval(this.#timer)
+    for (const { response } of this.#watchers) response.end()
+    this.#watchers.clear()
+  }
+
+  async #tell(): Promise<void> {
+    if (this.#telling) return
+    this.#telling = true
+    try {
+      // What has ended has been told already, and is asked for with the first look.
+      const { recent: _recent, recentFetches: _fetches, ...activity } = await this.#operations.activity()
+      this.#tellAll('activity', () => activity)
+      const builds = await this.#builds.get()
+      const text = JSON.stringify(builds)
+      if (text !== this.#lastBuilds) this.#tellAll('builds', () => builds)
+      this.#lastBuilds = text
+    } catch {
+      // The store is failing, or closing: status and log tell of it. The next second may bring more.
+    } finally {
+      this.#telling = false
+    }
+  }
+
+  #tellAll(event: string, make: () => unknown): void {
+    if (this.#watchers.size === 0) return
+    const text = `event: ${event}\ndata: ${JSON.stringify(make())}\n\n`
+    const now = performance.now()
+    for (const watcher of this.#watchers) {
+      const { response } = watcher
+      if (response.writableLength < MAX_BACKLOG) {
+        watcher.stuckSince = undefined
+        response.write(text)
+        continue
+      }
+      watcher.stuckSince ??= now
+      if (now - watcher.stuckSince > MAX_SILENCE_MS) response.destroy()
+    }
+  }
+}
