@@ -25,6 +25,7 @@ import { Parent } from './build/parent.ts'
 import { Resolver } from './build/resolver.ts'
 import { Spare } from './build/spare.ts'
 import { Verifier } from './build/verifier.ts'
+import { Warmer } from './build/warmer.ts'
 import { Cache } from './cache/cache.ts'
 import type { Config } from './config/config.ts'
 import { listenControl } from './daemon/control.ts'
@@ -44,6 +45,7 @@ import { Answers } from './rsync/answers.ts'
 import { Derived } from './rsync/derived.ts'
 import { Lists } from './rsync/lists.ts'
 import { Refiner } from './rsync/refiner.ts'
+import type { Kitchen } from './rsync/warm.ts'
 import { Budget } from './store/budget.ts'
 import { type Claim, claimStore } from './store/claim.ts'
 import { diskUsage } from './store/disk-usage.ts'
@@ -79,6 +81,8 @@ export class Upserv {
     inLine: () => 0,
   }
   readonly verifier: Verifier
+  #warmer: Warmer | undefined
+  readonly #catalog: Catalog
   /** What we are for servers that have us as their source. */
   readonly parent: Parent
   readonly #spare: Spare
@@ -90,6 +94,7 @@ export class Upserv {
     this.store = store
     this.#history = history
     const catalog = new Catalog(store)
+    this.#catalog = catalog
     const evictor = new BuildEvictor(
       store,
       catalog,
@@ -147,6 +152,7 @@ export class Upserv {
       available,
       spare: this.#spare,
       verifier: this.verifier,
+      warmer: () => this.#warmer,
       channels,
       activity,
       history,
@@ -192,9 +198,25 @@ export class Upserv {
     await this.store.compact()
   }
 
-  /** From now on derived data is the cache's, which a server has: what only looks leaves it alone. */
-  async attach(cache: Cache): Promise<void> {
+  /**
+   * From now on derived data is the cache's, which a server has: what only looks leaves it alone.
+   * @param kitchen where it is worked out.
+   */
+  async attach(cache: Cache, kitchen: Kitchen): Promise<void> {
     await this.#spare.attach(cache)
+    this.#warmer = new Warmer({
+      store: this.store,
+      catalog: this.#catalog,
+      hold: (id) => this.resolver.hold(id),
+      kitchen,
+      cache,
+      isBusy: () => this.facts.sessions() > 0,
+    })
+  }
+
+  /** While there is still somewhere to work things out. */
+  async stopWarming(): Promise<void> {
+    await this.#warmer?.close()
   }
 
   /** The derived data takes so much. */
@@ -282,16 +304,6 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     onChange: (bytes) => upserv?.chargeCache(bytes),
     onProblem: (error) => log.warn({ reason: error.message }, 'derived data could not be kept'),
   })
-  const opened = opening.then(async (open) => {
-    upserv = open
-    // Once, before what it takes is counted: a server that ends by kill -9 would never get to it.
-    flushCompileCache()
-    await open.attach(cache)
-    return open
-  })
-  // Whoever waits for it hears when it fails, and so does who waits for our end.
-  const operations = quietly(opened.then((open) => open.operations))
-  const modules = new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver)))
   const { checksumSeed } = claim.facts
   const derived = new Derived({ kept: cache, checksumSeed })
   const refiner = new Refiner(
@@ -300,6 +312,18 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   )
   const answers = new Answers({ derived, kept: cache, onQuick: (job) => refiner.add(job) })
   refiner.serve(answers)
+  const lists = new Lists(derived, cache)
+  const opened = opening.then(async (open) => {
+    upserv = open
+    // Once, before what it takes is counted: a server that ends by kill -9 would never get to it.
+    flushCompileCache()
+    const best: Kitchen['best'] = (codec) => refiner.best(codec)
+    await open.attach(cache, { derived, answers, lists, best, checksumSeed })
+    return open
+  })
+  // Whoever waits for it hears when it fails, and so does who waits for our end.
+  const operations = quietly(opened.then((open) => open.operations))
+  const modules = new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver)))
   let busySince = now()
   const policy = new Policy(config.access, (problem) => log.error({ reason: problem }, 'secrets not used'))
   const turns = new TurnsInLine({ most: config.rsync.maxConnections, places: config.rsync.waitingLine, now })
@@ -310,7 +334,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       turns,
       derived,
       answers,
-      lists: new Lists(derived, cache),
+      lists,
       motd: config.rsync.motd,
       charset: config.rsync.charset,
       checksumSeed,
@@ -374,6 +398,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       const open = await opening.catch(() => undefined)
       // Who waits for a fetch is told to come back, rather than kept for a build that won't be complete.
       await open?.fetches.close()
+      await open?.stopWarming()
       await goodbye
       await refiner.close()
       await derived.close()

@@ -20,5 +20,6 @@ export function laterOperations(operations: Promise<Operations>): Operations {
     remove: async (...args) => (await operations).remove(...args),
     gc: async (...args) => (await operations).gc(...args),
     verify: async (...args) => (await operations).verify(...args),
+    warm: async (...args) => (await operations).warm(...args),
   }
 }

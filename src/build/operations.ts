@@ -3,6 +3,8 @@
  * data directory, through its control socket.
  */
 import type { RecordPage, RecordQuery, SessionFacts, SessionRecord } from '../history/session-record.ts'
+import type { StockRelease } from '../rsync/stock-releases.ts'
+import type { WarmRequest } from './warm-request.ts'
 
 /** What is imported: an archive, or what `upserv export` has written. */
 export type ImportForm = 'archive' | 'export'
@@ -266,6 +268,57 @@ export interface VerifyReport {
   damaged: DamagedBuild[]
 }
 
+export interface WarmProgress {
+  type: 'warming'
+  /** The build that devices have; undefined while lists are made. */
+  from: string | undefined
+  /** Bytes of files that are done, and of all there are, once for each client. */
+  bytes: number
+  totalBytes: number
+}
+
+/** What clients of one kind will get. */
+export interface WarmedClient {
+  client: StockRelease
+  /** 'none' where it is not compressed. */
+  codec: string
+  /** File data that each device is sent. */
+  bytes: number
+  /** How many answers there are, and how many of them had to be worked out. */
+  answers: number
+  newAnswers: number
+  /** Those that could not be kept, as they are too large or there was no room: each device has them worked out. */
+  unready: number
+}
+
+/** What was prepared for devices that have one build. */
+export interface WarmedUpdate {
+  from: string
+  /** Files that such a device asks for, a hard-linked one once, and how large they are. */
+  files: number
+  bytes: number
+  /** Files that could not be read, here or there: see the log. */
+  unreadable: number
+  clients: WarmedClient[]
+  /** What the derived data grew by for this. */
+  writtenBytes: number
+}
+
+export interface WarmReport {
+  id: string
+  quick: boolean
+  /** File lists that are ready, one for each way to ask. */
+  lists: number
+  updates: WarmedUpdate[]
+  /** What the derived data grew by in all. */
+  writtenBytes: number
+  /** Older derived data that had to go for it. */
+  droppedBytes: number
+  /** There was no room for all of it: it ended before what it had made itself had to go. */
+  full: boolean
+  ms: number
+}
+
 export interface Operations {
   list(): Promise<BuildSummary[]>
   status(): Promise<Status>
@@ -303,4 +356,10 @@ export interface Operations {
     onProgress: (progress: VerifyProgress) => void,
     signal: AbortSignal,
   ): Promise<VerifyReport>
+  /** Works out what devices are going to ask, before the first of them does. */
+  warm(
+    request: WarmRequest,
+    onProgress: (progress: WarmProgress) => void,
+    signal: AbortSignal,
+  ): Promise<WarmReport>
 }

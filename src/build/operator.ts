@@ -36,10 +36,14 @@ import type {
   VerificationStatus,
   VerifyProgress,
   VerifyReport,
+  WarmProgress,
+  WarmReport,
 } from './operations.ts'
 import type { Spare } from './spare.ts'
 import { buildsOnStick, checkStick } from './stick.ts'
 import type { Verifier } from './verifier.ts'
+import type { WarmRequest } from './warm-request.ts'
+import type { Warmer } from './warmer.ts'
 
 export interface OperatorParts {
   store: Store
@@ -50,6 +54,8 @@ export interface OperatorParts {
   available: Available
   spare: Spare
   verifier: Verifier
+  /** Undefined for who only looks, and keeps no derived data. */
+  warmer: () => Warmer | undefined
   channels: Channels
   activity: ActivityLog
   history: History
@@ -376,6 +382,16 @@ export class Operator implements Operations {
       now.running = false
       activity.events.emit('builds')
     }
+  }
+
+  async warm(
+    request: WarmRequest,
+    onProgress: (progress: WarmProgress) => void,
+    signal: AbortSignal,
+  ): Promise<WarmReport> {
+    const warmer = this.#parts.warmer()
+    if (!warmer) throw new Error('only a server keeps derived data')
+    return await warmer.warm(request, onProgress, signal)
   }
 
   /** Why each build stays or goes, who goes first at the start. */

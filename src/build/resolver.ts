@@ -249,11 +249,12 @@ export class Resolver implements Modules {
       // One that can't be read is shown, as whoever mirrors us would delete it otherwise; looking into it fails.
       if (store.has(id)) builds.push({ id, mtime: info ? arrivalOf(info) : 0 })
     }
-    const tree = new BuildsTree({ builds, open: (id) => this.#hold(id) })
+    const tree = new BuildsTree({ builds, open: (id) => this.hold(id) })
     return { tree, moduleAt: moduleOf, release: () => tree.release() }
   }
 
-  async #hold(id: string): Promise<HeldTree> {
+  /** The tree of a build that is held, until it is released. @throws StoreError when it has just left. */
+  async hold(id: string): Promise<HeldTree> {
     const { catalog } = this.#parts
     const lease = catalog.lease(id)
     if (!lease) throw new StoreError(`build ${id} has just been evicted`)

@@ -205,6 +205,24 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .action(async (id: string | undefined, flags) =>
       (await import('./verify.ts')).verifyCommand(config(flags), id, flags),
     )
+  sub(
+    'warm',
+    'work out what devices will ask for, before the first of them does',
+    'upserv warm 803 --from 802,767',
+    'upserv warm 803 --from 802 --clients 3.4.1 --compress auto',
+  )
+    .argument('<id>', 'the build that they will ask for')
+    .requiredOption('--from <id,...>', 'the builds that they have')
+    .option('--clients <version,...>', 'the versions of rsync that they run', '3.2,3.1')
+    .option(
+      '--compress <how,...>',
+      'how they want it: none, auto (-z alone), zstd, lz4, zlibx, zlib',
+      'none,auto',
+    )
+    .option('--checksum', 'they use -c as well')
+    .option('--quick', 'compress quickly; as well as can be later, in the background of a server')
+    .option('--json', 'for programs')
+    .action(async (id: string, flags) => (await import('./warm.ts')).warmCommand(config(flags), id, flags))
   sub('token', 'print the token that changes by HTTP take', 'upserv token').action(async (flags) =>
     (await import('./token.ts')).tokenCommand(config(flags)),
   )

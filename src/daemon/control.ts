@@ -11,9 +11,11 @@ import { connect, createServer, type Socket } from 'node:net'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { z } from 'zod'
-import type { Operations, VerifyProgress } from '../build/operations.ts'
+import type { Operations, VerifyProgress, WarmProgress } from '../build/operations.ts'
+import { MAX_WARM_FROM, WARM_COMPRESSIONS } from '../build/warm-request.ts'
 import { CommandError, RelayedError, reportError } from '../errors.ts'
 import { type Peer, peerFrom } from '../lib/peer.ts'
+import { STOCK_RELEASES } from '../rsync/stock-releases.ts'
 
 const id = z.string().max(300)
 const path = z.string().max(4096)
@@ -55,12 +57,21 @@ const requestSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('remove'), id }),
   z.strictObject({ type: z.literal('gc'), dryRun: z.boolean(), explain: z.boolean() }),
   z.strictObject({ type: z.literal('verify'), id: id.optional(), repair: z.boolean() }),
+  z.strictObject({
+    type: z.literal('warm'),
+    id,
+    from: z.array(id).max(MAX_WARM_FROM),
+    clients: z.array(z.enum(STOCK_RELEASES)),
+    compress: z.array(z.enum(WARM_COMPRESSIONS)),
+    checksum: z.boolean(),
+    quick: z.boolean(),
+  }),
 ])
 type Request = z.output<typeof requestSchema>
 
 type Answer =
   | { type: 'say'; line: string }
-  | { type: 'progress'; progress: VerifyProgress }
+  | { type: 'progress'; progress: VerifyProgress | WarmProgress }
   | { type: 'result'; value: unknown }
   | { type: 'error'; code: string; message: string; hint?: string | undefined }
 
@@ -143,11 +154,11 @@ export function requestRsync(socket: Socket, { address, port }: Peer): void {
 
 /** The operations of the owner at the other end of a fresh connection, for one request. */
 export function remoteOperations(connection: () => Promise<Socket>): Operations {
-  const ask = async <T>(
+  const ask = async <T, P = never>(
     request: Request,
     say: (line: string) => void = () => {},
     signal?: AbortSignal,
-    onProgress: (progress: VerifyProgress) => void = () => {},
+    onProgress: (progress: P) => void = () => {},
   ): Promise<T> => {
     const socket = await connection()
     const lines = createInterface({ input: socket })
@@ -160,7 +171,7 @@ export function remoteOperations(connection: () => Promise<Socket>): Operations 
       for await (const line of lines) {
         const answer = JSON.parse(line) as Answer
         if (answer.type === 'say') say(answer.line)
-        else if (answer.type === 'progress') onProgress(answer.progress)
+        else if (answer.type === 'progress') onProgress(answer.progress as P)
         else if (answer.type === 'result') return answer.value as T
         else throw new RelayedError({ ...answer, hint: answer.hint })
       }
@@ -199,6 +210,7 @@ export function remoteOperations(connection: () => Promise<Socket>): Operations 
         signal,
         onProgress,
       ),
+    warm: (request, onProgress, signal) => ask({ type: 'warm', ...request }, undefined, signal, onProgress),
   }
 }
 
@@ -279,6 +291,10 @@ function carryOut(
     case 'verify': {
       const onProgress = (progress: VerifyProgress): void => send({ type: 'progress', progress })
       return operations.verify(request.id, request, onProgress, signal)
+    }
+    case 'warm': {
+      const { type: _, ...warm } = request
+      return operations.warm(warm, (progress) => send({ type: 'progress', progress }), signal)
     }
   }
 }

@@ -16,6 +16,7 @@ import type { Work, WorkResult } from './delta/worker.ts'
 import type { BlockSumRule, DigestName } from './digests.ts'
 import type { Kept } from './kept.ts'
 import type { Content, Tree } from './tree.ts'
+import type { SumHead } from './wire/sums.ts'
 
 /** Content up to this size is worked on in the event loop: below a millisecond even for MD4. */
 const INLINE_SIZE = 64 * 1024
@@ -75,6 +76,23 @@ export class Derived {
       `${tree.contentKey(node)}:${ruleKey}:${headKey}:${sumsKey}`,
       (stop) => withContent(tree, node, (content) => this.#inThread(task, placeOf(content), stop)),
       signal,
+    )
+  }
+
+  /**
+   * The sums that a client with this content sends behind `head`; not kept.
+   * @throws StoreError when the content can't be read; the signal's reason.
+   */
+  async blockSums(
+    tree: Tree,
+    node: number,
+    head: SumHead,
+    rule: BlockSumRule,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
+    const task: Task = { type: 'sums', head, rule }
+    return withContent(tree, node, (content) =>
+      content.size <= INLINE_SIZE ? runInline(task, content) : this.#inThread(task, placeOf(content), signal),
     )
   }
 

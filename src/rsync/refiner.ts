@@ -8,6 +8,7 @@ import type { Piscina } from 'piscina'
 import { ConnectionLost, StoreError } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import type { Answers, RefineJob, Squeeze } from './answers.ts'
+import type { CodecName } from './codecs.ts'
 import type { SqueezeTask } from './refine-worker.ts'
 
 /** Jobs that wait: each holds the sums of one file. */
@@ -90,12 +91,20 @@ export class Refiner {
     }
   }
 
-  #refine(job: RefineJob): Promise<void> {
-    const codec = job.type === 'piece' ? job.codec : job.question.manner.compression!.codec
-    const squeeze: Squeeze = (bytes, last) => this.#inThread({ codec, bytes, last })
-    return job.type === 'piece'
-      ? this.#answers!.refinePiece(job, squeeze)
-      : this.#answers!.refine(job.question, job.delta, squeeze, this.#stop.signal)
+  async #refine(job: RefineJob): Promise<void> {
+    if (job.type === 'piece') return this.#answers!.refinePiece(job, this.best(job.codec))
+    const { question, delta } = job
+    await this.#answers!.refine(
+      question,
+      delta,
+      this.best(question.manner.compression!.codec),
+      this.#stop.signal,
+    )
+  }
+
+  /** Compresses as hard as it can be done, in the thread that has the lowest priority. */
+  best(codec: CodecName): Squeeze {
+    return (bytes, last) => this.#inThread({ codec, bytes, last })
   }
 
   async #inThread(task: SqueezeTask): Promise<readonly Uint8Array[]> {
