@@ -21,6 +21,7 @@ import { Spare } from './build/spare.ts'
 import { Verifier } from './build/verifier.ts'
 import { Cache } from './cache/cache.ts'
 import type { Config } from './config/config.ts'
+import { restartKeys } from './config/reload.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { TurnsInLine } from './daemon/turns.ts'
@@ -65,18 +66,21 @@ export class Upserv {
   readonly #pool: BlockPool
   #cache: Cache | undefined
   readonly #budget: Budget
+  readonly #available: Available
+  #config: Config
   readonly #began = performance.now()
 
   private constructor(store: Store, pool: BlockPool, channels: Channels, config: Config, log: Logger) {
     this.store = store
     this.#pool = pool
     this.channels = channels
+    this.#config = config
     const catalog = new Catalog(store)
     const evictor = new BuildEvictor(
       store,
       catalog,
       (id) => log.info({ build: id }, 'build evicted'),
-      (id) => (config.evictChannels ? undefined : whyChannelsKeep(channels, id)),
+      (id) => (this.#config.evictChannels ? undefined : whyChannelsKeep(channels, id)),
     )
     const complain = (what: string) => (error: Error) => log.warn({ reason: error.message }, what)
     this.#spare = new Spare(
@@ -103,6 +107,7 @@ export class Upserv {
     })
     this.verifier = new Verifier({ store, catalog, fetches: this.fetches, log })
     const available = new Available(config.sources)
+    this.#available = available
     this.resolver = new Resolver({
       store,
       catalog,
@@ -177,6 +182,25 @@ export class Upserv {
     return this.#cache
   }
 
+  /**
+   * Goes by another configuration from now on; `settle` does what follows from that.
+   * @throws ConfigError for sources that can't be right, with nothing changed.
+   */
+  change(config: Config): void {
+    this.#available.useSources(config.sources)
+    this.fetches.useSources(config.sources)
+    this.#config = config
+    this.channels.use(config.channels)
+    if (this.#cache) this.#cache.limit = config.cache
+    this.#budget.limit = config.budget
+  }
+
+  /** What channels mean now is kept, and what the budget no longer allows goes. */
+  async settle(): Promise<void> {
+    await this.channels.keep()
+    await this.#budget.enforce()
+  }
+
   /** Fetches stop in a way that can be gone on from. */
   async close(): Promise<void> {
     await this.fetches.close()
@@ -193,12 +217,24 @@ export interface RunningServer {
   readonly httpUrls: readonly string[]
   /** Resolves when the server has ended, by `stop` or because it was idle. */
   readonly ended: Promise<void>
+  /**
+   * Goes by another configuration from now on; sessions and fetches under way end as they began.
+   * @returns keys whose new values need a restart. @throws ConfigError, with nothing changed.
+   */
+  reload(config: Config): Promise<readonly string[]>
   /** Lets sessions finish, for a bounded time. Safe to call twice. */
   stop(): Promise<void>
 }
 
-/** Opens the store and all doors. When it returns, clients can connect. */
-export async function serve(config: Config, log: Logger): Promise<RunningServer> {
+/**
+ * Opens the store and all doors. When it returns, clients can connect.
+ * @param handed descriptors that listen already, in place of the addresses in `rsync.listen`.
+ */
+export async function serve(
+  config: Config,
+  log: Logger,
+  handed: readonly number[] = [],
+): Promise<RunningServer> {
   useThreads()
   const upserv = await Upserv.open(config, log)
   // Before any device hears of them. On a full disk they are served all the same, and count as new next time.
@@ -215,8 +251,10 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   refiner.serve(answers)
   const now = () => performance.now()
   let busySince = now()
-  const policy = new Policy(config.access, (problem) => log.error({ reason: problem }, 'secrets not used'))
-  const turns = new TurnsInLine({ most: config.rsync.maxConnections, places: config.rsync.waitingLine, now })
+  const makePolicy = ({ access }: Config) =>
+    new Policy(access, (problem) => log.error({ reason: problem }, 'secrets not used'))
+  let policy = makePolicy(config)
+  const turns = new TurnsInLine({ ...turnsOf(config), now })
   const doors = new Doors(
     {
       modules: upserv.resolver,
@@ -225,22 +263,18 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       derived,
       answers,
       lists: new Lists(derived, cache),
-      motd: config.rsync.motd,
-      charset: config.rsync.charset,
+      ...mannersOf(config),
       checksumSeed: upserv.store.facts.checksumSeed,
-      limits: { handshakeMs: config.rsync.handshakeTimeoutMs, idleMs: config.rsync.idleTimeoutMs },
       now,
     },
-    {
-      handshakes: config.rsync.maxHandshakes,
-      perSource: config.rsync.maxPerSource,
-      inside: config.rsync.maxConnections + config.rsync.waitingLine,
-    },
+    doorLimitsOf(config),
     log,
     () => {
       busySince = now()
     },
   )
+  /** As of the last reload. */
+  let current = config
   let commands = 0
   let stopping: Promise<void> | undefined
   const closers: (() => void)[] = []
@@ -254,7 +288,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     stopping ??= (async () => {
       log.info({ sessions: doors.sessions }, 'stopping')
       for (const close of closers) close()
-      const goodbye = doors.close(config.shutdownMs)
+      const goodbye = doors.close(current.shutdownMs)
       // Who waits for a fetch is told to come back, rather than kept for a build that won't be complete.
       await upserv.fetches.close()
       await goodbye
@@ -290,7 +324,10 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       lastClosers.push(() => server.closeAllConnections())
       httpUrls.push(url)
     }
-    for (const address of config.rsync.listen) listening.push(await doors.listen(address))
+    for (const fd of handed) listening.push(await doors.listenOn(fd))
+    for (const address of handed.length > 0 ? [] : config.rsync.listen) {
+      listening.push(await doors.listen(address))
+    }
   } catch (error) {
     await stop()
     throw error
@@ -309,7 +346,39 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     }, config.exitWhenIdleMs / IDLE_CHECKS)
     closers.push(() => clearInterval(timer))
   }
-  return { operations: upserv.operations, listening, httpUrls, ended, stop }
+  const reload = async (next: Config): Promise<readonly string[]> => {
+    const nextPolicy = makePolicy(next)
+    upserv.change(next)
+    policy = nextPolicy
+    turns.change(turnsOf(next))
+    doors.change(mannersOf(next), doorLimitsOf(next))
+    const left = restartKeys(current, next)
+    current = next
+    await upserv.settle().catch((error: Error) => {
+      log.warn({ reason: error.message }, 'the new configuration holds, but the disk did not follow')
+    })
+    return left
+  }
+  return { operations: upserv.operations, listening, httpUrls, ended, reload, stop }
+}
+
+// What each part takes of a configuration, at the start and whenever it is read again.
+
+function turnsOf({ rsync }: Config) {
+  return { most: rsync.maxConnections, places: rsync.waitingLine }
+}
+
+function mannersOf({ rsync }: Config) {
+  const limits = { handshakeMs: rsync.handshakeTimeoutMs, idleMs: rsync.idleTimeoutMs }
+  return { motd: rsync.motd, charset: rsync.charset, limits }
+}
+
+function doorLimitsOf({ rsync }: Config) {
+  return {
+    handshakes: rsync.maxHandshakes,
+    perSource: rsync.maxPerSource,
+    inside: rsync.maxConnections + rsync.waitingLine,
+  }
 }
 
 /** A build that a channel names is what devices are about to ask for. */

@@ -69,7 +69,7 @@ function createProgram(): Command {
       collect,
     )
     .option('--exit-when-idle <seconds>', 'end after so long without anything to do')
-    .action(async (flags) => (await import('./serve.ts')).runServe(config(flags)))
+    .action(async (flags) => (await import('./serve.ts')).runServe(() => config(flags)))
 
   sub('server', 'serve one connection on stdin and stdout, for xinetd and inetd')
     .option('--exit-when-idle <seconds>', 'end the process behind it after so long (default: 600)')
