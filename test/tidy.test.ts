@@ -30,7 +30,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   daemon: ['build', 'rsync', 'config'],
   http: ['build', 'config'],
   'server.ts': ['access', 'cache', 'build', 'rsync', 'store', 'config', 'daemon', 'http'],
-  cli: ['server.ts', 'build', 'daemon', 'config', 'store'],
+  cli: ['server.ts', 'build', 'daemon', 'config', 'store', 'access', 'source'],
   'errors.ts': [],
   'version.ts': [],
 }

@@ -34,7 +34,8 @@ function exitCodeOf(error: UpservError): number {
   return error.code.startsWith('SOURCE_') || error.code === 'STORE_LOCKED' ? EXIT.unavailable : EXIT.failed
 }
 
-function createProgram(): Command {
+/** The command line. Man pages and completions are made from it as well. */
+export function createProgram(): Command {
   const program = new Command('upserv')
     .description('On-demand upgrade server: devices update whole-system builds from it with stock rsync.')
     .version(VERSION)
@@ -74,6 +75,11 @@ function createProgram(): Command {
   sub('server', 'serve one connection on stdin and stdout, for xinetd and inetd')
     .option('--exit-when-idle <seconds>', 'end the process behind it after so long (default: 600)')
     .action(async (flags) => (await import('./inetd.ts')).runInetd(() => config(flags), flags))
+
+  sub('doctor', 'look at everything that a server needs, and say what to type')
+    .option('--configuration', 'look at the configuration alone')
+    .option('--json', 'for programs')
+    .action(async (flags) => (await import('./doctor.ts')).doctorCommand(() => config(flags), flags, flags))
 
   sub('fetch', 'fetch a build now, if it is not held')
     .argument('<id>')

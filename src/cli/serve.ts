@@ -4,6 +4,7 @@ import { ServiceManager, takeSockets } from '../daemon/systemd.ts'
 import { UpservError } from '../errors.ts'
 import { createLogger, type Logger } from '../lib/log.ts'
 import { type RunningServer, serve } from '../server.ts'
+import { becomeOwner } from './owner.ts'
 
 /** Beyond the time that sessions are given: to hang up on those that are left and to close the store. */
 const CLOSE_MS = 15_000
@@ -11,6 +12,7 @@ const CLOSE_MS = 15_000
 /** @param load reads the configuration; once more on SIGHUP. */
 export async function runServe(load: () => Config): Promise<void> {
   let config = load()
+  becomeOwner(config.dataDir)
   const log = createLogger()
   const handed = takeSockets(process.env, process.pid)
   const manager = new ServiceManager(process.env, process.pid, (problem) =>
