@@ -14,6 +14,17 @@ mtree:mtree-netbsd
 setfattr:attr
 setfacl:acl
 mmdebstrap:mmdebstrap
+systemd-socket-activate:systemd
+systemd-nspawn:systemd-container
+ip:iproute2
+dh:debhelper
+dpkg-buildpackage:dpkg-dev
+strip:binutils
+lintian:lintian
+man:man-db
+busybox:busybox
+zsh:zsh
+fish:fish
 "
 
 # Debian keeps some of them where only root looks.

@@ -207,7 +207,7 @@ async function askServer({ dataDir }: Config): Promise<Status | undefined> {
 function lookAtServer(status: Status | undefined): Finding[] {
   const about = 'server'
   if (!status) {
-    const hint = 'Start it: systemctl enable --now upserv.socket, or see `man upserv-server` for xinetd'
+    const hint = 'Start it: systemctl restart upserv.socket upserv; if it fails: journalctl -eu upserv'
     return [{ verdict: 'warning', about, says: 'none runs at the moment', hint }]
   }
   const findings: Finding[] = []
