@@ -4,6 +4,7 @@
  * One source for each fact: commands and options are the program's own (src/cli/main.ts), configuration keys
  * and exit codes are those of docs/. The pages in man/*.md say where they go.
  */
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -38,7 +39,7 @@ export function completions(): Map<string, string> {
   ])
 }
 
-/** `<!-- commands -->`, `<!-- options of NAME -->`, `<!-- section HEADING of FILE -->`, `<!-- FILE -->`. */
+/** Puts in what `<!-- commands -->`, `<!-- section HEADING of FILE -->` and the like name. */
 function expand(page: string): string {
   return page
     .replaceAll('<!-- commands -->', () => commandsText(createProgram()))
@@ -49,6 +50,9 @@ function expand(page: string): string {
       section(read(path), heading),
     )
     .replaceAll(/<!-- document (\S+) -->/g, (_, path: string) => read(path).replace(/^# .*\n/, ''))
+    .replaceAll(/<!-- output of (\S+) (.+) -->/g, (_, program: string, args: string) =>
+      execFileSync(join(ROOT, program), args.split(' '), { encoding: 'utf8' }).trimEnd(),
+    )
     .replaceAll(/<!-- file (\S+) -->/g, (_, path: string) => `\`\`\`\n${read(path).trimEnd()}\n\`\`\``)
 }
 
