@@ -41,3 +41,10 @@ function wrapped(text: string): string[] {
   }
   return lines
 }
+
+/** CHANGELOG.md with what is under "Unreleased" under the heading of a version, and nothing unreleased. */
+export function withRelease(changelog: string, version: string, date: string): string {
+  if (notesOf(changelog, 'Unreleased') === '')
+    throw new Error('Nothing is under "Unreleased" in CHANGELOG.md')
+  return changelog.replace('\n## Unreleased\n', `\n## Unreleased\n\n## ${version} (${date})\n`)
+}

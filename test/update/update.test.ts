@@ -23,8 +23,7 @@ import type { Upserv } from '../support/upserv.ts'
 
 const SCRIPT = fileURLToPath(new URL('../../packaging/update/upserv-update', import.meta.url))
 /** What of busybox the script may use: with these alone in PATH nothing else can slip in. */
-const APPLETS =
-  'awk basename cat cut grep head id ln ls mkdir mv printf readlink rm sed sha256sum sync tail'
+const APPLETS = 'awk basename cat cut grep head id ln ls mkdir mv printf readlink rm sed sha256sum sync tail'
 
 /** Names that shells and lists trip over. All files have one time, and one keeps its size: rsync -a can't see it. */
 function tree(build: number): TreeSpec {
