@@ -25,6 +25,7 @@ import { restartKeys } from './config/reload.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { TurnsInLine } from './daemon/turns.ts'
+import type { UpservError } from './errors.ts'
 import { listenHttp } from './http/server.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import type { Logger } from './lib/log.ts'
@@ -215,25 +216,31 @@ export interface RunningServer {
   /** Addresses of the rsync doors. */
   readonly listening: readonly string[]
   readonly httpUrls: readonly string[]
+  /** How long `stop` lets sessions go on. */
+  readonly shutdownMs: number
   /** Resolves when the server has ended, by `stop` or because it was idle. */
   readonly ended: Promise<void>
   /**
-   * Goes by another configuration from now on; sessions and fetches under way end as they began.
+   * Reads the configuration again and goes by it; sessions and fetches under way end as they began.
    * @returns keys whose new values need a restart. @throws ConfigError, with nothing changed.
    */
-  reload(config: Config): Promise<readonly string[]>
+  reload(): Promise<readonly string[]>
   /** Lets sessions finish, for a bounded time. Safe to call twice. */
   stop(): Promise<void>
 }
 
-/**
- * Opens the store and all doors. When it returns, clients can connect.
- * @param handed descriptors that listen already, in place of the addresses in `rsync.listen`.
- */
+export interface ServeOptions {
+  /** Descriptors that listen already, in place of the addresses in `rsync.listen`. */
+  handed?: readonly number[]
+  /** Reads the configuration again. Without it there is only the one that it began with. */
+  load?: () => Config
+}
+
+/** Opens the store and all doors. When it returns, clients can connect. */
 export async function serve(
   config: Config,
   log: Logger,
-  handed: readonly number[] = [],
+  { handed = [], load = () => config }: ServeOptions = {},
 ): Promise<RunningServer> {
   useThreads()
   const upserv = await Upserv.open(config, log)
@@ -302,10 +309,38 @@ export async function serve(
     return stopping
   }
 
+  const readAgain = async (): Promise<readonly string[]> => {
+    const next = load()
+    const nextPolicy = makePolicy(next)
+    upserv.change(next)
+    policy = nextPolicy
+    turns.change(turnsOf(next))
+    doors.change(mannersOf(next), doorLimitsOf(next))
+    const left = restartKeys(current, next)
+    current = next
+    log.info({ sources: next.sources.map(({ name }) => name) }, 'configuration read again')
+    if (left.length > 0) log.warn({ keys: left }, 'what these keys say holds after a restart')
+    await upserv.settle().catch((error: Error) => {
+      log.warn({ reason: error.message }, 'the new configuration holds, but the disk did not follow')
+    })
+    return left
+  }
+  /** One after the other: each begins with what the one before it left. */
+  let reloading: Promise<unknown> = Promise.resolve()
+  const reload = (): Promise<readonly string[]> => {
+    const reloaded = reloading.then(readAgain)
+    reloading = reloaded.catch((error: Error) => {
+      const { code } = error as Partial<UpservError>
+      log.error({ code, reason: error.message }, 'configuration not used: the old one holds')
+    })
+    return reloaded
+  }
+
   try {
     const control = await listenControl(upserv.store.paths.socket, {
       operations: upserv.operations,
       rsync: (socket, peer) => doors.admit(socket, socket, peer),
+      reload,
       onRequest: (running) => {
         commands++
         running
@@ -346,20 +381,17 @@ export async function serve(
     }, config.exitWhenIdleMs / IDLE_CHECKS)
     closers.push(() => clearInterval(timer))
   }
-  const reload = async (next: Config): Promise<readonly string[]> => {
-    const nextPolicy = makePolicy(next)
-    upserv.change(next)
-    policy = nextPolicy
-    turns.change(turnsOf(next))
-    doors.change(mannersOf(next), doorLimitsOf(next))
-    const left = restartKeys(current, next)
-    current = next
-    await upserv.settle().catch((error: Error) => {
-      log.warn({ reason: error.message }, 'the new configuration holds, but the disk did not follow')
-    })
-    return left
+  return {
+    operations: upserv.operations,
+    listening,
+    httpUrls,
+    get shutdownMs() {
+      return current.shutdownMs
+    },
+    ended,
+    reload,
+    stop,
   }
-  return { operations: upserv.operations, listening, httpUrls, ended, reload, stop }
 }
 
 // What each part takes of a configuration, at the start and whenever it is read again.

@@ -47,23 +47,17 @@ const LITTLE_SPACE = 100e6
 
 export interface DoctorOptions {
   json?: boolean
-  /** Look at the configuration alone. */
-  configuration?: boolean
 }
 
 export async function doctorCommand(load: () => Config, flags: Flags, options: DoctorOptions): Promise<void> {
-  const findings = await examine(load, flags, options)
+  const findings = await examine(load, flags)
   process.stdout.write(`${options.json ? JSON.stringify(findings, null, 2) : formatFindings(findings)}\n`)
   const problems = findings.filter(({ verdict }) => verdict === 'problem').length
   if (problems > 0)
     throw new CommandError(problems === 1 ? 'there is a problem' : `there are ${problems} problems`)
 }
 
-async function examine(
-  load: () => Config,
-  flags: Flags,
-  { configuration }: DoctorOptions,
-): Promise<Finding[]> {
+async function examine(load: () => Config, flags: Flags): Promise<Finding[]> {
   let config: Config
   try {
     config = load()
@@ -74,11 +68,10 @@ async function examine(
   }
   // What the server's user may not read or write is what matters, not what root may.
   becomeOwner(config.dataDir)
-  const findings = [lookAtConfiguration(config, flags), ...lookAtSecrets(config)]
-  if (configuration) return findings
   const status = await askServer(config)
   return [
-    ...findings,
+    lookAtConfiguration(config, flags),
+    ...lookAtSecrets(config),
     ...lookAtClock(),
     ...lookAtData(config),
     ...lookAtSpace(config, status),

@@ -6,7 +6,7 @@
  */
 import { Command, CommanderError, Option } from 'commander'
 import { type Config, type Flags, loadConfig } from '../config/config.ts'
-import { ConfigError, Interrupted, UpservError } from '../errors.ts'
+import { Interrupted, UpservError } from '../errors.ts'
 import { VERSION } from '../version.ts'
 import { EXIT } from './exit.ts'
 
@@ -29,7 +29,8 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 function exitCodeOf(error: UpservError): number {
-  if (error instanceof ConfigError) return EXIT.config
+  // By its code: it may have happened in the server that was asked.
+  if (error.code === 'CONFIG_BAD') return EXIT.config
   if (error instanceof Interrupted) return EXIT.interrupted
   return error.code.startsWith('SOURCE_') || error.code === 'STORE_LOCKED' ? EXIT.unavailable : EXIT.failed
 }
@@ -76,8 +77,11 @@ export function createProgram(): Command {
     .option('--exit-when-idle <seconds>', 'end the process behind it after so long (default: 600)')
     .action(async (flags) => (await import('./inetd.ts')).runInetd(() => config(flags), flags))
 
+  sub('reload', 'let the server that runs read its configuration again').action(async (flags) =>
+    (await import('./reload.ts')).reloadCommand(config(flags)),
+  )
+
   sub('doctor', 'look at everything that a server needs, and say what to type')
-    .option('--configuration', 'look at the configuration alone')
     .option('--json', 'for programs')
     .action(async (flags) => (await import('./doctor.ts')).doctorCommand(() => config(flags), flags, flags))
 

@@ -25,6 +25,7 @@ const requestSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('rsync'), peer: peerSchema }),
   z.strictObject({ type: z.literal('list') }),
   z.strictObject({ type: z.literal('status') }),
+  z.strictObject({ type: z.literal('reload') }),
   z.strictObject({ type: z.literal('available') }),
   z.strictObject({ type: z.literal('fetch'), id }),
   z.strictObject({ type: z.literal('import'), file: z.string().max(4096), id }),
@@ -51,6 +52,8 @@ export interface ControlHandlers {
   operations: Operations
   /** Takes over a connection that carries rsync. */
   rsync(socket: Socket, peer: Peer): void
+  /** Reads the configuration again. @returns keys whose new values need a restart. */
+  reload(): Promise<readonly string[]>
   /** Requests under way keep an idle server from ending itself. */
   onRequest?: (running: Promise<unknown>) => void
 }
@@ -118,8 +121,13 @@ export function requestRsync(socket: Socket, { address, port }: Peer): void {
   socket.write(`${JSON.stringify({ type: 'rsync', peer: { address, port } } satisfies Request)}\n`)
 }
 
+/** What can be asked of an owner from outside. */
+export interface Remote extends Operations {
+  reload(): Promise<readonly string[]>
+}
+
 /** The operations of the owner at the other end of a fresh connection, for one request. */
-export function remoteOperations(connection: () => Promise<Socket>): Operations {
+export function remoteOperations(connection: () => Promise<Socket>): Remote {
   const ask = async <T>(
     request: Request,
     say: (line: string) => void = () => {},
@@ -153,6 +161,7 @@ export function remoteOperations(connection: () => Promise<Socket>): Operations 
   return {
     list: () => ask({ type: 'list' }),
     status: () => ask({ type: 'status' }),
+    reload: () => ask({ type: 'reload' }),
     available: (signal) => ask({ type: 'available' }, undefined, signal),
     fetch: (build, say, signal) => ask({ type: 'fetch', id: build }, say, signal),
     import: (file, build, say, signal) => ask({ type: 'import', file, id: build }, say, signal),
@@ -194,7 +203,8 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
   const send = (answer: Answer): void => {
     if (socket.writable) socket.write(`${JSON.stringify(answer)}\n`)
   }
-  const running = carryOut(request, handlers.operations, send, abort.signal)
+  const running =
+    request.type === 'reload' ? handlers.reload() : carryOut(request, handlers.operations, send, abort.signal)
   handlers.onRequest?.(running)
   try {
     send({ type: 'result', value: (await running) ?? null })
@@ -205,7 +215,7 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
 }
 
 function carryOut(
-  request: Exclude<Request, { type: 'rsync' }>,
+  request: Exclude<Request, { type: 'rsync' | 'reload' }>,
   operations: Operations,
   send: (answer: Answer) => void,
   signal: AbortSignal,

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import { findProgram } from '../../src/lib/find-program.ts'
 import { VERSION } from '../../src/version.ts'
 import { makeArchive } from '../support/archive.ts'
@@ -17,6 +18,7 @@ import { makeScratch, type Scratch } from '../support/scratch.ts'
 import { assertSameTree, snapshot } from '../support/snapshot.ts'
 import { makeTree } from '../support/tree.ts'
 
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const NEXT_VERSION = '99.0.0'
 /** What `systemd-analyze security` calls OK ends at 5; this is where we are. docs/operations.md says so. */
 const EXPOSURE = 1.5
@@ -32,6 +34,7 @@ describe('the Debian package', { skip, timeout: 15 * 60_000 }, () => {
   let machine: Machine
   let deb: string
   let next: string
+  let update: string
   /** Of the host; /shared of the machine. */
   const shared = (...names: string[]): string => join(scratch.path, 'machine/shared', ...names)
   const trees = new Map<string, ReturnType<typeof snapshot>>()
@@ -54,7 +57,7 @@ describe('the Debian package', { skip, timeout: 15 * 60_000 }, () => {
       trees.set(id, snapshot(tree))
     }
     copyCheckout(join(scratch.path, 'one'))
-    ;({ deb } = await pack(join(scratch.path, 'one'), join(scratch.path, 'out'), ['deb']))
+    ;({ deb, update } = await pack(join(scratch.path, 'one'), join(scratch.path, 'out'), ['deb']))
     ;({ deb: next } = await pack(join(scratch.path, 'one'), join(scratch.path, 'next'), [
       '--version',
       NEXT_VERSION,
@@ -271,4 +274,43 @@ systemctl enable --now upserv.socket upserv.service`)
       '',
     )
   })
+
+  test('every command of docs/quick-start.md and README.md, as it is typed', async () => {
+    const home = shared('quick')
+    mkdirSync(home, { mode: 0o755 })
+    for (const path of [deb, update]) copyFileSync(path, join(home, basename(path)))
+    const quick = commandsOf('docs/quick-start.md')
+    assert.ok(quick.length >= 6)
+    let said = ''
+    for (const block of quick) {
+      said += await machine.succeeds('sh', ['-ec', `cd /shared/quick\n${block}`], { timeoutMs: PATIENCE_MS })
+    }
+    assert.match(said, /^2\n[\s\S]*^2\n/m, 'the device is not at build 2')
+    assert.match(said, /^build-2/m)
+    // What is in README beside these: CI runs the scripts, and the server is started here.
+    const serve = commandsOf('README.md').find((block) => block.includes('bin/upserv serve'))!
+    const script = `cd ${ROOT}\n${serve.trim()} >/tmp/serve 2>&1 &
+until rsync rsync://127.0.0.1:8873/ 2>/dev/null; do kill -0 $! && sleep 0.1; done; kill $!; wait`
+    await machine.succeeds('sh', ['-ec', script], { timeoutMs: PATIENCE_MS })
+    const ofScripts = /^script\/(?:server|test)\b/
+    const others = commandsOf('README.md').filter(
+      (block) => block !== serve && !quick.some((one) => one.includes(block)),
+    )
+    for (const line of others.flatMap((block) => block.trim().split('\n'))) {
+      assert.ok(
+        ofScripts.test(line) || quick.join('').includes(line) || line.startsWith(DEVICE),
+        `nobody tries: ${line}`,
+      )
+    }
+    await machine.succeeds('dpkg', ['--purge', 'upserv', 'upserv-update'], { timeoutMs: PATIENCE_MS })
+  })
 })
+
+/** What a device types, which the tests above do with their own builds. */
+const DEVICE = 'rsync -aHAX --numeric-ids --delete rsync://SERVER:8873/build-802/root/'
+
+/** The shell blocks of a page. */
+function commandsOf(page: string): string[] {
+  const text = readFileSync(join(ROOT, page), 'utf8')
+  return [...text.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block]) => block!)
+}

@@ -115,7 +115,7 @@ describe('SIGHUP', { concurrency: CONCURRENCY }, () => {
     await upserv.stop()
   })
 
-  test('a configuration that is wrong is not used, and the log says why', async () => {
+  test('a configuration that is wrong is not used, and who asks is told why', async () => {
     await using mirror = await smallMirror()
     const config = mirror.path('upserv.toml')
     writeFileSync(config, toml(mirror))
@@ -127,10 +127,18 @@ describe('SIGHUP', { concurrency: CONCURRENCY }, () => {
       writeFileSync(config, wrong)
       upserv.process.child.kill('SIGHUP')
       await upserv.process.waitForOutput('stderr', why)
+      const reload = await upserv.cli(['reload', '--config', config])
+      assert.equal(reload.code, 78)
+      assert.match(reload.stderr, /unknown key "bugdet"|has the scheme "gopher"/)
       const { client, place } = mirror.client(upserv, '1')
       await client.ends(0)
       mirror.assertTree('1', place)
     }
+    writeFileSync(config, toml(mirror, '[http]\nlisten = ["127.0.0.1:1"]\n[channels]\nnew = "1"\n'))
+    const reload = await upserv.cli(['reload', '--config', config])
+    assert.match(reload.stdout, /^the configuration was read again/)
+    // It holds when the command returns.
+    assert.match((await rsyncSucceeds([`${upserv.url}/`])).stdout, /^channel-new/m)
     await upserv.stop()
   })
 
