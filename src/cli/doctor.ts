@@ -295,7 +295,7 @@ async function lookAtSources({ sources }: Config): Promise<Finding[]> {
       const reason = await whyUnreachable(source, AbortSignal.timeout(PATIENCE_MS))
       return reason === undefined
         ? { verdict: 'ok', about, says: 'its upstream answers' }
-        : { verdict: 'problem', about, says: reason, hint: `Check the network, and url = "${source.url}"` }
+        : { verdict: 'problem', about, says: reason, hint: 'Check the network, and the url of this source.' }
     }),
   )
 }
