@@ -16,7 +16,6 @@ setfacl:acl
 mmdebstrap:mmdebstrap
 systemd-socket-activate:systemd
 systemd-nspawn:systemd-container
-ip:iproute2
 dh:debhelper
 dpkg-buildpackage:dpkg-dev
 strip:binutils

@@ -216,6 +216,8 @@ systemctl daemon-reload; systemctl restart upserv; kill -STOP $(systemctl show -
       'the old server lets sessions end',
       async () => (await property('ActiveState')) === 'deactivating',
     )
+    // Nothing was unpacked yet: what the old server still loads is its own.
+    assert.equal(await shell(`grep '"version"' /usr/lib/upserv/package.json`), `  "version": "${VERSION}",\n`)
     // The socket is still there, so this one waits for the new server instead of being refused.
     const early = sync('1')
     await Promise.all([slow, early])
@@ -241,8 +243,11 @@ systemctl restart xinetd`)
     await until('xinetd listens', async () => (await machine.run('rsync', ['rsync://127.0.0.1/'])).code === 0)
     await Promise.all(Array.from({ length: CLIENTS }, (_, i) => sync(i % 2 === 0 ? '1' : '2')))
     // One owner for all of them, as upserv's user.
-    const owners = await shell('pgrep -u upserv -f "upserv.js serve"')
-    assert.equal(owners.trim().split('\n').length, 1)
+    // Those that found another one at their start end at once, so it is waited for.
+    await until('there is one owner', async () => {
+      const { stdout } = await machine.run('pgrep', ['-c', '-u', 'upserv', '-f', 'upserv.js serve'])
+      return stdout.trim() === '1'
+    })
     await shell(`systemctl stop xinetd; pkill -u upserv -f 'upserv.js serve'; while pgrep -u upserv >/dev/null; do sleep 0.1; done
 sed -i 's/disable = no/disable         = yes/' /etc/xinetd.d/upserv
 systemctl enable --now upserv.socket upserv.service`)
@@ -289,8 +294,12 @@ systemctl enable --now upserv.socket upserv.service`)
     assert.match(said, /^build-2/m)
     // What is in README beside these: CI runs the scripts, and the server is started here.
     const serve = commandsOf('README.md').find((block) => block.includes('bin/upserv serve'))!
-    const script = `cd ${ROOT}\n${serve.trim()} >/tmp/serve 2>&1 &
-until rsync rsync://127.0.0.1:8873/ 2>/dev/null; do kill -0 $! && sleep 0.1; done; kill $!; wait`
+    // The package's own server has the port of the web page.
+    const script = `systemctl stop upserv.socket upserv.service 2>/dev/null
+cd ${ROOT}
+${serve.trim()} >/tmp/serve 2>&1 &
+until rsync rsync://127.0.0.1:8873/ 2>/dev/null; do kill -0 $! || { cat /tmp/serve; exit 1; }; sleep 0.1; done
+kill $!; wait $!`
     await machine.succeeds('sh', ['-ec', script], { timeoutMs: PATIENCE_MS })
     const ofScripts = /^script\/(?:server|test)\b/
     const others = commandsOf('README.md').filter(

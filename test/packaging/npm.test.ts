@@ -84,17 +84,8 @@ describe('the npm package', { skip, timeout: 2 * PATIENCE_MS }, () => {
     const server = new ServerProcess(
       'npx',
       [
-        '--no-install',
-        'upserv',
-        'serve',
-        '--data',
-        mirror.data,
-        '--rsync',
-        '127.0.0.1:0',
-        '--http',
-        'off',
-        '--source',
-        `${mirror.nginx.url}/{build}`,
+        ...['--no-install', 'upserv', 'serve', '--data', mirror.data, '--rsync', '127.0.0.1:0'],
+        ...['--http', 'off', '--source', `${mirror.nginx.url}/{build}`],
       ],
       { cwd: home, env },
     )

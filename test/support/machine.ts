@@ -14,14 +14,13 @@ import { isRoot } from './scratch.ts'
 const BOOT_MS = 120_000
 const LOOK_EVERY_MS = 50
 
-const NEEDED = ['systemd-nspawn', 'unshare', 'nsenter', 'mount', 'ip']
+const NEEDED = ['systemd-nspawn', 'unshare', 'nsenter', 'mount']
 
 /** Why there can be no machine here, or false. */
 export async function whyNoMachine(): Promise<string | false> {
   if (!isRoot) return 'needs root: a machine of its own is mounts and namespaces'
   for (const name of NEEDED) {
-    if ((await findProgram(name)) === undefined)
-      return `needs ${name}: apt-get install systemd-container iproute2`
+    if ((await findProgram(name)) === undefined) return `needs ${name}: apt-get install systemd-container`
   }
   // An overlay over the root file system is what a container of the machine's owner may not have.
   const probe = spawnSync('unshare', [
