@@ -1,7 +1,8 @@
 /** What `script/release` does beside git: versions and dates in files, the notes, the SBOM. */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { notesOf, withRelease } from './changelog.ts'
 
@@ -43,8 +44,7 @@ interface Bom {
 
 /** npm's, without what would be another one each time, and with the runtime that the Debian package brings. */
 function sbom(): Bom {
-  const args = ['sbom', '--sbom-format=cyclonedx', '--omit=dev', '--omit=optional', '--package-lock-only']
-  const bom = JSON.parse(execFileSync('npm', args, { cwd: ROOT, encoding: 'utf8' })) as Bom
+  const bom = bomOfNpm()
   const epoch =
     process.env.SOURCE_DATE_EPOCH ??
     execFileSync('git', ['log', '-1', '--format=%ct'], { cwd: ROOT, encoding: 'utf8' })
@@ -68,4 +68,28 @@ function sbom(): Bom {
   // A UUID of version 8 (RFC 9562): its bits are ours to choose.
   bom.serialNumber = `urn:uuid:${digest.slice(0, 8)}-${digest.slice(8, 12)}-8${digest.slice(13, 16)}-8${digest.slice(17, 20)}-${digest.slice(20, 32)}`
   return bom
+}
+
+/**
+ * npm leaves out with `--omit=dev` what we use in tests ourselves, although something that runs needs it too. So it
+ * is shown a package that has nothing for development.
+ */
+function bomOfNpm(): Bom {
+  const { devDependencies, ...manifest } = readJson('package.json')
+  const lock = readJson('package-lock.json') as { packages: Record<string, Record<string, unknown>> }
+  const packages = Object.fromEntries(Object.entries(lock.packages).filter(([, { dev }]) => dev !== true))
+  packages[''] = { ...packages[''], devDependencies: {} }
+  const scratch = mkdtempSync(join(tmpdir(), 'upserv-sbom-'))
+  try {
+    writeFileSync(join(scratch, 'package.json'), JSON.stringify(manifest))
+    writeFileSync(join(scratch, 'package-lock.json'), JSON.stringify({ ...lock, packages }))
+    const args = ['sbom', '--sbom-format=cyclonedx', '--omit=optional', '--package-lock-only']
+    return JSON.parse(execFileSync('npm', args, { cwd: scratch, encoding: 'utf8' })) as Bom
+  } finally {
+    rmSync(scratch, { recursive: true })
+  }
+}
+
+function readJson(path: string): Record<string, unknown> {
+  return JSON.parse(readFileSync(join(ROOT, path), 'utf8')) as Record<string, unknown>
 }

@@ -79,7 +79,7 @@ test('a release: commit, tag, packages, sums, SBOM', {
   }
   const installed = Object.entries(packages)
     .filter(([path, { dev, optional }]) => path && !dev && !optional)
-    .map(([path, { version }]) => `${path.replace('node_modules/', '')} ${version}`)
+    .map(([path, { version }]) => `${path.replace(/^.*node_modules\//, '')} ${version}`)
   assert.deepEqual(
     bom.components.map(({ name, version }) => `${name} ${version}`).sort(),
     [...installed, `node ${process.versions.node}`].sort(),
