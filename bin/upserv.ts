@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 /** The executable: argv to src/cli, exit code back. */
 import { main } from '../src/cli/main.ts'
 

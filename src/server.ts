@@ -28,10 +28,11 @@ import { Verifier } from './build/verifier.ts'
 import { Warmer } from './build/warmer.ts'
 import { Cache } from './cache/cache.ts'
 import type { Config } from './config/config.ts'
+import { restartKeys } from './config/reload.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { TurnsInLine } from './daemon/turns.ts'
-import { CommandError } from './errors.ts'
+import { CommandError, type UpservError } from './errors.ts'
 import { History } from './history/history.ts'
 import type { SessionRecord } from './history/session-record.ts'
 import { parentDoor } from './http/parent.ts'
@@ -74,9 +75,11 @@ export class Upserv {
   readonly resolver: Resolver
   readonly fetches: Fetches
   readonly #history: History
+  readonly #channels: Channels
   /** Set by `serve`: what only the server as a whole knows. */
-  facts: { listening: string[]; sessions: () => number; inLine: () => number } = {
+  facts: { listening: string[]; httpUrls: string[]; sessions: () => number; inLine: () => number } = {
     listening: [],
+    httpUrls: [],
     sessions: () => 0,
     inLine: () => 0,
   }
@@ -87,12 +90,17 @@ export class Upserv {
   readonly parent: Parent
   readonly #spare: Spare
   readonly #budget: Budget
+  readonly #available: Available
+  #config: Config
   readonly #began = performance.now()
 
   private constructor(store: Store, ground: Ground, config: Config, log: Logger) {
     const { channels, available, activity, history } = ground
     this.store = store
     this.#history = history
+    this.#channels = channels
+    this.#available = available
+    this.#config = config
     const catalog = new Catalog(store)
     this.#catalog = catalog
     const evictor = new BuildEvictor(
@@ -104,7 +112,7 @@ export class Upserv {
       },
       (id) => {
         if (this.fetches.isRunning(id)) return 'it is being fetched again'
-        return config.evictChannels ? undefined : whyChannelsKeep(channels, id)
+        return this.#config.evictChannels ? undefined : whyChannelsKeep(channels, id)
       },
     )
     const complain = (what: string) => (error: Error) => log.warn({ reason: error.message }, what)
@@ -159,6 +167,7 @@ export class Upserv {
       facts: () => ({
         version: VERSION,
         listening: this.facts.listening,
+        httpUrls: this.facts.httpUrls,
         sessions: this.facts.sessions(),
         inLine: this.facts.inLine(),
         uptimeSeconds: Math.round((performance.now() - this.#began) / 1000),
@@ -229,6 +238,24 @@ export class Upserv {
     return used + reserved + bytes <= limit
   }
 
+  /**
+   * Goes by another configuration from now on; `settle` does what follows from that.
+   * @throws ConfigError for sources that can't be right, with nothing changed.
+   */
+  change(config: Config): void {
+    this.#available.useSources(config.sources)
+    this.fetches.useSources(config.sources)
+    this.#config = config
+    this.#channels.use(config.channels)
+    this.#budget.limit = config.budget
+  }
+
+  /** What channels mean now is kept, and what the budget no longer allows goes. */
+  async settle(): Promise<void> {
+    await this.#channels.keep()
+    await this.#budget.enforce()
+  }
+
   /** Fetches stop in a way that can be gone on from. */
   async close(): Promise<void> {
     await this.fetches.close()
@@ -276,14 +303,32 @@ export interface RunningServer {
   /** Addresses of the rsync doors. */
   readonly listening: readonly string[]
   readonly httpUrls: readonly string[]
+  /** How long `stop` lets sessions go on. */
+  readonly shutdownMs: number
   /** Resolves when the server has ended, by `stop` or because it was idle; rejects when the store can't be opened. */
   readonly ended: Promise<void>
+  /**
+   * Reads the configuration again and goes by it; sessions and fetches under way end as they began.
+   * @returns keys whose new values need a restart. @throws ConfigError, with nothing changed.
+   */
+  reload(): Promise<readonly string[]>
   /** Lets sessions finish, for a bounded time. Safe to call twice. */
   stop(): Promise<void>
 }
 
+export interface ServeOptions {
+  /** Descriptors that listen already, in place of the addresses in `rsync.listen`. */
+  handed?: readonly number[]
+  /** Reads the configuration again. Without it there is only the one that it began with. */
+  load?: () => Config
+}
+
 /** Opens all doors, then the store. When it returns, clients can connect. */
-export async function serve(config: Config, log: Logger): Promise<RunningServer> {
+export async function serve(
+  config: Config,
+  log: Logger,
+  { handed = [], load = () => config }: ServeOptions = {},
+): Promise<RunningServer> {
   useThreads()
   const ground = await layGround(config, log)
   const { claim, channels, activity, history, pool } = ground
@@ -325,8 +370,10 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   const operations = quietly(opened.then((open) => open.operations))
   const modules = new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver)))
   let busySince = now()
-  const policy = new Policy(config.access, (problem) => log.error({ reason: problem }, 'secrets not used'))
-  const turns = new TurnsInLine({ most: config.rsync.maxConnections, places: config.rsync.waitingLine, now })
+  const makePolicy = ({ access }: Config) =>
+    new Policy(access, (problem) => log.error({ reason: problem }, 'secrets not used'))
+  let policy = makePolicy(config)
+  const turns = new TurnsInLine({ ...turnsOf(config), now })
   const doors = new Doors(
     {
       modules,
@@ -335,17 +382,11 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       derived,
       answers,
       lists,
-      motd: config.rsync.motd,
-      charset: config.rsync.charset,
+      ...mannersOf(config),
       checksumSeed,
-      limits: { handshakeMs: config.rsync.handshakeTimeoutMs, idleMs: config.rsync.idleTimeoutMs },
       now,
     },
-    {
-      handshakes: config.rsync.maxHandshakes,
-      perSource: config.rsync.maxPerSource,
-      inside: config.rsync.maxConnections + config.rsync.waitingLine,
-    },
+    doorLimitsOf(config),
     log,
     {
       first: (await lastSession(history)) + 1,
@@ -361,6 +402,8 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   )
   activity.clients = doors
   const sampling = setInterval(() => activity.sample(), SAMPLE_EVERY_MS)
+  /** As of the last reload. */
+  let current = config
   /** Commands, and requests of child servers. */
   let commands = 0
   const onRequest = (running: Promise<unknown>): void => {
@@ -393,7 +436,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       log.info({ sessions: doors.sessions }, 'stopping')
       for (const close of closers) close()
       stopChildren.abort(new CommandError('the server is stopping'))
-      const goodbye = doors.close(config.shutdownMs)
+      const goodbye = doors.close(current.shutdownMs)
       // A store can't be closed before it is open.
       const open = await opening.catch(() => undefined)
       // Who waits for a fetch is told to come back, rather than kept for a build that won't be complete.
@@ -412,10 +455,41 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     return stopping
   }
 
+  const readAgain = async (): Promise<readonly string[]> => {
+    const next = load()
+    const nextPolicy = makePolicy(next)
+    // What is still being opened goes by the configuration before.
+    const open = await opened
+    open.change(next)
+    cache.limit = next.cache
+    policy = nextPolicy
+    turns.change(turnsOf(next))
+    doors.change(mannersOf(next), doorLimitsOf(next))
+    const left = restartKeys(config, next)
+    current = next
+    log.info({ sources: next.sources.map(({ name }) => name) }, 'configuration read again')
+    if (left.length > 0) log.warn({ keys: left }, 'what these keys say holds after a restart')
+    await open.settle().catch((error: Error) => {
+      log.warn({ reason: error.message }, 'the new configuration holds, but the disk did not follow')
+    })
+    return left
+  }
+  /** One after the other: each begins with what the one before it left. */
+  let reloading: Promise<unknown> = Promise.resolve()
+  const reload = (): Promise<readonly string[]> => {
+    const reloaded = reloading.then(readAgain)
+    reloading = reloaded.catch((error: Error) => {
+      const { code } = error as Partial<UpservError>
+      log.error({ code, reason: error.message }, 'configuration not used: the old one holds')
+    })
+    return reloaded
+  }
+
   try {
     const control = await listenControl(claim.paths.socket, {
       operations,
       rsync: (socket, peer) => doors.admit(socket, socket, peer),
+      reload,
       onRequest,
     })
     closers.push(() => control.close())
@@ -442,14 +516,17 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
       lastClosers.push(() => http.hangUp())
       for (const address of config.http.listen) httpUrls.push(await http.listen(address))
     }
-    for (const address of config.rsync.listen) listening.push(await doors.listen(address))
+    for (const fd of handed) listening.push(await doors.listenOn(fd))
+    for (const address of handed.length > 0 ? [] : config.rsync.listen) {
+      listening.push(await doors.listen(address))
+    }
   } catch (error) {
     await stop()
     throw error
   }
   void opened.then(
     async (open) => {
-      open.facts = { listening, sessions: () => doors.sessions, inLine: () => turns.waiting }
+      open.facts = { listening, httpUrls, sessions: () => doors.sessions, inLine: () => turns.waiting }
       log.info({ builds: open.store.ids().length, ms: Math.round(now() - began) }, 'store open')
       // Nobody waits for this; it ends with the store when we are stopped.
       await open.tidy().catch((error: Error) => {
@@ -468,7 +545,17 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     }, config.exitWhenIdleMs / IDLE_CHECKS)
     closers.push(() => clearInterval(timer))
   }
-  return { operations, listening, httpUrls, ended, stop }
+  return {
+    operations,
+    listening,
+    httpUrls,
+    get shutdownMs() {
+      return current.shutdownMs
+    },
+    ended,
+    reload,
+    stop,
+  }
 }
 
 /** For a promise that is not always waited for: that it fails is no fault of ours then. */
@@ -487,6 +574,25 @@ async function lastSession(history: History): Promise<number> {
 /** Listings, scans of ports and polls of channels come by the thousand and say nothing of any device's builds. */
 function isWorthRemembering({ module }: SessionRecord): boolean {
   return module !== '' && module !== 'channels' && module !== 'available'
+}
+
+// What each part takes of a configuration, at the start and whenever it is read again.
+
+function turnsOf({ rsync }: Config) {
+  return { most: rsync.maxConnections, places: rsync.waitingLine }
+}
+
+function mannersOf({ rsync }: Config) {
+  const limits = { handshakeMs: rsync.handshakeTimeoutMs, idleMs: rsync.idleTimeoutMs }
+  return { motd: rsync.motd, charset: rsync.charset, limits }
+}
+
+function doorLimitsOf({ rsync }: Config) {
+  return {
+    handshakes: rsync.maxHandshakes,
+    perSource: rsync.maxPerSource,
+    inside: rsync.maxConnections + rsync.waitingLine,
+  }
 }
 
 /** A build that a channel names is what devices are about to ask for. */

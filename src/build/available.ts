@@ -15,7 +15,7 @@ const FRESH_MS = 60_000
 const SOURCE_MS = 15_000
 
 export class Available {
-  readonly #sources: readonly AnySource[]
+  #sources: readonly AnySource[]
   readonly #now: () => number
   readonly #asking = new SingleFlight<'all', AvailableBuilds>()
   #known: { builds: AvailableBuilds; until: number } | undefined
@@ -30,6 +30,12 @@ export class Available {
     this.#now = now
   }
 
+  /** Asks these from now on. @throws ConfigError as the constructor does, with nothing changed. */
+  useSources(sources: readonly SourceConfig[]): void {
+    this.#sources = sources.map((config) => createSource(config))
+    this.#known = undefined
+  }
+
   /** Whether there is anything to ask. */
   get hasSources(): boolean {
     return this.#sources.length > 0
@@ -42,7 +48,8 @@ export class Available {
   }
 
   async #ask(signal: AbortSignal): Promise<AvailableBuilds> {
-    const answers = await Promise.all(this.#sources.map((source) => askOne(source, signal)))
+    const sources = this.#sources
+    const answers = await Promise.all(sources.map((source) => askOne(source, signal)))
     const builds = new Map<string, AvailableBuilds['builds'][number]>()
     for (const answer of answers) {
       for (const build of answer.builds) if (!builds.has(build.id)) builds.set(build.id, build)
@@ -51,7 +58,7 @@ export class Available {
       builds: [...builds.values()].sort((a, b) => compareIds(a.id, b.id)),
       gaps: answers.flatMap(({ gap, source }) => (gap === undefined ? [] : [{ source, reason: gap }])),
     }
-    this.#known = { builds: all, until: this.#now() + FRESH_MS }
+    if (sources === this.#sources) this.#known = { builds: all, until: this.#now() + FRESH_MS }
     return all
   }
 }

@@ -49,10 +49,11 @@ export function noteChannels(
 }
 
 export class Channels {
-  readonly #configured: Readonly<Record<string, string>>
+  #configured: Readonly<Record<string, string>>
   readonly #disk: Disk
   readonly #path: string
-  readonly #records: ChannelRecords
+  readonly #now: () => Date
+  #records: ChannelRecords
   #isKept: boolean
 
   private constructor(
@@ -60,13 +61,24 @@ export class Channels {
     disk: Disk,
     path: string,
     records: ChannelRecords,
-    isKept: boolean,
+    now: () => Date,
   ) {
-    this.#configured = configured
+    this.#configured = {}
     this.#disk = disk
     this.#path = path
+    this.#now = now
     this.#records = records
-    this.#isKept = isKept
+    this.#isKept = true
+    this.use(configured)
+  }
+
+  /** Gives names other meanings; sessions under way go on with what they began with. `keep` keeps them. */
+  use(configured: Readonly<Record<string, string>>): void {
+    const seconds = Math.max(0, Math.floor(this.#now().getTime() / 1000))
+    const records = noteChannels(this.#records, configured, seconds)
+    this.#isKept &&= records === this.#records
+    this.#records = records
+    this.#configured = configured
   }
 
   /**
@@ -85,16 +97,16 @@ export class Channels {
       onProblem(error)
       return {}
     })
-    const records = noteChannels(kept, configured, Math.max(0, Math.floor(now().getTime() / 1000)))
-    return new Channels(configured, disk, path, records, records === kept)
+    return new Channels(configured, disk, path, kept, now)
   }
 
   /** Makes what devices will be told last. @throws NoRoom, StoreError. */
   async keep(): Promise<void> {
     if (this.#isKept) return
-    const text = `${JSON.stringify(this.#records, null, 2)}\n`
+    const records = this.#records
+    const text = `${JSON.stringify(records, null, 2)}\n`
     await replaceFile(this.#disk, this.#path, Buffer.from(text), 'channels')
-    this.#isKept = true
+    this.#isKept = records === this.#records
   }
 
   /** By name. */

@@ -75,7 +75,7 @@ export interface FetchesOptions {
 
 export class Fetches {
   readonly #options: FetchesOptions
-  readonly #sources: readonly { config: SourceConfig; source: AnySource }[]
+  #sources: readonly { config: SourceConfig; source: AnySource }[]
   readonly #running = new Map<string, Flight>()
   readonly #absent = new Map<string, { error: Error; until: number }>()
   readonly #line = new WaitingLine(MAX_WORKING)
@@ -86,8 +86,15 @@ export class Fetches {
   /** @throws ConfigError for a source that can't be right. */
   constructor(options: FetchesOptions) {
     this.#options = options
-    this.#sources = options.sources.map((config) => ({ config, source: createSource(config) }))
+    this.#sources = withRules(options.sources)
     this.#now = options.now ?? (() => performance.now())
+  }
+
+  /** Fetches that begin from now on go by these. @throws ConfigError as the constructor does, with nothing changed. */
+  useSources(sources: readonly SourceConfig[]): void {
+    this.#sources = withRules(sources)
+    // What the others did not have, these may.
+    this.#absent.clear()
   }
 
   /** Whether a fetch of that build is under way. */
@@ -270,6 +277,11 @@ export class Fetches {
     const names = known.length > 0 ? `; held now: ${known.join(', ')}` : ''
     return new NoSuchBuild(`no such build: ${moduleOf(id)} is not held, and no source offers it${names}`)
   }
+}
+
+/** Each with what it offers. @throws ConfigError */
+function withRules(configs: readonly SourceConfig[]): { config: SourceConfig; source: AnySource }[] {
+  return configs.map((config) => ({ config, source: createSource(config) }))
 }
 
 /** One fetch under way. */

@@ -194,6 +194,8 @@ export interface Status {
   dataDir: string
   /** Addresses that clients can connect to. */
   listening: string[]
+  /** Where page, API and metrics are. */
+  httpUrls: string[]
   uptimeSeconds: number
   budgetBytes: number
   usedBytes: number

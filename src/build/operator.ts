@@ -60,7 +60,7 @@ export interface OperatorParts {
   activity: ActivityLog
   history: History
   /** What only the server as a whole knows. */
-  facts: () => Pick<Status, 'version' | 'listening' | 'uptimeSeconds' | 'sessions' | 'inLine'>
+  facts: () => Pick<Status, 'version' | 'listening' | 'httpUrls' | 'uptimeSeconds' | 'sessions' | 'inLine'>
 }
 
 /** Sessions that are told of at a time. */

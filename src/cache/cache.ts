@@ -77,6 +77,7 @@ export class Cache {
   readonly #pool: BlockPool
   readonly #segments = new Map<number, Segment>()
   readonly #segmentBytes: number
+  #limit: number
   #active: Segment | undefined
   #nextNumber = 0
   #uses = 0
@@ -93,6 +94,7 @@ export class Cache {
   private constructor(options: CacheOptions) {
     this.#options = options
     this.#pool = options.pool
+    this.#limit = options.limit
     this.#segmentBytes = Math.min(SEGMENT_BYTES, Math.max(MAX_RECORD, options.limit / FEWEST_SEGMENTS))
   }
 
@@ -114,6 +116,12 @@ export class Cache {
   /** Resolves when all that was asked for so far is done: old records are known, new ones on disk. */
   get ready(): Promise<void> {
     return this.#work
+  }
+
+  /** The most bytes that the segments take from now on. */
+  set limit(bytes: number) {
+    this.#limit = bytes
+    this.#enqueue(() => this.#shrink())
   }
 
   /** Bytes of all segments. */
@@ -231,7 +239,7 @@ export class Cache {
 
   /** A segment that the record fits into, with room made for it; undefined when there can't be any. */
   #segmentFor(size: number): Segment | undefined {
-    const excess = this.#bytes + size - this.#options.limit
+    const excess = this.#bytes + size - this.#limit
     if (excess > 0 || this.#options.hasRoom?.(size) === false) {
       // Room is made behind the writes under way: until then the limit is passed by what waits.
       const oldest = this.#oldest(this.#active ? [this.#active] : [])
@@ -304,7 +312,12 @@ export class Cache {
       this.#segments.set(number, segment)
       this.#grow(size)
     }
-    const excess = this.#bytes - this.#options.limit
+    await this.#shrink()
+  }
+
+  /** Drops the segments used longest ago until the rest is within the limit. */
+  async #shrink(): Promise<void> {
+    const excess = this.#bytes - this.#limit
     for (let freed = 0; freed < excess; ) {
       const oldest = this.#oldest([])
       if (!oldest) break

@@ -65,9 +65,10 @@ function formatAvailable({ builds, gaps }: AvailableBuilds): string {
 }
 
 export function formatStatus(status: Status): string {
+  const doors = [...status.listening.map((address) => `rsync://${address}`), ...status.httpUrls]
   const lines = [
     `upserv ${status.version}, pid ${status.pid}, up ${formatDuration(status.uptimeSeconds * 1000)}`,
-    `listening   ${status.listening.length > 0 ? status.listening.map((address) => `rsync://${address}`).join(' ') : 'no'}`,
+    `listening   ${doors.join(' ') || 'no'}`,
     `data        ${status.dataDir}`,
     `used        ${formatSize(status.usedBytes)} of ${formatSize(status.budgetBytes)}, ${status.builds} ${status.builds === 1 ? 'build' : 'builds'}`,
     `sessions    ${status.sessions}, of them ${status.inLine} in line`,

@@ -6,7 +6,7 @@
  */
 import { Command, CommanderError, Option } from 'commander'
 import { type Config, type Flags, loadConfig } from '../config/config.ts'
-import { ConfigError, Interrupted, UpservError } from '../errors.ts'
+import { Interrupted, UpservError } from '../errors.ts'
 import { VERSION } from '../version.ts'
 import { EXIT } from './exit.ts'
 
@@ -29,12 +29,14 @@ export async function main(argv: readonly string[]): Promise<number> {
 }
 
 function exitCodeOf(error: UpservError): number {
-  if (error instanceof ConfigError) return EXIT.config
+  // By its code: it may have happened in the server that was asked.
+  if (error.code === 'CONFIG_BAD') return EXIT.config
   if (error instanceof Interrupted) return EXIT.interrupted
   return error.code.startsWith('SOURCE_') || error.code === 'STORE_LOCKED' ? EXIT.unavailable : EXIT.failed
 }
 
-function createProgram(): Command {
+/** The command line. Man pages and completions are made from it as well. */
+export function createProgram(): Command {
   const program = new Command('upserv')
     .description('On-demand upgrade server: devices update whole-system builds from it with stock rsync.')
     .version(VERSION)
@@ -83,7 +85,7 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
       collect,
     )
     .option('--exit-when-idle <seconds>', 'end after so long without anything to do')
-    .action(async (flags) => (await import('./serve.ts')).runServe(config(flags)))
+    .action(async (flags) => (await import('./serve.ts')).runServe(() => config(flags)))
 
   sub(
     'server',
@@ -93,6 +95,10 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
   )
     .option('--exit-when-idle <seconds>', 'end the process behind it after so long (default: 600)')
     .action(async (flags) => (await import('./inetd.ts')).runInetd(() => config(flags), flags))
+
+  sub('reload', 'let the server that runs read its configuration again', 'upserv reload').action(
+    async (flags) => (await import('./reload.ts')).reloadCommand(config(flags)),
+  )
 
   sub('fetch', 'fetch a build now, if it is not held', 'upserv fetch 802')
     .argument('<id>')
@@ -177,7 +183,7 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     'upserv doctor',
   )
     .option('--json', 'for programs')
-    .action(async (flags) => (await import('./doctor.ts')).doctorCommand(config(flags), flags))
+    .action(async (flags) => (await import('./doctor.ts')).doctorCommand(() => config(flags), flags, flags))
   sub('pin', 'never evict a build', 'upserv pin 802')
     .argument('<id>')
     .action(async (id: string, flags) =>

@@ -6,6 +6,7 @@ import { StoreLocked } from '../errors.ts'
 import { createLogger } from '../lib/log.ts'
 import { serve, Upserv } from '../server.ts'
 import { StorePaths } from '../store/paths.ts'
+import { becomeOwner } from './owner.ts'
 
 /** A server that has just taken the lock opens its socket within this time. */
 const OWNER_STARTS_MS = 5000
@@ -21,6 +22,7 @@ export async function withOperations<T>(
   use: (operations: Operations) => Promise<T>,
   { long = false } = {},
 ): Promise<T> {
+  becomeOwner(config.dataDir)
   const { socket } = new StorePaths(config.dataDir)
   const deadline = Date.now() + OWNER_STARTS_MS
   for (;;) {

@@ -1,9 +1,12 @@
 /** `upserv serve`: runs until it is told to stop. */
 import { existsSync } from 'node:fs'
 import type { Config } from '../config/config.ts'
+import { ServiceManager, takeSockets } from '../daemon/systemd.ts'
 import { keepCompiledCode } from '../lib/code-cache.ts'
 import { createLogger } from '../lib/log.ts'
+import type { RunningServer } from '../server.ts'
 import { StorePaths } from '../store/paths.ts'
+import { becomeOwner } from './owner.ts'
 
 /** Compiled code takes some 4 MB: where derived data may take little, that is for what clients ask for. */
 const CACHE_FOR_CODE = 64 * 2 ** 20
@@ -11,20 +14,39 @@ const CACHE_FOR_CODE = 64 * 2 ** 20
 /** What is made for us without a mode, as compiled code by Node, is for our user and readers of its group too. */
 const UMASK = 0o027
 
-export async function runServe(config: Config): Promise<void> {
+/** Beyond the time that sessions are given: to hang up on those that are left and to close the store. */
+const CLOSE_MS = 15_000
+
+/** @param load reads the configuration; once more on SIGHUP. */
+export async function runServe(load: () => Config): Promise<void> {
   process.umask(UMASK)
+  const config = load()
+  becomeOwner(config.dataDir)
   const log = createLogger()
   const paths = new StorePaths(config.dataDir)
   // A directory that is not a store yet must stay empty until it is one.
   if (config.cache >= CACHE_FOR_CODE && existsSync(paths.format)) keepCompiledCode(paths.code, paths.root)
+  const handed = takeSockets(process.env, process.pid)
+  const manager = new ServiceManager(process.env, process.pid, (problem) =>
+    log.warn({ reason: problem.message }, 'systemd could not be told'),
+  )
   const { serve } = await import('../server.ts')
-  const server = await serve(config, log)
-  const onSignal = (signal: NodeJS.Signals): void => {
+  const server = await serve(config, log, { handed, load })
+  const onStop = (signal: NodeJS.Signals): void => {
     log.info({ signal }, 'told to stop')
+    void manager.stopping(server.shutdownMs + CLOSE_MS)
     void server.stop()
   }
-  process.once('SIGTERM', onSignal)
-  process.once('SIGINT', onSignal)
+  process.once('SIGTERM', onStop)
+  process.once('SIGINT', onStop)
+  process.on('SIGHUP', () => {
+    void manager.reloading()
+    // What goes wrong is in the log.
+    void server
+      .reload()
+      .catch(() => {})
+      .then(() => manager.ready(describe(server)))
+  })
   // For whoever started us: this line says that clients can connect.
   const rsync = server.listening.map((address) => `rsync://${address}`)
   process.stdout.write(`listening ${[...rsync, ...server.httpUrls].join(' ')}\n`)
@@ -38,5 +60,11 @@ export async function runServe(config: Config): Promise<void> {
     },
     'ready',
   )
+  await manager.ready(describe(server))
   await server.ended
+  manager.close()
+}
+
+function describe(server: RunningServer): string {
+  return `serving ${server.listening.map((address) => `rsync://${address}`).join(' ') || 'commands only'}`
 }

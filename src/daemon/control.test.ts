@@ -20,6 +20,7 @@ test('control: a verification tells how it goes, and ends when who asked for it 
   }
   const door = await listenControl(path, {
     operations: Promise.resolve({ verify } as Operations),
+    reload: async () => [],
     rsync: () => {},
     onRequest: (running) => void running.catch(() => stopped.resolve()),
   })

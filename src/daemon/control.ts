@@ -37,6 +37,7 @@ const requestSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('rsync'), peer: peerSchema }),
   z.strictObject({ type: z.literal('list') }),
   z.strictObject({ type: z.literal('status') }),
+  z.strictObject({ type: z.literal('reload') }),
   z.strictObject({ type: z.literal('available') }),
   z.strictObject({ type: z.literal('activity') }),
   z.strictObject({ type: z.literal('timeline'), span: z.enum(['hour', 'day']) }),
@@ -85,6 +86,8 @@ export interface ControlHandlers {
   operations: Promise<Operations>
   /** Takes over a connection that carries rsync. */
   rsync(socket: Socket, peer: Peer): void
+  /** Reads the configuration again. @returns keys whose new values need a restart. */
+  reload(): Promise<readonly string[]>
   /** Requests under way keep an idle server from ending itself. */
   onRequest?: (running: Promise<unknown>) => void
 }
@@ -152,8 +155,13 @@ export function requestRsync(socket: Socket, { address, port }: Peer): void {
   socket.write(`${JSON.stringify({ type: 'rsync', peer: { address, port } } satisfies Request)}\n`)
 }
 
+/** What can be asked of an owner from outside. */
+export interface Remote extends Operations {
+  reload(): Promise<readonly string[]>
+}
+
 /** The operations of the owner at the other end of a fresh connection, for one request. */
-export function remoteOperations(connection: () => Promise<Socket>): Operations {
+export function remoteOperations(connection: () => Promise<Socket>): Remote {
   const ask = async <T, P = never>(
     request: Request,
     say: (line: string) => void = () => {},
@@ -187,6 +195,7 @@ export function remoteOperations(connection: () => Promise<Socket>): Operations 
   return {
     list: () => ask({ type: 'list' }),
     status: () => ask({ type: 'status' }),
+    reload: () => ask({ type: 'reload' }),
     available: (signal) => ask({ type: 'available' }, undefined, signal),
     activity: () => ask({ type: 'activity' }),
     timeline: (span) => ask({ type: 'timeline', span }),
@@ -238,7 +247,10 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
   const send = (answer: Answer): void => {
     if (socket.writable) socket.write(`${JSON.stringify(answer)}\n`)
   }
-  const running = handlers.operations.then((operations) => carryOut(request, operations, send, abort.signal))
+  const running =
+    request.type === 'reload'
+      ? handlers.reload()
+      : handlers.operations.then((operations) => carryOut(request, operations, send, abort.signal))
   handlers.onRequest?.(running)
   try {
     send({ type: 'result', value: (await running) ?? null })
@@ -249,7 +261,7 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
 }
 
 function carryOut(
-  request: Exclude<Request, { type: 'rsync' }>,
+  request: Exclude<Request, { type: 'rsync' | 'reload' }>,
   operations: Operations,
   send: (answer: Answer) => void,
   signal: AbortSignal,

@@ -59,8 +59,8 @@ interface Visit {
 }
 
 export class Doors {
-  readonly #context: SessionContext
-  readonly #limits: DoorLimits
+  #context: SessionContext
+  #limits: DoorLimits
   readonly #log: Logger
   readonly #onChange: () => void
   readonly #onEnd: (record: SessionRecord) => void
@@ -109,19 +109,46 @@ export class Doors {
     return sum
   }
 
+  /** What holds for sessions that begin from now on. */
+  change(context: Partial<SessionContext>, limits: DoorLimits): void {
+    this.#context = { ...this.#context, ...context }
+    this.#limits = limits
+  }
+
   /** Opens a TCP port. @returns the address that clients can connect to. */
   async listen(address: Listen): Promise<string> {
+    const { port } = await this.#open({ host: address.host, port: address.port }, (cause) =>
+      cannotListen(address, cause),
+    )
+    return formatListen({ host: address.host, port })
+  }
+
+  /**
+   * Takes over a socket that listens already, which somebody handed us. Closing it closes our side only: who
+   * connects after that waits for whoever is handed it next.
+   */
+  async listenOn(fd: number): Promise<string> {
+    const { address, port } = await this.#open(
+      { fd },
+      (cause) => new ConfigError(`descriptor ${fd} is no socket to listen on: ${cause.message}`, { cause }),
+    )
+    return address === undefined ? `descriptor ${fd}` : formatListen({ host: address, port })
+  }
+
+  async #open(
+    where: { host: string; port: number } | { fd: number },
+    explain: (cause: NodeJS.ErrnoException) => ConfigError,
+  ): Promise<{ address: string | undefined; port: number }> {
     const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) =>
       this.admit(socket, socket, peerFrom(socket.remoteAddress, socket.remotePort)),
     )
     await new Promise<void>((resolve, reject) => {
-      server.once('error', (cause: NodeJS.ErrnoException) => reject(cannotListen(address, cause)))
-      server.listen(address.port, address.host, () => resolve())
+      server.once('error', (cause: NodeJS.ErrnoException) => reject(explain(cause)))
+      server.listen(where, () => resolve())
     })
     this.#listeners.push(server)
     const bound = server.address()
-    const port = typeof bound === 'object' && bound ? bound.port : address.port
-    return formatListen({ host: address.host, port })
+    return typeof bound === 'object' && bound ? bound : { address: undefined, port: 0 }
   }
 
   /** Serves one client on streams that are open. */

@@ -25,7 +25,8 @@ const LATEST_COUNTS = 0.2
 
 /** Places under one limit. */
 interface Pool {
-  readonly limit: Limit
+  /** As of the latest session that named it: a limit can be changed while there are sessions. */
+  limit: Limit
   taken: number
   /** How many in line want one of its places. */
   wanted: number
@@ -55,8 +56,8 @@ export interface TurnsOptions {
 }
 
 export class TurnsInLine implements Turns {
-  readonly #all: Limit
-  readonly #places: number
+  #all: Limit
+  #places: number
   readonly #now: () => number
   readonly #claimMs: number
   readonly #pools = new Map<string, Pool>()
@@ -77,6 +78,14 @@ export class TurnsInLine implements Turns {
   /** How many wait in line. */
   get waiting(): number {
     return this.#waiting
+  }
+
+  /** Who is inside stays; who waits may be called up at once. */
+  change({ most, places }: { most: number; places: number }): void {
+    this.#all = { name: '', most }
+    this.#places = places
+    this.#pool(this.#all)
+    this.#callUp()
   }
 
   async enter(
@@ -138,6 +147,7 @@ export class TurnsInLine implements Turns {
       pool = { limit, taken: 0, wanted: 0, since: this.#now(), intervalMs: undefined }
       this.#pools.set(limit.name, pool)
     }
+    pool.limit = limit
     return pool
   }
 

@@ -165,6 +165,7 @@ export const SCHEMAS = {
     pid: count,
     dataDir: string,
     listening: list(string),
+    httpUrls: list(string),
     uptimeSeconds: count,
     budgetBytes: count,
     usedBytes: count,

@@ -49,7 +49,7 @@ export interface BudgetOptions {
 }
 
 export class Budget {
-  readonly limit: number
+  #limit: number
   readonly #stored: () => number
   readonly #evictor: Evictor
   readonly #dropSpare: (bytes: number) => Promise<void>
@@ -62,7 +62,7 @@ export class Budget {
   readonly #waiting: { room: Room; resume: () => void }[] = []
 
   constructor(options: BudgetOptions) {
-    this.limit = options.limit
+    this.#limit = options.limit
     this.#stored = options.stored
     this.#evictor = options.evictor
     this.#dropSpare = options.dropSpare ?? (async () => {})
@@ -77,6 +77,14 @@ export class Budget {
   /** The most that a build could take if everything else went: what is beyond that need not be tried. */
   async most(): Promise<number> {
     return Math.min(this.limit, this.used + (await this.#diskFree()))
+  }
+
+  /** The most bytes that the data directory may take. `enforce` makes room when it was lowered. */
+  get limit(): number {
+    return this.#limit
+  }
+  set limit(bytes: number) {
+    this.#limit = bytes
   }
 
   /** Sets what something outside builds and packs takes: "cache", "spools". */

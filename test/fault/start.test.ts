@@ -32,6 +32,7 @@ hosts_deny = ["0.0.0.0/0"]
 
 interface SlowStart {
   upserv: Upserv
+  config: string
   letGo(): Promise<void>
 }
 
@@ -50,7 +51,7 @@ async function startSlowly(t: TestContext): Promise<SlowStart> {
   const upserv = await startUpserv({ data, config })
   t.after(() => upserv.kill9())
   // Waits for the server to be there.
-  return { upserv, letGo: async () => (await open(fifo, 'w')).close() }
+  return { upserv, config, letGo: async () => (await open(fifo, 'w')).close() }
 }
 
 test('clients that come before the store is open are greeted, told, and served', async (t) => {
@@ -92,6 +93,20 @@ test('who hangs up while the store is being opened is forgotten; a stop waits fo
   await upserv.process.waitForOutput('stderr', /"stopping"/)
   await letGo()
   await ended
+})
+
+test('a reload before the store is open holds once it is; one that is wrong is told at once', async (t) => {
+  const { upserv, config, letGo } = await startSlowly(t)
+  writeFileSync(config, 'bugdet = "1GB"\n')
+  const wrong = await upserv.cli(['reload'])
+  assert.equal(wrong.code, 78, wrong.stderr)
+  assert.match(wrong.stderr, /did you mean "budget"/)
+  writeFileSync(config, CONFIG.replace('stable', 'next'))
+  const right = upserv.cli(['reload'])
+  await letGo()
+  assert.equal((await right).code, 0)
+  assert.match((await rsyncSucceeds([`${upserv.url}/`])).stdout, /^channel-next /m)
+  await upserv.stop()
 })
 
 test('compiled code is kept for the next start, counts, and gives way before any build', {

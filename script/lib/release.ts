@@ -1,0 +1,95 @@
+/** What `script/release` does beside git: versions and dates in files, the notes, the SBOM. */
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { notesOf, withRelease } from './changelog.ts'
+
+const ROOT = resolve(import.meta.dirname, '../..')
+const [step, version = '', out = ''] = process.argv.slice(2)
+
+if (step === 'prepare') prepare()
+else if (step === 'describe') describe()
+else throw new Error('Usage: release.ts prepare VERSION | describe VERSION DIRECTORY')
+
+function prepare(): void {
+  for (const file of ['package.json', 'package-lock.json']) {
+    const manifest = JSON.parse(readFileSync(join(ROOT, file), 'utf8')) as {
+      version: string
+      packages?: Record<string, { version: string }>
+    }
+    manifest.version = version
+    if (manifest.packages) manifest.packages['']!.version = version
+    writeFileSync(join(ROOT, file), `${JSON.stringify(manifest, null, 2)}\n`)
+  }
+  const changelog = join(ROOT, 'CHANGELOG.md')
+  const today = new Date().toISOString().slice(0, 10)
+  writeFileSync(changelog, withRelease(readFileSync(changelog, 'utf8'), version, today))
+}
+
+function describe(): void {
+  writeFileSync(
+    join(out, 'NOTES.md'),
+    `${notesOf(readFileSync(join(ROOT, 'CHANGELOG.md'), 'utf8'), version)}\n`,
+  )
+  writeFileSync(join(out, `upserv-${version}.cdx.json`), `${JSON.stringify(sbom(), null, 2)}\n`)
+}
+
+interface Bom {
+  serialNumber: string
+  metadata: { timestamp: string; tools?: unknown; component: { name: string } }
+  components: object[]
+}
+
+/** npm's, without what would be another one each time, and with the runtime that the Debian package brings. */
+function sbom(): Bom {
+  const bom = bomOfNpm()
+  const epoch =
+    process.env.SOURCE_DATE_EPOCH ??
+    execFileSync('git', ['log', '-1', '--format=%ct'], { cwd: ROOT, encoding: 'utf8' })
+  bom.metadata.timestamp = new Date(Number(epoch) * 1000).toISOString()
+  bom.metadata.component.name = 'upserv'
+  delete bom.metadata.tools
+  const { node } = process.versions
+  bom.components.push({
+    'bom-ref': `node@${node}`,
+    type: 'application',
+    name: 'node',
+    version: node,
+    scope: 'optional',
+    description: 'the runtime in the Debian package',
+    purl: `pkg:generic/node@${node}`,
+    licenses: [{ license: { id: 'MIT' } }],
+  })
+  const digest = createHash('sha256')
+    .update(JSON.stringify({ ...bom, serialNumber: '' }))
+    .digest('hex')
+  // A UUID of version 8 (RFC 9562): its bits are ours to choose.
+  bom.serialNumber = `urn:uuid:${digest.slice(0, 8)}-${digest.slice(8, 12)}-8${digest.slice(13, 16)}-8${digest.slice(17, 20)}-${digest.slice(20, 32)}`
+  return bom
+}
+
+/**
+ * npm leaves out with `--omit=dev` what we use in tests ourselves, although something that runs needs it too. So it
+ * is shown a package that has nothing for development.
+ */
+function bomOfNpm(): Bom {
+  const { devDependencies, ...manifest } = readJson('package.json')
+  const lock = readJson('package-lock.json') as { packages: Record<string, Record<string, unknown>> }
+  const packages = Object.fromEntries(Object.entries(lock.packages).filter(([, { dev }]) => dev !== true))
+  packages[''] = { ...packages[''], devDependencies: {} }
+  const scratch = mkdtempSync(join(tmpdir(), 'upserv-sbom-'))
+  try {
+    writeFileSync(join(scratch, 'package.json'), JSON.stringify(manifest))
+    writeFileSync(join(scratch, 'package-lock.json'), JSON.stringify({ ...lock, packages }))
+    const args = ['sbom', '--sbom-format=cyclonedx', '--omit=optional', '--package-lock-only']
+    return JSON.parse(execFileSync('npm', args, { cwd: scratch, encoding: 'utf8' })) as Bom
+  } finally {
+    rmSync(scratch, { recursive: true })
+  }
+}
+
+function readJson(path: string): Record<string, unknown> {
+  return JSON.parse(readFileSync(join(ROOT, path), 'utf8')) as Record<string, unknown>
+}

@@ -1,0 +1,67 @@
+/** Whether the upstream of a source can be reached at all, whatever it publishes: for `upserv doctor`. */
+import { access, constants } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import { type Dispatcher, request } from 'undici'
+import { whereabouts } from './create.ts'
+import { makeDispatcher } from './http-client.ts'
+import { SOURCE_LIMITS } from './limits.ts'
+import type { SourceConfig } from './source.ts'
+import { showUrl, withoutUser } from './url.ts'
+
+export interface Reached {
+  /** Where its archives lie, as people read it. */
+  readonly place: string
+  /** Why nothing can be had from there, if so. */
+  readonly failure: string | undefined
+  /** What to type to see for oneself. */
+  readonly look: string
+  /** How much later than the upstream's our clock is; undefined where it does not say what time it is. */
+  readonly skewMs?: number | undefined
+}
+
+/** Asks for the directory of its archives. Any answer will do but one that says the server itself is not well. */
+export async function reachSource(source: SourceConfig, signal: AbortSignal): Promise<Reached> {
+  const url = whereabouts(source)
+  return url.protocol === 'file:'
+    ? await reachDirectory(fileURLToPath(url))
+    : await reachHttp(url, makeDispatcher(SOURCE_LIMITS, source.http ?? {}), signal)
+}
+
+async function reachDirectory(path: string): Promise<Reached> {
+  const failure = await access(path, constants.R_OK | constants.X_OK).then(
+    () => undefined,
+    (error: Error) => error.message,
+  )
+  return { place: path, failure, look: `ls -ld ${path}; is it mounted?` }
+}
+
+async function reachHttp(url: URL, dispatcher: Dispatcher, signal: AbortSignal): Promise<Reached> {
+  const place = showUrl(url)
+  const look = `Check the network, and the url of this source: curl -I ${place}`
+  try {
+    const asked = Date.now()
+    const { statusCode, headers, body } = await request(withoutUser(url), {
+      method: 'HEAD',
+      signal,
+      dispatcher,
+    })
+    await body.dump()
+    const theirs = Date.parse(String(headers.date ?? ''))
+    const skewMs = Number.isNaN(theirs) ? undefined : (asked + Date.now()) / 2 - theirs
+    return {
+      place,
+      failure: statusCode >= 500 ? `${place} answers with ${statusCode}` : undefined,
+      look,
+      skewMs,
+    }
+  } catch (error) {
+    const { name, message, code } = error as NodeJS.ErrnoException
+    return {
+      place,
+      failure: `${place}: ${name === 'TimeoutError' ? 'no answer' : message || code || name}`,
+      look,
+    }
+  } finally {
+    await dispatcher.destroy()
+  }
+}

@@ -1,0 +1,262 @@
+/** `upserv doctor`: each thing that can be wrong, and what it says to type. */
+import assert from 'node:assert/strict'
+import { existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
+import { type AddressInfo, createServer, type Server } from 'node:net'
+import { describe, test } from 'node:test'
+import type { Finding } from '../../src/cli/finding.ts'
+import { findProgram } from '../../src/lib/find-program.ts'
+import { whereabouts } from '../../src/source/create.ts'
+import type { SourceConfig } from '../../src/source/source.ts'
+import { Mirror, randomTree } from '../support/mirror.ts'
+import { freePort } from '../support/processes.ts'
+import { isRoot } from '../support/scratch.ts'
+import { upserv } from '../support/upserv.ts'
+
+/** For tests of something else: nothing listens, and nothing is to be found out about ports. */
+const NO_PORTS = 'rsync.listen = []\nhttp.listen = []\n'
+
+interface Examined {
+  code: number | null
+  all: Finding[]
+  of: (about: string) => Finding
+  /** A finding in one line. */
+  told: (about: string) => string
+}
+
+async function examine(mirror: Mirror, toml: string, env: NodeJS.ProcessEnv = {}): Promise<Examined> {
+  const config = mirror.path('doctor.toml')
+  writeFileSync(config, toml)
+  const args = ['doctor', '--json', '--data', mirror.data, '--config', config]
+  const { code, stdout, stderr } = await upserv(args, { env: { ...process.env, ...env } })
+  assert.notEqual(stdout, '', stderr)
+  const all = JSON.parse(stdout) as Finding[]
+  const of = (about: string): Finding => {
+    const found = all.find((finding) => finding.about === about)
+    assert.ok(found, `nothing is said about ${about}: ${stdout}`)
+    return found
+  }
+  const told = (about: string): string => {
+    const { verdict, says, hint } = of(about)
+    return `${verdict}: ${says}: ${hint}`
+  }
+  return { code, all, of, told }
+}
+
+async function listen(server: Server): Promise<number> {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return (server.address() as AddressInfo).port
+}
+
+describe('upserv doctor', { concurrency: 2 }, () => {
+  test('all is well', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 3, 1000))
+    await mirror.startNginx()
+    const server = await mirror.startUpserv({ http: '127.0.0.1:0' })
+    const httpPort = new URL(server.process.stdout.match(/http:\S+/)![0]).port
+    const secrets = mirror.path('secrets')
+    writeFileSync(secrets, 'alice:x\n', { mode: 0o600 })
+    const toml = `budget = "1MB"
+[[source]]
+name = "m"
+url = "${mirror.nginx.url}/{build}"
+[[module]]
+name = "build-staff"
+auth_users = ["alice"]
+secrets_file = "${secrets}"
+`
+    const { code, all } = await examine(mirror, toml)
+    assert.deepEqual(
+      all.filter(({ verdict }) => verdict !== 'ok'),
+      [],
+    )
+    assert.equal(code, 0)
+    const abouts = [
+      'configuration',
+      'secrets',
+      'token',
+      'clock',
+      'data directory',
+      'disk',
+      'server',
+      'budget',
+    ]
+    const ports = [`rsync port ${server.port}`, `HTTP port ${httpPort}`]
+    assert.deepEqual(
+      all.map(({ about }) => about),
+      [...abouts, ...ports, 'source m', 'flock', 'lbzip2', 'xz'],
+    )
+    const text = await upserv(['doctor', '--data', mirror.data, '--config', mirror.path('doctor.toml')])
+    assert.match(text.stdout, /^ok {7}configuration /m)
+    assert.match(text.stdout, /^ok {7}server +version /m)
+    // Who looks disturbs nobody: the server has nothing to complain of.
+    assert.doesNotMatch(server.process.stderr, /"level":[45]0/)
+  })
+
+  test('nothing is set up', async () => {
+    await using mirror = new Mirror()
+    const [rsync, http] = [await freePort(), await freePort()]
+    const { code, of, told } = await examine(
+      mirror,
+      `[rsync]\nlisten = "127.0.0.1:${rsync}"\n[http]\nlisten = "127.0.0.1:${http}"\n`,
+    )
+    assert.equal(code, 0, 'nothing of this is wrong')
+    assert.match(
+      told('server'),
+      /^warning: none runs .*systemctl restart upserv\.socket upserv, or upserv serve/,
+    )
+    assert.match(told('sources'), /^warning: .*\[\[source\]\]/)
+    assert.match(told(`rsync port ${rsync}`), /^warning: nobody listens .*upserv\.socket/)
+    assert.match(told(`HTTP port ${http}`), /^ok: .* is free/)
+    assert.equal(of('token').verdict, 'ok')
+    assert.match(of('data directory').says, /will be made/)
+    assert.ok(!existsSync(mirror.data), 'it changes nothing')
+  })
+
+  test('a configuration that is wrong', async () => {
+    await using mirror = new Mirror()
+    const { code, of } = await examine(mirror, 'bugdet = "1GB"\n')
+    assert.equal(code, 1)
+    assert.match(of('configuration').says, /did you mean "budget"/)
+  })
+
+  test('secrets that others may read, and a token that is none', async () => {
+    await using mirror = new Mirror()
+    const [secrets, token] = [mirror.path('secrets'), mirror.path('token')]
+    writeFileSync(secrets, 'alice:x\n', { mode: 0o644 })
+    writeFileSync(token, 'short\n', { mode: 0o600 })
+    const { code, told } = await examine(
+      mirror,
+      `rsync.listen = []
+http = { listen = "127.0.0.1:${await freePort()}", token_file = "${token}" }
+[[module]]
+name = "*"
+auth_users = ["alice"]
+secrets_file = "${secrets}"
+`,
+    )
+    assert.equal(code, 1)
+    assert.match(told('secrets'), /^problem: .*secrets.*: chmod 600/)
+    assert.match(told('token'), /^problem: .*holds no token.*: chmod 600/)
+  })
+
+  test('somebody else has the ports', async () => {
+    await using mirror = new Mirror()
+    const web = createHttpServer((_, response) => response.end('another'))
+    const http = await listen(web)
+    for (const [says, expected] of [
+      ['@RSYNCD: 31.0 sha512\n', /^warning: something that speaks rsync .*systemctl disable --now rsync/],
+      ['220 ready\r\n', /^problem: .* is taken by another program/],
+    ] as const) {
+      const other = createServer((socket) => socket.on('error', () => {}).end(says))
+      const rsync = await listen(other)
+      const { told } = await examine(
+        mirror,
+        `rsync.listen = "127.0.0.1:${rsync}"\nhttp.listen = "127.0.0.1:${http}"\n`,
+      )
+      assert.match(told(`rsync port ${rsync}`), expected)
+      assert.match(told(`HTTP port ${http}`), /^problem: .* is taken by another program/)
+      for (const about of [`rsync port ${rsync}`, `HTTP port ${http}`])
+        assert.ok(told(about).includes(`ss -ltnp 'sport = :${about.split(' ').at(-1)}'`), told(about))
+      other.close()
+    }
+    web.close()
+  })
+
+  test('an address that this machine does not have', async () => {
+    await using mirror = new Mirror()
+    const { code, told } = await examine(mirror, 'rsync.listen = "192.0.2.1:8873"\nhttp.listen = []\n')
+    assert.equal(code, 1)
+    assert.match(told('rsync port 8873'), /^problem: .*EADDRNOTAVAIL.*ip addr/)
+  })
+
+  test('a budget that the disk has no room for', async () => {
+    await using mirror = new Mirror()
+    const { code, told } = await examine(mirror, `budget = "900TB"\n${NO_PORTS}`)
+    assert.equal(code, 0)
+    assert.match(told('disk'), /^warning: .* are free, and 900 TB of the budget .*budget = "\d+GB"/)
+  })
+
+  test('upstreams that are not there, one that fails, one that refuses, and one that is a directory', async () => {
+    await using mirror = new Mirror()
+    await mirror.startNginx()
+    const port = await freePort()
+    const broken = createHttpServer((_, response) => response.writeHead(503).end())
+    const sources = {
+      gone: `http://127.0.0.1:${port}/os/{build}.tar`,
+      broken: `http://127.0.0.1:${await listen(broken)}/{build}.tar`,
+      'no-dir': `file://${mirror.path('nothing')}/{build}.tar`,
+      dir: `file://${mirror.path('www')}/{build}.tar`,
+      empty: `${mirror.nginx.url}/os/{build}/os{build}.tar`,
+      parent: `upserv://127.0.0.1:${port}`,
+      registry: `oci+http://${new URL(mirror.nginx.url).host}/os:{build}`,
+      secret: `http://user:geheim@127.0.0.1:${port}/os/{build}`,
+    }
+    const toml = Object.entries(sources).map(
+      ([name, url]) => `[[source]]\nname = "${name}"\nurl = "${url}"\n`,
+    )
+    const { code, of, told, all } = await examine(mirror, `${NO_PORTS}${toml.join('')}`)
+    broken.close()
+    assert.equal(code, 1)
+    assert.match(told('source gone'), /^problem: .*ECONNREFUSED.*: .*curl -I http:\/\/127\.0\.0\.1:\d+\/os\//)
+    assert.match(told('source broken'), /^problem: .* answers with 503/)
+    assert.match(told('source no-dir'), /^problem: ENOENT.*is it mounted\?/)
+    assert.equal(of('source dir').verdict, 'ok')
+    assert.match(told('source parent'), /^problem: .*ECONNREFUSED/)
+    assert.equal(of('source registry').verdict, 'ok')
+    assert.equal(of('source empty').verdict, 'ok', 'a 404 is an answer')
+    assert.doesNotMatch(JSON.stringify(all), /geheim/)
+  })
+
+  test('a clock that is not that of the upstream', async () => {
+    await using mirror = new Mirror()
+    const late = createHttpServer((_, response) => {
+      response.setHeader('date', new Date(Date.now() - 3_600_000).toUTCString())
+      response.end()
+    })
+    const url = `http://127.0.0.1:${await listen(late)}/{build}`
+    const { code, of, told } = await examine(mirror, `${NO_PORTS}[[source]]\nname = "late"\nurl = "${url}"\n`)
+    late.close()
+    assert.equal(code, 1)
+    assert.match(told('clock'), /^problem: .*, 1 h ahead of that of a source: .*timedatectl set-ntp true/)
+    assert.equal(of('source late').verdict, 'ok')
+  })
+
+  test('programs that are not installed', async () => {
+    await using mirror = new Mirror()
+    mkdirSync(mirror.path('empty'))
+    // What bin/upserv itself takes in a checkout.
+    for (const name of ['dirname', 'readlink'])
+      symlinkSync((await findProgram(name))!, mirror.path('empty', name))
+    const { code, of } = await examine(mirror, NO_PORTS, { PATH: `${mirror.path('empty')}` })
+    assert.deepEqual([of('flock').verdict, of('flock').hint], ['problem', 'apt-get install util-linux'])
+    assert.deepEqual([of('xz').verdict, of('xz').hint], ['warning', 'apt-get install xz-utils'])
+    assert.equal(code, 1)
+  })
+
+  test('what is no directory', async () => {
+    await using mirror = new Mirror()
+    writeFileSync(mirror.data, '')
+    const { code, told } = await examine(mirror, NO_PORTS)
+    assert.equal(code, 1)
+    assert.match(told('data directory'), /^problem: .* is no directory.*data_dir/)
+  })
+
+  test('a directory that may not be written', { skip: isRoot && 'root may write anywhere' }, async () => {
+    await using mirror = new Mirror()
+    mkdirSync(mirror.data, { mode: 0o500 })
+    const { code, of } = await examine(mirror, NO_PORTS)
+    assert.deepEqual([code, of('data directory').verdict], [1, 'problem'])
+  })
+})
+
+for (const [url, place] of [
+  ['http://h/os/{build}/os{build}.tar', 'http://h/os/'],
+  ['https://h:1/{build}', 'https://h:1/'],
+  ['file:///srv/builds/{build}.tar.gz', 'file:///srv/builds/'],
+  ['http://h/a/os-{build}.tar', 'http://h/a/'],
+] as const) {
+  test(`where all of ${url} lie`, () =>
+    assert.equal(whereabouts({ name: 'm', url } as SourceConfig).href, place))
+}

@@ -1,0 +1,340 @@
+/**
+ * The Debian packages, on a machine of their own with systemd: built twice, installed, used, upgraded while a
+ * client is at it, removed and purged. Each test goes on from the one before it.
+ */
+import assert from 'node:assert/strict'
+import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { findProgram } from '../../src/lib/find-program.ts'
+import { VERSION } from '../../src/version.ts'
+import { makeArchive } from '../support/archive.ts'
+import { Machine, whyNoMachine } from '../support/machine.ts'
+import { randomTree } from '../support/mirror.ts'
+import { copyCheckout, pack, whyNoDeb } from '../support/packages.ts'
+import { run } from '../support/processes.ts'
+import { makeScratch, type Scratch } from '../support/scratch.ts'
+import { assertSameTree, snapshot } from '../support/snapshot.ts'
+import { makeTree } from '../support/tree.ts'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const NEXT_VERSION = '99.0.0'
+/** What `systemd-analyze security` calls OK ends at 5; this is where we are. docs/operations.md says so. */
+const EXPOSURE = 1.5
+const PATIENCE_MS = 300_000
+const CLIENTS = 6
+
+const skip = (await whyNoDeb()) || (await whyNoMachine())
+const skipLintian = (await findProgram('lintian')) === undefined && 'needs lintian: apt-get install lintian'
+const skipXinetd = (await findProgram('xinetd')) === undefined && 'needs xinetd: apt-get install xinetd'
+
+describe('the Debian package', { skip, timeout: 15 * 60_000 }, () => {
+  let scratch: Scratch
+  let machine: Machine
+  let deb: string
+  let next: string
+  let update: string
+  /** Of the host; /shared of the machine. */
+  const shared = (...names: string[]): string => join(scratch.path, 'machine/shared', ...names)
+  const trees = new Map<string, ReturnType<typeof snapshot>>()
+
+  before(async () => {
+    scratch = makeScratch('packaging')
+    for (const name of ['machine/shared/upstream', 'machine/shared/clients', 'trees']) {
+      mkdirSync(join(scratch.path, name), { recursive: true, mode: 0o755 })
+    }
+    for (const [id, files] of [
+      ['1', 3],
+      ['2', 12],
+    ] as const) {
+      const tree = join(scratch.path, 'trees', id)
+      makeTree(tree, randomTree(Number(id), files, 200_000))
+      copyFileSync(
+        await makeArchive({ tree, path: `${tree}-archive`, suffix: 'tar.gz', sha256: false }),
+        shared('upstream', `${id}.tar.gz`),
+      )
+      trees.set(id, snapshot(tree))
+    }
+    copyCheckout(join(scratch.path, 'one'))
+    ;({ deb, update } = await pack(join(scratch.path, 'one'), join(scratch.path, 'out'), ['deb']))
+    ;({ deb: next } = await pack(join(scratch.path, 'one'), join(scratch.path, 'next'), [
+      '--version',
+      NEXT_VERSION,
+      'deb',
+    ]))
+    for (const path of [deb, next]) copyFileSync(path, shared(basename(path)))
+    machine = await Machine.boot(join(scratch.path, 'machine'))
+  })
+  after(async () => {
+    await machine?.[Symbol.asyncDispose]()
+    scratch?.[Symbol.dispose]()
+  })
+
+  const property = async (name: string, unit = 'upserv.service'): Promise<string> =>
+    (await machine.succeeds('systemctl', ['show', '--value', '--property', name, unit])).trim()
+  const shell = (script: string): Promise<string> => machine.succeeds('sh', ['-ec', script])
+  let places = 0
+  const sync = async (id: string, ...args: string[]): Promise<void> => {
+    const place = String(++places)
+    await machine.succeeds(
+      'rsync',
+      ['-aH', ...args, `rsync://127.0.0.1/build-${id}/root/`, `/shared/clients/${place}/`],
+      {
+        timeoutMs: PATIENCE_MS,
+      },
+    )
+    assertSameTree(snapshot(shared('clients', place)), trees.get(id)!)
+  }
+  const until = async (what: string, holds: () => Promise<boolean>): Promise<void> => {
+    const deadline = performance.now() + PATIENCE_MS
+    while (!(await holds())) {
+      assert.ok(performance.now() < deadline, `${what}: not within ${PATIENCE_MS} ms`)
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+  }
+
+  test('another checkout, elsewhere, gives the same bytes', async () => {
+    const elsewhere = join(scratch.path, 'somewhere/else')
+    copyCheckout(elsewhere)
+    const again = await pack(elsewhere, join(scratch.path, 'again'), ['deb'])
+    assert.ok(readFileSync(again.deb).equals(readFileSync(deb)), `${again.deb} is another one than ${deb}`)
+  })
+
+  test('lintian finds no error', { skip: skipLintian }, async () => {
+    const { code, stdout, stderr } = await run(
+      'lintian',
+      ['--fail-on', 'error', '--display-level', '>=warning', '--allow-root', deb],
+      {
+        timeoutMs: PATIENCE_MS,
+      },
+    )
+    assert.equal(code, 0, stdout + stderr)
+    assert.doesNotMatch(stdout, /^E:/m)
+  })
+
+  test('dpkg -i: a user, a directory, a configuration, and a server that listens', async () => {
+    const said = await machine.succeeds('dpkg', ['--install', `/shared/${basename(deb)}`], {
+      timeoutMs: PATIENCE_MS,
+    })
+    assert.match(said, /What comes next:[\s\S]*upserv doctor/)
+    assert.match(await shell('id upserv'), /^uid=\d+\(upserv\) gid=\d+\(upserv\)/)
+    assert.equal(await shell('stat -c "%U:%G %a" /var/lib/upserv'), 'upserv:upserv 750\n')
+    assert.match(await shell('dpkg --status upserv'), /^ \/etc\/upserv\/upserv\.toml [0-9a-f]{32}$/m)
+    assert.equal(await shell('systemctl is-active upserv.socket upserv.service'), 'active\nactive\n')
+    assert.equal(await shell('systemctl is-enabled upserv.socket upserv.service'), 'enabled\nenabled\n')
+    assert.match(await property('StatusText'), /^serving rsync:\/\/\[::\]:873$/)
+    await shell('rsync rsync://127.0.0.1/ && rsync rsync://[::1]/')
+    // The page, with what it loads.
+    const page = await shell('curl -sSf http://127.0.0.1:8730/')
+    const loaded = [...page.matchAll(/(?:src|href)="\/?(page\/[^"]+)"/g)].map(([, path]) => path!)
+    assert.ok(loaded.length > 1, page)
+    for (const path of loaded) await shell(`curl -sSf http://127.0.0.1:8730/${path}`)
+    await shell('test -s /usr/share/doc/upserv/examples/grafana-dashboard.json*')
+    assert.equal((await machine.succeeds('upserv', ['--version'])).trim(), VERSION)
+    // Nothing failed, and doctor has no more to say than that nobody has said where builds are.
+    const doctor = await machine.succeeds('upserv', ['doctor'])
+    assert.doesNotMatch(doctor, /^problem/m)
+    assert.match(doctor, /^warning +sources .*none/m)
+  })
+
+  test('as the message says: edit, reload, doctor, sync', async () => {
+    await shell(`cat >>/etc/upserv/upserv.toml <<'EOF'
+[[source]]
+name = "stick"
+url  = "file:///shared/upstream/{build}.tar.gz"
+EOF
+systemctl reload upserv`)
+    await until('the source is known', async () =>
+      /^ok +source stick /m.test((await machine.run('upserv', ['doctor'])).stdout),
+    )
+    await sync('1')
+    // Behind systemd's doors the history has its database, and the metrics what they read of the process.
+    await until('the session is remembered', async () =>
+      / build-1 +done/.test(await machine.succeeds('upserv', ['history', '--build', '1'])),
+    )
+    assert.match(
+      await shell('curl -sSf http://127.0.0.1:8730/metrics'),
+      /^process_resident_memory_bytes [1-9]/m,
+    )
+    await shell('curl -sSf http://127.0.0.1:8730/builds/1.tar.zst | zstd -dq | tar -t')
+    // Root's commands work while the server runs, and leave nothing that is root's while it does not.
+    await machine.succeeds('upserv', ['pin', '1'])
+    await shell('systemctl stop upserv.service upserv.socket')
+    assert.match(await machine.succeeds('upserv', ['list']), /^1 .*sticky/m)
+    await machine.succeeds('upserv', ['unpin', '1'])
+    assert.equal(await shell('find /var/lib/upserv ! -user upserv'), '')
+    await shell('systemctl start upserv.socket')
+    assert.equal(await property('ActiveState'), 'inactive')
+    // Socket activation: the client starts the server.
+    await sync('1')
+    assert.equal(await property('ActiveState'), 'active')
+  })
+
+  test('a configuration that is wrong makes the reload fail, and the old one holds', async () => {
+    await shell('cp /etc/upserv/upserv.toml /root/good; echo "bugdet = 1" >/etc/upserv/upserv.toml')
+    const { code } = await machine.run('systemctl', ['reload', 'upserv'])
+    assert.equal(code, 1)
+    assert.match(
+      await shell('journalctl --no-pager -u upserv'),
+      /unknown key "bugdet"; did you mean "budget"\?/,
+    )
+    await sync('1')
+    // A restart does not get it running, and does not try for ever; a right one does.
+    assert.equal((await machine.run('systemctl', ['restart', 'upserv'])).code, 1)
+    assert.equal(await property('ExecMainStatus'), '78')
+    await shell('cp /root/good /etc/upserv/upserv.toml; systemctl restart upserv')
+    await sync('1')
+  })
+
+  test('it runs without privileges, behind every door that systemd can shut', async () => {
+    const pid = await property('MainPID')
+    const status = await shell(`cat /proc/${pid}/status`)
+    assert.match(status, /^CapEff:\s0+$/m)
+    assert.match(status, /^CapBnd:\s0+$/m)
+    assert.match(status, /^NoNewPrivs:\s1$/m)
+    assert.match(status, /^Seccomp:\s2$/m)
+    assert.doesNotMatch(status, /^Uid:\s0/m)
+    const analysis = await machine.succeeds('systemd-analyze', ['security', '--no-pager', 'upserv.service'])
+    const [, exposure] = /Overall exposure level for upserv\.service: ([\d.]+) OK/.exec(analysis) ?? []
+    assert.ok(Number(exposure) <= EXPOSURE, analysis)
+    const verified = await machine.run('systemd-analyze', ['verify', 'upserv.socket', 'upserv.service'])
+    assert.deepEqual([verified.code, verified.stdout + verified.stderr], [0, ''])
+  })
+
+  test('a server that hangs is restarted by the watchdog', async () => {
+    await shell(`mkdir /etc/systemd/system/upserv.service.d
+printf '[Service]\\nWatchdogSec=2\\n' >/etc/systemd/system/upserv.service.d/test.conf
+systemctl daemon-reload; systemctl restart upserv; kill -STOP $(systemctl show --value -p MainPID upserv)`)
+    await until('it is restarted', async () => (await property('NRestarts')) === '1')
+    assert.match(await shell('journalctl --no-pager -u upserv'), /Watchdog timeout/)
+    await sync('1')
+    await shell(
+      'rm -r /etc/systemd/system/upserv.service.d; systemctl daemon-reload; systemctl restart upserv',
+    )
+  })
+
+  test('an upgrade while a client syncs: it finishes, who comes meanwhile waits, nothing is lost', async () => {
+    await sync('2')
+    // About four seconds of data, in pieces that are looked at.
+    const slow = sync('2', '--bwlimit=600k')
+    const place = places
+    await until(
+      'the client has begun',
+      async () => (await machine.run('test', ['-e', `/shared/clients/${place}/file-1`])).code === 0,
+    )
+    const old = await property('MainPID')
+    const upgraded = machine.succeeds('dpkg', ['--install', `/shared/${basename(next)}`], {
+      timeoutMs: PATIENCE_MS,
+    })
+    await until(
+      'the old server lets sessions end',
+      async () => (await property('ActiveState')) === 'deactivating',
+    )
+    // Nothing was unpacked yet: what the old server still loads is its own.
+    assert.equal(await shell(`grep '"version"' /usr/lib/upserv/package.json`), `  "version": "${VERSION}",\n`)
+    // The socket is still there, so this one waits for the new server instead of being refused.
+    const early = sync('1')
+    await Promise.all([slow, early])
+    const said = await upgraded
+    assert.match(said, new RegExp(`Unpacking upserv \\(${NEXT_VERSION}\\) over`))
+    assert.doesNotMatch(said, /What comes next/)
+    assert.notEqual(await property('MainPID'), old)
+    const { version, builds } = JSON.parse(await machine.succeeds('upserv', ['status', '--json'])) as {
+      version: string
+      builds: number
+    }
+    assert.deepEqual({ version, builds }, { version: NEXT_VERSION, builds: 2 })
+    assert.match(await shell('cat /etc/upserv/upserv.toml'), /name = "stick"/)
+    await sync('1')
+    assert.equal(await property('Result'), 'success')
+  })
+
+  test('under xinetd, with the file that is shipped', { skip: skipXinetd }, async () => {
+    await shell(`systemctl disable --now upserv.socket upserv.service
+sed -i 's/disable .*= yes/disable = no/' /etc/xinetd.d/upserv
+rm -f /etc/xinetd.d/rsync
+systemctl restart xinetd`)
+    await until('xinetd listens', async () => (await machine.run('rsync', ['rsync://127.0.0.1/'])).code === 0)
+    await Promise.all(Array.from({ length: CLIENTS }, (_, i) => sync(i % 2 === 0 ? '1' : '2')))
+    // One owner for all of them, as upserv's user.
+    // Those that found another one at their start end at once, so it is waited for.
+    await until('there is one owner', async () => {
+      const { stdout } = await machine.run('pgrep', ['-c', '-u', 'upserv', '-f', 'upserv.js serve'])
+      return stdout.trim() === '1'
+    })
+    await shell(`systemctl stop xinetd; pkill -u upserv -f 'upserv.js serve'; while pgrep -u upserv >/dev/null; do sleep 0.1; done
+sed -i 's/disable = no/disable         = yes/' /etc/xinetd.d/upserv
+systemctl enable --now upserv.socket upserv.service`)
+    await sync('1')
+  })
+
+  test('remove keeps data and configuration', async () => {
+    await machine.succeeds('dpkg', ['--remove', 'upserv'], { timeoutMs: PATIENCE_MS })
+    assert.equal((await machine.run('systemctl', ['is-active', 'upserv.socket'])).code === 0, false)
+    assert.equal((await machine.run('rsync', ['rsync://127.0.0.1/'])).code, 10)
+    await shell(
+      'test -s /var/lib/upserv/builds/1/manifest; grep -q stick /etc/upserv/upserv.toml; test ! -e /usr/lib/upserv',
+    )
+    // And again: all is there.
+    await machine.succeeds('dpkg', ['--install', `/shared/${basename(next)}`], { timeoutMs: PATIENCE_MS })
+    await sync('2')
+  })
+
+  test('purge asks nothing and leaves nothing', async () => {
+    await machine.succeeds('dpkg', ['--purge', 'upserv'], { timeoutMs: PATIENCE_MS })
+    const left = await shell(
+      "find /etc /usr /var /run /opt /srv /root -xdev -iname '*upserv*' ! -path '/var/log/journal/*' ! -path '/var/cache/man/*' ! -path '/root/good' ! -path '*/node_modules/*' | grep -v -e ^/usr/share/vim -e '^/usr/src' || true",
+    )
+    assert.equal(left, '')
+    assert.equal((await machine.run('getent', ['passwd', 'upserv'])).code, 2)
+    assert.equal((await machine.run('getent', ['group', 'upserv'])).code, 2)
+    assert.equal(
+      await shell('systemctl list-units --all --no-legend "upserv*" | grep -v "not-found" || true'),
+      '',
+    )
+  })
+
+  test('every command of docs/quick-start.md and README.md, as it is typed', async () => {
+    const home = shared('quick')
+    mkdirSync(home, { mode: 0o755 })
+    for (const path of [deb, update]) copyFileSync(path, join(home, basename(path)))
+    const quick = commandsOf('docs/quick-start.md')
+    assert.ok(quick.length >= 6)
+    let said = ''
+    for (const block of quick) {
+      said += await machine.succeeds('sh', ['-ec', `cd /shared/quick\n${block}`], { timeoutMs: PATIENCE_MS })
+    }
+    assert.match(said, /^the second one\n[\s\S]*^the second one\n/m, 'the device is not at build 2')
+    assert.match(said, /^build-2/m)
+    // What is in README beside these: CI runs the scripts, and the server is started here.
+    const serve = commandsOf('README.md').find((block) => block.includes('bin/upserv serve'))!
+    // The package's own server has the port of the web page.
+    const script = `systemctl stop upserv.socket upserv.service 2>/dev/null
+cd ${ROOT}
+${serve.trim()} >/tmp/serve 2>&1 &
+until rsync rsync://127.0.0.1:8873/ 2>/dev/null; do kill -0 $! || { cat /tmp/serve; exit 1; }; sleep 0.1; done
+kill $!; wait $!`
+    await machine.succeeds('sh', ['-ec', script], { timeoutMs: PATIENCE_MS })
+    const ofScripts = /^script\/(?:server|test)\b/
+    const others = commandsOf('README.md').filter(
+      (block) => block !== serve && !quick.some((one) => one.includes(block)),
+    )
+    for (const line of others.flatMap((block) => block.trim().split('\n'))) {
+      assert.ok(
+        ofScripts.test(line) || quick.join('').includes(line) || line.startsWith(DEVICE),
+        `nobody tries: ${line}`,
+      )
+    }
+    await machine.succeeds('dpkg', ['--purge', 'upserv', 'upserv-update'], { timeoutMs: PATIENCE_MS })
+  })
+})
+
+/** What a device types, which the tests above do with their own builds. */
+const DEVICE = 'rsync -aHAX --numeric-ids --delete rsync://SERVER:8873/build-802/root/'
+
+/** The shell blocks of a page. */
+function commandsOf(page: string): string[] {
+  const text = readFileSync(join(ROOT, page), 'utf8')
+  return [...text.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block]) => block!)
+}

@@ -1,0 +1,124 @@
+/** script/release, in a repository of its own: what it commits, what it makes, and that it makes it twice alike. */
+import assert from 'node:assert/strict'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { debianChangelog, notesOf, withRelease } from '../../script/lib/changelog.ts'
+import { copyCheckout, whyNoDeb } from '../support/packages.ts'
+import { type RunResult, run } from '../support/processes.ts'
+import { makeScratch } from '../support/scratch.ts'
+
+const PATIENCE_MS = 300_000
+const RELEASED = '7.8.9'
+
+test('a release: commit, tag, packages, sums, SBOM', {
+  skip: await whyNoDeb(),
+  timeout: 3 * PATIENCE_MS,
+}, async () => {
+  using scratch = makeScratch('release')
+  const checkout = join(scratch.path, 'checkout')
+  copyCheckout(checkout)
+  const env = {
+    ...process.env,
+    GIT_CONFIG_GLOBAL: '/dev/null',
+    ...{
+      GIT_AUTHOR_NAME: 'a',
+      GIT_AUTHOR_EMAIL: 'a@localhost',
+      GIT_COMMITTER_NAME: 'a',
+      GIT_COMMITTER_EMAIL: 'a@localhost',
+    },
+  }
+  delete (env as NodeJS.ProcessEnv).SOURCE_DATE_EPOCH
+  const go = async (program: string, ...args: string[]): Promise<RunResult> => {
+    const result = await run(program, args, { cwd: checkout, env, timeoutMs: PATIENCE_MS })
+    assert.equal(result.code, 0, `${result.command}\n${result.stdout}${result.stderr}`)
+    return result
+  }
+  await go('git', 'init', '-q')
+  // node_modules is a link here, which .gitignore's pattern for a directory does not match.
+  writeFileSync(join(checkout, '.git/info/exclude'), 'node_modules\n')
+  await go('git', 'add', '-A')
+  await go('git', 'commit', '-q', '-m', 'all')
+
+  for (const wrong of ['1', 'v1.2.3', '1.2']) {
+    assert.equal((await run('script/release', [wrong], { cwd: checkout, env })).code, 64)
+  }
+  writeFileSync(join(checkout, 'README.md'), 'changed')
+  const dirty = await run('script/release', [RELEASED], { cwd: checkout, env })
+  assert.deepEqual([dirty.code, /not committed/.test(dirty.stderr)], [1, true])
+  await go('git', 'checkout', '-q', 'README.md')
+
+  const out = join(scratch.path, 'out')
+  await go('script/release', '--fast', '--out', out, RELEASED)
+  assert.equal((await go('git', 'describe', '--tags')).stdout.trim(), `v${RELEASED}`)
+  assert.equal((await go('git', 'status', '--porcelain')).stdout, '')
+  assert.match(
+    readFileSync(join(checkout, 'CHANGELOG.md'), 'utf8'),
+    /^## Unreleased\n\n## 7\.8\.9 \(\d{4}-\d\d-\d\d\)\n/m,
+  )
+  const names = readdirSync(out).sort()
+  const [, arch] = /^upserv_7\.8\.9_(.+)\.deb$/m.exec(names.join('\n'))!
+  assert.deepEqual(names, [
+    'NOTES.md',
+    'SHA256SUMS',
+    'upserv-7.8.9.cdx.json',
+    'upserv-7.8.9.tgz',
+    'upserv-update_7.8.9_all.deb',
+    `upserv_7.8.9_${arch}.deb`,
+  ])
+  const sums = await run('sha256sum', ['--check', '--strict', 'SHA256SUMS'], { cwd: out })
+  assert.equal(sums.code, 0, sums.stdout)
+  assert.equal(sums.stdout.trim().split('\n').length, names.length - 1)
+  const bom = JSON.parse(readFileSync(join(out, 'upserv-7.8.9.cdx.json'), 'utf8')) as {
+    metadata: { component: { name: string; version: string } }
+    components: { name: string; version: string }[]
+  }
+  assert.deepEqual([bom.metadata.component.name, bom.metadata.component.version], ['upserv', RELEASED])
+  const { packages } = JSON.parse(readFileSync(join(checkout, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { version: string; dev?: boolean; optional?: boolean }>
+  }
+  const installed = Object.entries(packages)
+    .filter(([path, { dev, optional }]) => path && !dev && !optional)
+    .map(([path, { version }]) => `${path.replace(/^.*node_modules\//, '')} ${version}`)
+  assert.deepEqual(
+    bom.components.map(({ name, version }) => `${name} ${version}`).sort(),
+    [...installed, `node ${process.versions.node}`].sort(),
+  )
+
+  // That packages come out alike is what debian.test.ts shows.
+  const again = join(scratch.path, 'again')
+  mkdirSync(again)
+  await go(process.execPath, 'script/lib/release.ts', 'describe', RELEASED, again)
+  for (const name of readdirSync(again))
+    assert.deepEqual(readFileSync(join(again, name)), readFileSync(join(out, name)), name)
+  assert.equal(readdirSync(again).length, 2)
+})
+
+const CHANGELOG = `# Changelog
+
+## Unreleased
+
+### Added
+
+- One thing that is so long
+  that it takes two lines.
+
+## 1.0.0 (2026-01-01)
+
+### Fixed
+
+- Another.
+`
+
+test('the changelog, as others want it', () => {
+  assert.equal(notesOf(CHANGELOG, '1.0.0'), '### Fixed\n\n- Another.')
+  assert.match(notesOf(CHANGELOG, '2.0.0'), /One thing/)
+  const released = withRelease(CHANGELOG, '2.0.0', '2026-02-02')
+  assert.match(released, /## Unreleased\n\n## 2\.0\.0 \(2026-02-02\)\n\n### Added/)
+  assert.throws(() => withRelease(released, '2.0.1', '2026-02-03'), /Nothing is under "Unreleased"/)
+  assert.equal(
+    debianChangelog(CHANGELOG, '1.0.0-rc.1', new Date(0)).split('\n').at(-2),
+    ' -- The upserv authors <upserv@packages.invalid>  Thu, 01 Jan 1970 00:00:00 +0000',
+  )
+  assert.match(debianChangelog(CHANGELOG, '1.0.0-rc.1', new Date(0)), /^upserv \(1\.0\.0~rc\.1\) /)
+})
