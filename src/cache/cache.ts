@@ -193,7 +193,6 @@ export class Cache {
   /** Writes what has collected for a segment, in one go. */
   async #flush(segment: Segment): Promise<void> {
     segment.flushDue = false
-    const waiting = segment.waitingBytes
     try {
       if (this.#segments.has(segment.number)) await segment.flush()
     } catch (error) {
@@ -201,7 +200,9 @@ export class Cache {
       await this.#dropSegments([segment])
       throw error
     } finally {
-      this.#waiting -= waiting
+      // Counted anew: more may have come meanwhile, for a segment that has just been given up.
+      this.#waiting = 0
+      for (const { waitingBytes } of this.#segments.values()) this.#waiting += waitingBytes
     }
   }
 
@@ -338,6 +339,7 @@ class Segment implements BlockFile {
   #handle: Promise<FileHandle> | undefined
   /** Of the handle, once it is open. */
   #fd: number | undefined
+  #closed = false
   readonly #quick = new QuickReads()
 
   /** @param size 0 for one that does not exist yet. */
@@ -393,10 +395,17 @@ class Segment implements BlockFile {
 
   readNow(targets: readonly Uint8Array[], position: number): number | undefined {
     const fd = this.#fd
-    return fd === undefined ? undefined : this.#quick.try(() => readvSync(fd, targets, position))
+    try {
+      return fd === undefined ? undefined : this.#quick.try(() => readvSync(fd, targets, position))
+    } catch {
+      // Who reads in a thread next hears what is wrong.
+      return undefined
+    }
   }
 
+  /** For good: whoever is still reading gets no more, as nobody would close what he opened again. */
   async close(): Promise<void> {
+    this.#closed = true
     const handle = this.#handle
     this.#handle = undefined
     this.#fd = undefined
@@ -409,6 +418,7 @@ class Segment implements BlockFile {
   }
 
   #open(): Promise<FileHandle> {
+    if (this.#closed) return Promise.reject(new Error(`${this.path} was dropped`))
     return this.#handle ?? this.#opened(open(this.path, 'r'))
   }
 
