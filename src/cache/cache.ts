@@ -111,7 +111,8 @@ export class Cache {
   }
 
   has(key: Uint8Array): boolean {
-    return this.#table.find(key) !== undefined
+    const place = this.#table.find(key)
+    return place !== undefined && this.#segments.has(place.segment)
   }
 
   /**
@@ -247,7 +248,7 @@ export class Cache {
       // What can't be deleted is found again at the next start.
       await rm(segment.path, { force: true }).catch((error: Error) => this.#options.onProblem?.(error))
     }
-    this.#table.dropSegments((number) => !this.#segments.has(number))
+    await this.#table.dropSegments((number) => !this.#segments.has(number))
   }
 
   #grow(bytes: number): void {
