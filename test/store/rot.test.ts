@@ -217,6 +217,56 @@ for (const name of ['manifest', 'contents', 'build.json']) {
   })
 }
 
+test('a start at which a manifest cannot be read costs no blob, unless room is needed', async (t) => {
+  let fails: string | undefined
+  const disk = new WatchedDisk(realDisk, ({ name, path }) =>
+    fails !== undefined && path.endsWith('A/manifest') && name === 'look' ? { fails } : undefined,
+  )
+  const { store, open, root } = await setUp(t, disk)
+  await store().remove('B')
+  fails = 'EIO'
+  await open()
+  // As a server does that has just started.
+  await store().collect(0, { background: true })
+  await store().compact()
+  assert.match((await store().damage('A'))!.message, /EIO/)
+  fails = undefined
+  assert.equal(await store().damage('A'), undefined)
+  await assertHolds(store(), 'A', A)
+
+  fails = 'EIO'
+  await open()
+  await store().collect(ALL)
+  assert.equal(readdirSync(join(root, 'packs')).length, 0, 'what can be served is worth more')
+})
+
+test('a build that is readable again is counted before anything goes, whatever comes in between', async (t) => {
+  // By the name of a call.
+  let failures: Record<string, string> = {}
+  const disk = new WatchedDisk(realDisk, ({ name, path }) => {
+    const fails = path.endsWith('A/manifest') ? failures[name] : undefined
+    return fails ? { fails } : undefined
+  })
+  const { store, open } = await setUp(t, disk)
+  for (const wasCounted of [true, false]) {
+    if (!wasCounted) {
+      failures = { look: 'EIO' }
+      await open()
+    }
+    await store().marked()
+    failures = { look: 'EIO', readFile: 'EIO' }
+    await store().checkFiles('A')
+    // It can be read as a whole, and then there are no descriptors to read it once more.
+    failures = { look: 'EMFILE' }
+    const attempts = [() => store().checkFiles('A'), () => store().collect(ALL)]
+    for (const attempt of attempts) await attempt().catch((error) => assert.match(error.message, /EMFILE/))
+    failures = {}
+    assert.equal(await store().damage('A'), undefined)
+    await store().collect(ALL)
+    await assertHolds(store(), 'A', A)
+  }
+})
+
 test('a verification of a directory that is not there stops, and damages nothing', async (t) => {
   const { store, root } = await setUp(t)
   const { digest } = await placeOf(store(), 'A', 'a')
