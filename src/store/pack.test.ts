@@ -180,6 +180,17 @@ test('pack: one failed opening does not lose the file that another reader opened
   file.release()
   file.rest()
   assert.equal(file.isOpen, false)
-  await new Promise((resolve) => setTimeout(resolve, 20))
-  assert.throws(() => fs.fstatSync(fd), { code: 'EBADF' })
+  // It is closed in a thread.
+  for (let tries = 0; isOpenFor(path, fd); tries++) {
+    assert.ok(tries < 1000, 'it stays open')
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
 })
+
+function isOpenFor(path: string, fd: number): boolean {
+  try {
+    return fs.readlinkSync(`/proc/self/fd/${fd}`) === path
+  } catch {
+    return false
+  }
+}
