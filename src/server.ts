@@ -339,6 +339,7 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
   const httpUrls: string[] = []
   const listening: string[] = []
   const { promise: ended, resolve: setEnded } = Promise.withResolvers<void>()
+  quietly(ended)
 
   const stop = (): Promise<void> => {
     stopping ??= (async () => {
@@ -413,7 +414,6 @@ export async function serve(config: Config, log: Logger): Promise<RunningServer>
     },
     () => void stop(),
   )
-  quietly(ended)
 
   if (config.exitWhenIdleMs > 0) {
     const timer = setInterval(() => {
