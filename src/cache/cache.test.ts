@@ -1,18 +1,11 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
-import fs, {
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import fs, { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { openFilesBelow } from '../../test/support/open-files.ts'
 import { BlockPool } from '../lib/block-pool.ts'
 import { Cache, type CacheOptions } from './cache.ts'
 
@@ -260,18 +253,8 @@ test('a segment that was dropped while somebody reads from it stays closed', asy
   await cache.drop(1)
   await reading
   await cache.close()
-  assert.deepEqual(openBelow(place.path), [])
+  assert.deepEqual(openFilesBelow(place.path), [])
 })
-
-function openBelow(path: string): string[] {
-  return readdirSync('/proc/self/fd').flatMap((fd) => {
-    try {
-      return [readlinkSync(`/proc/self/fd/${fd}`)].filter((file) => file.startsWith(path))
-    } catch {
-      return []
-    }
-  })
-}
 
 test('many records: each is found', async () => {
   using place = scratch()

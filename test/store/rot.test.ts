@@ -7,7 +7,6 @@ import {
   openSync,
   readdirSync,
   readFileSync,
-  readlinkSync,
   renameSync,
   rmSync,
   statSync,
@@ -25,6 +24,7 @@ import { type Disk, realDisk } from '../../src/lib/disk.ts'
 import { generateContents } from '../../src/store/contents.ts'
 import { Store } from '../../src/store/store.ts'
 import { systemError } from '../support/memory-disk.ts'
+import { openFilesBelow } from '../support/open-files.ts'
 import {
   buildInfo,
   ENDLESS_ROOM,
@@ -475,26 +475,16 @@ test('no file stays open for each pack, neither by verifying nor by reading what
   const { store, root } = await setUp(t)
   const contents = Array.from({ length: 150 }, (_, n) => `of build ${n}`)
   for (const [n, content] of contents.entries()) await publishBuild(store(), `n${n}`, [file('x', content)])
+  const openPacks = (): number => openFilesBelow(join(root, 'packs')).length
   await verifyAll(store())
-  assert.ok(openPacks(root) < 140, `${openPacks(root)} packs are open`)
+  assert.ok(openPacks() < 140, `${openPacks()} packs are open`)
   for (const content of contents) {
     const target = Buffer.alloc(content.length)
     await store().copyBlob(createHash('sha256').update(content).digest(), 0, [target])
     assert.equal(String(target), content)
   }
-  assert.ok(openPacks(root) < 140, `${openPacks(root)} packs are open`)
+  assert.ok(openPacks() < 140, `${openPacks()} packs are open`)
 })
-
-function openPacks(root: string): number {
-  const open = readdirSync('/proc/self/fd').filter((fd) => {
-    try {
-      return readlinkSync(`/proc/self/fd/${fd}`).startsWith(join(root, 'packs'))
-    } catch {
-      return false
-    }
-  })
-  return open.length
-}
 
 test('a build that leaves while it is verified is not damaged', async (t) => {
   const directory = temporaryDirectory()
