@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
-import fs, { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import fs, {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -197,6 +207,24 @@ test('a directory that vanishes or can not be written costs records, no more', a
   cache.put(key('b'), Buffer.from('hello'))
   assert.equal(cache.has(key('b')), false, 'not tried again at once')
   await cache.close()
+})
+
+test('an old segment that cannot be looked at costs no other', async () => {
+  using place = scratch()
+  const first = open(place.path)
+  first.put(key('a'), Buffer.from('hello'))
+  await first.close()
+  const [name] = place.files()
+  renameSync(join(place.path, name!), join(place.path, '00000002.seg'))
+  symlinkSync('nowhere', join(place.path, '00000000.seg'))
+  mkdirSync(join(place.path, '00000001.seg'))
+  const problems: Error[] = []
+  const second = open(place.path, { onProblem: (problem) => problems.push(problem) })
+  await second.ready
+  assert.equal(problems.length, 2)
+  assert.equal(String(await read(second, 'a')), 'hello')
+  assert.equal(second.bytes, statSync(join(place.path, '00000002.seg')).size)
+  await second.close()
 })
 
 test('writes that fail do not lift the bound on what waits in memory', async (t) => {

@@ -244,9 +244,10 @@ export class Cache {
       if (!this.#segments.delete(segment.number)) continue
       this.#pool.forget(segment)
       this.#grow(-segment.size)
-      await segment.close()
+      const complain = (error: Error): void => this.#options.onProblem?.(error)
+      await segment.close().catch(complain)
       // What can't be deleted is found again at the next start.
-      await rm(segment.path, { force: true }).catch((error: Error) => this.#options.onProblem?.(error))
+      await rm(segment.path, { force: true }).catch(complain)
     }
     await this.#table.dropSegments((number) => !this.#segments.has(number))
   }
@@ -266,20 +267,9 @@ export class Cache {
   }
 
   async #load(old: readonly number[]): Promise<void> {
-    for (const number of old) {
-      const path = this.#pathOf(number)
-      const { size } = await stat(path)
-      const segment = new Segment(number, path, size)
-      if (size === 0 || !(await this.#scan(segment).catch(() => false))) {
-        await segment.close()
-        await rm(path, { force: true })
-        continue
-      }
-      // Used before anything that is used from now on, the older the earlier.
-      segment.lastUse = number - this.#nextNumber
-      this.#segments.set(number, segment)
-      this.#grow(size)
-    }
+    // One that can't be looked at or removed says nothing of the others.
+    for (const number of old)
+      await this.#loadSegment(number).catch((error: Error) => this.#options.onProblem?.(error))
     const excess = this.#bytes - this.#options.limit
     for (let freed = 0; freed < excess; ) {
       const oldest = this.#oldest([])
@@ -287,6 +277,22 @@ export class Cache {
       freed += oldest.size
       await this.#dropSegments([oldest])
     }
+  }
+
+  /** One that is none of ours, or can't be read, is removed. */
+  async #loadSegment(number: number): Promise<void> {
+    const path = this.#pathOf(number)
+    const { size } = await stat(path)
+    const segment = new Segment(number, path, size)
+    if (size === 0 || !(await this.#scan(segment).catch(() => false))) {
+      await segment.close()
+      await rm(path, { force: true })
+      return
+    }
+    // Used before anything that is used from now on, the older the earlier.
+    segment.lastUse = number - this.#nextNumber
+    this.#segments.set(number, segment)
+    this.#grow(size)
   }
 
   /** Enters the records of a segment that an earlier process wrote. @returns whether it is one of ours. */
