@@ -430,6 +430,7 @@ export async function serve(
   const httpUrls: string[] = []
   const listening: string[] = []
   const { promise: ended, resolve: setEnded } = Promise.withResolvers<void>()
+  quietly(ended)
 
   const stop = (): Promise<void> => {
     stopping ??= (async () => {
@@ -535,7 +536,6 @@ export async function serve(
     },
     () => void stop(),
   )
-  quietly(ended)
 
   if (config.exitWhenIdleMs > 0) {
     const timer = setInterval(() => {
