@@ -11,7 +11,7 @@ import { ROWS } from './lib/rows.ts'
 import { describeRun, plotRun, type RunResults } from './lib/run-report.ts'
 import { canWarm, type ServerKind } from './lib/servers.ts'
 
-const USAGE = `Usage: bench/run [--short] [--rounds N] [--write] [ROW...]
+const USAGE = `Usage: bench/run [--short] [--rounds N] [--most N] [--write] [ROW...]
 
 Measures upserv beside the stock rsync --daemon: the same builds, clients and machine, in
 turn. Prints server CPU, bytes on the link and memory, each with what upserv must achieve,
@@ -65,7 +65,8 @@ async function measureRows(): Promise<void> {
   await using contest = await Contest.start(pair)
   for (const row of ROWS.filter(({ id }) => isWanted(id))) {
     if (row.server === 'warmed' && !(await canWarm())) continue
-    for (const clients of options.short ? row.clients.slice(0, 1) : row.clients) {
+    const counts = row.clients.filter((count) => count <= options.most)
+    for (const clients of options.short ? counts.slice(0, 1) : counts) {
       process.stderr.write(`${row.title}, ${clients} at once ... `)
       const result = await measureRow(contest, row, clients, roundsFor(clients, options.rounds))
       const { cpuRatio, bytesRatio } = judge(result)

@@ -127,6 +127,8 @@ export class UpstreamRefused extends SourceError {
   override readonly code = 'SOURCE_REFUSED'
   /** The HTTP status, where that is what it answered with. */
   readonly status: number | undefined
+  /** What it asked for in place of an answer: WWW-Authenticate. */
+  challenge: string | undefined
 
   constructor(message: string, status: number | undefined, details?: ErrorDetails) {
     super(message, details)
@@ -146,6 +148,18 @@ export class DigestMismatch extends SourceError {
   constructor(url: string, algorithm: string, expected: string, actual: string) {
     super(`${url} has ${algorithm} ${actual}, its checksum file says ${expected}`, {
       hint: 'Nothing of it was kept. The mirror may be half published: try again later.',
+    })
+  }
+}
+
+/** What is there is not what was signed, or was signed by somebody else. */
+export class SignatureBad extends SourceError {
+  override readonly code = 'SOURCE_SIGNATURE_BAD'
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, {
+      hint: "Nothing of it was kept. If the key has changed, the source's keys must say so.",
+      ...details,
     })
   }
 }

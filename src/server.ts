@@ -21,18 +21,21 @@ import { laterOperations } from './build/later-operations.ts'
 import { OpeningModules } from './build/opening-modules.ts'
 import type { Operations } from './build/operations.ts'
 import { Operator } from './build/operator.ts'
+import { Parent } from './build/parent.ts'
 import { Resolver } from './build/resolver.ts'
 import { Spare } from './build/spare.ts'
 import { Verifier } from './build/verifier.ts'
+import { Warmer } from './build/warmer.ts'
 import { Cache } from './cache/cache.ts'
 import type { Config } from './config/config.ts'
 import { restartKeys } from './config/reload.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { TurnsInLine } from './daemon/turns.ts'
-import type { UpservError } from './errors.ts'
+import { CommandError, type UpservError } from './errors.ts'
 import { History } from './history/history.ts'
 import type { SessionRecord } from './history/session-record.ts'
+import { parentDoor } from './http/parent.ts'
 import { Http } from './http/server.ts'
 import { makeTokenFile } from './http/token.ts'
 import { BlockPool } from './lib/block-pool.ts'
@@ -43,6 +46,7 @@ import { Answers } from './rsync/answers.ts'
 import { Derived } from './rsync/derived.ts'
 import { Lists } from './rsync/lists.ts'
 import { Refiner } from './rsync/refiner.ts'
+import type { Kitchen } from './rsync/warm.ts'
 import { Budget } from './store/budget.ts'
 import { type Claim, claimStore } from './store/claim.ts'
 import { diskUsage } from './store/disk-usage.ts'
@@ -80,6 +84,10 @@ export class Upserv {
     inLine: () => 0,
   }
   readonly verifier: Verifier
+  #warmer: Warmer | undefined
+  readonly #catalog: Catalog
+  /** What we are for servers that have us as their source. */
+  readonly parent: Parent
   readonly #spare: Spare
   readonly #budget: Budget
   readonly #available: Available
@@ -94,6 +102,7 @@ export class Upserv {
     this.#available = available
     this.#config = config
     const catalog = new Catalog(store)
+    this.#catalog = catalog
     const evictor = new BuildEvictor(
       store,
       catalog,
@@ -141,6 +150,7 @@ export class Upserv {
       verifier: this.verifier,
       onProblem: complain('an access could not be noted'),
     })
+    this.parent = new Parent({ store, catalog, resolver: this.resolver, available, verifier: this.verifier })
     this.operations = new Operator({
       store,
       catalog,
@@ -150,6 +160,7 @@ export class Upserv {
       available,
       spare: this.#spare,
       verifier: this.verifier,
+      warmer: () => this.#warmer,
       channels,
       activity,
       history,
@@ -196,9 +207,25 @@ export class Upserv {
     await this.store.compact()
   }
 
-  /** From now on derived data is the cache's, which a server has: what only looks leaves it alone. */
-  async attach(cache: Cache): Promise<void> {
+  /**
+   * From now on derived data is the cache's, which a server has: what only looks leaves it alone.
+   * @param kitchen where it is worked out.
+   */
+  async attach(cache: Cache, kitchen: Kitchen): Promise<void> {
     await this.#spare.attach(cache)
+    this.#warmer = new Warmer({
+      store: this.store,
+      catalog: this.#catalog,
+      hold: (id) => this.resolver.hold(id),
+      kitchen,
+      cache,
+      isBusy: () => this.facts.sessions() > 0,
+    })
+  }
+
+  /** While there is still somewhere to work things out. */
+  async stopWarming(): Promise<void> {
+    await this.#warmer?.close()
   }
 
   /** The derived data takes so much. */
@@ -322,21 +349,26 @@ export async function serve(
     onChange: (bytes) => upserv?.chargeCache(bytes),
     onProblem: (error) => log.warn({ reason: error.message }, 'derived data could not be kept'),
   })
+  const { checksumSeed } = claim.facts
+  const derived = new Derived({ kept: cache, checksumSeed })
+  const refiner = new Refiner(
+    (problem) => log.warn({ reason: problem.message }, 'compressing again failed'),
+    () => doors.sessions > 0,
+  )
+  const answers = new Answers({ derived, kept: cache, onQuick: (job) => refiner.add(job) })
+  refiner.serve(answers)
+  const lists = new Lists(derived, cache)
   const opened = opening.then(async (open) => {
     upserv = open
     // Once, before what it takes is counted: a server that ends by kill -9 would never get to it.
     flushCompileCache()
-    await open.attach(cache)
+    const best: Kitchen['best'] = (codec) => refiner.best(codec)
+    await open.attach(cache, { derived, answers, lists, best, checksumSeed })
     return open
   })
   // Whoever waits for it hears when it fails, and so does who waits for our end.
   const operations = quietly(opened.then((open) => open.operations))
   const modules = new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver)))
-  const { checksumSeed } = claim.facts
-  const derived = new Derived({ kept: cache, checksumSeed })
-  const refiner = new Refiner((problem) => log.warn({ reason: problem.message }, 'compressing again failed'))
-  const answers = new Answers({ derived, kept: cache, onQuick: (job) => refiner.add(job) })
-  refiner.serve(answers)
   let busySince = now()
   const makePolicy = ({ access }: Config) =>
     new Policy(access, (problem) => log.error({ reason: problem }, 'secrets not used'))
@@ -349,7 +381,7 @@ export async function serve(
       turns,
       derived,
       answers,
-      lists: new Lists(derived, cache),
+      lists,
       ...mannersOf(config),
       checksumSeed,
       now,
@@ -372,7 +404,25 @@ export async function serve(
   const sampling = setInterval(() => activity.sample(), SAMPLE_EVERY_MS)
   /** As of the last reload. */
   let current = config
+  /** Commands, and requests of child servers. */
   let commands = 0
+  const onRequest = (running: Promise<unknown>): void => {
+    commands++
+    running
+      .catch(() => {})
+      .finally(() => {
+        commands--
+        busySince = now()
+      })
+  }
+  const stopChildren = new AbortController()
+  const children = parentDoor({
+    parent: quietly(opened.then(({ parent }) => parent)),
+    visitor: (address) => policy.visitor(address),
+    signal: stopChildren.signal,
+    onRequest,
+    log: (fields, message) => log.info(fields, message),
+  })
   let stopping: Promise<void> | undefined
   const closers: (() => void)[] = [() => clearInterval(sampling)]
   /** For connections that nobody uses: they would keep the process from ending. */
@@ -385,11 +435,13 @@ export async function serve(
     stopping ??= (async () => {
       log.info({ sessions: doors.sessions }, 'stopping')
       for (const close of closers) close()
+      stopChildren.abort(new CommandError('the server is stopping'))
       const goodbye = doors.close(current.shutdownMs)
       // A store can't be closed before it is open.
       const open = await opening.catch(() => undefined)
       // Who waits for a fetch is told to come back, rather than kept for a build that won't be complete.
       await open?.fetches.close()
+      await open?.stopWarming()
       await goodbye
       await refiner.close()
       await derived.close()
@@ -438,15 +490,7 @@ export async function serve(
       operations,
       rsync: (socket, peer) => doors.admit(socket, socket, peer),
       reload,
-      onRequest: (running) => {
-        commands++
-        running
-          .catch(() => {})
-          .finally(() => {
-            commands--
-            busySince = now()
-          })
-      },
+      onRequest,
     })
     closers.push(() => control.close())
     lastClosers.push(() => control.hangUp())
@@ -458,6 +502,9 @@ export async function serve(
         modules,
         visitor: (address) => policy.visitor(address),
         tokenFile: config.http.tokenFile ?? claim.paths.token,
+        children,
+        names: config.http.names,
+        idleMs: () => current.rsync.idleTimeoutMs,
         log,
         isOpen: () => upserv !== undefined,
         isStopping: () => stopping !== undefined,

@@ -29,7 +29,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   config: ['access', 'source', 'rsync', 'build'],
   build: ['rsync', 'store', 'source', 'archive', 'history'],
   daemon: ['build', 'rsync', 'config', 'history'],
-  http: ['build', 'config', 'rsync', 'history'],
+  http: ['build', 'config', 'rsync', 'history', 'source'],
   'server.ts': ['access', 'cache', 'build', 'rsync', 'store', 'config', 'daemon', 'http', 'history'],
   cli: ['server.ts', 'build', 'daemon', 'config', 'store', 'history', 'access', 'http', 'source'],
   'errors.ts': [],

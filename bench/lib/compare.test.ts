@@ -3,7 +3,16 @@ import { test } from 'node:test'
 import { judge, type Measured, type RowResult } from './compare.ts'
 
 const measured = (cpu: number[], bytes: number): Measured => ({
-  ...{ cpu, systemCpu: [], perSecond: [], pss: [], processes: [], literalBytes: 0, place: 'memory' },
+  ...{
+    cpu,
+    laterCpu: [],
+    systemCpu: [],
+    perSecond: [],
+    pss: [],
+    processes: [],
+    literalBytes: 0,
+    place: 'memory',
+  },
   linkBytes: { toServer: bytes / 4, toDevice: (bytes * 3) / 4 },
 })
 

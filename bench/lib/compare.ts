@@ -23,6 +23,8 @@ import {
 export interface Measured {
   /** Server CPU seconds for each client. */
   readonly cpu: number[]
+  /** How much of it came when the clients had gone: what is put off and done once for a fleet. */
+  readonly laterCpu: number[]
   /** The kernel's estimate of how much of that was in the kernel. */
   readonly systemCpu: number[]
   readonly perSecond: number[]
@@ -118,9 +120,11 @@ export async function measureRow(
     const order = round % 2 === 0 ? (['rsyncd', 'upserv'] as const) : (['upserv', 'rsyncd'] as const)
     for (const kind of order) {
       if (kind === 'upserv') await prepareOurs(contest, row, warmCpu)
-      const { run, cpu, peak } = await measureRun(contest.server(kind), { ...client, clients })
+      const { run, cpu, later, peak } = await measureRun(contest.server(kind), { ...client, clients })
       const measured = servers[kind]
-      measured.cpu.push(cpu.total / clients)
+      // What is put off is a client's cost too, but for the first of a fleet: that is paid once for all of them.
+      measured.cpu.push((cpu.total - (row.server === 'fresh' ? later.total : 0)) / clients)
+      measured.laterCpu.push(later.total)
       measured.systemCpu.push(cpu.system / clients)
       measured.perSecond.push(run.perSecond)
       if (peak) {
@@ -143,14 +147,14 @@ async function prepareOurs(contest: Contest, row: Row, warmCpu: number[]): Promi
 export async function measureRun(
   { port, meter }: Server,
   options: { pair: Pair; method: Row['method']; options: readonly string[]; clients: number },
-): Promise<{ run: ClientsRun; cpu: Cpu; peak: Peak | undefined }> {
+): Promise<{ run: ClientsRun; cpu: Cpu; later: Cpu; peak: Peak | undefined }> {
   const stop = options.clients >= WATCH_FROM_CLIENTS ? meter.watch() : undefined
-  const { result, cpu } = await meter.during(() => runClients({ ...options, port }))
-  return { run: result, cpu, peak: await stop?.() }
+  const { result, cpu, later } = await meter.during(() => runClients({ ...options, port }))
+  return { run: result, cpu, later, peak: await stop?.() }
 }
 
 function emptyMeasured(): Measured {
-  const values = { cpu: [], systemCpu: [], perSecond: [], pss: [], processes: [] }
+  const values = { cpu: [], laterCpu: [], systemCpu: [], perSecond: [], pss: [], processes: [] }
   return { ...values, linkBytes: { toServer: 0, toDevice: 0 }, literalBytes: 0, place: 'memory' }
 }
 

@@ -107,13 +107,14 @@ export class Meter {
     }
   }
 
-  /** What `work` makes the server use, until it is quiet again. */
-  async during<T>(work: () => Promise<T>): Promise<{ result: T; cpu: Cpu }> {
+  /** What `work` makes the server use: until it is quiet again, and how much of that when the work was done. */
+  async during<T>(work: () => Promise<T>): Promise<{ result: T; cpu: Cpu; later: Cpu }> {
     await this.settle()
     const before = this.cpu()
     const result = await work()
+    const done = this.cpu()
     await this.settle()
-    return { result, cpu: difference(this.cpu(), before) }
+    return { result, cpu: difference(this.cpu(), before), later: difference(this.cpu(), done) }
   }
 
   /** Takes samples of memory until the function that it returns is called. */

@@ -6,6 +6,8 @@ export interface ProgramOptions {
   readonly short: boolean
   readonly write: boolean
   readonly rounds: number
+  /** Rows with more clients at once are left out. */
+  readonly most: number
   /** Words which select what is measured; empty for all. */
   readonly only: readonly string[]
 }
@@ -19,6 +21,7 @@ const EXIT_INTERRUPTED = 130
 const COMMON_USAGE = `
   --short     a small pair and few clients: a minute, to see that it works
   --rounds N  how often each is measured
+  --most N    at most so many clients at once
   --write     write docs/benchmarks.md and its plots too
 `
 
@@ -41,6 +44,7 @@ function readOptions(usage: string, defaults: { rounds: number }): ProgramOption
         short: { type: 'boolean', default: false },
         write: { type: 'boolean', default: false },
         rounds: { type: 'string' },
+        most: { type: 'string' },
         help: { type: 'boolean', short: 'h', default: false },
       },
     })
@@ -53,7 +57,9 @@ function readOptions(usage: string, defaults: { rounds: number }): ProgramOption
       throw new Error(`--rounds ${values.rounds} is no number of rounds`)
     if (values.short && values.write)
       throw new Error('--short is for trying: its figures are not for the docs')
-    return { short: values.short, write: values.write, rounds, only: positionals }
+    const most = Number(values.most ?? Number.MAX_SAFE_INTEGER)
+    if (!Number.isInteger(most) || most < 1) throw new Error(`--most ${values.most} is no number of clients`)
+    return { short: values.short, write: values.write, rounds, most, only: positionals }
   } catch (error) {
     process.stderr.write(`${(error as Error).message}\n${usage}${COMMON_USAGE}`)
     process.exit(EXIT_USAGE)

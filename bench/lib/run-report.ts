@@ -42,6 +42,7 @@ export function describeRun(results: RunResults): { text: string; missed: string
       '### Server CPU for each client',
       `Seconds, user and system, of all the server's processes and threads: median (least-greatest) of ${results.rounds} rounds, fewer with many clients.`,
       cpuTable(rows, verdict),
+      laterText(rows),
       '### Bytes on the link',
       "MB for each client at the server's socket, both directions.",
       bytesTable(rows, verdict),
@@ -58,7 +59,7 @@ export function describeRun(results: RunResults): { text: string; missed: string
       loadTable(results),
     )
   if (rows.length > 0) parts.push('### Commands', commands(rows))
-  return { text: parts.join('\n\n'), missed }
+  return { text: parts.filter(Boolean).join('\n\n'), missed }
 }
 
 type Judge = (what: string, isMet: boolean | undefined) => string
@@ -83,6 +84,16 @@ function cpuTable(results: readonly RowResult[], verdict: Judge): string {
       ]
     }),
   )
+}
+
+/** What the first client of a fleet causes behind its back. */
+function laterText(results: readonly RowResult[]): string {
+  const said = results
+    .filter(({ row }) => row.server === 'fresh')
+    .map(({ row, servers }) => `${row.title}: ${spreadText(spread(servers.upserv.laterCpu))}`)
+  return said.length === 0
+    ? ''
+    : `Not in it, as it is paid once for a fleet and while no client is served: compressing again what went out. ${said.join('; ')} seconds.`
 }
 
 function bytesTable(results: readonly RowResult[], verdict: Judge): string {

@@ -27,6 +27,17 @@ man:man-db
 busybox:busybox
 zsh:zsh
 fish:fish
+gpg:gpg
+gpgv:gpgv
+minisign:minisign
+zip:zip
+cpio:cpio
+tar2sqfs:squashfs-tools-ng
+xorriso:xorriso
+mke2fs:e2fsprogs
+docker-registry:docker-registry
+skopeo:skopeo
+umoci:umoci
 "
 
 # Debian keeps some of them where only root looks.

@@ -5,6 +5,16 @@
  * sink throws ends the reading and reaches whoever fed the reader.
  */
 import type { ByteString } from '../lib/bytes.ts'
+import {
+  BLOCK_DEVICE,
+  CHAR_DEVICE,
+  DIRECTORY,
+  FIFO,
+  REGULAR,
+  SOCKET,
+  SYMLINK,
+  TYPE_MASK,
+} from '../lib/file-mode.ts'
 
 export type ArchiveEntryType =
   | 'file'
@@ -15,6 +25,21 @@ export type ArchiveEntryType =
   | 'block-device'
   | 'fifo'
   | 'socket'
+
+const TYPES: ReadonlyMap<number, ArchiveEntryType> = new Map([
+  [FIFO, 'fifo'],
+  [CHAR_DEVICE, 'char-device'],
+  [DIRECTORY, 'directory'],
+  [BLOCK_DEVICE, 'block-device'],
+  [REGULAR, 'file'],
+  [SYMLINK, 'symlink'],
+  [SOCKET, 'socket'],
+])
+
+/** By the type bits of a Unix mode; undefined when they are none. */
+export function typeOfMode(mode: number): ArchiveEntryType | undefined {
+  return TYPES.get(mode & TYPE_MASK)
+}
 
 /** One member, as its headers describe it. */
 export interface ArchiveEntry {

@@ -83,14 +83,12 @@ test('detects plain tar, whatever its first name looks like', () => {
 
 const MISTAKES: readonly [string | Buffer, RegExp][] = [
   ['', /is empty/],
-  ['<!DOCTYPE html><title>404', /this is an HTML page, not a tar archive/],
+  ['<!DOCTYPE html><title>404', /this is an HTML page, not an archive of a build/],
   ['\n<html lang=en>', /an HTML page/],
   ['<?xml version="1.0"?><Error>', /an XML document/],
   ['{"error":"not found"}', /JSON/],
-  ['PK\x03\x04\x14', /a zip file/],
   ['7z\xbc\xaf\x27\x1c', /a 7z archive/],
-  ['hsqs\x01', /a squashfs image/],
-  ['070701000', /a cpio archive/],
+  ['sqsh\x01', /a big-endian squashfs image/],
   ['!<arch>\ndebian-binary', /a Debian package/],
   ['\x04\x22\x4d\x18', /an lz4 file/],
   ['BZhello', /no archive that we know, or was cut short: it has 7 bytes, which start with "BZhello"/],

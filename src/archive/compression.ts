@@ -13,31 +13,28 @@
  * A cut in the compressed data is an error for each of them, but not a cut exactly between two members,
  * which only the archive's own end marker can notice.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
-import type { Readable, Writable } from 'node:stream'
 import { constants, createGunzip, createZstdDecompress, type Gunzip, type ZstdDecompress } from 'node:zlib'
 import { ArchiveError, ToolMissing } from '../errors.ts'
 import { asBuffer, byteString, showBytes } from '../lib/bytes.ts'
 import { findProgram } from '../lib/find-program.ts'
-import { BLOCK_BYTES, checksumMatches, hasUstarMagic, isZeroBlock } from './tar-header.ts'
+import { detectContainer, sniff } from './container.ts'
+import { pump, type Stage, startProgram, writeChunk } from './program.ts'
+import { BLOCK_BYTES, hasUstarMagic, isZeroBlock } from './tar-header.ts'
 
 export type Compression = 'none' | 'gzip' | 'bzip2' | 'xz' | 'lzma' | 'zstd'
 
-/** How much of an archive `detectCompression` wants to see: a tar header block. */
-export const SNIFF_BYTES = BLOCK_BYTES
 /** 128 MiB, what `zstd --long` makes and every decoder takes unasked. A larger window costs that memory. */
 export const MAX_ZSTD_WINDOW_LOG = 27
 /** Room for the dictionary of 256 MiB; `xz -9` needs 65 MiB. */
 export const XZ_MEMORY_LIMIT = '320MiB'
 /** Output per turn: large enough that turns do not count, small enough that many fetches may run. */
 const OUTPUT_CHUNK_BYTES = 256 * 1024
-/** Of what a program complains about, only this much is kept. */
-const MAX_STDERR_BYTES = 4096
 
 // ---------------------------------------------------------------------------------------------------
 // Telling.
 
-const SUPPORTED = 'Supported: tar, plain or compressed with gzip, bzip2, xz, lzma or zstd.'
+const SUPPORTED =
+  'Supported: tar, cpio, zip, squashfs, ISO 9660 and ext2 to ext4, plain or compressed with gzip, bzip2, xz, lzma or zstd.'
 
 /** Bytes at the start, and what they mean. */
 const MAGICS: readonly [Compression, RegExp][] = [
@@ -52,10 +49,8 @@ const NOT_ARCHIVES: readonly [string, RegExp][] = [
   ['an HTML page', /^\s*<(?:!doctype html|html|head|body)/i],
   ['an XML document', /^\s*<\?xml/],
   ['JSON', /^\s*[{[]\s*["\]}]/],
-  ['a zip file', /^PK(?:\x03\x04|\x05\x06)/],
   ['a 7z archive', /^7z\xbc\xaf\x27\x1c/],
-  ['a squashfs image', /^(?:hsqs|sqsh)/],
-  ['a cpio archive', /^(?:07070[127]|\xc7\x71|\x71\xc7)/],
+  ['a big-endian squashfs image', /^sqsh/],
   ['a Debian package or other ar archive', /^!<arch>\n/],
   ['an RPM package', /^\xed\xab\xee\xdb/],
   ['an lz4 file', /^\x04\x22\x4d\x18/],
@@ -75,13 +70,16 @@ export function detectCompression(head: Uint8Array): Compression {
   if (head.length === 0) throw new ArchiveError('the archive is empty: it has no bytes')
   const isBlock = head.length >= BLOCK_BYTES
   // First of all, since a tar's first bytes are a file name, which may look like anything.
-  if (isBlock && checksumMatches(head)) return 'none'
-  const bytes = byteString(head)
+  const container = detectContainer(head)
+  if (container === 'tar') return 'none'
+  const bytes = byteString(head, 0, Math.min(head.length, BLOCK_BYTES))
   for (const [compression, magic] of MAGICS) if (magic.test(bytes)) return compression
+  if (container !== undefined) return 'none'
   // Damaged and empty tars: their reader knows better what to say of them.
   if (isBlock && (hasUstarMagic(head) || isZeroBlock(head))) return 'none'
   for (const [what, magic] of NOT_ARCHIVES) {
-    if (magic.test(bytes)) throw new ArchiveError(`this is ${what}, not a tar archive`, { hint: SUPPORTED })
+    if (magic.test(bytes))
+      throw new ArchiveError(`this is ${what}, not an archive of a build`, { hint: SUPPORTED })
   }
   if (looksLikeLzma(head)) return 'lzma'
   const shown = showBytes(byteString(head, 0, Math.min(16, head.length)))
@@ -115,35 +113,8 @@ function looksLikeLzma(head: Uint8Array): boolean {
 export async function sniffCompression(
   chunks: AsyncIterable<Uint8Array>,
 ): Promise<{ compression: Compression; chunks: AsyncIterable<Uint8Array> }> {
-  const rest = chunks[Symbol.asyncIterator]()
-  const seen: Uint8Array[] = []
-  let bytes = 0
-  try {
-    while (bytes < SNIFF_BYTES) {
-      const next = await rest.next()
-      if (next.done) break
-      seen.push(next.value)
-      bytes += next.value.length
-    }
-    const compression = detectCompression(Buffer.concat(seen).subarray(0, SNIFF_BYTES))
-    return { compression, chunks: chain(seen, rest) }
-  } catch (error) {
-    await rest.return?.()
-    throw error
-  }
-}
-
-async function* chain(first: readonly Uint8Array[], rest: AsyncIterator<Uint8Array>) {
-  try {
-    yield* first
-    for (;;) {
-      const next = await rest.next()
-      if (next.done) return
-      yield next.value
-    }
-  } finally {
-    await rest.return?.()
-  }
+  const { found, chunks: all } = await sniff(chunks, detectCompression)
+  return { compression: found, chunks: all }
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -177,76 +148,6 @@ export async function* decompress(
   }
 }
 
-/** One decompressor at work: bytes are written to it and read from it at the same time. */
-interface Stage {
-  input: Writable
-  output: Readable
-  /** Writes a chunk and waits until there is room for more; false when the stage wants no more of it. */
-  write(chunk: Uint8Array): Promise<boolean>
-  /** After the last output: throws when the data was bad. */
-  finished(): Promise<void>
-  /** What an error of the stage itself means. */
-  explain(error: unknown): unknown
-  /** Ends it at once, in whatever state it is. */
-  kill(): void
-}
-
-async function* pump(chunks: AsyncIterable<Uint8Array>, stage: Stage, signal: AbortSignal) {
-  let stopped = false
-  let inputFailure: { error: unknown } | undefined
-  /** Settled when the output was good to its end, or nobody wants it any more. */
-  const verdict = Promise.withResolvers<void>()
-
-  const feed = async () => {
-    let wanted = true
-    try {
-      for await (const chunk of chunks) {
-        if (wanted && chunk.length > 0) wanted = await stage.write(chunk)
-        // What follows the end is only read when it is known to be that: bad data ends the reading at once.
-        if (!wanted) await verdict.promise
-        if (stopped) return
-      }
-      stage.input.end()
-    } catch (error) {
-      inputFailure = { error }
-      stage.output.destroy(new Error('the input failed', { cause: error }))
-    }
-  }
-  const onAbort = () => stage.output.destroy(new Error('aborted', { cause: signal.reason }))
-
-  signal.addEventListener('abort', onAbort, { once: true })
-  const feeding = feed()
-  try {
-    for await (const chunk of stage.output) yield chunk as Uint8Array
-    await stage.finished()
-    verdict.resolve()
-    await feeding
-    if (inputFailure) throw inputFailure.error
-    signal.throwIfAborted()
-  } catch (error) {
-    signal.throwIfAborted()
-    throw inputFailure ? inputFailure.error : stage.explain(error)
-  } finally {
-    stopped = true
-    verdict.resolve()
-    signal.removeEventListener('abort', onAbort)
-    stage.kill()
-  }
-}
-
-/** Writes and waits for the chunk to be taken, or for the stream to be gone. */
-function writeChunk(stream: Writable, chunk: Uint8Array): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      stream.off('close', done)
-      resolve()
-    }
-    stream.once('close', done)
-    if (stream.destroyed) done()
-    else stream.write(chunk, done)
-  })
-}
-
 // ---------------------------------------------------------------------------------------------------
 // By node:zlib.
 
@@ -261,7 +162,7 @@ function zstdDecoder(): ZstdDecompress {
 
 function zlibStage(format: Compression, stream: Gunzip | ZstdDecompress): Stage {
   let written = 0
-  stream.on('error', ignore) // it comes out of the iteration over the output too
+  stream.on('error', () => {}) // it comes out of the iteration over the output too
   return {
     input: stream,
     output: stream,
@@ -329,31 +230,11 @@ function xzArgs(format: string): string[] {
 
 async function programStage(format: ProgramFormat): Promise<Stage> {
   const { path, args } = await findDecompressor(format)
-  // Only what the programs need: XZ_OPT, BZIP2 and their like would add options of the user's.
-  const env = { PATH: process.env.PATH, LC_ALL: 'C' }
-  const child = spawn(path, args, { stdio: ['pipe', 'pipe', 'pipe'], env })
-  const complaint = keepStart(child.stderr)
-  child.stdin.on('error', ignore) // EPIPE: the program ended first, and its exit status says why
-  const closed = whenClosed(child)
-  closed.catch(ignore) // looked at when the output has ended
-  return {
-    input: child.stdin,
-    output: child.stdout,
-    write: async (chunk) => {
-      await writeChunk(child.stdin, chunk)
-      return !child.stdin.destroyed
-    },
-    finished: async () => {
-      const status = await closed
-      if (status !== 0) throw explainExit(format, path, status, complaint())
-    },
-    explain: (error) => error,
-    kill: () => {
-      child.stdin.destroy()
-      child.stdout.destroy()
-      if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
-    },
-  }
+  return startProgram(path, args, {
+    // Only what the programs need: XZ_OPT, BZIP2 and their like would add options of the user's.
+    env: { PATH: process.env.PATH, LC_ALL: 'C' },
+    explain: (status, complaint) => explainExit(format, path, status, complaint),
+  })
 }
 
 async function findDecompressor(format: ProgramFormat): Promise<{ path: string; args: readonly string[] }> {
@@ -363,26 +244,6 @@ async function findDecompressor(format: ProgramFormat): Promise<{ path: string; 
     if (path !== undefined) return { path, args }
   }
   throw new ToolMissing(programs[0]!.name, format, debianPackage)
-}
-
-/** Resolves with the exit code or the name of the signal, rejects when the program could not be started. */
-function whenClosed(child: ChildProcess): Promise<number | NodeJS.Signals | null> {
-  return new Promise((resolve, reject) => {
-    child.once('error', reject)
-    child.once('close', (code, signalName) => resolve(code ?? signalName))
-  })
-}
-
-/** Reads a stream to its end but keeps only its start, which is what the returned function gives. */
-function keepStart(stream: Readable): () => Uint8Array {
-  const kept: Uint8Array[] = []
-  let bytes = 0
-  stream.on('data', (chunk: Uint8Array) => {
-    if (bytes < MAX_STDERR_BYTES) kept.push(chunk.subarray(0, MAX_STDERR_BYTES - bytes))
-    bytes += chunk.length
-  })
-  stream.on('error', ignore)
-  return () => Buffer.concat(kept)
 }
 
 function explainExit(
@@ -410,5 +271,3 @@ function explainExit(
     firstLine === undefined ? `exit status ${status}` : showBytes(byteString(Buffer.from(firstLine)))
   return new ArchiveError(`the ${format} data is damaged or ends early: ${said}`, { cause })
 }
-
-function ignore(): void {}

@@ -4,8 +4,8 @@
  */
 import type { SourceError } from '../errors.ts'
 import { SingleFlight, untilAborted } from '../lib/single-flight.ts'
-import { createSource } from '../source/create.ts'
-import type { Source, SourceConfig } from '../source/source.ts'
+import { type AnySource, createSource } from '../source/create.ts'
+import type { SourceConfig } from '../source/source.ts'
 import { compareIds, isBuildId } from './build-id.ts'
 import type { AvailableBuilds } from './operations.ts'
 
@@ -15,7 +15,7 @@ const FRESH_MS = 60_000
 const SOURCE_MS = 15_000
 
 export class Available {
-  #sources: readonly Source[]
+  #sources: readonly AnySource[]
   readonly #now: () => number
   readonly #asking = new SingleFlight<'all', AvailableBuilds>()
   #known: { builds: AvailableBuilds; until: number } | undefined
@@ -63,6 +63,11 @@ export class Available {
   }
 }
 
+/** Null for what is not told, and for times that no calendar has: file systems may. */
+function isoOf(time: Date | undefined): string | null {
+  return time === undefined || Number.isNaN(time.getTime()) ? null : time.toISOString()
+}
+
 interface Answer {
   source: string
   builds: AvailableBuilds['builds']
@@ -70,17 +75,20 @@ interface Answer {
   gap: string | undefined
 }
 
-async function askOne(source: Source, signal: AbortSignal): Promise<Answer> {
+async function askOne(source: AnySource, signal: AbortSignal): Promise<Answer> {
   const { name } = source
   const late = AbortSignal.timeout(SOURCE_MS)
   try {
     const both = AbortSignal.any([signal, late])
-    const listing = await untilAborted(source.list?.(both) ?? Promise.resolve(undefined), both)
+    const listing = await untilAborted(
+      ('list' in source ? source.list?.(both) : undefined) ?? Promise.resolve(undefined),
+      both,
+    )
     if (!listing) return { source: name, builds: [], gap: 'cannot be listed' }
     const builds = listing.builds
       // A file system may have times that no calendar has.
-      .filter(({ id, published }) => isBuildId(id) && !Number.isNaN(published.getTime()))
-      .map(({ id, url, published }) => ({ id, source: name, url, published: published.toISOString() }))
+      .filter(({ id }) => isBuildId(id))
+      .map(({ id, url, published }) => ({ id, source: name, url, published: isoOf(published) }))
     return { source: name, builds, gap: listing.complete ? undefined : 'has more than is listed' }
   } catch (error) {
     signal.throwIfAborted()

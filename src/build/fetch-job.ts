@@ -1,5 +1,6 @@
 /**
- * A fetch's long half, made to run in a thread of its own: source -> archive -> ingest.
+ * A fetch's long half, made to run in a thread of its own: source -> archive -> ingest, or from a parent
+ * server, which has no archives, the manifest and the blobs that we lack.
  *
  * The bytes of the archive pass through once: downloaded, digested, decompressed, parsed, hashed and
  * packed. What it leaves behind is a directory of sealed packs and a sealed manifest, for the main thread
@@ -7,28 +8,55 @@
  */
 import { createHash, type Hash } from 'node:crypto'
 import type { ArchiveSink } from '../archive/archive.ts'
+import type { Extractor } from '../archive/container.ts'
 import { readArchive } from '../archive/read.ts'
-import { ArchiveError, DigestMismatch, NoRoom, NotPublished, SourceError } from '../errors.ts'
+import {
+  ArchiveError,
+  DigestMismatch,
+  NoRoom,
+  NotPublished,
+  SourceError,
+  UpstreamChanged,
+  UpstreamUnreachable,
+} from '../errors.ts'
 import { type Disk, realDisk } from '../lib/disk.ts'
+import { formatDuration, formatSize } from '../lib/units.ts'
 import { createSource } from '../source/create.ts'
-import type { Download, SourceConfig, SourceEvent } from '../source/source.ts'
+import type { HeldManifest, Offer, WantedBlob } from '../source/parent.ts'
+import type { SignatureCheck } from '../source/signature.ts'
+import type { Download, Layer, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
+import { generateContents } from '../store/contents.ts'
 import { KnownBlobs, type KnownBlobsData } from '../store/known-blobs.ts'
-import { Manifest, type TreeTotals } from '../store/manifest.ts'
+import { Manifest, readSeal, type TreeTotals } from '../store/manifest.ts'
 import { DIGEST_BYTES } from '../store/pack.ts'
-import { Ingest, type IngestResult, type IngestRoom } from './ingest.ts'
+import type { IngestRoom } from './blob-sink.ts'
+import { Ingest, type IngestResult } from './ingest.ts'
+import { checkManifest, earlierVersions, lackingBlobs, Replica } from './replica.ts'
+import { spillTo } from './spill.ts'
 
 /** What the thread is told. Plain data. */
 export interface FetchJob {
   id: string
   /** Those whose pattern matches the id, in the order in which they are tried. */
   sources: readonly SourceConfig[]
+  /** What fetches of each of them share. */
+  paces: readonly SharedArrayBuffer[]
   /** Empty, and ours. */
   directory: string
   /** Where the download may be kept for a later start. */
   spool: string
   known: KnownBlobsData
+  /** More than this a build cannot take, whatever goes for it. */
+  mostBytes: number
+  /** Manifests of held builds, those most like this one first: a parent server sends what differs. */
+  held: readonly string[]
+  /** What was relied on at an earlier start was not right: rely on as little as possible. */
+  alone: boolean
 }
+
+/** Reads a stretch of a blob that the store has; undefined when it has gone. */
+export type ReadHeld = (digest: Uint8Array, offset: number, bytes: number) => Promise<Uint8Array | undefined>
 
 /** How far it has come. */
 export type FetchProgress =
@@ -40,6 +68,8 @@ export type FetchProgress =
       totalBytes: number | undefined
       checked: string | undefined
     }
+  /** A parent server has said how much of it is to come. */
+  | { type: 'lacking'; bytes: number }
   | { type: 'moved'; received: number; unpacked: number }
   | { type: 'finishing' }
   | { type: 'event'; event: SourceEvent }
@@ -47,10 +77,11 @@ export type FetchProgress =
 export interface FetchOutcome {
   source: string
   url: string
+  /** What came over the link. */
   archiveBytes: number
-  archiveSha256: string
-  /** What the archive was checked against. */
-  checksum: { algorithm: string; url: string } | null
+  /** Null where there was no archive. */
+  archiveSha256: string | null
+  vouchers: readonly string[]
   /** Upstream's own contents file. */
   contents: Uint8Array | undefined
   ingest: IngestResult
@@ -59,6 +90,8 @@ export interface FetchOutcome {
   blobs: Uint8Array
 }
 
+/** An extractor may take so long unless the source says otherwise: it reads what is downloaded. */
+const EXTRACT_TIMEOUT_MS = 3600_000
 /** At most so often is it told how many bytes came. */
 const TELL_EVERY_MS = 250
 
@@ -71,83 +104,96 @@ export async function runFetchJob(
   room: IngestRoom,
   tell: (progress: FetchProgress) => void,
   signal: AbortSignal,
+  readHeld: ReadHeld,
   disk: Disk = realDisk,
 ): Promise<FetchOutcome> {
   const account = new SpoolAccount(room)
   const spool = new AccountedSpool(job.spool, account, disk)
+  const parts = new Map<string, Spool>()
+  const spoolOf = (part: string): Spool => {
+    const one = parts.get(part) ?? new AccountedSpool(job.spool, account, disk, part)
+    parts.set(part, one)
+    return one
+  }
   let done = false
   let resumable = true
   try {
-    const { source, download } = await locate(job, spool, tell, signal)
-    await using archive = download
-    const contents = await archive.contents()
-    const digests = new ArchiveDigests(archive)
-    const ingest = await Ingest.create(job.directory, new KnownBlobs(job.known), account, undefined, disk.now)
-    try {
-      const meter = new Meter(tell)
-      await readArchive(meter.downloads(archive.bytes(), digests), meter.unpacks(ingest), {
-        signal,
-        afterChunk: () => meter.show(),
-      })
-      tell({ type: 'finishing' })
-      digests.verify(archive)
-      const result = ingest.finish()
-      done = true
-      return {
-        source,
-        url: archive.url,
-        archiveBytes: digests.bytes,
-        archiveSha256: digests.sha256,
-        checksum: archive.checksum
-          ? { algorithm: archive.checksum.algorithm, url: archive.checksum.url }
-          : null,
-        contents,
-        ingest: result,
-        ...describe(result),
-      }
-    } catch (error) {
-      ingest.abort()
-      throw error instanceof ArchiveError ? namingArchive(archive.url, error) : error
-    }
+    const outcome = await beforeDeadline(job, signal, (both) =>
+      takeFirst({ job, spool, spoolOf, account, tell, signal: both, readHeld, disk }),
+    )
+    done = true
+    return outcome
   } catch (error) {
     // The archive is bad, or does not fit: going on from what was downloaded would end just so.
     const upstreamBroke = error instanceof SourceError && error.code === 'SOURCE_UNREACHABLE'
     resumable = upstreamBroke || signal.aborted
     throw error
   } finally {
-    if (done || !resumable) await spool.discard().catch(() => undefined)
-    else await spool.close()
+    for (const one of [spool, ...parts.values()]) {
+      if (done || !resumable) await one.discard().catch(() => undefined)
+      else await one.close()
+    }
   }
 }
 
-/** The first source that has the build. Those that can't be reached are passed over, but not forgotten. */
-async function locate(
-  job: FetchJob,
-  spool: Spool,
-  tell: (progress: FetchProgress) => void,
+/** The longest that one of the sources lets a fetch take. @throws UpstreamUnreachable when that is over. */
+async function beforeDeadline<T>(
+  { sources }: FetchJob,
   signal: AbortSignal,
-): Promise<{ source: string; download: Download }> {
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const ms = Math.max(...sources.map(({ deadlineMs }) => deadlineMs ?? Number.POSITIVE_INFINITY))
+  if (!Number.isFinite(ms)) return await work(signal)
+  const deadline = AbortSignal.timeout(ms)
+  try {
+    return await work(AbortSignal.any([signal, deadline]))
+  } catch (error) {
+    if (!deadline.aborted || signal.aborted) throw error
+    throw new UpstreamUnreachable(`it was not complete after ${formatDuration(ms)}`, {
+      hint: "What has arrived is kept: the next request goes on from there. The source's deadline may be too short.",
+    })
+  }
+}
+
+/** What all steps of one fetch share. */
+interface Work {
+  job: FetchJob
+  spool: Spool
+  spoolOf: (part: string) => Spool
+  account: SpoolAccount
+  tell: (progress: FetchProgress) => void
+  signal: AbortSignal
+  readHeld: ReadHeld
+  disk: Disk
+}
+
+/** Takes the build from the first source that has it. Those that can't be reached are passed over, but not forgotten. */
+async function takeFirst(work: Work): Promise<FetchOutcome> {
+  const { job, tell, signal, spool } = work
   const failures: SourceError[] = []
-  for (const config of job.sources) {
+  for (const [i, config] of job.sources.entries()) {
     tell({ type: 'locating', source: config.name })
+    const onEvent = (event: SourceEvent): void => tell({ type: 'event', event })
+    const options = { signal, spool, spoolOf: work.spoolOf, onEvent }
+    let take: () => Promise<FetchOutcome>
     try {
-      const download = await createSource(config).locate(job.id, {
-        signal,
-        spool,
-        onEvent: (event) => tell({ type: 'event', event }),
-      })
-      tell({
-        type: 'found',
-        source: config.name,
-        url: download.url,
-        totalBytes: download.size,
-        checked: download.checksum?.algorithm,
-      })
-      return { source: config.name, download }
+      const source = createSource(config, { pace: job.paces[i] })
+      if (source.kind === 'parent') {
+        const offer = await source.offer(job.id, {
+          ...options,
+          held: job.alone ? [] : await heldManifests(work),
+        })
+        take = () => takeReplica(config.name, offer, work)
+      } else {
+        const download = await source.locate(job.id, options)
+        take = () => takeArchive(config.name, download, work)
+      }
     } catch (error) {
       if (!(error instanceof SourceError)) throw error
       failures.push(error)
+      continue
     }
+    return await take()
   }
   throw (
     failures.find((failure) => !(failure instanceof NotPublished)) ??
@@ -157,6 +203,222 @@ async function locate(
           `build-${job.id} is not published by ${job.sources.map(({ name }) => name).join(', ')}`,
         ))
   )
+}
+
+// ---------------------------------------------------------------------------------------------------
+// An archive.
+
+async function takeArchive(source: string, download: Download, work: Work): Promise<FetchOutcome> {
+  const { job, account, tell, signal, disk } = work
+  await using archive = download
+  const { url, size: totalBytes, checksum } = archive
+  tell({ type: 'found', source, url, totalBytes, checked: checksum?.algorithm })
+  // A tree takes more than its archive: what does not fit even so is refused before its first byte.
+  checkFits(job, totalBytes ?? 0)
+  const contents = await archive.contents()
+  const digests = new ArchiveDigests(archive)
+  const config = job.sources.find(({ name }) => name === source)!
+  const known = new KnownBlobs(job.known)
+  const ingest = await Ingest.create(job.directory, known, account, undefined, disk.now, config.tree)
+  try {
+    const meter = new Meter(tell)
+    if (archive.layers) {
+      const archiveBytes = await readLayers(archive.layers, ingest, meter, work)
+      tell({ type: 'finishing' })
+      const result = ingest.finish()
+      return {
+        ...{ source, url, archiveBytes, archiveSha256: null, vouchers: archive.vouchers ?? [], contents },
+        ingest: result,
+        ...describe(Manifest.decode(result.manifest)),
+      }
+    }
+    await readArchive(meter.downloads(archive.bytes(), digests), meter.unpacks(ingest), {
+      signal,
+      afterChunk: () => meter.show(),
+      spill: (chunks) => spillTo(job.directory, chunks, account, disk.now),
+      extractor: extractorOf(config, job.id, url),
+    })
+    tell({ type: 'finishing' })
+    digests.verify(archive)
+    const vouchers = await vouchersOf(archive)
+    const result = ingest.finish()
+    return {
+      source,
+      url,
+      archiveBytes: digests.bytes,
+      archiveSha256: digests.sha256,
+      vouchers,
+      contents,
+      ingest: result,
+      ...describe(Manifest.decode(result.manifest)),
+    }
+  } catch (error) {
+    ingest.abort()
+    throw error instanceof ArchiveError ? namingArchive(url, error) : error
+  }
+}
+
+function extractorOf(
+  { extract, extractTimeoutMs }: SourceConfig,
+  id: string,
+  url: string,
+): Extractor | undefined {
+  if (!extract) return undefined
+  const env = { UPSERV_BUILD: id, UPSERV_URL: url }
+  return { command: extract, timeLimitMs: extractTimeoutMs ?? EXTRACT_TIMEOUT_MS, env }
+}
+
+/** Each layer is an archive, checked by its digest before the next one begins. @returns bytes of all of them. */
+async function readLayers(
+  layers: readonly Layer[],
+  ingest: Ingest,
+  meter: Meter,
+  work: Work,
+): Promise<number> {
+  const { job, account, signal, disk } = work
+  let bytes = 0
+  for (const layer of layers) {
+    const [algorithm = '', expected = ''] = layer.digest.split(':')
+    const hash = createHash(algorithm)
+    const digests = {
+      update: (chunk: Uint8Array): void => {
+        hash.update(chunk)
+        bytes += chunk.length
+      },
+    }
+    ingest.nextLayer()
+    await readArchive(meter.downloads(layer.bytes(), digests), meter.unpacks(ingest), {
+      signal,
+      afterChunk: () => meter.show(),
+      spill: (chunks) => spillTo(job.directory, chunks, account, disk.now),
+    })
+    const actual = hash.digest('hex')
+    if (actual !== expected) throw new DigestMismatch(layer.url, algorithm, expected, actual)
+  }
+  return bytes
+}
+
+/** Who vouches for an archive whose checksum is right. @throws SignatureBad */
+async function vouchersOf({ checksum, checksumSigner, signature }: Download): Promise<string[]> {
+  const signed = checksumSigner === undefined ? '' : `, signed by ${checksumSigner}`
+  return [
+    ...(checksum ? [`${checksum.algorithm} in ${checksum.url}${signed}`] : []),
+    ...(signature ? [await signature.finish()] : []),
+  ]
+}
+
+// ---------------------------------------------------------------------------------------------------
+// What another server has.
+
+async function takeReplica(source: string, offer: Offer, work: Work): Promise<FetchOutcome> {
+  const { job, account, tell, signal, disk, readHeld, spool } = work
+  const { url } = offer
+  tell({ type: 'found', source, url, totalBytes: undefined, checked: 'sha256' })
+  try {
+    const manifest = decodeOffered(offer.manifest)
+    const entries = checkManifest(manifest, offer.manifest)
+    const known = new KnownBlobs(job.known)
+    const lacking = lackingBlobs(manifest, known)
+    const bytes = lacking.reduce((sum, blob) => sum + manifest.blobSize(blob), 0)
+    tell({ type: 'lacking', bytes })
+    checkFits(job, bytes)
+    const contents = await contentsOf(offer, manifest)
+    const wanted = await withEarlier(offer, manifest, lacking, known, work)
+    const replica = await Replica.create(job.directory, manifest, lacking, account, disk)
+    try {
+      const meter = new Meter(tell)
+      for await (const chunk of meter.counted(offer.blobs(wanted, { spool, readBase: readHeld }))) {
+        signal.throwIfAborted()
+        replica.write(chunk)
+      }
+      tell({ type: 'finishing' })
+      return {
+        source,
+        url,
+        archiveBytes: offer.linkBytes,
+        archiveSha256: null,
+        vouchers: offer.vouchers,
+        contents,
+        ingest: replica.finish(offer.manifest, entries),
+        ...describe(manifest),
+      }
+    } catch (error) {
+      replica.abort()
+      throw error
+    }
+  } catch (error) {
+    throw error instanceof ArchiveError ? namingArchive(url, error) : error
+  }
+}
+
+/** @throws NoRoom */
+function checkFits({ id, mostBytes }: FetchJob, bytes: number): void {
+  if (bytes <= mostBytes) return
+  throw new NoRoom(
+    `build ${id} needs at least ${formatSize(bytes)}; the budget is ${formatSize(mostBytes)}, or the disk has no more for it`,
+    { hint: 'Raise the budget, or give it a larger disk. Nothing was downloaded.' },
+  )
+}
+
+function decodeOffered(bytes: Uint8Array): Manifest {
+  try {
+    return Manifest.decode(bytes)
+  } catch (cause) {
+    throw new ArchiveError((cause as Error).message, { cause })
+  }
+}
+
+/** Upstream's contents file; undefined when it is the one that we make ourselves of such a tree. */
+async function contentsOf(offer: Offer, manifest: Manifest): Promise<Uint8Array | undefined> {
+  const digest = async (chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<string> => {
+    const hash = createHash('sha256')
+    for await (const chunk of chunks) hash.update(chunk)
+    return hash.digest('hex')
+  }
+  if ((await digest(generateContents(manifest))) === offer.contentsSha256) return undefined
+  const contents = await offer.contents()
+  if ((await digest([contents])) === offer.contentsSha256) return contents
+  throw new UpstreamChanged('the contents file is not the one that was announced')
+}
+
+async function heldManifests({ job, disk }: Work): Promise<HeldManifest[]> {
+  const held: HeldManifest[] = []
+  for (const path of job.held) {
+    // One that is evicted meanwhile is of no help.
+    const seal = await readSeal(path, disk).catch(() => undefined)
+    const bytes = async (): Promise<Uint8Array | undefined> => {
+      const manifest = await disk.readFile(path).catch(() => undefined)
+      return manifest && manifest.subarray(-DIGEST_BYTES).toString('hex') === seal ? manifest : undefined
+    }
+    if (seal !== undefined) held.push({ seal, bytes })
+  }
+  return held
+}
+
+/** What is to be asked for, with what we have of earlier versions. */
+async function withEarlier(
+  offer: Offer,
+  manifest: Manifest,
+  lacking: readonly number[],
+  known: KnownBlobs,
+  work: Work,
+): Promise<WantedBlob[]> {
+  const held =
+    offer.base === undefined ? undefined : (await heldManifests(work)).find(({ seal }) => seal === offer.base)
+  const bytes = await held?.bytes()
+  const base = bytes && Manifest.decode(bytes)
+  const earlier = base ? earlierVersions(manifest, lacking, base, known) : new Map<number, number>()
+  return lacking.map((blob) => {
+    const before = earlier.get(blob)
+    return {
+      digest: manifest.blobDigest(blob),
+      size: manifest.blobSize(blob),
+      base:
+        base && before !== undefined
+          ? { digest: base.blobDigest(before), size: base.blobSize(before) }
+          : undefined,
+    }
+  })
 }
 
 /** Readers of archives don't know where the bytes come from; whoever reads the message has to. */
@@ -175,10 +437,24 @@ class Meter {
     this.#tell = tell
   }
 
-  async *downloads(chunks: AsyncIterable<Uint8Array>, digests: ArchiveDigests): AsyncGenerator<Uint8Array> {
+  async *downloads(
+    chunks: AsyncIterable<Uint8Array>,
+    digests: Pick<ArchiveDigests, 'update'> | { update(chunk: Uint8Array): void },
+  ): AsyncGenerator<Uint8Array> {
     for await (const chunk of chunks) {
-      digests.update(chunk)
+      await digests.update(chunk)
       this.#received += chunk.length
+      this.show()
+      yield chunk
+    }
+    this.show(true)
+  }
+
+  /** The same bytes, counted. */
+  async *counted(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const chunk of chunks) {
+      this.#received += chunk.length
+      this.#unpacked = this.#received
       this.show()
       yield chunk
     }
@@ -207,10 +483,12 @@ class Meter {
 class ArchiveDigests {
   readonly #sha256 = createHash('sha256')
   readonly #published: Hash | undefined
+  readonly #signature: SignatureCheck | undefined
   #result: string | undefined
   bytes = 0
 
-  constructor({ checksum }: Download) {
+  constructor({ checksum, signature }: Download) {
+    this.#signature = signature
     this.#published = checksum && checksum.algorithm !== 'sha256' ? createHash(checksum.algorithm) : undefined
   }
 
@@ -219,7 +497,8 @@ class ArchiveDigests {
     return this.#result
   }
 
-  update(chunk: Uint8Array): void {
+  async update(chunk: Uint8Array): Promise<void> {
+    await this.#signature?.update(chunk)
     this.#sha256.update(chunk)
     this.#published?.update(chunk)
     this.bytes += chunk.length
@@ -239,6 +518,7 @@ class ArchiveDigests {
  */
 class SpoolAccount {
   readonly #room: IngestRoom
+  readonly #spools: Spool[] = []
   #spooled = 0
   #closed = false
 
@@ -252,9 +532,14 @@ class SpoolAccount {
     } catch (error) {
       if (!(error instanceof NoRoom) || this.#spooled === 0) throw error
       this.#closed = true
-      this.releaseSpool()
+      for (const spool of this.#spools) spool.dropNow()
+      this.releaseSpool(this.#spooled)
       this.#room.claim(bytes)
     }
+  }
+
+  add(spool: Spool): void {
+    this.#spools.push(spool)
   }
 
   giveBack(bytes: number): void {
@@ -272,41 +557,49 @@ class SpoolAccount {
     this.#spooled += bytes
   }
 
-  releaseSpool(): void {
-    this.#room.giveBack(this.#spooled)
-    this.#spooled = 0
+  releaseSpool(bytes: number): void {
+    const released = Math.min(bytes, this.#spooled)
+    this.#room.giveBack(released)
+    this.#spooled -= released
   }
 }
 
 /** A spool whose bytes count. When there is no room for them, the download goes on without it. */
 class AccountedSpool extends Spool {
   readonly #account: SpoolAccount
+  #claimed = 0
 
-  constructor(directory: string, account: SpoolAccount, disk: Disk) {
-    super(directory, disk)
+  constructor(directory: string, account: SpoolAccount, disk: Disk, name?: string) {
+    super(directory, disk, name)
     this.#account = account
+    account.add(this)
   }
 
   override async open(key: Parameters<Spool['open']>[0]): Promise<number> {
     const held = await super.open(key)
-    if (held > 0) this.#account.claimSpool(held)
+    if (held > 0) this.#claim(held)
     return held
   }
 
   override async append(chunk: Uint8Array): Promise<void> {
-    this.#account.claimSpool(chunk.length)
+    this.#claim(chunk.length)
     await super.append(chunk)
   }
 
   override async discard(): Promise<void> {
     await super.discard()
-    this.#account.releaseSpool()
+    this.#account.releaseSpool(this.#claimed)
+    this.#claimed = 0
+  }
+
+  #claim(bytes: number): void {
+    this.#account.claimSpool(bytes)
+    this.#claimed += bytes
   }
 }
 
 /** What the main thread needs of the manifest: decoding it takes too long there. */
-function describe(result: IngestResult): { totals: TreeTotals; blobs: Uint8Array } {
-  const manifest = Manifest.decode(result.manifest)
+function describe(manifest: Manifest): { totals: TreeTotals; blobs: Uint8Array } {
   const blobs = new Uint8Array(manifest.blobCount * DIGEST_BYTES)
   for (let blob = 0; blob < manifest.blobCount; blob++)
     blobs.set(manifest.blobDigest(blob), blob * DIGEST_BYTES)

@@ -23,17 +23,18 @@ import { nearestOf } from '../lib/nearest.ts'
 import { untilAborted } from '../lib/single-flight.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { WaitingLine } from '../lib/waiting-line.ts'
-import { createSource } from '../source/create.ts'
-import type { Source, SourceConfig, SourceEvent } from '../source/source.ts'
+import { type AnySource, createSource } from '../source/create.ts'
+import { Pace } from '../source/pace.ts'
+import type { SourceConfig, SourceEvent } from '../source/source.ts'
 import type { Budget, Room } from '../store/budget.ts'
 import type { BuildInfo } from '../store/build-info.ts'
 import { generateContents } from '../store/contents.ts'
 import type { Staging, Store } from '../store/store.ts'
-import { moduleOf } from './build-id.ts'
+import { compareIds, moduleOf } from './build-id.ts'
 import type { Catalog, Lease } from './catalog.ts'
 import type { FetchJob, FetchOutcome, FetchProgress } from './fetch-job.ts'
 import type { FetchMessage, FetchOrder, FetchWorkerData } from './fetch-worker.ts'
-import type { FetchEnd, FetchStatus } from './operations.ts'
+import type { FetchEnd, FetchStatus, ImportForm } from './operations.ts'
 
 /** Clients stay if a line comes more often than every half of their --timeout, which we don't know yet. */
 const SAY_EVERY_MS = 1500
@@ -74,10 +75,11 @@ export interface FetchesOptions {
 
 export class Fetches {
   readonly #options: FetchesOptions
-  #sources: readonly { config: SourceConfig; source: Source }[]
+  #sources: readonly { config: SourceConfig; source: AnySource }[]
   readonly #running = new Map<string, Flight>()
   readonly #absent = new Map<string, { error: Error; until: number }>()
   readonly #line = new WaitingLine(MAX_WORKING)
+  readonly #paces = new Map<string, SharedArrayBuffer>()
   readonly #now: () => number
   #closed = false
 
@@ -145,11 +147,33 @@ export class Fetches {
     })
   }
 
-  /** Makes a build of an archive on this machine. @throws CommandError when the id is taken. */
-  async import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void> {
-    if (!(await stat(file).catch(() => undefined))?.isFile()) {
+  /**
+   * Makes a build of what is on this machine: an archive, what another server has exported, or either of them
+   * through a FIFO. @throws CommandError when the id is taken.
+   */
+  async import(
+    file: string,
+    id: string,
+    form: ImportForm,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const stats = await stat(file).catch(() => undefined)
+    if (!stats?.isFile() && !stats?.isFIFO()) {
       throw new CommandError(`${file} is no file that this user can read`)
     }
+    const { href } = pathToFileURL(file)
+    const scheme = form === 'export' ? 'bundle' : stats.isFIFO() ? 'pipe' : 'file'
+    await this.importFrom(importSource(href.replace(/^file/, scheme)), id, say, signal)
+  }
+
+  /** The same by a source of its own. */
+  async importFrom(
+    source: SourceConfig,
+    id: string,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { store } = this.#options
     const repairs = store.has(id) && (await store.damage(id)) !== undefined
     // No await between this and `#launch`: two who ask at once must not both get the id.
@@ -158,7 +182,6 @@ export class Fetches {
         hint: 'Choose another id, or `upserv remove` it first.',
       })
     }
-    const source = importSource(pathToFileURL(file).href)
     const lease = await this.#wait(this.#launch(id, [source], repairs), say, signal)
     lease.release()
   }
@@ -199,7 +222,14 @@ export class Fetches {
     if (this.#line.length >= MAX_IN_LINE) {
       throw new SourceError(`${this.#line.length} fetches wait already`, { hint: 'Try again later.' })
     }
-    const flight = new Flight(id, sources, this.#options, this.#now, this.#line, repairs)
+    const flight = new Flight(
+      id,
+      sources,
+      { ...this.#options, paceOf: (name) => this.#paceOf(name) },
+      this.#now,
+      this.#line,
+      repairs,
+    )
     this.#running.set(id, flight)
     this.#options.onChange?.()
     void flight.done
@@ -214,6 +244,13 @@ export class Fetches {
         this.#options.onEnd?.(flight.end(error))
       })
     return flight
+  }
+
+  /** What all fetches of a source share, whichever thread they run in. */
+  #paceOf(source: string): SharedArrayBuffer {
+    const pace = this.#paces.get(source) ?? Pace.memory()
+    this.#paces.set(source, pace)
+    return pace
   }
 
   #noteAbsent(id: string, error: Error): void {
@@ -243,7 +280,7 @@ export class Fetches {
 }
 
 /** Each with what it offers. @throws ConfigError */
-function withRules(configs: readonly SourceConfig[]): { config: SourceConfig; source: Source }[] {
+function withRules(configs: readonly SourceConfig[]): { config: SourceConfig; source: AnySource }[] {
   return configs.map((config) => ({ config, source: createSource(config) }))
 }
 
@@ -252,7 +289,7 @@ class Flight {
   readonly id: string
   /** Settles when the build is visible, or why it is not. */
   readonly done: Promise<void>
-  readonly #options: FetchesOptions
+  readonly #options: FetchesOptions & { paceOf(source: string): SharedArrayBuffer }
   readonly #sources: readonly SourceConfig[]
   readonly #now: () => number
   readonly #listeners = new Set<(line: string) => void>()
@@ -269,6 +306,8 @@ class Flight {
   /** Whether bytes that an earlier process had downloaded were used. */
   #resumed = false
   #step: FetchStatus['step'] = 'locating'
+  /** What was relied on turned out wrong. */
+  #alone = false
   #phase = 'looking for it'
   #source = ''
   readonly #began = new Date()
@@ -279,7 +318,7 @@ class Flight {
   constructor(
     id: string,
     sources: readonly SourceConfig[],
-    options: FetchesOptions,
+    options: FetchesOptions & { paceOf(source: string): SharedArrayBuffer },
     now: () => number,
     line: WaitingLine,
     repairs: boolean,
@@ -411,6 +450,7 @@ class Flight {
           )
           throw error
         }
+        this.#alone = true
         log.info({ build: this.id, reason: (error as Error).message }, 'fetch starts over')
         this.#tellAll(`${moduleOf(this.id)}: starting over: ${(error as Error).message}`)
       }
@@ -426,7 +466,7 @@ class Flight {
     let staging: Staging | undefined
     try {
       staging = await store.beginIngest(this.id)
-      const outcome = await this.#inThread(staging, room.memory)
+      const outcome = await this.#inThread(staging, room.memory, await budget.most())
       this.#step = 'publishing'
       this.#phase = 'making room for it and publishing it'
       const { ingest, contents } = outcome
@@ -458,7 +498,7 @@ class Flight {
       fetched: new Date().toISOString(),
       archiveBytes: outcome.archiveBytes,
       archiveSha256: outcome.archiveSha256,
-      checksum: outcome.checksum,
+      vouchers: outcome.vouchers,
       totals: outcome.totals,
       addedBytes: ingest.packBytes,
       uniformMtime: ingest.uniformMtime ?? null,
@@ -481,13 +521,17 @@ class Flight {
     }
   }
 
-  #inThread(staging: Staging, room: SharedArrayBuffer): Promise<FetchOutcome> {
+  #inThread(staging: Staging, room: SharedArrayBuffer, mostBytes: number): Promise<FetchOutcome> {
     const job: FetchJob = {
       id: this.id,
       sources: this.#sources,
+      paces: this.#sources.map(({ name }) => this.#options.paceOf(name)),
       directory: staging.directory,
       spool: this.#options.store.paths.spool(this.id),
       known: staging.known.data,
+      mostBytes,
+      held: this.#mostAlike(),
+      alone: this.#alone,
     }
     const worker = new Worker(siblingModule(import.meta.url, './fetch-worker'), {
       workerData: { job, room } satisfies FetchWorkerData,
@@ -499,6 +543,7 @@ class Flight {
     return new Promise<FetchOutcome>((resolve, reject) => {
       worker.on('message', (message: FetchMessage) => {
         if (message.type === 'progress') this.#note(message.progress)
+        else if (message.type === 'read') void this.#readFor(worker, message)
         else settled = message
       })
       worker.once('error', (error) => reject(error))
@@ -510,6 +555,31 @@ class Flight {
         else reject(new Error(`the thread of the fetch ended with ${code}`))
       })
     })
+  }
+
+  /** Manifests of those held builds that are most likely to be like this one: near by name, then lately used. */
+  #mostAlike(): string[] {
+    const { store, catalog } = this.#options
+    const ids = catalog.ids().filter((id) => id !== this.id)
+    const place = ids.filter((id) => compareIds(id, this.id) < 0).length
+    const alike = ids
+      .map((id, i) => ({ id, kinship: kinship(this.id, id), distance: Math.abs(i + 0.5 - place) }))
+      .sort((a, b) => b.kinship - a.kinship || a.distance - b.distance)
+    return alike.slice(0, MAX_ALIKE).map(({ id }) => store.paths.build(id).manifest)
+  }
+
+  async #readFor(
+    worker: Worker,
+    { number, digest, offset, bytes }: Extract<FetchMessage, { type: 'read' }>,
+  ): Promise<void> {
+    const target = new Uint8Array(bytes)
+    let read: Uint8Array | undefined = target
+    try {
+      await this.#options.store.copyBlob(digest, offset, [target])
+    } catch {
+      read = undefined // Rotten or gone: it has to do without.
+    }
+    worker.postMessage({ type: 'held', number, bytes: read } satisfies FetchOrder)
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -532,6 +602,10 @@ class Flight {
         this.#tellAll(`${module}: found ${progress.url} (${size})`)
         break
       }
+      case 'lacking':
+        this.#total = progress.bytes
+        this.#tellAll(`${module}: ${formatSize(progress.bytes)} of it are not here yet`)
+        break
       case 'moved':
         this.#received = progress.received
         this.#unpacked = progress.unpacked
@@ -548,9 +622,15 @@ class Flight {
   }
 
   #noteEvent(event: SourceEvent): void {
-    this.#options.log.info({ build: this.id, source: this.#source, ...event }, 'source event')
+    const level = event.type === 'said' ? 'debug' : 'info'
+    this.#options.log[level]({ build: this.id, source: this.#source, ...event }, 'source event')
     const module = moduleOf(this.id)
-    if (event.type === 'retry') {
+    if (event.type === 'mirror') {
+      this.#tellAll(`${module}: ${event.reason}; going on with ${event.url}`)
+    } else if (event.type === 'said') {
+      // What the parent would tell a device, it tells us.
+      this.#phase = `${this.#source} says: ${event.line.replace(/^build-\S+ /, '').replace(/ ?\.\.\.$/, '')}`
+    } else if (event.type === 'retry') {
       const { attempt, of, waitMs, reason } = event
       this.#tellAll(`${module}: ${reason}; trying again in ${formatDuration(waitMs)} (${attempt} of ${of})`)
     } else if (event.type === 'resumed') {
@@ -593,6 +673,16 @@ function serverIsStopping(): CommandError {
 
 const DOWNLOADING = 'downloading and unpacking'
 
+/** How many held builds a parent server is told of. */
+const MAX_ALIKE = 16
+
+/** How much the names of two builds have in common: versions of one thing differ at the end. */
+function kinship(a: string, b: string): number {
+  let common = 0
+  while (common < a.length && a[common] === b[common]) common++
+  return common
+}
+
 /** Names the source of a build that was brought by hand. */
 const IMPORT = 'import'
 
@@ -602,7 +692,7 @@ function importSource(url: string): SourceConfig {
 }
 
 /** Codes of errors that bad bytes from an earlier process could be behind. */
-const SPOILED = new Set(['ARCHIVE_BAD', 'SOURCE_DIGEST_MISMATCH'])
+const SPOILED = new Set(['ARCHIVE_BAD', 'SOURCE_DIGEST_MISMATCH', 'SOURCE_SIGNATURE_BAD'])
 
 /** Bytes per second over the last few seconds. */
 class RateMeter {

@@ -17,9 +17,6 @@
  * Names of owners are those of the archive; for ids that it has no name for, those in the tree's own
  * etc/passwd and etc/group. The first name of an id wins.
  */
-import { createHash, type Hash, hash } from 'node:crypto'
-import { join } from 'node:path'
-import { createXXHash128, type IHasher } from 'hash-wasm'
 import type { ArchiveEntry, ArchiveEntryType, ArchiveSink } from '../archive/archive.ts'
 import { ArchiveError } from '../errors.ts'
 import { type ByteString, byteString, compareBytes, showBytes } from '../lib/bytes.ts'
@@ -38,9 +35,10 @@ import {
 } from '../lib/file-mode.ts'
 import { formatSize } from '../lib/units.ts'
 import { encodeManifest, type TreeEntry, type Xattr, XattrKeys } from '../store/manifest.ts'
-import { BLOB_OVERHEAD, PackWriter } from '../store/pack.ts'
-import { newPackName } from '../store/paths.ts'
 import type { SealedIngest } from '../store/store.ts'
+import { BlobSink, type IngestRoom, type KnownContent, roomFor } from './blob-sink.ts'
+import { layerDirectory, mergeLayers } from './layers.ts'
+import { finder, rootOf, shapeTree, type Tree, type TreeShape } from './shape.ts'
 
 export interface IngestLimits {
   maxEntries: number
@@ -57,21 +55,6 @@ export const DEFAULT_INGEST_LIMITS: IngestLimits = {
   maxMetadataBytes: 512 * 2 ** 20,
 }
 
-/** What we ask of whoever keeps the budget. All calls return at once or block this thread. */
-export interface IngestRoom {
-  /** Before anything of a file is written. @throws NoRoom when that can't fit. */
-  claim(bytes: number): void
-  /** The content was known: its claim is not used. */
-  giveBack(bytes: number): void
-  /** The disk is full: true when there is room now and writing should be tried again. */
-  diskFull(): boolean
-}
-
-/** Which content the store has. `claim` also keeps it there for us. */
-export interface KnownContent {
-  claim(digest: Uint8Array): boolean
-}
-
 export interface IngestResult extends SealedIngest {
   manifest: Uint8Array<ArrayBuffer>
   /** Bytes of all packs. */
@@ -84,8 +67,8 @@ export interface IngestResult extends SealedIngest {
 }
 
 /** Linux's PATH_MAX and NAME_MAX: what is longer could not be made on a device. */
-const MAX_PATH_BYTES = 4095
-const MAX_NAME_BYTES = 255
+export const MAX_PATH_BYTES = 4095
+export const MAX_NAME_BYTES = 255
 
 /** A user or group name beyond this is none: Linux has 32, directory services have been seen to use more. */
 const MAX_OWNER_NAME_BYTES = 255
@@ -93,11 +76,11 @@ const MAX_OWNER_NAME_BYTES = 255
 /** More names of users, or of groups, than this are not kept; the rest of the ids stay numbers. */
 const MAX_OWNER_NAMES = 65_536
 
-/** Files up to this size are gathered in memory and hashed at once, which is several times faster per file. */
-const SMALL_FILE = 256 * 1024
-
 /** A passwd file larger than this is none. */
 const MAX_ACCOUNT_FILE = 2 ** 20
+/** Where it may lie, as a part of the archive may become the tree; and how many of them are kept. */
+const ACCOUNT_FILE = /(?:^|\/)etc\/(?:passwd|group)$/
+const MAX_ACCOUNT_FILES = 32
 
 /** Fewer files than this sharing an mtime are no sign of anything. */
 const UNIFORM_MIN_FILES = 16
@@ -121,6 +104,7 @@ export class Ingest implements ArchiveSink {
   readonly #blobs: BlobSink
   readonly #room: IngestRoom
   readonly #limits: IngestLimits
+  readonly #shape: TreeShape
   readonly #entries: TreeEntry[] = []
   readonly #byPath = new Map<ByteString, number>()
   readonly #xattrs = new XattrSets()
@@ -133,8 +117,11 @@ export class Ingest implements ArchiveSink {
   /** The file whose content comes now: its entry, and how many bytes are still to come. */
   #current: { entry: number; path: ByteString; account: Uint8Array[] | undefined } | undefined
   #toCome = 0
+  /** How many layers have begun; 0: there are none. */
+  #layers = 0
 
-  private constructor(blobs: BlobSink, room: IngestRoom, limits: IngestLimits) {
+  private constructor(blobs: BlobSink, room: IngestRoom, limits: IngestLimits, shape: TreeShape) {
+    this.#shape = shape
     this.#blobs = blobs
     this.#room = room
     this.#limits = limits
@@ -149,12 +136,14 @@ export class Ingest implements ArchiveSink {
     room: IngestRoom,
     limits = DEFAULT_INGEST_LIMITS,
     disk: DiskNow = realDisk.now,
+    shape: TreeShape = {},
   ): Promise<Ingest> {
-    return new Ingest(new BlobSink(directory, known, room, await createXXHash128(), disk), room, limits)
+    return new Ingest(await BlobSink.create(directory, known, room, disk), room, limits, shape)
   }
 
-  entry(entry: ArchiveEntry): void {
+  entry(found: ArchiveEntry): void {
     if (this.#current) throw new Error('an entry began before the content of the last one was complete')
+    const entry = this.#layers === 0 ? found : this.#inLayer(found)
     this.#noteOwner(entry)
     if (entry.type === 'hardlink') {
       this.#addHardLink(entry)
@@ -163,7 +152,7 @@ export class Ingest implements ArchiveSink {
     const index = this.#place(entry)
     if (entry.type !== 'file') return
     this.#room.claim(roomFor(entry.size))
-    const isAccountFile = entry.path === 'etc/passwd' || entry.path === 'etc/group'
+    const isAccountFile = ACCOUNT_FILE.test(entry.path) && this.#accountFiles.size < MAX_ACCOUNT_FILES
     this.#current = {
       entry: index,
       path: entry.path,
@@ -187,21 +176,71 @@ export class Ingest implements ArchiveSink {
   finish(): IngestResult {
     if (this.#current) throw new ArchiveError(`the archive ends within ${showBytes(this.#current.path)}`)
     this.#dateImplied()
-    this.#addAccountNames()
+    const merged = this.#merged()
+    const find = finder(merged)
+    const root = rootOf(this.#shape, merged, find)
+    this.#addAccountNames(root)
     const { packs, packBytes } = this.#blobs.seal()
+    const { entries, blobs } = this.#shaped(merged, root, find)
     return {
       packs,
       packBytes,
       reusedBytes: this.#blobs.reusedBytes,
-      entries: this.#entries.length,
-      uniformMtime: uniformMtime(this.#entries),
+      entries: entries.length,
+      uniformMtime: uniformMtime(entries),
       manifest: encodeManifest({
-        entries: this.#entries,
-        blobs: this.#blobs.table(),
+        entries,
+        blobs,
         userNames: this.#userNames,
         groupNames: this.#groupNames,
       }),
     }
+  }
+
+  /** The entry where its layer lies. A hard link may name what only a lower layer has. */
+  #inLayer(entry: ArchiveEntry): ArchiveEntry {
+    const within = (layer: number, path: ByteString): ByteString =>
+      (path === '' ? layerDirectory(layer) : `${layerDirectory(layer)}/${path}`) as ByteString
+    const path = within(this.#layers - 1, entry.path)
+    if (entry.type !== 'hardlink') return { ...entry, path }
+    let layer = this.#layers - 1
+    while (layer > 0 && !this.#byPath.has(within(layer, entry.linkTarget))) layer--
+    return { ...entry, path, linkTarget: within(layer, entry.linkTarget) }
+  }
+
+  /** Begins the next layer of an image: what is read from here on lies on what was read before. */
+  nextLayer(): void {
+    this.#layers++
+  }
+
+  /** The entries, of all layers together. */
+  #merged(): readonly TreeEntry[] {
+    if (this.#layers === 0) return this.#entries
+    const merged = mergeLayers(this.#entries, this.#layers, (entry) => this.#implied.has(entry))
+    return merged.map(({ entry, parent, name }) => ({
+      ...this.#entries[entry]!,
+      parent,
+      name,
+      sameAs: this.#firstOf(entry),
+    }))
+  }
+
+  /** Names of one file are told by the entry that came first, wherever that went. */
+  #firstOf(entry: number): number {
+    const { sameAs, mode } = this.#entries[entry]!
+    return isDirectoryMode(mode) ? -1 : sameAs >= 0 ? sameAs : entry
+  }
+
+  #shaped(
+    entries: readonly TreeEntry[],
+    root: ByteString,
+    find: (path: ByteString) => number | undefined,
+  ): Tree {
+    const tree = { entries, blobs: this.#blobs.table() }
+    const isPlain = Object.values(this.#shape).every((value) => value === undefined || value === false)
+    if (isPlain && this.#layers === 0) return tree
+    const hasPristine = find('versions/pristine' as ByteString) !== undefined
+    return shapeTree(tree, this.#shape, find(root)!, hasPristine)
   }
 
   /** Lets go of open files after an error. Whoever gave us the directory removes it. */
@@ -333,20 +372,26 @@ export class Ingest implements ArchiveSink {
     names.set(id, name)
   }
 
-  #addAccountNames(): void {
-    const [passwd, group] = ['etc/passwd', 'etc/group'] as ByteString[]
-    const users = parseAccounts(this.#accountFiles.get(passwd!))
-    const groups = parseAccounts(this.#accountFiles.get(group!))
+  /** Of the uppermost layer that has it. */
+  #accountFile(path: ByteString): Uint8Array | undefined {
+    if (this.#layers === 0) return this.#accountFiles.get(path)
+    for (let layer = this.#layers - 1; layer >= 0; layer--) {
+      const found = this.#accountFiles.get(`${layerDirectory(layer)}/${path}` as ByteString)
+      if (found) return found
+    }
+    return undefined
+  }
+
+  #addAccountNames(root: ByteString): void {
+    const below = root === '' ? '' : `${root}/`
+    const [passwd, group] = [`${below}etc/passwd`, `${below}etc/group`] as ByteString[]
+    const users = parseAccounts(this.#accountFile(passwd!))
+    const groups = parseAccounts(this.#accountFile(group!))
     for (const { uid, gid } of this.#entries) {
       this.#nameOwner(this.#userNames, uid, users.get(uid), passwd!)
       this.#nameOwner(this.#groupNames, gid, groups.get(gid), group!)
     }
   }
-}
-
-/** What content of so many bytes takes on disk if it is new; an empty one is in no pack. */
-function roomFor(size: number): number {
-  return size === 0 ? 0 : size + BLOB_OVERHEAD
 }
 
 /** Extended attributes, each distinct set once: a global header of an archive repeats them with every entry. */
@@ -372,169 +417,6 @@ class XattrSets {
     this.#byContent.set(key, xattrs)
     const newBytes = xattrs.reduce((sum, { name, value }) => sum + name.length + value.length, key.length)
     return { xattrs, newBytes }
-  }
-}
-
-/** Content in, blob numbers out: hashes, tells new from known, writes packs. */
-class BlobSink {
-  readonly #disk: DiskNow
-  readonly #directory: string
-  readonly #known: KnownContent
-  readonly #room: IngestRoom
-  readonly #xxh128: IHasher
-  readonly #numbers = new Map<ByteString, number>()
-  readonly #sizes: number[] = []
-  #sha256s = Buffer.alloc(32 * 1024)
-  #md5s = Buffer.alloc(16 * 1024)
-  #xxh128s = Buffer.alloc(16 * 1024)
-  readonly #sealed: { path: string; size: number }[] = []
-  #pack: PackWriter | undefined
-  #size = 0
-  /** Small files are gathered here; larger ones have hashes that run along. */
-  readonly #small = Buffer.allocUnsafe(SMALL_FILE)
-  #gathered = 0
-  #running: { sha256: Hash; md5: Hash; pack: PackWriter } | undefined
-  reusedBytes = 0
-
-  constructor(directory: string, known: KnownContent, room: IngestRoom, xxh128: IHasher, disk: DiskNow) {
-    this.#disk = disk
-    this.#directory = directory
-    this.#known = known
-    this.#room = room
-    this.#xxh128 = xxh128
-  }
-
-  begin(size: number): void {
-    this.#size = size
-    this.#gathered = 0
-    if (size <= SMALL_FILE) return
-    this.#running = { sha256: createHash('sha256'), md5: createHash('md5'), pack: this.#packFor(size) }
-    this.#running.pack.begin()
-    this.#xxh128.init()
-  }
-
-  append(chunk: Uint8Array): void {
-    if (this.#running) {
-      this.#running.sha256.update(chunk)
-      this.#running.md5.update(chunk)
-      this.#xxh128.update(chunk)
-      this.#running.pack.append(chunk)
-    } else {
-      this.#small.set(chunk, this.#gathered)
-      this.#gathered += chunk.length
-    }
-  }
-
-  /** The content is complete. Returns its blob number. */
-  end(): number {
-    return this.#running ? this.#endLarge() : this.#endSmall()
-  }
-
-  /** Digests of all distinct contents so far, by number. */
-  table() {
-    return {
-      count: this.#sizes.length,
-      sizes: this.#sizes,
-      sha256: this.#sha256s,
-      md5: this.#md5s,
-      xxh128: this.#xxh128s,
-    }
-  }
-
-  seal(): { packs: string[]; packBytes: number } {
-    this.#sealPack()
-    return {
-      packs: this.#sealed.map(({ path }) => path),
-      packBytes: this.#sealed.reduce((sum, { size }) => sum + size, 0),
-    }
-  }
-
-  close(): void {
-    this.#pack?.close()
-    this.#pack = undefined
-  }
-
-  #endSmall(): number {
-    const content = this.#small.subarray(0, this.#gathered)
-    const sha256 = hash('sha256', content, 'buffer')
-    const seen = this.#numbers.get(byteString(sha256))
-    if (seen !== undefined) {
-      this.#noteReuse()
-      return seen
-    }
-    if (content.length > 0) {
-      if (this.#known.claim(sha256)) {
-        this.#noteReuse()
-      } else {
-        const pack = this.#packFor(content.length)
-        pack.begin()
-        pack.append(content)
-        pack.keep(sha256)
-      }
-    }
-    return this.#number(
-      sha256,
-      hash('md5', content, 'buffer'),
-      this.#xxh128.init().update(content).digest('binary'),
-    )
-  }
-
-  #endLarge(): number {
-    const { sha256: running, md5, pack } = this.#running!
-    this.#running = undefined
-    const sha256 = running.digest()
-    const xxh128 = this.#xxh128.digest('binary')
-    const seen = this.#numbers.get(byteString(sha256))
-    if (seen !== undefined || this.#known.claim(sha256)) {
-      pack.drop()
-      this.#noteReuse()
-    } else {
-      pack.keep(sha256)
-    }
-    return seen ?? this.#number(sha256, md5.digest(), xxh128)
-  }
-
-  /** The content at hand takes no room. */
-  #noteReuse(): void {
-    this.reusedBytes += this.#size
-    this.#room.giveBack(roomFor(this.#size))
-  }
-
-  #number(sha256: Uint8Array, md5: Uint8Array, canonicalXxh128: Uint8Array): number {
-    const number = this.#sizes.push(this.#size) - 1
-    if ((number + 1) * 32 > this.#sha256s.length) {
-      this.#sha256s = Buffer.concat([this.#sha256s], this.#sha256s.length * 2)
-      this.#md5s = Buffer.concat([this.#md5s], this.#md5s.length * 2)
-      this.#xxh128s = Buffer.concat([this.#xxh128s], this.#xxh128s.length * 2)
-    }
-    this.#sha256s.set(sha256, number * 32)
-    this.#md5s.set(md5, number * 16)
-    // Canonical form is big-endian, high half first; rsync's is little-endian, low half first: the reverse.
-    for (let i = 0; i < 16; i++) this.#xxh128s[number * 16 + i] = canonicalXxh128[15 - i]!
-    this.#numbers.set(byteString(sha256), number)
-    return number
-  }
-
-  #packFor(size: number): PackWriter {
-    if (this.#pack && !this.#pack.takes(size)) this.#sealPack()
-    this.#pack ??= new PackWriter(
-      join(this.#directory, newPackName()),
-      () => this.#room.diskFull(),
-      this.#disk,
-    )
-    return this.#pack
-  }
-
-  #sealPack(): void {
-    const pack = this.#pack
-    if (!pack) return
-    this.#pack = undefined
-    if (pack.count === 0) {
-      pack.close()
-      this.#disk.unlink(pack.path)
-    } else {
-      this.#sealed.push({ path: pack.path, size: pack.seal().size })
-    }
   }
 }
 
@@ -589,7 +471,7 @@ function parseAccounts(content: Uint8Array | undefined): Map<number, ByteString>
 }
 
 /** The mtime that nearly all regular files have, if they do. */
-function uniformMtime(entries: readonly TreeEntry[]): number | undefined {
+export function uniformMtime(entries: readonly TreeEntry[]): number | undefined {
   // Majority vote: if one mtime has more than half of the files, it is the one left standing.
   let candidate = 0
   let votes = 0

@@ -13,10 +13,13 @@ export function laterOperations(operations: Promise<Operations>): Operations {
     available: async (...args) => (await operations).available(...args),
     fetch: async (...args) => (await operations).fetch(...args),
     import: async (...args) => (await operations).import(...args),
+    importStick: async (...args) => (await operations).importStick(...args),
+    export: async (...args) => (await operations).export(...args),
     pin: async (...args) => (await operations).pin(...args),
     unpin: async (...args) => (await operations).unpin(...args),
     remove: async (...args) => (await operations).remove(...args),
     gc: async (...args) => (await operations).gc(...args),
     verify: async (...args) => (await operations).verify(...args),
+    warm: async (...args) => (await operations).warm(...args),
   }
 }

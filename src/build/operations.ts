@@ -3,6 +3,11 @@
  * data directory, through its control socket.
  */
 import type { RecordPage, RecordQuery, SessionFacts, SessionRecord } from '../history/session-record.ts'
+import type { StockRelease } from '../rsync/stock-releases.ts'
+import type { WarmRequest } from './warm-request.ts'
+
+/** What is imported: an archive, or what `upserv export` has written. */
+export type ImportForm = 'archive' | 'export'
 
 /** One line of `upserv list`. */
 export interface BuildSummary {
@@ -23,10 +28,12 @@ export interface BuildSummary {
   fetched: string
   /** Name of the source that it came from; "import" for one brought by hand. */
   source: string
-  /** Where its archive was; '' when that is not known. */
+  /** Where it came from; '' when that is not known. */
   url: string
-  /** What its archive was checked against; null when there was nothing to check it against. */
-  vouched: { algorithm: string; by: string } | null
+  /** Who vouched for it before it became visible: checksums, signatures. */
+  vouchers: readonly string[]
+  /** The same in few words. */
+  checkedBy: string
   /** Channels that stand for it now. */
   channels: string[]
   /** Why it cannot be served as it is; null when, as far as is known, it can. */
@@ -40,8 +47,8 @@ export interface AvailableBuilds {
     /** Name of the source that it would come from. */
     source: string
     url: string
-    /** When its archive was last changed, ISO 8601. */
-    published: string
+    /** When its archive was last changed, ISO 8601; null where the source does not tell. */
+    published: string | null
   }[]
   /** Sources that may have more than this, and why. */
   gaps: { source: string; reason: string }[]
@@ -263,6 +270,57 @@ export interface VerifyReport {
   damaged: DamagedBuild[]
 }
 
+export interface WarmProgress {
+  type: 'warming'
+  /** The build that devices have; undefined while lists are made. */
+  from: string | undefined
+  /** Bytes of files that are done, and of all there are, once for each client. */
+  bytes: number
+  totalBytes: number
+}
+
+/** What clients of one kind will get. */
+export interface WarmedClient {
+  client: StockRelease
+  /** 'none' where it is not compressed. */
+  codec: string
+  /** File data that each device is sent. */
+  bytes: number
+  /** How many answers there are, and how many of them had to be worked out. */
+  answers: number
+  newAnswers: number
+  /** Those that could not be kept, as they are too large or there was no room: each device has them worked out. */
+  unready: number
+}
+
+/** What was prepared for devices that have one build. */
+export interface WarmedUpdate {
+  from: string
+  /** Files that such a device asks for, a hard-linked one once, and how large they are. */
+  files: number
+  bytes: number
+  /** Files that could not be read, here or there: see the log. */
+  unreadable: number
+  clients: WarmedClient[]
+  /** What the derived data grew by for this. */
+  writtenBytes: number
+}
+
+export interface WarmReport {
+  id: string
+  quick: boolean
+  /** File lists that are ready, one for each way to ask. */
+  lists: number
+  updates: WarmedUpdate[]
+  /** What the derived data grew by in all. */
+  writtenBytes: number
+  /** Older derived data that had to go for it. */
+  droppedBytes: number
+  /** There was no room for all of it: it ended before what it had made itself had to go. */
+  full: boolean
+  ms: number
+}
+
 export interface Operations {
   list(): Promise<BuildSummary[]>
   status(): Promise<Status>
@@ -277,8 +335,18 @@ export interface Operations {
   available(signal: AbortSignal): Promise<AvailableBuilds>
   /** Gets a build that is not held; `say` is told how it goes. @returns false when it was held already. */
   fetch(id: string, say: (line: string) => void, signal: AbortSignal): Promise<boolean>
-  /** Makes a build of an archive on this machine. `file` is an absolute path. */
-  import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void>
+  /** Makes a build of a file, or of what comes through a FIFO, on this machine. `file` is an absolute path. */
+  import(
+    file: string,
+    id: string,
+    form: ImportForm,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<void>
+  /** Makes builds of all that are on a stick in xs-rsync's layout and not held yet. @returns their ids. */
+  importStick(directory: string, say: (line: string) => void, signal: AbortSignal): Promise<string[]>
+  /** Writes a build, without what the builds `have` have, to a file or FIFO: for `import` of another server. */
+  export(id: string, have: readonly string[], path: string, signal: AbortSignal): Promise<void>
   pin(id: string): Promise<void>
   unpin(id: string): Promise<void>
   remove(id: string): Promise<void>
@@ -290,4 +358,10 @@ export interface Operations {
     onProgress: (progress: VerifyProgress) => void,
     signal: AbortSignal,
   ): Promise<VerifyReport>
+  /** Works out what devices are going to ask, before the first of them does. */
+  warm(
+    request: WarmRequest,
+    onProgress: (progress: WarmProgress) => void,
+    signal: AbortSignal,
+  ): Promise<WarmReport>
 }

@@ -5,13 +5,16 @@ import { CommandError, SessionUnknown, StoreError } from '../errors.ts'
 import type { History } from '../history/history.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from '../history/session-record.ts'
 import { normalizeAddress } from '../lib/peer.ts'
+import { pourCompressed } from '../lib/pour.ts'
 import { formatSize } from '../lib/units.ts'
 import type { Budget } from '../store/budget.ts'
+import { checkedBy } from '../store/build-info.ts'
 import type { Store } from '../store/store.ts'
 import type { Activity as ActivityLog } from './activity.ts'
 import type { Available } from './available.ts'
 import { checkBuildId, compareIds } from './build-id.ts'
-import type { Catalog } from './catalog.ts'
+import { bundleBody, bundleStart } from './bundle.ts'
+import type { Catalog, Lease } from './catalog.ts'
 import type { Channels } from './channels.ts'
 import { type Candidate, type EvictionPlan, goesBefore, planEviction } from './eviction.ts'
 import type { BuildEvictor } from './evictor.ts'
@@ -25,6 +28,7 @@ import type {
   GcOptions,
   GcReport,
   GcVerdict,
+  ImportForm,
   Operations,
   Status,
   TimelineReport,
@@ -32,9 +36,14 @@ import type {
   VerificationStatus,
   VerifyProgress,
   VerifyReport,
+  WarmProgress,
+  WarmReport,
 } from './operations.ts'
 import type { Spare } from './spare.ts'
+import { buildsOnStick, checkStick } from './stick.ts'
 import type { Verifier } from './verifier.ts'
+import type { WarmRequest } from './warm-request.ts'
+import type { Warmer } from './warmer.ts'
 
 export interface OperatorParts {
   store: Store
@@ -45,6 +54,8 @@ export interface OperatorParts {
   available: Available
   spare: Spare
   verifier: Verifier
+  /** Undefined for who only looks, and keeps no derived data. */
+  warmer: () => Warmer | undefined
   channels: Channels
   activity: ActivityLog
   history: History
@@ -92,7 +103,8 @@ export class Operator implements Operations {
           fetched: info?.fetched ?? '',
           source: info?.source ?? '',
           url: info?.url ?? '',
-          vouched: info?.checksum ? { algorithm: info.checksum.algorithm, by: info.checksum.url } : null,
+          vouchers: info?.vouchers ?? [],
+          checkedBy: checkedBy(info ?? {}),
           channels: channels.all().flatMap((channel) => (channel.id === id ? [channel.name] : [])),
           damaged: damage?.message ?? (info ? null : `build ${id} is damaged: its build.json cannot be read`),
         })
@@ -219,8 +231,44 @@ export class Operator implements Operations {
     return true
   }
 
-  async import(file: string, id: string, say: (line: string) => void, signal: AbortSignal): Promise<void> {
-    await this.#parts.fetches.import(file, checkBuildId(id), say, signal)
+  async import(
+    file: string,
+    id: string,
+    form: ImportForm,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#parts.fetches.import(file, checkBuildId(id), form, say, signal)
+  }
+
+  async importStick(directory: string, say: (line: string) => void, signal: AbortSignal): Promise<string[]> {
+    const { store, fetches } = this.#parts
+    const builds = await buildsOnStick(directory)
+    const absent = builds.filter(({ id }) => !store.has(id))
+    say(`${builds.length} builds are on the stick, ${absent.length} of them are not held`)
+    if (absent.length === 0) return []
+    await checkStick(directory, say, signal)
+    for (const { id, source } of absent) await fetches.importFrom(source, id, say, signal)
+    return absent.map(({ id }) => id)
+  }
+
+  async export(id: string, have: readonly string[], path: string, signal: AbortSignal): Promise<void> {
+    const { store, catalog, verifier } = this.#parts
+    const leases: Lease[] = []
+    try {
+      for (const one of [id, ...have]) {
+        catalog.assertHeld(one)
+        const lease = catalog.lease(one)
+        if (lease) leases.push(lease)
+      }
+      const damage = await store.damage(id)
+      if (damage) throw new CommandError(damage.message, { hint: `First: upserv verify ${id} --repair` })
+      const start = await bundleStart(store, id, have)
+      const suspect = (digest: Uint8Array): void => verifier.suspect(id, digest)
+      await pourCompressed(path, start, bundleBody(store, id, have, { signal, suspect }), signal)
+    } finally {
+      for (const lease of leases) lease.release()
+    }
   }
 
   async pin(id: string): Promise<void> {
@@ -334,6 +382,16 @@ export class Operator implements Operations {
       now.running = false
       activity.events.emit('builds')
     }
+  }
+
+  async warm(
+    request: WarmRequest,
+    onProgress: (progress: WarmProgress) => void,
+    signal: AbortSignal,
+  ): Promise<WarmReport> {
+    const warmer = this.#parts.warmer()
+    if (!warmer) throw new Error('only a server keeps derived data')
+    return await warmer.warm(request, onProgress, signal)
   }
 
   /** Why each build stays or goes, who goes first at the start. */

@@ -14,7 +14,7 @@ import { nearestOf } from '../lib/nearest.ts'
 import { formatSize } from '../lib/units.ts'
 import type { MayHave, ModuleLine, Modules, OpenModule } from '../rsync/modules.ts'
 import type { Tree } from '../rsync/tree.ts'
-import type { BuildInfo } from '../store/build-info.ts'
+import { type BuildInfo, checkedBy } from '../store/build-info.ts'
 import type { Store } from '../store/store.ts'
 import type { Available } from './available.ts'
 import { channelOfModule, idOfModule, moduleOf, moduleOfChannel } from './build-id.ts'
@@ -64,7 +64,9 @@ export class Resolver implements Modules {
       const info = infos.get(id)
       if (!info) continue
       const { totals, fetched, source } = info
-      const comment = `${formatSize(totals.bytes)}, ${totals.files} files, fetched ${fetched.slice(0, 10)} from ${source}`
+      const checks = checkedBy(info)
+      const checked = checks === '' ? '' : `, checked by ${checks}`
+      const comment = `${formatSize(totals.bytes)}, ${totals.files} files, fetched ${fetched.slice(0, 10)} from ${source}${checked}`
       lines.push({ name: moduleOf(id), comment })
     }
     for (const { name, id } of this.#channelsFor(mayHave)) {
@@ -116,16 +118,26 @@ export class Resolver implements Modules {
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<OpenModule> {
-    await this.#parts.catalog.left(id)
-    const lease = await this.#leaseWhole(id, mayHave, say, signal)
+    const lease = await this.lease(id, mayHave, say, signal)
     try {
-      const tree = await this.#treeOf(id)
-      await this.#noteAccess(id)
-      return { tree, release: () => lease.release() }
+      return { tree: await this.#treeOf(id), release: () => lease.release() }
     } catch (error) {
       lease.release()
       throw error
     }
+  }
+
+  /** Gets a build ready for who wants its content, as `open` does. */
+  async lease(
+    id: string,
+    mayHave: MayHave,
+    say: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<Lease> {
+    await this.#parts.catalog.left(id)
+    const lease = await this.#leaseWhole(id, mayHave, say, signal)
+    await this.#noteAccess(id)
+    return lease
   }
 
   /** A lease on a build of which, as far as we know, nothing is missing. */
@@ -237,11 +249,12 @@ export class Resolver implements Modules {
       // One that can't be read is shown, as whoever mirrors us would delete it otherwise; looking into it fails.
       if (store.has(id)) builds.push({ id, mtime: info ? arrivalOf(info) : 0 })
     }
-    const tree = new BuildsTree({ builds, open: (id) => this.#hold(id) })
+    const tree = new BuildsTree({ builds, open: (id) => this.hold(id) })
     return { tree, moduleAt: moduleOf, release: () => tree.release() }
   }
 
-  async #hold(id: string): Promise<HeldTree> {
+  /** The tree of a build that is held, until it is released. @throws StoreError when it has just left. */
+  async hold(id: string): Promise<HeldTree> {
     const { catalog } = this.#parts
     const lease = catalog.lease(id)
     if (!lease) throw new StoreError(`build ${id} has just been evicted`)
@@ -271,7 +284,7 @@ export class Resolver implements Modules {
       .map(({ id, source, published }) => ({
         name: ascii(id),
         content: Buffer.from(`from ${source}\n`),
-        mtime: Math.floor(Date.parse(published) / 1000),
+        mtime: published === null ? 0 : Math.floor(Date.parse(published) / 1000),
       }))
     return new VirtualTree(files, latest(files))
   }

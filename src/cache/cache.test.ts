@@ -209,3 +209,19 @@ test('many records: each is found', async () => {
   assert.equal(second.records, 20_000)
   await second.close()
 })
+
+test('what was written and what had to go is told', async () => {
+  using place = scratch()
+  const cache = open(place.path, { limit: 8 * 2 ** 20 })
+  const begun = cache.tally
+  assert.deepEqual(begun, { written: 0, dropped: 0, next: 0, droppedUpTo: -1 })
+  for (let i = 0; i < 6; i++) {
+    cache.put(key(`${i}`), randomBytes(3 * 2 ** 20))
+    await cache.ready
+  }
+  const { written, dropped, next, droppedUpTo } = cache.tally
+  assert.ok(written > 18 * 2 ** 20 && written < 18 * 2 ** 20 + 1000)
+  assert.ok(dropped > 0 && dropped < written && written - dropped <= cache.bytes)
+  assert.ok(droppedUpTo >= begun.next && next > droppedUpTo)
+  await cache.close()
+})

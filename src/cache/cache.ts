@@ -39,6 +39,17 @@ export interface CacheOptions {
   onProblem?: (problem: Error) => void
 }
 
+/** Since the cache was opened. */
+export interface CacheTally {
+  /** Bytes of records that were put. */
+  readonly written: number
+  /** Bytes of segments that had to go. */
+  readonly dropped: number
+  /** Number of the segment that the next record goes to, and the highest of one that is gone. */
+  readonly next: number
+  readonly droppedUpTo: number
+}
+
 /** A segment that has grown to this size is closed. */
 const SEGMENT_BYTES = 64 * 2 ** 20
 /** A segment is at most this share of the whole, so that dropping one does not drop nearly everything. */
@@ -71,6 +82,9 @@ export class Cache {
   #nextNumber = 0
   #uses = 0
   #bytes = 0
+  #written = 0
+  #dropped = 0
+  #droppedUpTo = -1
   #waiting = 0
   #restingUntil = 0
   #closed = false
@@ -113,6 +127,15 @@ export class Cache {
   /** Bytes of all segments. */
   get bytes(): number {
     return this.#bytes
+  }
+  /** To be compared with a later one: what was put in between, and what had to go. */
+  get tally(): CacheTally {
+    return {
+      written: this.#written,
+      dropped: this.#dropped,
+      next: this.#active?.number ?? this.#nextNumber,
+      droppedUpTo: this.#droppedUpTo,
+    }
   }
   get records(): number {
     return this.#table.count
@@ -172,6 +195,7 @@ export class Cache {
     const header = encodeRecordHeader({ key: key.subarray(0, KEY_BYTES), length: payload.length, crc })
     const offset = segment.take(header, payload)
     this.#grow(size)
+    this.#written += size
     this.#waiting += size
     this.#table.set(key, { segment: segment.number, offset, length: payload.length, crc })
     if (!segment.flushDue) {
@@ -250,6 +274,8 @@ export class Cache {
       if (!this.#segments.delete(segment.number)) continue
       this.#pool.forget(segment)
       this.#grow(-segment.size)
+      this.#dropped += segment.size
+      this.#droppedUpTo = Math.max(this.#droppedUpTo, segment.number)
       await segment.close()
       // What can't be deleted is found again at the next start.
       await rm(segment.path, { force: true }).catch((error: Error) => this.#options.onProblem?.(error))

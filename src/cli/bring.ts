@@ -1,8 +1,35 @@
-/** `upserv fetch` and `import`: progress on stderr, one line that changes when a person looks on. */
-import { resolve } from 'node:path'
+/** `upserv fetch`, `import` and `export`: progress on stderr, one line that changes when a person looks on. */
+import { execFileSync, spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  createReadStream,
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { CommanderError } from 'commander'
+import type { ImportForm } from '../build/operations.ts'
+import { STICK_DIRECTORY } from '../build/stick.ts'
 import type { Config } from '../config/config.ts'
-import { Interrupted } from '../errors.ts'
+import { CommandError, Interrupted } from '../errors.ts'
+import { formatSize } from '../lib/units.ts'
+import { parseBundleHead } from '../source/bundle.ts'
+import { StorePaths } from '../store/paths.ts'
+import { EXIT } from './exit.ts'
 import { withOperations } from './operations.ts'
+import { giveToOwner, otherOwner } from './owner.ts'
 import { formatBar } from './text.ts'
 
 const BAR_WIDTH = 20
@@ -14,13 +41,216 @@ export async function fetchCommand(config: Config, id: string): Promise<void> {
   process.stdout.write(fetched ? `build ${id} is fetched\n` : `build ${id} is held already\n`)
 }
 
-export async function importCommand(config: Config, file: string, id: string): Promise<void> {
+/** @param id undefined where it was not given. @throws CommandError where it has to be. */
+export async function importCommand(config: Config, what: string, id: string | undefined): Promise<void> {
+  if (what === '-') {
+    await importStream(config, await startOf(process.stdin), id)
+    return
+  }
+  const path = resolve(what)
+  const stats = statSync(path, { throwIfNoEntry: false })
+  if (
+    stats?.isDirectory() &&
+    statSync(join(path, STICK_DIRECTORY), { throwIfNoEntry: false })?.isDirectory()
+  ) {
+    const ids = await withProgress((say, signal) =>
+      withOperations(config, (operations) => operations.importStick(path, say, signal), { long: true }),
+    )
+    process.stdout.write(
+      ids.length === 0 ? 'nothing new is on it\n' : ids.map((one) => `build ${one} is imported\n`).join(''),
+    )
+  } else if (stats?.isDirectory()) {
+    const known = id ?? missingId()
+    const tar = spawn(
+      'tar',
+      [
+        '-C',
+        path,
+        '--format=pax',
+        '--sort=name',
+        '--numeric-owner',
+        '--xattrs',
+        '--xattrs-include=*',
+        '-cf',
+        '-',
+        '.',
+      ],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    )
+    const ended = new Promise<number | null>((settle, reject) =>
+      tar.once('close', settle).once('error', reject),
+    )
+    await importStream(config, { start: Buffer.alloc(0), stream: tar.stdout }, known, async () => {
+      const code = await ended
+      if (code !== 0) throw new CommandError(`tar could not read all of ${path} (exit ${code})`)
+    })
+  } else {
+    const bundle = stats?.isFile() ? parseBundleHead(readStart(path)) : undefined
+    await importFile(config, path, id ?? bundle?.id ?? missingId(), bundle ? 'export' : 'archive')
+  }
+}
+
+async function importFile(config: Config, file: string, id: string, form: ImportForm): Promise<void> {
   await withProgress((say, signal) =>
-    withOperations(config, (operations) => operations.import(resolve(file), id, say, signal), {
-      long: true,
-    }),
+    withOperations(config, (operations) => operations.import(file, id, form, say, signal), { long: true }),
   )
   process.stdout.write(`build ${id} is imported\n`)
+}
+
+interface Started {
+  /** What was read of it to see what it is. */
+  start: Buffer
+  stream: Readable
+}
+
+/** What comes as a stream goes to the server through a FIFO, whoever the server runs as. */
+async function importStream(
+  config: Config,
+  { start, stream }: Started,
+  given: string | undefined,
+  check = async (): Promise<void> => {},
+): Promise<void> {
+  const bundle = parseBundleHead(start)
+  const id = given ?? bundle?.id ?? missingId()
+  await withFifo(config, async (fifo) => {
+    const abort = new AbortController()
+    const pouring = pour(start, stream, fifo, check, abort.signal)
+    pouring.catch(() => {})
+    try {
+      await importFile(config, fifo, id, bundle ? 'export' : 'archive')
+    } finally {
+      abort.abort()
+    }
+    await pouring
+  })
+}
+
+/** A stream that failed is broken off without an end, so that no half of it is taken for a whole. */
+async function pour(
+  start: Buffer,
+  stream: Readable,
+  fifo: string,
+  check: () => Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
+  async function* all(): AsyncGenerator<Uint8Array> {
+    if (start.length > 0) yield start
+    yield* stream as AsyncIterable<Uint8Array>
+    await check()
+  }
+  await pipeline(Readable.from(all()), createWriteStream(fifo), { signal }).catch((error: Error) => {
+    // The server has read what it needs, or has said by itself what is wrong.
+    if (!signal.aborted && (error as NodeJS.ErrnoException).code !== 'EPIPE') throw error
+  })
+}
+
+export async function exportCommand(
+  config: Config,
+  id: string,
+  file: string,
+  have: readonly string[],
+): Promise<void> {
+  const path = resolve(file)
+  if (file !== '-' && existsSync(path))
+    throw new CommandError(`${file} exists already`, { hint: 'Remove it, or name another.' })
+  await withFifo(config, async (fifo) => {
+    const abort = new AbortController()
+    const writing = `${path}.part`
+    const target = file === '-' ? process.stdout : createWriteStream(writing, { flags: 'w' })
+    const copying = pipeline(createReadStream(fifo), target, { signal: abort.signal })
+    copying.catch(() => {})
+    try {
+      await withProgress((_say, signal) =>
+        withOperations(config, (operations) => operations.export(id, have, fifo, signal), {
+          long: true,
+          before: () => {
+            if (file !== '-') mustStayRoot(config, id)
+          },
+        }),
+      )
+      await copying
+      if (file !== '-') renameSync(writing, path)
+    } catch (error) {
+      abort.abort()
+      if (file !== '-') rmSync(writing, { force: true })
+      throw error
+    }
+  })
+  if (file !== '-') process.stdout.write(`build ${id} is exported: ${formatSize(statSync(path).size)}\n`)
+}
+
+/** A file is given its name at the end, which the owner of the data directory may not do where root may. */
+function mustStayRoot({ dataDir }: Config, id: string): void {
+  if (!otherOwner(dataDir)) return
+  throw new CommandError('while no server runs, root exports as the owner of the data directory does', {
+    hint: `Let the shell open the file: upserv export ${id} - >FILE. Or start the server.`,
+  })
+}
+
+/**
+ * A FIFO that a server of another user can use too; its name is ours alone to know. It lies where a server looks that
+ * sees little else, as systemd lets it: its /tmp is not ours. Where there is no data directory yet there is no server.
+ */
+async function withFifo({ dataDir }: Config, use: (path: string) => Promise<void>): Promise<void> {
+  const paths = new StorePaths(dataDir)
+  const directory = existsSync(paths.format) ? paths.newPipe() : join(tmpdir(), `upserv-pipe-${randomUUID()}`)
+  mkdirSync(directory, { mode: 0o700 })
+  const path = join(directory, 'pipe')
+  try {
+    execFileSync('mkfifo', ['-m', '0666', path])
+    chmodSync(directory, 0o711)
+    for (const made of [path, directory]) giveToOwner(made, dataDir)
+    await use(path)
+  } finally {
+    // Whichever end of ours still waits for the other to be opened waits no longer.
+    closeSync(openSync(path, constants.O_RDWR | constants.O_NONBLOCK))
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+/** The first bytes of a stream, which still has the rest. */
+async function startOf(stream: Readable): Promise<Started> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  while (bytes < HEAD_BYTES) {
+    const chunk = (await nextOf(stream)) as Buffer | undefined
+    if (!chunk) break
+    chunks.push(chunk)
+    bytes += chunk.length
+  }
+  return { start: Buffer.concat(chunks), stream }
+}
+
+function nextOf(stream: Readable): Promise<Buffer | undefined> {
+  return new Promise((settle, reject) => {
+    const look = (): void => {
+      const chunk = stream.read() as Buffer | null
+      if (chunk === null && !stream.readableEnded) return
+      stream.off('readable', look).off('end', look).off('error', reject)
+      settle(chunk ?? undefined)
+    }
+    stream.on('readable', look).once('end', look).once('error', reject)
+    look()
+  })
+}
+
+/** What tells an export from archives. */
+const HEAD_BYTES = 4096
+
+function readStart(path: string): Buffer {
+  const file = openSync(path, 'r')
+  try {
+    const bytes = Buffer.alloc(64 << 10)
+    return bytes.subarray(0, readSync(file, bytes))
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** An archive does not say which build it is. */
+function missingId(): never {
+  process.stderr.write("error: required option '--as <id>' not specified\n(see: upserv --help)\n")
+  throw new CommanderError(EXIT.usage, 'upserv.missingId', 'no --as')
 }
 
 /** @param onStop what who stops it with ^C should know. */

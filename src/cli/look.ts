@@ -39,15 +39,24 @@ export function formatList(builds: readonly BuildSummary[]): string {
     shortTime(build.accessed),
     shortTime(build.fetched),
     build.source,
+    build.checkedBy,
     [build.sticky ? 'sticky' : '', build.inUse ? 'in use' : '', build.damaged === null ? '' : 'damaged']
       .filter(Boolean)
       .join(', '),
   ])
-  return formatTable([['BUILD', 'FILES', 'SIZE', 'FREES', 'ACCESSED', 'FETCHED', 'SOURCE', ''], ...rows])
+  return formatTable([
+    ['BUILD', 'FILES', 'SIZE', 'FREES', 'ACCESSED', 'FETCHED', 'SOURCE', 'CHECKED BY', ''],
+    ...rows,
+  ])
 }
 
 function formatAvailable({ builds, gaps }: AvailableBuilds): string {
-  const rows = builds.map(({ id, source, published, url }) => [id, source, shortTime(published), url])
+  const rows = builds.map(({ id, source, published, url }) => [
+    id,
+    source,
+    published === null ? '' : shortTime(published),
+    url,
+  ])
   const table = [['BUILD', 'SOURCE', 'PUBLISHED', 'URL'], ...rows]
   return [
     rows.length > 0 ? formatTable(table) : 'No source tells of any build.',

@@ -105,13 +105,31 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .action(async (id: string, flags) => (await import('./bring.ts')).fetchCommand(config(flags), id))
   sub(
     'import',
-    'make a build of an archive on this machine',
+    'make a build of an archive, a directory, an export, or all that are on a stick',
     'upserv import /media/usb/os802.tar.xz --as 802',
+    'upserv import /media/usb/802.upserv     # what `upserv export` wrote',
+    'upserv import /media/usb                # a stick with xs-xobuilds/',
   )
-    .argument('<file>')
-    .requiredOption('--as <id>', 'the id of the build')
+    .argument('<file>', 'an archive or export, - for standard input, a directory, a stick with xs-xobuilds/')
+    .option('--as <id>', 'the id of the build; an export and a stick say it themselves')
     .action(async (file: string, flags) =>
       (await import('./bring.ts')).importCommand(config(flags), file, flags.as),
+    )
+  sub(
+    'export',
+    'write a build to a file that another server can import',
+    'upserv export 802 /media/usb/802.upserv --have 801',
+    "upserv export 802 - | ssh other.example.org 'upserv import -'",
+  )
+    .argument('<id>')
+    .argument('<file>', 'the file, or - for standard output')
+    .option(
+      '--have <id>',
+      'a build that the other server has: what is in it is left out; may be repeated',
+      collect,
+    )
+    .action(async (id: string, file: string, flags) =>
+      (await import('./bring.ts')).exportCommand(config(flags), id, file, flags.have ?? []),
     )
   sub('list', 'show the builds that are held', 'upserv list', "upserv list --json | jq -r '.[].id'")
     .option('--json', 'for programs')
@@ -193,6 +211,24 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .action(async (id: string | undefined, flags) =>
       (await import('./verify.ts')).verifyCommand(config(flags), id, flags),
     )
+  sub(
+    'warm',
+    'work out what devices will ask for, before the first of them does',
+    'upserv warm 803 --from 802,767',
+    'upserv warm 803 --from 802 --clients 3.4.1 --compress auto',
+  )
+    .argument('<id>', 'the build that they will ask for')
+    .requiredOption('--from <id,...>', 'the builds that they have')
+    .option('--clients <version,...>', 'the versions of rsync that they run', '3.2,3.1')
+    .option(
+      '--compress <how,...>',
+      'how they want it: none, auto (-z alone), zstd, lz4, zlibx, zlib',
+      'none,auto',
+    )
+    .option('--checksum', 'they use -c as well')
+    .option('--quick', 'compress quickly; as well as can be later, in the background of a server')
+    .option('--json', 'for programs')
+    .action(async (id: string, flags) => (await import('./warm.ts')).warmCommand(config(flags), id, flags))
   sub('token', 'print the token that changes by HTTP take', 'upserv token').action(async (flags) =>
     (await import('./token.ts')).tokenCommand(config(flags)),
   )

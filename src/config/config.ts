@@ -60,6 +60,8 @@ export interface Config {
     readonly listen: readonly Listen[]
     /** Holds the token that changes take; undefined: one is made in the data directory. */
     readonly tokenFile: string | undefined
+    /** That it may be called by, in small letters; none: any, except on a loopback address. */
+    readonly names: readonly string[]
   }
   /** How long it is remembered which device got which build; 0 for not at all. */
   readonly historyMs: number
@@ -120,12 +122,72 @@ const listens = z.preprocess(
 const seconds = z.number().positive().max(86_400)
 const count = z.number().int().nonnegative().max(100_000)
 
+const minute = z.string().transform((value, context) => {
+  const match = /^([01]?\d|2[0-4]):([0-5]\d)$/.exec(value)
+  if (match && (match[1] !== '24' || match[2] === '00'))
+    return (Number(match[1]) % 24) * 60 + Number(match[2])
+  context.addIssue({ code: 'custom', message: `"${value}" is no time of day, such as "08:30"` })
+  return z.NEVER
+})
+const bytesPerSecond = size.refine((bytes) => bytes > 0, 'a rate of nothing would never end')
+/** One rate for all day, or rates for times of day. */
+const rates = z.union(
+  [
+    bytesPerSecond.transform((rate) => [{ from: 0, to: 0, bytesPerSecond: rate }]),
+    z.array(
+      z
+        .strictObject({ from: minute, to: minute, rate: bytesPerSecond })
+        .transform(({ from, to, rate }) => ({ from, to, bytesPerSecond: rate })),
+    ),
+  ],
+  'a rate is a size such as "500kB", or a list of { from = "08:00", to = "18:00", rate = "500kB" }',
+)
+
+const ownerId = z
+  .number()
+  .int()
+  .min(0)
+  .max(2 ** 32 - 2)
+
 const sourceSchema = z.strictObject({
   name: z.string().min(1),
   builds: z.string().min(1).default('^.+$'),
-  url: z.string().min(1),
+  url: z.union(
+    [z.string().min(1), z.array(z.string().min(1)).min(1)],
+    'a URL is text, several are a list of texts',
+  ),
   checksum: z.string().min(1).optional(),
   contents: z.string().min(1).optional(),
+  maps: z.record(z.string(), z.record(z.string(), z.string())).optional(),
+  id: z.string().min(1).optional(),
+  endpoint: z.string().min(1).optional(),
+  region: z.string().min(1).optional(),
+  credentials_file: z.string().min(1).optional(),
+  platform: z.string().min(1).optional(),
+  token_file: z.string().min(1).optional(),
+  client_cert: z.string().min(1).optional(),
+  client_key: z.string().min(1).optional(),
+  ca: z.string().min(1).optional(),
+  rate: rates.optional(),
+  deadline: z
+    .number()
+    .positive()
+    .max(30 * 86_400)
+    .optional(),
+  pristine: z.boolean().optional(),
+  subtree: z.string().min(1).optional(),
+  exclude: z.array(z.string().min(1)).optional(),
+  users: z.record(z.string(), ownerId).optional(),
+  groups: z.record(z.string(), ownerId).optional(),
+  mtimes: z.enum(['archive', 'content']).optional(),
+  extract: z.union([z.string().min(1), z.array(z.string()).min(1)]).optional(),
+  extract_timeout: seconds.optional(),
+  signature: z.string().min(1).optional(),
+  keys: z.array(z.string().min(1)).optional(),
+  checksum_required: z.boolean().optional(),
+  signature_required: z.boolean().optional(),
+  list: z.string().min(1).optional(),
+  names: z.string().min(1).optional(),
 })
 
 const rsyncSchema = z.strictObject({
@@ -145,6 +207,9 @@ const rsyncSchema = z.strictObject({
 const httpSchema = z.strictObject({
   listen: listens.default([{ host: '127.0.0.1', port: 8730 }]),
   token_file: z.string().startsWith('/', 'the path of a file is absolute').optional(),
+  names: z
+    .array(z.string().regex(/^[A-Za-z0-9_.-]+$/, 'a name of a host has no port and no pattern'))
+    .default([]),
 })
 
 const historySchema = z.strictObject({ days: z.number().nonnegative().max(3650).default(90) })
@@ -197,7 +262,14 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
   const file = named ?? (existsSync(DEFAULT_CONFIG_FILE) ? DEFAULT_CONFIG_FILE : undefined)
   const fromFile = file === undefined ? fileSchema.parse({}) : readConfigFile(file)
   const budget = flags.budget === undefined ? fromFile.budget : flagSize('--budget', flags.budget)
-  const sources = [...(flags.source ?? []).map(sourceFromUrl), ...fromFile.source.map(toSourceConfig)]
+  const extract = environment.EXTRACT_BUILD || undefined
+  const sources = [
+    ...(flags.source ?? []).map((url) => ({
+      ...sourceFromUrl(url),
+      ...(extract === undefined ? {} : { extract: [extract] }),
+    })),
+    ...fromFile.source.map((source) => toSourceConfig(source, extract)),
+  ]
   return deepFreeze({
     dataDir: resolve(flags.data ?? environment.UPSERV_DIR ?? fromFile.data_dir),
     budget,
@@ -216,6 +288,7 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     http: {
       listen: flags.http === undefined ? fromFile.http.listen : flagListen('--http', flags.http),
       tokenFile: fromFile.http.token_file,
+      names: fromFile.http.names.map((name) => name.toLowerCase()),
     },
     historyMs: fromFile.history.days * DAY_MS,
     access: {
@@ -294,8 +367,30 @@ export function configKeys(): string[] {
   ]
 }
 
-function toSourceConfig(source: z.output<typeof sourceSchema>): SourceConfig {
-  return { ...source, checksum: source.checksum, contents: source.contents }
+/** @param extract the program that all sources without one of their own use: `EXTRACT_BUILD` names it. */
+function toSourceConfig(source: z.output<typeof sourceSchema>, extract: string | undefined): SourceConfig {
+  const [url = '', ...mirrors] = [source.url].flat()
+  const { name, builds, checksum, contents, maps, id, list, names, signature, keys } = source
+  const { pristine, subtree, exclude, users, groups } = source
+  const command = source.extract ?? extract
+  return {
+    ...{ name, builds, url, mirrors, checksum, contents, maps, id, list, names, signature, keys },
+    checksumRequired: source.checksum_required,
+    signatureRequired: source.signature_required,
+    http: {
+      tokenFile: source.token_file,
+      clientCert: source.client_cert,
+      clientKey: source.client_key,
+      ca: source.ca,
+    },
+    rates: source.rate,
+    platform: source.platform,
+    s3: { endpoint: source.endpoint, region: source.region, credentialsFile: source.credentials_file },
+    deadlineMs: source.deadline === undefined ? undefined : source.deadline * 1000,
+    tree: { pristine, subtree, exclude, users, groups, contentMtimes: source.mtimes === 'content' },
+    extract: command === undefined ? undefined : [command].flat(),
+    extractTimeoutMs: source.extract_timeout === undefined ? undefined : source.extract_timeout * 1000,
+  }
 }
 
 /** Messages and logs name sources, so two of one name get numbers. */

@@ -11,11 +11,14 @@ import { connect, createServer, type Socket } from 'node:net'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { z } from 'zod'
-import type { Operations, VerifyProgress } from '../build/operations.ts'
+import type { Operations, VerifyProgress, WarmProgress } from '../build/operations.ts'
+import { MAX_WARM_FROM, WARM_COMPRESSIONS } from '../build/warm-request.ts'
 import { CommandError, RelayedError, reportError } from '../errors.ts'
 import { type Peer, peerFrom } from '../lib/peer.ts'
+import { STOCK_RELEASES } from '../rsync/stock-releases.ts'
 
 const id = z.string().max(300)
+const path = z.string().max(4096)
 /** Who may use the socket may say where a client comes from: it is the server's own user. */
 const peerSchema = z.strictObject({
   address: z.string().max(100).optional(),
@@ -47,23 +50,34 @@ const requestSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('explain'), which: z.string().max(300) }),
   z.strictObject({ type: z.literal('forget'), query: querySchema }),
   z.strictObject({ type: z.literal('fetch'), id }),
-  z.strictObject({ type: z.literal('import'), file: z.string().max(4096), id }),
+  z.strictObject({ type: z.literal('import'), file: path, id, form: z.enum(['archive', 'export']) }),
+  z.strictObject({ type: z.literal('importStick'), directory: path }),
+  z.strictObject({ type: z.literal('export'), id, have: z.array(id).max(100), path }),
   z.strictObject({ type: z.literal('pin'), id }),
   z.strictObject({ type: z.literal('unpin'), id }),
   z.strictObject({ type: z.literal('remove'), id }),
   z.strictObject({ type: z.literal('gc'), dryRun: z.boolean(), explain: z.boolean() }),
   z.strictObject({ type: z.literal('verify'), id: id.optional(), repair: z.boolean() }),
+  z.strictObject({
+    type: z.literal('warm'),
+    id,
+    from: z.array(id).max(MAX_WARM_FROM),
+    clients: z.array(z.enum(STOCK_RELEASES)),
+    compress: z.array(z.enum(WARM_COMPRESSIONS)),
+    checksum: z.boolean(),
+    quick: z.boolean(),
+  }),
 ])
 type Request = z.output<typeof requestSchema>
 
 type Answer =
   | { type: 'say'; line: string }
-  | { type: 'progress'; progress: VerifyProgress }
+  | { type: 'progress'; progress: VerifyProgress | WarmProgress }
   | { type: 'result'; value: unknown }
   | { type: 'error'; code: string; message: string; hint?: string | undefined }
 
 /** A request is one short line. */
-const MAX_REQUEST = 16 * 1024
+const MAX_REQUEST = 64 * 1024
 /** sun_path of a Unix socket holds so many bytes, its final NUL included. */
 const MAX_SOCKET_PATH = 108
 
@@ -148,11 +162,11 @@ export interface Remote extends Operations {
 
 /** The operations of the owner at the other end of a fresh connection, for one request. */
 export function remoteOperations(connection: () => Promise<Socket>): Remote {
-  const ask = async <T>(
+  const ask = async <T, P = never>(
     request: Request,
     say: (line: string) => void = () => {},
     signal?: AbortSignal,
-    onProgress: (progress: VerifyProgress) => void = () => {},
+    onProgress: (progress: P) => void = () => {},
   ): Promise<T> => {
     const socket = await connection()
     const lines = createInterface({ input: socket })
@@ -165,7 +179,7 @@ export function remoteOperations(connection: () => Promise<Socket>): Remote {
       for await (const line of lines) {
         const answer = JSON.parse(line) as Answer
         if (answer.type === 'say') say(answer.line)
-        else if (answer.type === 'progress') onProgress(answer.progress)
+        else if (answer.type === 'progress') onProgress(answer.progress as P)
         else if (answer.type === 'result') return answer.value as T
         else throw new RelayedError({ ...answer, hint: answer.hint })
       }
@@ -190,7 +204,10 @@ export function remoteOperations(connection: () => Promise<Socket>): Remote {
     explain: (which) => ask({ type: 'explain', which }),
     forget: (query) => ask({ type: 'forget', query }),
     fetch: (build, say, signal) => ask({ type: 'fetch', id: build }, say, signal),
-    import: (file, build, say, signal) => ask({ type: 'import', file, id: build }, say, signal),
+    import: (file, build, form, say, signal) => ask({ type: 'import', file, id: build, form }, say, signal),
+    importStick: (directory, say, signal) => ask({ type: 'importStick', directory }, say, signal),
+    export: (build, have, to, signal) =>
+      ask({ type: 'export', id: build, have: [...have], path: to }, undefined, signal),
     pin: (build) => ask({ type: 'pin', id: build }),
     unpin: (build) => ask({ type: 'unpin', id: build }),
     remove: (build) => ask({ type: 'remove', id: build }),
@@ -202,6 +219,7 @@ export function remoteOperations(connection: () => Promise<Socket>): Remote {
         signal,
         onProgress,
       ),
+    warm: (request, onProgress, signal) => ask({ type: 'warm', ...request }, undefined, signal, onProgress),
   }
 }
 
@@ -269,7 +287,11 @@ function carryOut(
     case 'fetch':
       return operations.fetch(request.id, say, signal)
     case 'import':
-      return operations.import(request.file, request.id, say, signal)
+      return operations.import(request.file, request.id, request.form, say, signal)
+    case 'importStick':
+      return operations.importStick(request.directory, say, signal)
+    case 'export':
+      return operations.export(request.id, request.have, request.path, signal)
     case 'pin':
       return operations.pin(request.id)
     case 'unpin':
@@ -281,6 +303,10 @@ function carryOut(
     case 'verify': {
       const onProgress = (progress: VerifyProgress): void => send({ type: 'progress', progress })
       return operations.verify(request.id, request, onProgress, signal)
+    }
+    case 'warm': {
+      const { type: _, ...warm } = request
+      return operations.warm(warm, (progress) => send({ type: 'progress', progress }), signal)
     }
   }
 }

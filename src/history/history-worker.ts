@@ -12,6 +12,7 @@ import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts
 export interface HistoryWorkerData {
   file: string
   keepMs: number
+  maxRows: number
 }
 
 export type HistoryOrder =
@@ -30,24 +31,34 @@ export type HistoryMessage =
 
 /** Names the layout of the database, in its `user_version`. */
 const FORMAT = 1
-/** About 1 KB each: the history stays below a few hundred megabytes however many devices there are. */
-const MAX_ROWS = 200_000
 /** Records are written after this time, or as soon as there are so many. */
 const WRITE_AFTER_MS = 500
 const WRITE_AT = 500
 const PRUNE_EVERY_MS = 3_600_000
+/** Deleted as soon as there are so many more than may be, as a part of those. */
+const MAX_EXCESS = 0.1
+/** SQLite's SQLITE_CORRUPT and SQLITE_NOTADB. */
+const RUINED = [11, 26]
 /** Only upserv's own user: it says who was where, when. */
 const FILE_MODE = 0o600
 
-const { file, keepMs } = workerData as HistoryWorkerData
+const { file, keepMs, maxRows } = workerData as HistoryWorkerData
+const damaged = `${file}.damaged`
 const port = parentPort!
 const say = (message: HistoryMessage): void => port.postMessage(message)
+
+class OtherFormat extends Error {}
+
 let waiting: SessionRecord[] = []
 let timer: NodeJS.Timeout | undefined
 let saidProblem = ''
 let size = -1
+/** Rows that were written since those too many were deleted. */
+let added = 0
+let opened: DatabaseSync | undefined
+/** Why what is there has to be put aside. */
+let ruin: Error | undefined
 
-const database = openOrReplace()
 const pruning = setInterval(() => attempt(prune), PRUNE_EVERY_MS)
 attempt(prune)
 
@@ -61,7 +72,7 @@ port.on('message', (order: HistoryOrder & { number?: number }) => {
   attempt(write)
   if (order.type === 'close') {
     clearInterval(pruning)
-    database.close()
+    opened?.close()
     port.close()
     return
   }
@@ -70,6 +81,7 @@ port.on('message', (order: HistoryOrder & { number?: number }) => {
     say({ type: 'answer', number, value: carryOut(order) })
   } catch (error) {
     say({ type: 'failed', number, reason: (error as Error).message })
+    closeIfRuined(error)
   }
 })
 
@@ -78,7 +90,7 @@ function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'close' }>): unkn
     case 'last':
       // Also when the records themselves have been deleted.
       return Number(
-        database.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'sessions'").get()?.seq ?? 0,
+        database().prepare("SELECT seq FROM sqlite_sequence WHERE name = 'sessions'").get()?.seq ?? 0,
       )
     case 'find':
       return find(order.query, order.limit, order.before)
@@ -87,33 +99,57 @@ function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'close' }>): unkn
   }
 }
 
-/** What can't be read is put aside: a history that is lost must not keep devices from updating. */
+/** Opened when it is needed, and tried again the next time: a disk that is full, or another program, gets over it. */
+function database(): DatabaseSync {
+  opened ??= openOrReplace()
+  return opened
+}
+
+/** What can never be read is put aside: a history that is lost must not keep devices from updating. */
 function openOrReplace(): DatabaseSync {
+  if (ruin) putAside(ruin)
   try {
     return open()
   } catch (error) {
-    say({
-      type: 'problem',
-      reason: `${file} cannot be used and was put aside: ${(error as Error).message}`,
-    })
-    for (const suffix of ['-wal', '-shm']) rmSync(file + suffix, { force: true })
-    renameSync(file, `${file}.damaged`)
+    if (!isRuined(error)) throw error
+    putAside(error as Error)
     return open()
   }
+}
+
+function putAside({ message }: Error): void {
+  for (const suffix of ['-wal', '-shm']) rmSync(file + suffix, { force: true })
+  renameSync(file, damaged)
+  ruin = undefined
+  say({ type: 'problem', reason: `${file} cannot be used and was put aside: ${message}` })
+}
+
+/** A part that was not looked at when it was opened may turn out to be damaged. It is put aside with the next use. */
+function closeIfRuined(error: unknown): void {
+  if (!opened || !isRuined(error)) return
+  opened.close()
+  opened = undefined
+  ruin = error as Error
+}
+
+function isRuined(error: unknown): boolean {
+  const { errcode } = Object(error) as { errcode?: unknown }
+  // The low byte is the kind, the others say more of it.
+  return error instanceof OtherFormat || (typeof errcode === 'number' && RUINED.includes(errcode & 0xff))
 }
 
 function open(): DatabaseSync {
   // SQLite gives its other files the mode of this one.
   closeSync(openSync(file, 'a', FILE_MODE))
-  const opened = new DatabaseSync(file)
+  const candidate = new DatabaseSync(file)
   try {
-    opened.exec(
+    candidate.exec(
       'PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON',
     )
-    const { user_version: format } = opened.prepare('PRAGMA user_version').get()!
+    const { user_version: format } = candidate.prepare('PRAGMA user_version').get()!
     if (format !== 0 && format !== FORMAT)
-      throw new Error(`it has format ${format}, this program reads ${FORMAT}`)
-    opened.exec(`
+      throw new OtherFormat(`it has format ${format}, this program reads ${FORMAT}`)
+    candidate.exec(`
       CREATE TABLE IF NOT EXISTS sessions (
         id INTEGER PRIMARY KEY AUTOINCREMENT, ended TEXT NOT NULL, address TEXT NOT NULL, user TEXT NOT NULL,
         build TEXT NOT NULL, outcome TEXT NOT NULL, record TEXT NOT NULL
@@ -123,9 +159,9 @@ function open(): DatabaseSync {
       CREATE INDEX IF NOT EXISTS sessions_build ON sessions (build);
       PRAGMA user_version = ${FORMAT};
     `)
-    return opened
+    return candidate
   } catch (error) {
-    opened.close()
+    candidate.close()
     throw error
   }
 }
@@ -137,24 +173,28 @@ function write(): void {
   waiting = []
   if (records.length === 0) return
   try {
-    const insert = database.prepare(
+    const db = database()
+    const insert = db.prepare(
       'INSERT OR REPLACE INTO sessions (id, ended, address, user, build, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?)',
     )
-    database.exec('BEGIN')
+    db.exec('BEGIN')
     try {
       for (const record of records) {
         const { id, ended, address, user, build, outcome } = record
         insert.run(id, ended, address, user, build, outcome, JSON.stringify(record))
       }
-      database.exec('COMMIT')
+      db.exec('COMMIT')
     } catch (error) {
-      database.exec('ROLLBACK')
+      // SQLite may have done so itself.
+      if (db.isTransaction) db.exec('ROLLBACK')
       throw error
     }
   } finally {
     say({ type: 'written', records: records.length })
   }
   measure()
+  added += records.length
+  if (added > maxRows * MAX_EXCESS) prune()
 }
 
 function find(query: RecordQuery, limit: number, before: number | null): RecordPage {
@@ -163,7 +203,7 @@ function find(query: RecordQuery, limit: number, before: number | null): RecordP
     where.push('id < ?')
     values.push(before)
   }
-  const rows = database
+  const rows = database()
     .prepare(`SELECT record FROM sessions ${clause(where)} ORDER BY id DESC LIMIT ?`)
     .all(...values, limit + 1)
   const records = rows.slice(0, limit).map(({ record }) => JSON.parse(String(record)) as SessionRecord)
@@ -172,20 +212,27 @@ function find(query: RecordQuery, limit: number, before: number | null): RecordP
 
 function forget(query: RecordQuery): number {
   const { where, values } = conditions(query)
-  const { changes } = database.prepare(`DELETE FROM sessions ${clause(where)}`).run(...values)
+  const db = database()
+  const { changes } = db.prepare(`DELETE FROM sessions ${clause(where)}`).run(...values)
+  // Nobody can tell who is in it.
+  rmSync(damaged, { force: true })
   // Else the write-ahead log would keep what was deleted.
-  database.exec('VACUUM; PRAGMA wal_checkpoint(TRUNCATE)')
+  db.exec('VACUUM; PRAGMA wal_checkpoint(TRUNCATE)')
   measure()
   return Number(changes)
 }
 
 function prune(): void {
-  const oldest = new Date(Date.now() - keepMs).toISOString()
-  database.prepare('DELETE FROM sessions WHERE ended < ?').run(oldest)
-  database
-    .prepare('DELETE FROM sessions WHERE id <= (SELECT id FROM sessions ORDER BY id DESC LIMIT 1 OFFSET ?)')
-    .run(MAX_ROWS)
-  database.exec('PRAGMA wal_checkpoint(TRUNCATE)')
+  const oldest = Date.now() - keepMs
+  const aside = statSync(damaged, { throwIfNoEntry: false })
+  if (aside && aside.mtimeMs < oldest) rmSync(damaged, { force: true })
+  const db = database()
+  db.prepare('DELETE FROM sessions WHERE ended < ?').run(new Date(oldest).toISOString())
+  db.prepare(
+    'DELETE FROM sessions WHERE id <= (SELECT id FROM sessions ORDER BY id DESC LIMIT 1 OFFSET ?)',
+  ).run(maxRows)
+  db.exec('PRAGMA wal_checkpoint(TRUNCATE)')
+  added = 0
   measure()
 }
 
@@ -212,7 +259,7 @@ function clause(where: readonly string[]): string {
 
 function measure(): void {
   let bytes = 0
-  for (const suffix of ['', '-wal', '-shm'])
+  for (const suffix of ['', '-wal', '-shm', '.damaged'])
     bytes += statSync(file + suffix, { throwIfNoEntry: false })?.size ?? 0
   if (bytes !== size) say({ type: 'size', bytes })
   size = bytes
@@ -227,5 +274,6 @@ function attempt(work: () => void): void {
     const reason = (error as Error).message
     if (reason !== saidProblem) say({ type: 'problem', reason })
     saidProblem = reason
+    closeIfRuined(error)
   }
 }

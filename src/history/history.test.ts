@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { makeScratch } from '../../test/support/scratch.ts'
@@ -29,12 +29,13 @@ function record(id: number, more: Partial<SessionRecord> = {}): SessionRecord {
   }
 }
 
-function open(directory: string, keepMs = 30 * DAY) {
+function open(directory: string, keepMs = 30 * DAY, maxRows?: number) {
   const problems: string[] = []
   const sizes: number[] = []
   const history = new History({
     directory,
     keepMs,
+    ...(maxRows === undefined ? {} : { maxRows }),
     onProblem: ({ message }) => problems.push(message),
   })
   history.onSize = (bytes) => sizes.push(bytes)
@@ -129,6 +130,58 @@ test('a database that is none is put aside, and told', async () => {
   assert.equal((await history.find({}, 10)).records.length, 1)
   assert.match(problems[0]!, /sessions\.db cannot be used and was put aside: file is not a database/)
   assert.ok(existsSync(join(scratch.path, 'sessions.db.damaged')))
+  await history.close()
+})
+
+test('a database that turns out to be damaged later is put aside then', async () => {
+  using scratch = makeScratch('history')
+  const file = join(scratch.path, 'sessions.db')
+  const first = open(scratch.path)
+  for (let id = 1; id <= 100; id++) first.history.add(record(id))
+  await first.history.close()
+  const content = readFileSync(file)
+  // The first page says what is in the others: it is read when the database is opened.
+  writeFileSync(file, Buffer.concat([content.subarray(0, 4096), Buffer.alloc(content.length - 4096, 0xaa)]))
+  const { history, problems } = open(scratch.path)
+  history.add(record(101))
+  assert.equal((await history.find({}, 10)).records.length, 1)
+  assert.match(problems.join(), /was put aside: database disk image is malformed/)
+  // Nobody can tell who is in it: it goes with whoever wants to be forgotten.
+  await history.forget({ user: 'alice' })
+  assert.ok(!existsSync(`${file}.damaged`))
+  await history.close()
+})
+
+test('a database that cannot be opened for now stays where it is', async () => {
+  using scratch = makeScratch('history')
+  const first = open(scratch.path)
+  first.history.add(record(1))
+  await first.history.close()
+  const inTheWay = join(scratch.path, 'sessions.db-wal')
+  mkdirSync(inTheWay)
+  const { history, problems } = open(scratch.path)
+  await assert.rejects(history.find({}, 10), /the history failed/)
+  rmdirSync(inTheWay)
+  history.add(record(2))
+  assert.equal((await history.find({}, 10)).records.length, 2)
+  assert.equal(problems.length, 1)
+  assert.ok(!existsSync(join(scratch.path, 'sessions.db.damaged')))
+  await history.close()
+})
+
+test('no more are kept than may be, however fast they come', async () => {
+  using scratch = makeScratch('history')
+  const { history } = open(scratch.path, DAY, 1000)
+  for (let id = 1; id <= 5000; id++) history.add(record(id))
+  const ids: number[] = []
+  let before: number | undefined
+  do {
+    const { records, next } = await history.find({}, 1000, before)
+    ids.push(...records.map(({ id }) => id))
+    before = next ?? undefined
+  } while (before !== undefined)
+  assert.equal(ids[0], 5000)
+  assert.ok(ids.length <= 1100, String(ids.length))
   await history.close()
 })
 

@@ -17,10 +17,14 @@ export interface HistoryOptions {
   directory: string
   /** Records are deleted when they are so old; 0: nothing is kept. */
   keepMs: number
+  /** So many are kept, and a tenth more for a while. */
+  maxRows?: number
   /** Told what went wrong with the database. */
   onProblem: (problem: Error) => void
 }
 
+/** About 1 KB each: the history stays below a few hundred megabytes however many devices there are. */
+const MAX_ROWS = 200_000
 /** Records on their way to the thread; more are dropped. */
 const MAX_WAITING = 10_000
 /** A page of records is at most so long. */
@@ -104,11 +108,11 @@ export class History {
 
   #thread(): Worker {
     if (this.#worker) return this.#worker
-    const { directory, keepMs } = this.#options
+    const { directory, keepMs, maxRows = MAX_ROWS } = this.#options
     mkdirSync(directory, { recursive: true, mode: DIRECTORY_MODE })
     const file = join(directory, 'sessions.db')
     const worker = new Worker(siblingModule(import.meta.url, './history-worker'), {
-      workerData: { file, keepMs } satisfies HistoryWorkerData,
+      workerData: { file, keepMs, maxRows } satisfies HistoryWorkerData,
       name: 'history',
     })
     this.#worker = worker

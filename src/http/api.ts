@@ -54,6 +54,8 @@ export interface ApiRoute {
 
 /** Fetches and imports that were begun by HTTP and go on; more are refused. */
 const MAX_BEGUN = 50
+/** Exports under way; each holds a page of records. */
+const MAX_EXPORTS = 8
 /** How long a request waits to see whether what it began fails at once. */
 const FAILS_AT_ONCE_MS = 1000
 
@@ -71,6 +73,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
     working.catch((error: Error) => log.info({ build: id, reason: error.message }, `${what} by http failed`))
     return await Promise.race([working.then(() => true), sleep(FAILS_AT_ONCE_MS, false, { ref: false })])
   }
+  let exporting = 0
   let verifying: AbortController | undefined
 
   return [
@@ -202,7 +205,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       run: async ({ body }) => {
         const id = String(body.id)
         const held = await begin('import', id, () =>
-          operations.import(String(body.file), id, () => {}, ending),
+          operations.import(String(body.file), id, 'archive', () => {}, ending),
         )
         return { status: held ? 200 : 202, body: { id, held } }
       },
@@ -316,7 +319,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
         file: {
           type: 'text/csv; charset=utf-8',
           name: 'upserv-history.csv',
-          content: csvOf(everyRecord(recordQuery(query))),
+          content: oneOfFew(csvOf(everyRecord(recordQuery(query)))),
         },
       }),
     },
@@ -332,7 +335,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
         file: {
           type: 'application/json; charset=utf-8',
           name: 'upserv-history.json',
-          content: jsonOf(everyRecord(recordQuery(query))),
+          content: oneOfFew(jsonOf(everyRecord(recordQuery(query)))),
         },
       }),
     },
@@ -342,6 +345,17 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
     const build = (await builds.get()).find((one) => one.id === id)
     if (!build) throw new NotHeld(id)
     return build
+  }
+
+  async function* oneOfFew(content: AsyncIterable<string>): AsyncGenerator<string> {
+    if (exporting >= MAX_EXPORTS)
+      throw new RequestError(503, `${exporting} exports are under way already`, { hint: 'Try again later.' })
+    exporting++
+    try {
+      yield* content
+    } finally {
+      exporting--
+    }
   }
 
   async function* everyRecord(query: RecordQuery): AsyncGenerator<SessionRecord[]> {
@@ -396,10 +410,17 @@ function recordQuery(query: Asked['query']): RecordQuery {
   for (const key of Object.keys(RECORD_QUERY)) {
     const value = query[key]
     if (value === undefined) continue
-    // Times are compared as they are kept.
-    asked[key] = key === 'since' || key === 'until' ? new Date(value).toISOString() : String(value)
+    asked[key] = key === 'since' || key === 'until' ? timeOf(String(value)) : String(value)
   }
   return asked
+}
+
+/** Times are compared as they are kept. */
+function timeOf(text: string): string {
+  const time = new Date(text)
+  // A leap second, say, is a time for the document, but none for JavaScript.
+  if (Number.isNaN(time.getTime())) throw new RequestError(400, `"${text}" is no time`)
+  return time.toISOString()
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -104,6 +104,8 @@ export class Events {
     for (const watcher of this.#watchers) {
       const { response } = watcher
       if (response.writableLength < MAX_BACKLOG) {
+        // It may have missed the builds.
+        if (watcher.stuckSince !== undefined) this.#lastBuilds = ''
         watcher.stuckSince = undefined
         response.write(text)
         continue

@@ -37,6 +37,8 @@ export interface FilesParts {
   /** Begins to judge a client. */
   visitor: (address: string | undefined) => Visitor
   log: Logger
+  /** One who takes nothing for so long is hung up on: a download keeps its build, and others out. */
+  idleMs: () => number
   /** Ends what is under way. */
   signal: AbortSignal
 }
@@ -260,7 +262,8 @@ class Files {
     }
     this.#answers++
     if (isArchive) this.#archives++
-    const { log } = this.#parts
+    const { log, idleMs } = this.#parts
+    reply.raw.setTimeout(idleMs())
     const began = performance.now()
     let bytes = 0
     const counted = async function* (): AsyncGenerator<Buffer> {

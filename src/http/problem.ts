@@ -38,6 +38,7 @@ const TITLES: Record<number, string> = {
   409: 'Not as things are',
   413: 'Too large',
   416: 'No such range',
+  421: 'Not by this name',
   429: 'Too many at a time',
   500: 'Something failed',
   502: 'The upstream failed',

@@ -1,9 +1,11 @@
 /**
- * The HTTP side: a page for people, an API for programs, metrics, and builds for those without rsync.
+ * The HTTP side: a page for people, an API for programs, metrics, builds for those without rsync, and what
+ * child servers ask for.
  *
  *     /                  the page (page.ts)
  *     /api/v1/...        the API (api.ts), its document (openapi.ts), events (events.ts)
  *     /builds/...        files and archives (files.ts)
+ *     /parent/v1/...     for servers that have us as their source (parent.ts)
  *     /metrics           metrics.ts
  *     /healthz, /readyz  whether the process lives, and whether clients should come
  *
@@ -24,9 +26,11 @@ import { type Answered, type ApiRoute, apiRoutes } from './api.ts'
 import { BuildsView } from './builds-view.ts'
 import { Events } from './events.ts'
 import { serveFiles, shieldPath } from './files.ts'
+import { checkHost } from './host.ts'
 import { createMetrics } from './metrics.ts'
 import { openApiDocument, takesToken } from './openapi.ts'
 import { servePage } from './page.ts'
+import type { ChildHandler } from './parent.ts'
 import { PROBLEM_TYPE, problemOf } from './problem.ts'
 import { object } from './schemas.ts'
 import { checkToken } from './token.ts'
@@ -37,6 +41,12 @@ export interface HttpParts {
   modules: Modules
   visitor: (address: string | undefined) => Visitor
   tokenFile: string
+  /** Takes what child servers ask for: their requests are not the framework's, and larger than it lets in. */
+  children: ChildHandler
+  /** That it may be called by, beside its addresses (host.ts). */
+  names: readonly string[]
+  /** One who takes nothing of a long answer for so long is hung up on. */
+  idleMs: () => number
   log: Logger
   /** Whether the store is open: until then, what asks for it waits. */
   isOpen: () => boolean
@@ -47,24 +57,27 @@ export interface HttpParts {
 }
 
 const API = '/api/v1'
-/** A request is a few words; nothing is uploaded. */
+/** A request is a few words; nothing is uploaded. What a child server asks for is bounded in parent.ts. */
 const MAX_BODY = 64 * 1024
-/** For a request to come in. Answers may take as long as they like. */
-const REQUEST_MS = 30_000
+/** For a request to come in: a child's, of half a megabyte, may come by a slow link. Answers may take as long as they like. */
+const REQUEST_MS = 300_000
+const HEADERS_MS = 30_000
 const KEEP_ALIVE_MS = 10_000
-/** Connections at a time; more wait until one is closed. */
+/** Connections at a time; more are closed at once. */
 const MAX_CONNECTIONS = 1000
 /** Bytes of a path: Linux's limit, each byte as %XX, and some. */
 const MAX_PATH = 16 * 1024
 
 export class Http {
   readonly #app: FastifyInstance
+  readonly #children: ChildHandler
   readonly #events: Events
   readonly #ending = new AbortController()
   readonly #servers: Server[] = []
 
-  private constructor(app: FastifyInstance, events: Events, ending: AbortController) {
+  private constructor(app: FastifyInstance, children: ChildHandler, events: Events, ending: AbortController) {
     this.#app = app
+    this.#children = children
     this.#events = events
     this.#ending = ending
   }
@@ -74,7 +87,7 @@ export class Http {
     const { operations, activity, log } = parts
     const builds = new BuildsView(operations, activity)
     const events = new Events(operations, activity, builds)
-    const app = createApp(log)
+    const app = createApp(parts)
     const metrics = createMetrics({ operations, activity, watchers: () => events.watchers })
     const routes = apiRoutes({ operations, builds, log, signal: ending.signal })
     for (const route of routes) addRoute(app, route, parts)
@@ -88,19 +101,22 @@ export class Http {
       const { type, text } = await metrics()
       return reply.type(type).send(text)
     })
-    serveFiles(app, { modules: parts.modules, visitor: parts.visitor, log, signal: ending.signal })
+    const { modules, visitor, idleMs } = parts
+    serveFiles(app, { modules, visitor, log, idleMs, signal: ending.signal })
     servePage(app)
     serveHealth(app, parts)
     await app.ready()
-    return new Http(app, events, ending)
+    return new Http(app, parts.children, events, ending)
   }
 
   /** @returns the address that it can be reached at. */
   async listen(address: Listen): Promise<string> {
-    const app = this.#app
+    const [app, children] = [this.#app, this.#children]
     const server = createServer(
-      { requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS, keepAliveTimeout: KEEP_ALIVE_MS },
-      (request, response) => app.routing(request, response),
+      { requestTimeout: REQUEST_MS, headersTimeout: HEADERS_MS, keepAliveTimeout: KEEP_ALIVE_MS },
+      (request, response) => {
+        if (!children(request, response)) app.routing(request, response)
+      },
     )
     server.maxConnections = MAX_CONNECTIONS
     await new Promise<void>((resolve, reject) => {
@@ -133,7 +149,7 @@ export class Http {
   }
 }
 
-function createApp(log: Logger): FastifyInstance {
+function createApp({ log, names }: HttpParts): FastifyInstance {
   const app = fastify({
     logger: false,
     bodyLimit: MAX_BODY,
@@ -146,6 +162,7 @@ function createApp(log: Logger): FastifyInstance {
       customOptions: { coerceTypes: true, removeAdditional: false, useDefaults: true, allErrors: false },
     },
   })
+  app.addHook('onRequest', async ({ headers, socket }) => checkHost(headers.host, socket.localAddress, names))
   app.addHook('onSend', async (_, reply) => {
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store')
     reply.headers({
@@ -182,7 +199,11 @@ function sendProblem(reply: FastifyReply, error: unknown): FastifyReply {
 }
 
 /** Makes a route of the framework of one of the table. */
-function addRoute(app: FastifyInstance, route: ApiRoute, { tokenFile, log, onChange }: HttpParts): void {
+function addRoute(
+  app: FastifyInstance,
+  route: ApiRoute,
+  { tokenFile, log, idleMs, onChange }: HttpParts,
+): void {
   const { method, path, params, query, body } = route
   const changes = takesToken(route)
   app.route({
@@ -211,6 +232,7 @@ function addRoute(app: FastifyInstance, route: ApiRoute, { tokenFile, log, onCha
         const peer = formatPeer(peerFrom(request.ip, request.socket.remotePort))
         log.info({ peer, method, url: request.originalUrl, status: answer.status }, 'change by http')
       }
+      if (answer.file) reply.raw.setTimeout(idleMs())
       return sendAnswer(reply, answer)
     },
   })

@@ -17,6 +17,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readSync,
   readvSync,
   statSync,
   unlinkSync,
@@ -103,6 +104,8 @@ export interface DiskNow {
   open(path: string, flags: 'wx' | 'rwc', mode: number): number
   /** May write less than it was given. */
   write(fd: number, bytes: Uint8Array, offset: number, length: number, position: number): number
+  /** May read less than it was asked for; 0 at the end. */
+  read(fd: number, bytes: Uint8Array, offset: number, length: number, position: number): number
   truncate(fd: number, length: number): void
   sync(fd: number, why: SyncReason): void
   close(fd: number): void
@@ -131,6 +134,7 @@ export const realDisk: Disk = {
     open: (path, flags, mode) =>
       openSync(path, flags === 'rwc' ? constants.O_RDWR | constants.O_CREAT : flags, mode),
     write: (fd, bytes, offset, length, position) => writeSync(fd, bytes, offset, length, position),
+    read: (fd, bytes, offset, length, position) => readSync(fd, bytes, offset, length, position),
     truncate: (fd, length) => ftruncateSync(fd, length),
     sync: (fd, _why) => fsyncSync(fd),
     close: (fd) => closeSync(fd),

@@ -6,7 +6,7 @@ import { memoryKept, SEED } from '../../test/support/session.ts'
 import { randomBytes, splice } from '../../test/support/tree.ts'
 import { StoreError } from '../errors.ts'
 import { Answers, type Compression, mannerOf, PIECE, type Question, type RefineJob } from './answers.ts'
-import { squeezeBest } from './codecs.ts'
+import { type CodecName, squeezeBest } from './codecs.ts'
 import { Derived } from './derived.ts'
 import { createBlockSum } from './digests.ts'
 import type { Kept } from './kept.ts'
@@ -242,6 +242,94 @@ test('the refiner does what it is given, in a thread of its own, and comes to an
   tree.broken = true
   refiner.add({ type: 'answer', key: Buffer.from('x'), question: asked, delta: undefined })
   await refiner.idle()
+  await refiner.close()
+  tree.close()
+})
+
+test('what is prepared is what clients are told: by one search, as well as can be, and all of it kept', async () => {
+  const kept = memoryKept()
+  const literal = Buffer.concat([older, Buffer.from(randomBytes(9, PIECE + 1000).toString('hex'))])
+  const tree = treeOf(literal)
+  let searches = 0
+  const counting = new (class extends Derived {
+    override delta(...args: Parameters<Derived['delta']>): ReturnType<Derived['delta']> {
+      searches++
+      return super.delta(...args)
+    }
+  })({ kept, checksumSeed: SEED })
+  const codecs = [undefined, 'zstd', 'zlib', 'lz4'] as const
+  const manners = codecs.map((codec) => mannerOf(RULE, false, codec && { ...ZSTD, codec }))
+  const best = (codec: CodecName) => async (bytes: Uint8Array, last: boolean) =>
+    squeezeBest(codec, bytes, last)
+  const prepare = (how: typeof best | undefined, jobs: RefineJob[] = []) => {
+    const answers = new Answers({ derived: counting, kept, onQuick: (job) => jobs.push(job) })
+    return answers.prepare({ tree, node: 1, sums: rawSums(older) }, manners, how, signal)
+  }
+
+  const jobs: RefineJob[] = []
+  const quick = await prepare(undefined, jobs)
+  assert.equal(searches, 1)
+  assert.ok(jobs.length > 0 && quick.every(({ ready, isNew }) => ready && isNew))
+  const good = await prepare(best)
+  assert.deepEqual(
+    good.map(({ isNew, ready }) => ({ isNew, ready })),
+    codecs.map((codec) => ({ isNew: codec === 'zstd' || codec === 'zlib', ready: true })),
+  )
+  assert.ok(good[1]!.bytes < quick[1]!.bytes)
+  assert.deepEqual(
+    await prepare(best),
+    good.map((one) => ({ ...one, isNew: false })),
+  )
+  assert.equal(searches, 1, 'an answer that refers to pieces does not change with them')
+
+  tree.broken = true
+  for (const [i, codec] of codecs.entries()) {
+    const asked = question(tree, codec ? { compression: { ...ZSTD, codec } } : {})
+    const answers = new Answers({
+      derived: counting,
+      kept,
+      onQuick: () => assert.fail('it is as good as it gets'),
+    })
+    const answer = await answers.find(asked, signal)
+    const plain = answer.parts.reduce((sum, part) => sum + (part.type === 'plain' ? part.length : 0), 0)
+    assert.equal((await bytesOf(answers, asked, answer)).length + plain, good[i]!.bytes, `${codec}`)
+  }
+  tree.close()
+})
+
+test('an answer that is not kept is not ready', async () => {
+  const full: Kept = { get: () => undefined, peek: () => undefined, put: () => {} }
+  const tree = treeOf(newer)
+  const asked = { tree, node: 1, sums: rawSums(older) }
+  const manners = [mannerOf(RULE, false, undefined), mannerOf(RULE, false, ZSTD)]
+  const prepared = await new Answers({ derived, kept: full }).prepare(asked, manners, undefined, signal)
+  assert.deepEqual(
+    prepared.map(({ ready }) => ready),
+    [false, false],
+  )
+  tree.close()
+})
+
+test('the refiner leaves the processor to clients for as long as there are any', async () => {
+  const tree = treeOf(newer)
+  let isBusy = true
+  let looks = 0
+  const refiner = new Refiner(
+    (problem) => assert.fail(problem),
+    () => {
+      // Its client is gone when it looks for the third time.
+      if (++looks === 3) isBusy = false
+      return isBusy
+    },
+  )
+  const order: string[] = []
+  const kept: Kept = { ...memoryKept(), put: () => order.push(isBusy ? 'quick' : 'best') }
+  const answers = new Answers({ derived, kept, onQuick: (job) => refiner.add(job) })
+  refiner.serve(answers)
+  await answers.find(question(tree, { compression: { ...ZSTD, level: 1 } }), signal)
+  await refiner.idle()
+  assert.deepEqual(order, ['quick', 'best'])
+  assert.ok(looks >= 3)
   await refiner.close()
   tree.close()
 })

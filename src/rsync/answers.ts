@@ -67,6 +67,19 @@ export function isWorkedOut({ sums, manner }: Question): boolean {
   return sums !== undefined || manner.compression !== undefined
 }
 
+/** What is asked of one file, in whatever manner. */
+export type Asked = Pick<Question, 'tree' | 'node' | 'sums'>
+
+/** What became of an answer that nobody waits for. */
+export interface Prepared {
+  /** What goes out behind the sum head, but for the digest. */
+  bytes: number
+  /** Whether the next who asks finds all of it. It may be too large to be kept, or there is no room. */
+  ready: boolean
+  /** Something had to be worked out. */
+  isNew: boolean
+}
+
 /** How literal data is compressed: quickly, or as well as can be. */
 export type Squeeze = (
   bytes: Uint8Array,
@@ -200,17 +213,43 @@ export class Answers {
     return encodePiece(QUICK, squeezed).subarray(1)
   }
 
+  /**
+   * Gets ready what clients of these manners, whose sums are all made by one rule, will be told: one search does
+   * for all.
+   * @param best how to compress as well as can be; undefined: quickly, and what can be done better is told.
+   * @throws as `find` does.
+   */
+  async prepare(
+    asked: Asked,
+    manners: readonly Manner[],
+    best: ((codec: CodecName) => Squeeze) | undefined,
+    signal: AbortSignal,
+  ): Promise<Prepared[]> {
+    const prepared: Prepared[] = []
+    let searching: Promise<Delta | undefined> | undefined
+    for (const manner of manners) {
+      const question: Question = { ...asked, manner, fresh: false }
+      const search = (sums: RawSums): Promise<Delta | undefined> => {
+        searching ??= this.#search(question, sums, signal)
+        return searching
+      }
+      prepared.push(await this.#prepare(question, search, best, signal))
+    }
+    return prepared
+  }
+
   /** Works an answer out anew with `squeeze`, and keeps it. For the refiner. */
   async refine(
     question: Question,
     delta: Delta | undefined,
-    squeeze: Squeeze,
+    squeeze: Squeeze | undefined,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<Answer> {
     const { tree, node, sums } = question
     const steps = delta ?? (sums && (await this.#search(question, sums, signal))) ?? wholeOf(tree, node)
     const answer = await compose(question, steps, squeeze, true)
     if (answer.complete) this.#kept.put(keyOf(question), encodeAnswer(answer))
+    return answer
   }
 
   /** Compresses a piece anew, and keeps it. For the refiner. */
@@ -239,7 +278,7 @@ export class Answers {
   }
 
   #workOut(question: Question, key: Uint8Array, signal: AbortSignal): Promise<Answer> {
-    const { tree, node, sums, manner, tally } = question
+    const { sums, tally } = question
     let isFirst = false
     const answer = this.#working.run(
       Buffer.from(key).toString('latin1'),
@@ -247,16 +286,87 @@ export class Answers {
         isFirst = true
         const delta = sums && (await this.#search(question, sums, stop))
         if (delta && delta.length > MOST_STEPS) return stepByStep(question, delta)
-        const answer = await compose(question, delta ?? wholeOf(tree, node), quickSqueeze(manner.compression))
-        this.#kept.put(key, encodeAnswer(answer))
-        if (isNumbered(tree)) this.#recent.remove(tree, manner, node)
-        if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta })
-        return answer
+        return this.#compose(question, key, delta)
       },
       signal,
     )
     if (tally) tally[!isFirst ? 'reused' : sums ? 'searched' : 'prepared']++
     return answer
+  }
+
+  async #compose(question: Question, key: Uint8Array, delta: Delta | undefined): Promise<Answer> {
+    const { tree, node, manner } = question
+    const answer = await compose(question, delta ?? wholeOf(tree, node), quickSqueeze(manner.compression))
+    this.#kept.put(key, encodeAnswer(answer))
+    if (isNumbered(tree)) this.#recent.remove(tree, manner, node)
+    if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta })
+    return answer
+  }
+
+  async #prepare(
+    question: Question,
+    search: (sums: RawSums) => Promise<Delta | undefined>,
+    best: ((codec: CodecName) => Squeeze) | undefined,
+    signal: AbortSignal,
+  ): Promise<Prepared> {
+    const { tree, node, sums, manner } = question
+    const { compression } = manner
+    if (!isWorkedOut(question)) return { bytes: tree.size(node), ready: true, isNew: false }
+    const refine = compression && canRefine(compression.codec, compression.effort) ? best : undefined
+    const squeeze = refine ? refine(compression!.codec) : quickSqueeze(compression)
+    const key = keyOf(question)
+    const kept = await this.#kept.get(key)
+    let answer = kept && decodeAnswer(kept)
+    const prepared = { bytes: 0, ready: true, isNew: !answer || (best !== undefined && !answer.complete) }
+    if (!answer || prepared.isNew) {
+      const delta = sums && (await search(sums))
+      if (delta && delta.length > MOST_STEPS) {
+        const { literal } = figuresOf(question, delta)
+        return { bytes: literal + 4 * delta.length, ready: false, isNew: true }
+      }
+      answer = best
+        ? await this.refine(question, delta, squeeze, signal)
+        : await this.#compose(question, key, delta)
+      await this.#kept.ready
+      prepared.ready = (await this.#kept.get(key)) !== undefined
+    }
+    for (const part of answer.parts) {
+      signal.throwIfAborted()
+      if (part.type === 'bytes') prepared.bytes += part.bytes.length
+      else if (part.type === 'plain') prepared.bytes += part.length
+      else if (part.type === 'piece') {
+        const piece = await this.#preparePiece(question, part, refine && squeeze, signal)
+        prepared.bytes += piece.bytes
+        prepared.ready &&= piece.ready
+        prepared.isNew ||= piece.isNew
+      }
+    }
+    return prepared
+  }
+
+  async #preparePiece(
+    question: Question,
+    part: PiecePart,
+    refine: Squeeze | undefined,
+    signal: AbortSignal,
+  ): Promise<Prepared> {
+    const { tree, node, manner } = question
+    let record = await this.#kept.get(part.key)
+    const isNew = !record || (refine !== undefined && record[0] === QUICK)
+    if (isNew) {
+      const job = {
+        type: 'piece',
+        key: part.key,
+        tree,
+        node,
+        part,
+        codec: manner.compression!.codec,
+      } as const
+      await (refine ? this.refinePiece(job, refine) : this.#compressPiece(question, part, signal))
+      await this.#kept.ready
+      record = await this.#kept.get(part.key)
+    }
+    return { bytes: record ? record.length - 1 : part.length, ready: record !== undefined, isNew }
   }
 
   async #search(

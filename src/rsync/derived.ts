@@ -6,7 +6,7 @@
 
 import { hash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
-import { Piscina } from 'piscina'
+import type { Piscina } from 'piscina'
 import { StoreCorrupt } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
@@ -16,6 +16,7 @@ import type { Work, WorkResult } from './delta/worker.ts'
 import type { BlockSumRule, DigestName } from './digests.ts'
 import type { Kept } from './kept.ts'
 import type { Content, Tree } from './tree.ts'
+import type { SumHead } from './wire/sums.ts'
 
 /** Content up to this size is worked on in the event loop: below a millisecond even for MD4. */
 const INLINE_SIZE = 64 * 1024
@@ -42,7 +43,7 @@ export class Derived {
   readonly #checksumSeed: number
   readonly #deltas = new SingleFlight<string, Delta>()
   readonly #digesting = new SingleFlight<string, Uint8Array>()
-  #pool: Piscina | undefined
+  #pool: Promise<Piscina> | undefined
 
   constructor({ kept, checksumSeed }: DerivedOptions) {
     this.#kept = kept
@@ -75,6 +76,23 @@ export class Derived {
       `${tree.contentKey(node)}:${ruleKey}:${headKey}:${sumsKey}`,
       (stop) => withContent(tree, node, (content) => this.#inThread(task, placeOf(content), stop)),
       signal,
+    )
+  }
+
+  /**
+   * The sums that a client with this content sends behind `head`; not kept.
+   * @throws StoreError when the content can't be read; the signal's reason.
+   */
+  async blockSums(
+    tree: Tree,
+    node: number,
+    head: SumHead,
+    rule: BlockSumRule,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
+    const task: Task = { type: 'sums', head, rule }
+    return withContent(tree, node, (content) =>
+      content.size <= INLINE_SIZE ? runInline(task, content) : this.#inThread(task, placeOf(content), signal),
     )
   }
 
@@ -160,7 +178,7 @@ export class Derived {
   }
 
   async close(): Promise<void> {
-    await this.#pool?.destroy()
+    await (await this.#pool)?.destroy()
   }
 
   /** The file stays open until the thread has ended or been told to. */
@@ -169,19 +187,25 @@ export class Derived {
     place: Place | Uint8Array,
     signal: AbortSignal,
   ): Promise<TaskResult[T['type']]> {
-    this.#pool ??= new Piscina({
-      filename: siblingModule(import.meta.url, './delta/worker'),
-      minThreads: 0,
-      maxThreads: Math.max(1, availableParallelism()),
-      idleTimeout: IDLE_MS,
-    })
-    const result: WorkResult = await this.#pool.run({ task, place } satisfies Work, { signal })
+    this.#pool ??= startPool()
+    const result: WorkResult = await (await this.#pool).run({ task, place } satisfies Work, { signal })
     if ('value' in result) return result.value as TaskResult[T['type']]
     throw new StoreCorrupt(
       result.error.message,
       result.error.hint === undefined ? {} : { hint: result.error.hint },
     )
   }
+}
+
+/** Loaded with the first work that needs threads: a server that only repeats itself never has any. */
+async function startPool(): Promise<Piscina> {
+  const { Piscina } = await import('piscina')
+  return new Piscina({
+    filename: siblingModule(import.meta.url, './delta/worker'),
+    minThreads: 0,
+    maxThreads: Math.max(1, availableParallelism()),
+    idleTimeout: IDLE_MS,
+  })
 }
 
 async function withContent<T>(tree: Tree, node: number, use: (content: Content) => Promise<T>): Promise<T> {

@@ -204,3 +204,18 @@ test('patterns of a module are patterns alone', () => {
     assert.ok(whyNoPattern(bad), bad)
   }
 })
+
+test('the tree behind hears of what goes out, and of what may have rotted, by its own numbers', async () => {
+  const heard: string[] = []
+  const behind = Object.assign(new MemoryTree(directory({ 'a.o': file('a'), b: file('b') })), {
+    sent: (node: number) => heard.push(`sent ${behind.name(node)}`),
+    suspect: (node: number) => heard.push(`suspect ${behind.name(node)}`),
+  })
+  const hidden = new HiddenTree(behind, [{ include: [], exclude: ['*.o'] }], never)
+  await hidden.enter(0)
+  const node = hidden.child(0, 'b' as ByteString)
+  hidden.sent(node)
+  hidden.suspect(node)
+  assert.deepEqual(heard, ['sent b', 'suspect b'])
+  behind.close()
+})

@@ -151,6 +151,12 @@ export class HiddenTree implements Tree {
   open(node: number): Promise<Content> {
     return this.#behind.open(this.#at(node))
   }
+  sent(node: number): void {
+    this.#behind.sent?.(this.#at(node))
+  }
+  suspect(node: number): void {
+    this.#behind.suspect?.(this.#at(node))
+  }
 
   #at(node: number): number {
     return this.#nodes[node]!

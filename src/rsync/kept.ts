@@ -19,4 +19,6 @@ export interface Kept {
   peek(key: Uint8Array): Uint8Array | undefined
   /** Keeps `bytes`, which nobody changes any more, in place of what is there; or doesn't. */
   put(key: Uint8Array, bytes: Uint8Array): void
+  /** Who puts a lot in a row, and nobody waits for it, waits for this in between, so that nothing is left out. */
+  readonly ready?: Promise<void>
 }

@@ -25,29 +25,30 @@ const tree = new MemoryTree(
 after(() => tree.close())
 
 let made = 0
-function request(words: string[], changes: { rules?: string[]; protocol?: number } = {}): ListRequest {
-  const { protocol = 31, rules = [] } = changes
+function request(
+  words: string[],
+  changes: { rules?: string[]; protocol?: number; listDigest?: 'md5' | 'xxh128'; module?: string } = {},
+): ListRequest {
+  const { protocol = 31, rules = [], listDigest = 'md5' } = changes
+  const module = ascii(changes.module ?? 'm')
   const options = parseArguments(['--server', '--sender', ...words] as ByteString[], undefined)
   return {
     tree,
+    module,
     options,
     rules: rules.map((rule) => parseRule(ascii(rule), false)),
     agreement: {
       protocol,
       compat: 0,
       transferDigest: 'md5',
-      listDigest: 'md5',
+      listDigest,
       seed: SEED,
       codec: undefined,
     },
     sources: () => {
       made++
       const { paths, relative, secluded } = options
-      return findSources(
-        tree,
-        { module: ascii('m'), paths, relative, secluded, directoriesSent: true },
-        signal,
-      )
+      return findSources(tree, { module, paths, relative, secluded, directoriesSent: true }, signal)
     },
   }
 }
@@ -107,6 +108,19 @@ test('whatever shapes a list makes another one; what does not, does not', async 
     await lists.prepare(request(['-r', more, '.', 'm/']), signal)
     assert.equal(made, 0, `${more} says nothing about the list`)
   }
+  const alike: [string[], Parameters<typeof request>[1]][] = [
+    [['-re.iLsfxCIvu', '.', 'm/'], {}],
+    [['-r', '.', 'm/'], { protocol: 32 }],
+    [['-r', '.', 'm/'], { listDigest: 'xxh128' }],
+    [['-r', '.', 'channel/'], { module: 'channel' }],
+  ]
+  for (const [words, changes] of alike) {
+    made = 0
+    await lists.prepare(request(words, changes), signal)
+    assert.equal(made, 0, `${words.join(' ')}, ${JSON.stringify(changes)}: the same list`)
+  }
+  await lists.prepare(request(['-rc', '.', 'm/'], { listDigest: 'xxh128' }), signal)
+  assert.equal(made, 1, 'with -c the digest is in the list')
 })
 
 test('lists whose names are not those of the tree are made each time, and are right', async () => {

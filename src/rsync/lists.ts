@@ -17,7 +17,7 @@ import { DIGEST_LENGTH, type DigestName } from './digests.ts'
 import { Filters } from './filters.ts'
 import { buildFileList, encodeFileList, type FileList, ioErrorOf, type ListNotice } from './flist.ts'
 import type { Kept } from './kept.ts'
-import type { SourcePath } from './paths.ts'
+import { pathsInModule, type SourcePath } from './paths.ts'
 import { type Agreement, COMPAT } from './setup.ts'
 import type { Tree } from './tree.ts'
 import type { TransferOptions } from './wire/arguments.ts'
@@ -26,6 +26,8 @@ import type { XattrChoice } from './wire/xattrs.ts'
 
 export interface ListRequest {
   tree: Tree
+  /** As the client names it in its paths. */
+  module: ByteString
   options: TransferOptions
   rules: readonly FilterRule[]
   agreement: Agreement
@@ -60,20 +62,29 @@ const NOTICE_BYTES = 300
 /** A list is kept in parts of this size. */
 const PART = 2 ** 20
 /** Changes whenever the meaning of a key or of what is kept does. */
-const FORMAT = 1
+const FORMAT = 2
+/** Protocol 32 changed nothing about lists. */
+const LATEST_SHAPE = 31
 const HEAD_BYTES = 20
 
-/** Options that say nothing about the list: how data goes out, and when. */
+/**
+ * Options that say nothing about the list: how data goes out, and when; what an agreement was made of; paths with
+ * the name of a module, which may be a channel's.
+ */
 const OTHER_OPTIONS: ReadonlySet<string> = new Set<keyof TransferOptions>([
   'append',
   'backup',
   'bandwidth',
+  'checksumChoice',
   'checksumSeed',
   'compress',
   'compressChoice',
   'compressLevel',
   'dryRun',
+  'info',
   'inplace',
+  'paths',
+  'secluded',
   'skipCompress',
   'timeout',
 ])
@@ -286,10 +297,13 @@ function namesIn(tree: Tree, nodes: Int32Array, base: number): (place: number) =
   }
 }
 
-function keyOf({ tree, options, rules, agreement }: ListRequest): Buffer {
+function keyOf({ tree, module, options, rules, agreement }: ListRequest): Buffer {
   const { protocol, compat, listDigest } = agreement
+  const shape = Math.min(protocol, LATEST_SHAPE)
+  const digest = options.checksum ? listDigest : ''
   const shaping = Object.entries(options).filter(([name]) => !OTHER_OPTIONS.has(name))
-  const text = JSON.stringify([FORMAT, tree.key, protocol, compat, listDigest, shaping, rules])
+  const paths = pathsInModule({ ...options, module })
+  const text = JSON.stringify([FORMAT, tree.key, shape, compat, digest, paths, shaping, rules])
   return hash('sha256', Buffer.from(`list:${text}`), 'buffer')
 }
 

@@ -53,14 +53,7 @@ export async function findSources(
   request: PathRequest,
   signal: AbortSignal,
 ): Promise<SourcePath[]> {
-  const prefix = request.module
-  let paths = request.paths.map((path) =>
-    path.startsWith(prefix) ? (path.slice(prefix.length) as ByteString) : path,
-  )
-  if (!request.secluded) {
-    // Clients before 3.2.4 may put several sources into one argument: "m/a m/b".
-    paths = paths.flatMap((path) => path.split(` ${prefix}/`) as ByteString[])
-  }
+  let paths = pathsInModule(request)
   if (paths.length === 0 && request.directoriesSent) paths = [ascii('')]
   const pacer = new Pacer(signal)
   const search = new PatternSearch(tree, pacer)
@@ -74,6 +67,19 @@ export async function findSources(
     }
   }
   return found
+}
+
+/** The arguments without the module's name, so that equal ones mean the same in whatever module. */
+export function pathsInModule({
+  module: prefix,
+  paths,
+  secluded,
+}: Pick<PathRequest, 'module' | 'paths' | 'secluded'>): ByteString[] {
+  const inside = paths.map((path) =>
+    path.startsWith(prefix) ? (path.slice(prefix.length) as ByteString) : path,
+  )
+  // Clients before 3.2.4 may put several sources into one argument: "m/a m/b".
+  return secluded ? inside : inside.flatMap((path) => path.split(` ${prefix}/`) as ByteString[])
 }
 
 /** One name of a --files-from list, relative to `base`. Names are not patterns. */

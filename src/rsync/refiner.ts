@@ -3,16 +3,21 @@
  * the rest of a fleet gets the same content in fewer bytes. One thread of the lowest priority; what it has
  * not come to when the server ends is found again when the next client asks.
  */
-import { Piscina } from 'piscina'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Piscina } from 'piscina'
 import { ConnectionLost, StoreError } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import type { Answers, RefineJob, Squeeze } from './answers.ts'
+import type { CodecName } from './codecs.ts'
 import type { SqueezeTask } from './refine-worker.ts'
 
 /** Jobs that wait: each holds the sums of one file. */
 const MAX_WAITING = 50_000
 /** Bytes of sums that waiting jobs hold. */
 const MAX_WAITING_BYTES = 32 * 2 ** 20
+/** Clients that are served come first, but what they get is not to stay large for ever where there are always some. */
+const PATIENCE_MS = 60_000
+const LOOK_EVERY_MS = 250
 /** The thread ends when it had nothing to do for this time. */
 const IDLE_MS = 10_000
 
@@ -20,13 +25,16 @@ export class Refiner {
   readonly #waiting = new Map<string, RefineJob>()
   readonly #stop = new AbortController()
   readonly #onProblem: (problem: Error) => void
+  readonly #isBusy: () => boolean
   #answers: Answers | undefined
   #waitingBytes = 0
   #running: Promise<void> | undefined
-  #pool: Piscina | undefined
+  #pool: Promise<Piscina> | undefined
 
-  constructor(onProblem: (problem: Error) => void) {
+  /** @param isBusy whether clients are served just now. */
+  constructor(onProblem: (problem: Error) => void, isBusy: () => boolean = () => false) {
     this.#onProblem = onProblem
+    this.#isBusy = isBusy
   }
 
   /** How much is still to be done. */
@@ -60,14 +68,17 @@ export class Refiner {
   async close(): Promise<void> {
     this.#stop.abort(new ConnectionLost('the server stops'))
     this.#waiting.clear()
-    await this.#pool?.destroy()
+    await (await this.#pool)?.destroy()
     await this.#running
   }
 
   async #run(): Promise<void> {
     // What is added in the same moment is looked at together.
     await Promise.resolve()
+    const until = performance.now() + PATIENCE_MS
     for (const [key, job] of this.#waiting) {
+      while (this.#isBusy() && performance.now() < until && !this.#stop.signal.aborted)
+        await sleep(LOOK_EVERY_MS, undefined, { ref: false })
       try {
         await this.#refine(job)
       } catch (error) {
@@ -80,23 +91,37 @@ export class Refiner {
     }
   }
 
-  #refine(job: RefineJob): Promise<void> {
-    const codec = job.type === 'piece' ? job.codec : job.question.manner.compression!.codec
-    const squeeze: Squeeze = (bytes, last) => this.#inThread({ codec, bytes, last })
-    return job.type === 'piece'
-      ? this.#answers!.refinePiece(job, squeeze)
-      : this.#answers!.refine(job.question, job.delta, squeeze, this.#stop.signal)
+  async #refine(job: RefineJob): Promise<void> {
+    if (job.type === 'piece') return this.#answers!.refinePiece(job, this.best(job.codec))
+    const { question, delta } = job
+    await this.#answers!.refine(
+      question,
+      delta,
+      this.best(question.manner.compression!.codec),
+      this.#stop.signal,
+    )
   }
 
-  #inThread(task: SqueezeTask): Promise<readonly Uint8Array[]> {
-    this.#pool ??= new Piscina({
-      filename: siblingModule(import.meta.url, './refine-worker'),
-      minThreads: 0,
-      maxThreads: 1,
-      idleTimeout: IDLE_MS,
-    })
-    return this.#pool.run(task, { signal: this.#stop.signal })
+  /** Compresses as hard as it can be done, in the thread that has the lowest priority. */
+  best(codec: CodecName): Squeeze {
+    return (bytes, last) => this.#inThread({ codec, bytes, last })
   }
+
+  async #inThread(task: SqueezeTask): Promise<readonly Uint8Array[]> {
+    this.#pool ??= startPool()
+    return (await this.#pool).run(task, { signal: this.#stop.signal })
+  }
+}
+
+/** Loaded with the first work: a server that only repeats itself never has any. */
+async function startPool(): Promise<Piscina> {
+  const { Piscina } = await import('piscina')
+  return new Piscina({
+    filename: siblingModule(import.meta.url, './refine-worker'),
+    minThreads: 0,
+    maxThreads: 1,
+    idleTimeout: IDLE_MS,
+  })
 }
 
 function bytesOf(job: RefineJob): number {

@@ -33,14 +33,17 @@ import {
   type Request,
   RequestDecoder,
 } from './wire/requests.ts'
-import { basisLength, decodeSumHead, encodeSumHead, type RawSums, type SumHead } from './wire/sums.ts'
+import {
+  basisLength,
+  decodeSumHead,
+  encodeSumHead,
+  MAX_SUM_BYTES,
+  type RawSums,
+  type SumHead,
+  sumBytes,
+} from './wire/sums.ts'
 import { encodeXattrValues, readXattrRequest, sentXattrs } from './wire/xattrs.ts'
 
-/**
- * The most bytes of block sums taken into memory for one file. A client with more (a basis of several 100 GB,
- * or tiny blocks forced by -B) gets that file whole, which is always right.
- */
-const MAX_SUM_BYTES = 16 * 1024 * 1024
 /** What is read of a file to see that it can be read: it brings the rest of a small one into memory. */
 const PROBE = [new Uint8Array(1)]
 
@@ -428,10 +431,6 @@ class Transfer {
       if (!(error instanceof ConnectionLost)) throw error
     }
   }
-}
-
-function sumBytes({ count, strongLength }: SumHead): number {
-  return count * (4 + strongLength)
 }
 
 /** Whether a part of an answer can be sent without waiting for anything but the client. */

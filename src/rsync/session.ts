@@ -515,7 +515,9 @@ export class Session {
 
     const began = this.#context.now()
     const sources = () => this.#findSources(tree, options)
-    const list = await this.#context.lists.prepare({ tree, options, rules, agreement, sources }, this.#signal)
+    const module = ascii(this.#module)
+    const request = { tree, module, options, rules, agreement, sources }
+    const list = await this.#context.lists.prepare(request, this.#signal)
     const built = this.#context.now()
     this.#entries = list.count
     this.#listedBytes = list.totalSize

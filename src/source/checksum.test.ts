@@ -58,17 +58,18 @@ async function find(files: Record<string, string | Error>, configured?: URL) {
     return file === undefined ? undefined : Buffer.from(file)
   }
   const found = findChecksum(ARCHIVE, configured, read, (event) => events.push(event))
-  return { found: await found.catch((error: unknown) => error), asked, events }
+  const outcome = await found.then((result) => result?.checksum).catch((error: unknown) => error)
+  return { found: outcome, asked, events }
 }
 
-test('findChecksum tries .sha256, then .md5, then does without', async () => {
+test('findChecksum tries .sha256, .sha512 and .md5, then does without', async () => {
   const strong = await find({ '/os802.tar.sha256': SHA256, '/os802.tar.md5': MD5 })
   assert.deepEqual(strong.found, { ...sha256, url: 'http://h/os802.tar.sha256' })
   assert.deepEqual(strong.asked, ['/os802.tar.sha256'])
 
   const weak = await find({ '/os802.tar.md5': MD5 })
   assert.deepEqual(weak.found, { ...md5, url: 'http://h/os802.tar.md5' })
-  assert.deepEqual(weak.asked, ['/os802.tar.sha256', '/os802.tar.md5'])
+  assert.deepEqual(weak.asked, ['/os802.tar.sha256', '/os802.tar.sha512', '/os802.tar.md5'])
   assert.deepEqual(weak.events, [], 'a missing file is nothing to tell')
 
   assert.equal((await find({})).found, undefined)

@@ -27,7 +27,7 @@ const BSD_LINE = /^([a-z0-9-]+) ?\((.+)\) ?= ?([0-9a-f]+)$/i
 const BARE_LINE = /^([0-9a-f]+)$/i
 
 /** What is tried when no checksum is configured, in this order. */
-export const DEFAULT_SUFFIXES = ['.sha256', '.md5']
+export const DEFAULT_SUFFIXES = ['.sha256', '.sha512', '.md5']
 
 /** The digest that a checksum file gives for an archive of this name; undefined when it gives none. */
 export function parseChecksum(text: string, fileName: string): Digest | undefined {
@@ -82,21 +82,30 @@ function baseName(name: string): string {
 /** Reads a small file upstream: undefined when there is none, SourceError when it cannot be had. */
 export type ReadBeside = (url: URL) => Promise<Uint8Array | undefined>
 
+/** A checksum, and the file that it was read from. */
+export interface FoundChecksum {
+  checksum: Checksum
+  at: URL
+  file: Uint8Array
+}
+
 /**
- * Finds the checksum of an archive. One that is configured must be there and must hold a digest. Without
- * configuration the usual names are tried: many servers answer for names that they do not have, with a
- * page for people or a refusal, so what is no checksum there is passed over, with an event. An upstream
- * that fails is never taken for one that has no checksum.
+ * Finds the checksum of an archive. One that is configured must be there and must hold a digest, unless it
+ * is said not to be required. Without configuration the usual names are tried: many servers answer for names
+ * that they do not have, with a page for people or a refusal, so what is no checksum there is passed over,
+ * with an event. An upstream that fails is never taken for one that has no checksum.
  */
 export async function findChecksum(
   archive: URL,
   configured: URL | undefined,
   read: ReadBeside,
   onEvent: (event: SourceEvent) => void,
-): Promise<Checksum | undefined> {
+  required = configured !== undefined,
+): Promise<FoundChecksum | undefined> {
   const fileName = fileNameOf(archive)
   if (configured) {
     const bytes = await read(configured)
+    if (!bytes && !required) return undefined
     if (!bytes) {
       throw new SourceError(`the checksum file ${showUrl(configured)} does not exist`, {
         hint: "Remove or correct the source's checksum key. Upstream may also be half published: try later.",
@@ -108,7 +117,7 @@ export async function findChecksum(
         hint: 'Read are the formats of md5sum, sha256sum, sha512sum and their --tag forms.',
       })
     }
-    return { ...digest, url: showUrl(configured) }
+    return { checksum: { ...digest, url: showUrl(configured) }, at: configured, file: bytes }
   }
   for (const suffix of DEFAULT_SUFFIXES) {
     const url = withSuffix(archive, suffix)
@@ -117,14 +126,17 @@ export async function findChecksum(
       const bytes = await read(url)
       if (!bytes) continue
       const digest = parseChecksum(decode(bytes), fileName)
-      if (digest) return { ...digest, url: showUrl(url) }
+      if (digest) return { checksum: { ...digest, url: showUrl(url) }, at: url, file: bytes }
     } catch (error) {
       if (!(error instanceof SourceError) || error instanceof UpstreamUnreachable) throw error
       reason = error.message
     }
     onEvent({ type: 'checksum-ignored', url: showUrl(url), reason })
   }
-  return undefined
+  if (!required) return undefined
+  throw new SourceError(`no checksum was published for ${showUrl(archive)}`, {
+    hint: `Looked for: ${DEFAULT_SUFFIXES.join(', ')} behind its name. Its source wants one.`,
+  })
 }
 
 function decode(bytes: Uint8Array): string {

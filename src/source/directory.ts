@@ -5,14 +5,12 @@
  */
 import { type BigIntStats, constants, type Dirent } from 'node:fs'
 import { type FileHandle, open, opendir, stat } from 'node:fs/promises'
-import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ConfigError, NotPublished, SourceError, UpstreamChanged } from '../errors.ts'
-import { Pacer } from '../lib/pacer.ts'
 import { formatSize } from '../lib/units.ts'
-import { DEFAULT_SUFFIXES, findChecksum } from './checksum.ts'
 import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
-import { type PathStep, Rule } from './rule.ts'
+import { namesIn } from './names.ts'
+import { type BuildUrls, Rule } from './rule.ts'
 import type {
   Download,
   LocateOptions,
@@ -22,27 +20,35 @@ import type {
   SourceDeps,
   SourceListing,
 } from './source.ts'
+import { TrustRule } from './trust.ts'
+import { findArchives, findStars, listingOf } from './walk.ts'
 
 /** Large enough that a USB stick reads at full speed, small enough to be nothing among the buffers. */
 const READ_BYTES = 256 << 10
 /** No host, no relative path, and no encoded slash, which no path can hold. `{url}` stands for such a URL. */
-const PLAIN_PATH = /^(?:file:\/\/(?:localhost)?\/|\{url\})(?!.*%2f)/i
+const PLAIN_PATH = /^(?:file:\/\/(?:localhost)?\/|\{(?:url|checksum)\})(?!.*%2f)/i
 
 export class DirectorySource implements Source {
+  readonly kind = 'archive'
   readonly name: string
   readonly #rule: Rule
+  readonly #trust: TrustRule
+  readonly #list: string | undefined
   readonly #limits: SourceLimits
 
   constructor(config: SourceConfig, deps: SourceDeps) {
     this.name = config.name
     this.#limits = { ...SOURCE_LIMITS, ...deps.limits }
-    for (const url of [config.url, config.checksum, config.contents]) {
+    const listUrl = config.list === 'directories' ? undefined : config.list
+    for (const url of [config.url, config.checksum, config.signature, config.contents, listUrl]) {
       if (url === undefined || PLAIN_PATH.test(url)) continue
       throw new ConfigError(`source "${config.name}": "${url}" is not a path on this machine`, {
         hint: 'Write file: and three slashes, as in file:///srv/builds/{build}.tar.gz.',
       })
     }
     this.#rule = new Rule(config, ['file'])
+    this.#trust = new TrustRule(config)
+    this.#list = listUrl
   }
 
   offers(id: string): boolean {
@@ -51,19 +57,20 @@ export class DirectorySource implements Source {
 
   async locate(id: string, { signal, onEvent }: LocateOptions): Promise<Download> {
     signal.throwIfAborted()
-    const urls = this.#rule.urlsFor(id)
-    const archive = await OpenFile.open(urls.archive)
+    const urls = await this.#urlsFor(id, signal)
+    const archive = urls && (await OpenFile.open(urls.archive))
     if (!archive) {
-      throw new NotPublished(`build-${id} is not published by ${this.name} (${fileURLToPath(urls.archive)})`)
+      const where = fileURLToPath((urls ?? this.#rule.urlsFor(id)).archive)
+      throw new NotPublished(`build-${id} is not published by ${this.name} (${where})`)
     }
     try {
       const { checksumBytes, contentsBytes } = this.#limits
       const read = (url: URL) => readSmall(url, checksumBytes, signal)
-      const checksum = await findChecksum(urls.archive, urls.checksum, read, onEvent)
+      const trust = await this.#trust.find(urls, read, onEvent)
       return {
         url: urls.archive.href,
         size: archive.size,
-        checksum,
+        ...trust,
         contents: async () => {
           if (!urls.contents) return undefined
           const bytes = await readSmall(urls.contents, contentsBytes, signal)
@@ -73,7 +80,10 @@ export class DirectorySource implements Source {
           })
         },
         bytes: () => archive.bytes(signal),
-        [Symbol.asyncDispose]: () => archive[Symbol.asyncDispose](),
+        [Symbol.asyncDispose]: async () => {
+          await trust.signature?.abort()
+          await archive[Symbol.asyncDispose]()
+        },
       }
     } catch (error) {
       await archive[Symbol.asyncDispose]()
@@ -81,96 +91,53 @@ export class DirectorySource implements Source {
     }
   }
 
+  /** Undefined when nothing has a name that the stars of the path could stand for. */
+  async #urlsFor(id: string, signal: AbortSignal): Promise<BuildUrls | undefined> {
+    const urls = this.#rule.urlsFor(id)
+    if (!this.#rule.hasStars) return urls
+    const stars = await findStars(urls.archive, readDirectory, this.#limits, signal)
+    return stars && this.#rule.urlsFor(id, stars)
+  }
+
   async list(signal: AbortSignal): Promise<SourceListing | undefined> {
-    const steps = this.#rule.archiveSteps()
-    if (!steps) return undefined
-    const walk = new ArchiveWalk(this.#limits, signal)
-    const archives = new Map<string, { id: string; url: URL }>()
-    const beside = new Set<string>()
-    const pacer = new Pacer(signal)
-    for (const { path, id } of await walk.find(steps)) {
-      if (pacer.due) await pacer.rest()
-      const urls = id === undefined ? undefined : this.#rule.tryUrlsFor(id)
-      if (id === undefined || !urls || fileURLToPath(urls.archive) !== path) continue
-      archives.set(path, { id, url: urls.archive })
-      // A pattern that takes any name also takes those of the files that belong to archives.
-      for (const suffix of DEFAULT_SUFFIXES) beside.add(`${path}${suffix}`)
-      for (const url of [urls.checksum, urls.contents]) if (url) beside.add(fileURLToPath(url))
-    }
+    const limits = this.#limits
+    if (this.#list !== undefined) return await this.#listed(new URL(this.#list), signal)
+    const found = await findArchives(this.#rule, new URL('file:///'), readDirectory, limits, signal)
+    if (!found) return undefined
+    let { complete } = found
     const builds: PublishedBuild[] = []
-    for (const [path, { id, url }] of archives) {
-      if (beside.has(path)) continue
-      if (builds.length >= this.#limits.listBuilds) walk.complete = false
-      if (builds.length >= this.#limits.listBuilds || walk.isOver()) break
-      const found = await stat(path).catch(() => undefined)
-      if (found?.isFile()) builds.push({ id, url: url.href, published: found.mtime })
+    for (const { id, url } of found.archives) {
+      if (builds.length >= limits.listBuilds || found.isOver()) {
+        complete = false
+        break
+      }
+      const stats = await stat(fileURLToPath(url)).catch(() => undefined)
+      if (stats?.isFile()) builds.push({ id, url: url.href, published: stats.mtime })
     }
-    return { builds, complete: walk.complete }
+    return { builds, complete }
+  }
+
+  /** What a file says that there is. */
+  async #listed(url: URL, signal: AbortSignal): Promise<SourceListing> {
+    const bytes = await readSmall(url, this.#limits.indexBytes, signal)
+    if (!bytes) throw new SourceError(`the list of builds ${fileURLToPath(url)} does not exist`)
+    return listingOf(this.#rule, namesIn(Buffer.from(bytes).toString('utf8'), url), this.#limits)
   }
 }
 
-/** Where a walk has got to, and the id that the names on the way tell. */
-interface Place {
-  path: string
-  id: string | undefined
-}
-
-/** Goes through the directories that archives may be in, one level after the other, within bounds. */
-class ArchiveWalk {
-  /** False once something was left out. */
-  complete = true
-  readonly #limits: SourceLimits
-  readonly #signal: AbortSignal
-  readonly #deadline: number
-  #looked = 0
-
-  constructor(limits: SourceLimits, signal: AbortSignal) {
-    this.#limits = limits
-    this.#signal = signal
-    this.#deadline = performance.now() + limits.listMs
-  }
-
-  /** Everything that has such a path. */
-  async find(steps: readonly PathStep[]): Promise<Place[]> {
-    let places: Place[] = [{ path: '/', id: undefined }]
-    let isFixed = true
-    for (const step of steps) {
-      if (typeof step === 'string') {
-        places = places.map(({ path, id }) => ({ path: join(path, step), id }))
-        continue
-      }
-      const next: Place[] = []
-      for (const place of places) {
-        if (this.isOver()) break
-        try {
-          await this.#match(place, step, next)
-        } catch (error) {
-          // The directory that the source names must be there. Below it anything may be.
-          if (isFixed) throw unreadable(place.path, error)
-          if (!isAbsent(error)) this.complete = false
-        }
-      }
-      places = next
-      isFixed = false
-    }
-    return places
-  }
-
-  /** Whether the time is up, or enough was looked at. Throws the signal's reason. */
-  isOver(): boolean {
-    this.#signal.throwIfAborted()
-    const isOver = this.#looked >= this.#limits.listNames || performance.now() > this.#deadline
-    if (isOver) this.complete = false
-    return isOver
-  }
-
-  async #match({ path, id }: Place, pattern: RegExp, matches: Place[]): Promise<void> {
+/** The names in a directory; undefined where there is none. */
+async function readDirectory(url: URL, mustExist: boolean): Promise<string[] | undefined> {
+  const path = fileURLToPath(url).replace(/(?<=.)\/$/, '')
+  try {
+    const names: string[] = []
     for await (const { name } of (await opendir(path)) as AsyncIterable<Dirent>) {
-      if (this.isOver()) return
-      this.#looked++
-      const match = pattern.exec(name)
-      if (match) matches.push({ path: join(path, name), id: match.groups?.build ?? id })
+      names.push(name)
+      if (names.length > SOURCE_LIMITS.listNames) break
     }
+    return names
+  } catch (error) {
+    if (isAbsent(error) && !mustExist) return undefined
+    throw unreadable(path, error)
   }
 }
 

@@ -1,18 +1,21 @@
 /**
- * One GET, as a download needs it: redirects, time limits, credentials, and which failures may pass.
+ * One request, as a download needs it: redirects, time limits, credentials, and which failures may pass.
  *
  * undici's `request` rather than `fetch`, which decodes Content-Encoding: servers label a `.tar.gz` as
  * gzip-encoded although it is the file itself, and its checksum and byte ranges count the encoded bytes.
  * Proxies are taken from `http_proxy`, `https_proxy` and `no_proxy`, as curl does.
  */
+
+import { readFileSync } from 'node:fs'
 import type { IncomingHttpHeaders } from 'node:http'
 import { type Dispatcher, EnvHttpProxyAgent, request } from 'undici'
-import { ConfigError, UpstreamRefused } from '../errors.ts'
+import { ConfigError, UpstreamRefused, UpstreamUnreachable } from '../errors.ts'
 import { formatDuration } from '../lib/units.ts'
 import type { Clock } from './clock.ts'
 import { header, parseRetryAfter } from './http-headers.ts'
 import type { SourceLimits } from './limits.ts'
 import { Transient } from './retry.ts'
+import type { HttpOptions } from './source.ts'
 import { showUrl, withoutUser } from './url.ts'
 
 /** An answer with a body that somebody asked for: 200, 206 or 416. Read it, or discard it. */
@@ -23,6 +26,28 @@ export interface Answer {
   chunks(): AsyncGenerator<Uint8Array, void, undefined>
   /** Lets go of the connection. May be called at any time, also twice. */
   discard(): void
+}
+
+/** What is asked for; a GET unless told otherwise. */
+/** Headers for a request, when it goes to the host that was configured. */
+export type Authorize = (url: URL, asked: Asked) => Promise<Record<string, string>>
+
+export interface Asked {
+  headers?: Record<string, string>
+  method?: 'GET' | 'POST'
+  body?: Uint8Array
+}
+
+/** All of an answer that is small; what `tooLarge` makes is thrown where it is not. */
+export async function readWhole(answer: Answer, limit: number, tooLarge: () => Error): Promise<Buffer> {
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of answer.chunks()) {
+    size += chunk.length
+    if (size > limit) throw tooLarge()
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
 }
 
 type Body = Dispatcher.ResponseData['body']
@@ -37,28 +62,37 @@ export class HttpClient {
   readonly #clock: Clock
   readonly #dispatcher: Dispatcher
 
-  constructor(limits: SourceLimits, clock: Clock) {
+  readonly #authorize: Authorize
+
+  /**
+   * @param authorize headers that a request to this URL needs, beside a password in the URL itself.
+   * @throws ConfigError
+   */
+  constructor(limits: SourceLimits, clock: Clock, options: HttpOptions = {}, authorize?: Authorize) {
     this.#limits = limits
     this.#clock = clock
-    this.#dispatcher = makeDispatcher(limits)
+    this.#dispatcher = makeDispatcher(limits, options)
+    this.#authorize = authorize ?? (async () => bearer(options))
   }
 
   /**
    * Throws Transient for what may pass (no connection, 408, 429, 5xx), UpstreamRefused with the status for
    * everything else that is not the file or a part of it, and the signal's reason when it aborts.
    */
-  async get(url: URL, headers: Record<string, string>, signal: AbortSignal): Promise<Answer> {
+  async ask(url: URL, asked: Asked, signal: AbortSignal): Promise<Answer> {
     const seen = new Set<string>()
     let at = url
     for (;;) {
       seen.add(at.href)
-      const { statusCode, headers: found, body } = await this.#send(at, url, headers, signal)
+      const { statusCode, headers: found, body } = await this.#send(at, url, asked, signal)
       if (statusCode === 200 || statusCode === 206 || statusCode === 416) {
-        return new UndiciAnswer(statusCode, found, body, this.#limits.stallMs, signal)
+        return new UndiciAnswer(statusCode, found, body, this.#limits, signal)
       }
       release(body)
       if (!REDIRECTS.includes(statusCode)) {
-        throw failureOf(at, statusCode, header(found, 'retry-after'), this.#clock.now())
+        const failure = failureOf(at, statusCode, header(found, 'retry-after'), this.#clock.now())
+        if (failure instanceof UpstreamRefused) failure.challenge = header(found, 'www-authenticate')
+        throw failure
       }
       at = redirectTarget(at, header(found, 'location'), statusCode)
       if (seen.has(at.href)) {
@@ -76,18 +110,25 @@ export class HttpClient {
     }
   }
 
-  async #send(url: URL, asked: URL, extra: Record<string, string>, signal: AbortSignal) {
+  async #send(url: URL, first: URL, asked: Asked, signal: AbortSignal) {
     signal.throwIfAborted()
     const headers: Record<string, string> = {
       'user-agent': 'upserv',
       'accept-encoding': 'identity',
-      ...extra,
+      ...asked.headers,
     }
     // The password goes to the host for which it was configured, wherever that redirects to.
-    if (url.origin === asked.origin && (asked.username || asked.password)) {
-      headers.authorization = basicAuth(asked)
+    if (url.origin === first.origin && (first.username || first.password)) {
+      headers.authorization = basicAuth(first)
     }
-    const sent = request(withoutUser(url), { headers, signal, dispatcher: this.#dispatcher })
+    if (url.origin === first.origin) Object.assign(headers, await this.#authorize(url, asked))
+    const sent = request(withoutUser(url), {
+      method: asked.method ?? 'GET',
+      headers,
+      body: asked.body ?? null,
+      signal,
+      dispatcher: this.#dispatcher,
+    })
     try {
       return await untilAborted(sent, signal)
     } catch (error) {
@@ -108,6 +149,8 @@ export class HttpClient {
         },
       )
     }
+    // undici's word for what a proxy answers to CONNECT.
+    if (/\b407\b/.test((error as Error).message)) return failureOf(url, 407, undefined, this.#clock.now())
     if (code === 'UND_ERR_INVALID_ARG') return error
     return new Transient(this.#reason(error, code), { cause: error })
   }
@@ -124,10 +167,32 @@ export class HttpClient {
   }
 }
 
-function makeDispatcher(limits: SourceLimits): Dispatcher {
+function bearer({ tokenFile }: HttpOptions): Record<string, string> {
+  if (tokenFile === undefined) return {}
+  return { authorization: `Bearer ${readSecret(tokenFile).trim()}` }
+}
+
+/** @throws ConfigError */
+function readSecret(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (cause) {
+    throw new ConfigError(`${file} cannot be read: ${(cause as Error).message}`, { cause })
+  }
+}
+
+/** What requests to a source go through: proxies of the environment, its certificates. @throws ConfigError */
+export function makeDispatcher(limits: SourceLimits, { ca, clientCert, clientKey }: HttpOptions): Dispatcher {
+  const tls = {
+    ...(ca === undefined ? {} : { ca: readSecret(ca) }),
+    ...(clientCert === undefined
+      ? {}
+      : { cert: readSecret(clientCert), key: readSecret(clientKey ?? clientCert) }),
+  }
   try {
     return new EnvHttpProxyAgent({
-      connect: { timeout: limits.connectMs },
+      connect: { timeout: limits.connectMs, ...tls },
+      requestTls: tls, // behind a proxy
       headersTimeout: limits.headersMs,
       bodyTimeout: 0, // `chunks` watches it: only while somebody waits for a byte, and to the millisecond.
       allowH2: false, // One stream of bulk data gains nothing from it, and HTTP/1.1 fails in simpler ways.
@@ -144,20 +209,20 @@ class UndiciAnswer implements Answer {
   readonly status: number
   readonly headers: IncomingHttpHeaders
   readonly #body: Body
-  readonly #stallMs: number
+  readonly #limits: SourceLimits
   readonly #signal: AbortSignal
 
   constructor(
     status: number,
     headers: IncomingHttpHeaders,
     body: Body,
-    stallMs: number,
+    limits: SourceLimits,
     signal: AbortSignal,
   ) {
     this.status = status
     this.headers = headers
     this.#body = body
-    this.#stallMs = stallMs
+    this.#limits = limits
     this.#signal = signal
     // The connection may break while nobody reads; that is told to whoever reads next.
     body.on('error', () => undefined)
@@ -166,12 +231,15 @@ class UndiciAnswer implements Answer {
   async *chunks(): AsyncGenerator<Uint8Array, void, undefined> {
     const body = this.#body
     const iterator: AsyncIterator<Uint8Array> = body[Symbol.asyncIterator]()
+    /** Time spent waiting, and what came in it. */
+    let slow = { ms: 0, bytes: 0 }
     try {
       for (;;) {
         // The time that the consumer takes is not the upstream's: the clock runs only while we wait.
         const stall = setTimeout(() => {
-          body.destroy(new Transient(`nothing came for ${formatDuration(this.#stallMs)}`))
-        }, this.#stallMs)
+          body.destroy(new Transient(`nothing came for ${formatDuration(this.#limits.stallMs)}`))
+        }, this.#limits.stallMs)
+        const began = performance.now()
         let next: IteratorResult<Uint8Array>
         try {
           next = await iterator.next()
@@ -179,11 +247,16 @@ class UndiciAnswer implements Answer {
           clearTimeout(stall)
         }
         if (next.done) return
+        slow = { ms: slow.ms + performance.now() - began, bytes: slow.bytes + next.value.length }
+        if (slow.ms > this.#limits.slowMs) {
+          if (slow.bytes < this.#limits.slowBytes) throw this.#tooSlow(slow.bytes)
+          slow = { ms: 0, bytes: 0 }
+        }
         yield next.value
       }
     } catch (error) {
       this.#signal.throwIfAborted()
-      throw error instanceof Transient
+      throw error instanceof Transient || error instanceof UpstreamUnreachable
         ? error
         : new Transient(describe(error, codeOf(error)), { cause: error })
     } finally {
@@ -193,6 +266,14 @@ class UndiciAnswer implements Answer {
 
   discard(): void {
     release(this.#body)
+  }
+
+  /** Each new connection would bring a few bytes more: that must not look like progress. */
+  #tooSlow(bytes: number): UpstreamUnreachable {
+    const time = formatDuration(this.#limits.slowMs)
+    return new UpstreamUnreachable(`the upstream sends too slowly: ${bytes} bytes in ${time}`, {
+      hint: 'What has arrived is kept if possible. Try again later, or name another mirror.',
+    })
   }
 }
 
@@ -239,7 +320,7 @@ function failureOf(url: URL, status: number, retryAfter: string | undefined, now
   }
   if (status === 401 || status === 403) {
     return new UpstreamRefused(`${message}: access denied`, status, {
-      hint: "Put user:password@ before the host in the source's url, or ask upstream to let this server in.",
+      hint: "Put user:password@ before the host in the source's url, or name a token_file or client_cert.",
     })
   }
   if (status === 407) {

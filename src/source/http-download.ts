@@ -22,6 +22,7 @@ import {
   versionOf,
 } from './http-headers.ts'
 import type { SourceLimits } from './limits.ts'
+import type { Pace } from './pace.ts'
 import { Retries, Transient } from './retry.ts'
 import type { SourceEvent } from './source.ts'
 import type { Spool } from './spool.ts'
@@ -30,12 +31,18 @@ import { showUrl, withoutUser } from './url.ts'
 export interface DownloadOptions {
   client: HttpClient
   url: URL
+  /** Where the same file is to be had as well. */
+  mirrors: readonly URL[]
+  pace: Pace | undefined
   limits: SourceLimits
   clock: Clock
   signal: AbortSignal
   spool: Spool | undefined
   onEvent(event: SourceEvent): void
 }
+
+/** Whatever version it is: somebody checks what comes. */
+const ANY_VERSION = Symbol('any version')
 
 /** An answer, and the position in the file of its first byte. */
 interface Part {
@@ -54,14 +61,24 @@ export class HttpDownload implements AsyncDisposable {
   #part: Part | undefined
   #at = 0
   #started = false
+  /** Whoever takes the bytes checks them: parts from several mirrors may be put together. */
+  isChecked = false
+  /** Where we ask, and which of the places have failed since a byte came. */
+  #place: URL
+  readonly #failed = new Set<URL>()
+  /** Whose version it is. */
+  readonly #asked: URL
 
   private constructor(
     options: DownloadOptions,
     version: FileVersion,
     part: Part | undefined,
     spool: Spool | undefined,
+    place: URL,
   ) {
     this.#options = options
+    this.#place = place
+    this.#asked = place
     this.#version = version
     this.#size = version.size
     this.#part = part
@@ -72,11 +89,11 @@ export class HttpDownload implements AsyncDisposable {
   static async open(options: DownloadOptions): Promise<HttpDownload> {
     const { limits, url } = options
     const retries = new Retries({ ...options, what: showUrl(url), attempts: limits.attemptsToStart })
-    const { part, version } = await retries.run(() => begin(options))
+    const { part, version, place } = await retries.run(() => beginAnywhere(options))
     const spool = await openSpool(options, version)
-    if (part.start <= (spool?.bytes ?? 0)) return new HttpDownload(options, version, part, spool)
+    if (part.start <= (spool?.bytes ?? 0)) return new HttpDownload(options, version, part, spool, place)
     part.answer.discard() // The spool lost what it held, and this answer starts behind it.
-    return new HttpDownload(options, version, undefined, spool)
+    return new HttpDownload(options, version, undefined, spool, place)
   }
 
   get size(): number | undefined {
@@ -99,17 +116,27 @@ export class HttpDownload implements AsyncDisposable {
           this.#part ??= await this.#askAgain()
           for await (const chunk of this.#fresh(this.#part)) {
             retries.progressed()
+            this.#failed.clear()
             await this.#keep(chunk)
             this.#at += chunk.length
             yield chunk
+            await this.#options.pace?.spend(chunk.length, signal)
           }
           return
         } catch (error) {
-          if (!(error instanceof Transient)) throw error
+          if (!(error instanceof Transient)) {
+            const elsewhere = this.#isElsewhere
+            if (this.#failOver(error)) continue
+            if (!elsewhere) throw error
+            // A mirror that is of no use must not cost the download from where it began.
+            this.#place = this.#asked
+            await retries.after(new Transient((error as Error).message, { cause: error }))
+            continue
+          }
           this.#part?.answer.discard()
           this.#part = undefined
           if (this.#at === this.#size) return
-          await retries.after(error)
+          if (!this.#failOver(error)) await retries.after(error)
         }
       }
     } catch (error) {
@@ -118,6 +145,30 @@ export class HttpDownload implements AsyncDisposable {
     } finally {
       await this[Symbol.asyncDispose]()
     }
+  }
+
+  /** Goes to another mirror, if there is one that has not failed; otherwise all may be tried again. */
+  #failOver(error: unknown): boolean {
+    const { url, mirrors, signal, onEvent } = this.#options
+    if (
+      mirrors.length === 0 ||
+      signal.aborted ||
+      !(error instanceof Transient || error instanceof SourceError)
+    )
+      return false
+    // Its file is another now: what came is of no use anywhere.
+    if (error instanceof UpstreamChanged && !this.#isElsewhere) return false
+    this.#failed.add(this.#place)
+    const next = [url, ...mirrors].find((place) => !this.#failed.has(place))
+    this.#part?.answer.discard()
+    this.#part = undefined
+    if (!next) {
+      this.#failed.clear()
+      return false
+    }
+    this.#place = next
+    onEvent({ type: 'mirror', url: showUrl(next), reason: error.message })
+    return true
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -160,20 +211,25 @@ export class HttpDownload implements AsyncDisposable {
 
   /** Asks for what is missing, and makes sure that it fits what was had. */
   async #askAgain(): Promise<Part> {
-    const validator = strongValidator(this.#version)
-    if (this.#at > 0 && validator === undefined) {
+    const { place, validator, version } = this.#expected()
+    if (this.#at > 0 && validator === undefined && !this.#isElsewhere) {
       throw this.#changed('may have changed: it has neither a strong ETag nor a Last-Modified to tell by')
     }
-    const part = await ask(this.#options, this.#at, validator, this.#version).catch((error: unknown) => {
-      throw isMissing(error) ? this.#changed('was removed') : error
-    })
+    const part = await ask({ ...this.#options, url: place }, this.#at, validator, version).catch(
+      (error: unknown) => {
+        throw isMissing(error) ? this.#changed('was removed') : error
+      },
+    )
     if (part === undefined) throw this.#changed('is shorter now than it was')
     const { answer, start } = part
     const whole = answer.status === 200
     const now = versionOf(answer.headers)
     // Before the first byte there is nothing yet that must fit, unless the upstream promises otherwise.
     const fits =
-      !whole || isSameVersion(now, this.#version) || (this.#at === 0 && !validator && now.size === this.#size)
+      !whole ||
+      isSameVersion(now, version) ||
+      (this.#isElsewhere && this.isChecked && now.size === this.#size) ||
+      (this.#at === 0 && !validator && now.size === this.#size)
     if (!fits) {
       answer.discard()
       throw this.#changed('changed')
@@ -181,6 +237,22 @@ export class HttpDownload implements AsyncDisposable {
     if (!whole) this.#size ??= parseContentRange(header(answer.headers, 'content-range'))?.total
     if (this.#at > 0) this.#options.onEvent({ type: 'resumed', at: this.#at })
     return { answer, start }
+  }
+
+  get #isElsewhere(): boolean {
+    return this.#place !== this.#asked
+  }
+
+  /**
+   * What an answer must fit. Another mirror's ETag says nothing: there the time must be the same, or somebody
+   * must check what comes, and its size be the same.
+   */
+  #expected(): { place: URL; validator: string | typeof ANY_VERSION | undefined; version: FileVersion } {
+    const place = this.#place
+    if (!this.#isElsewhere)
+      return { place, validator: strongValidator(this.#version), version: this.#version }
+    const version = { ...this.#version, etag: undefined }
+    return { place, validator: this.isChecked ? ANY_VERSION : version.lastModified, version }
   }
 
   async #keep(chunk: Uint8Array): Promise<void> {
@@ -208,6 +280,26 @@ export class HttpDownload implements AsyncDisposable {
   get #shown(): string {
     return showUrl(this.#options.url)
   }
+}
+
+/** The first of the places that has it. What cannot be had at one may be had at another. */
+async function beginAnywhere(
+  options: DownloadOptions,
+): Promise<{ part: Part; version: FileVersion; place: URL }> {
+  const places = [options.url, ...options.mirrors]
+  let failure: unknown
+  for (const [i, place] of places.entries()) {
+    try {
+      return { ...(await begin({ ...options, url: place })), place }
+    } catch (error) {
+      if (!(error instanceof Transient || error instanceof SourceError)) throw error
+      // That it is nowhere is only said when it was looked for everywhere.
+      if (failure === undefined || isMissing(failure)) failure = error
+      const next = places[i + 1]
+      if (next) options.onEvent({ type: 'mirror', url: showUrl(next), reason: error.message })
+    }
+  }
+  throw failure
 }
 
 /**
@@ -268,12 +360,16 @@ async function openSpool(options: DownloadOptions, version: FileVersion): Promis
 async function ask(
   { client, url, signal }: DownloadOptions,
   from: number,
-  validator: string | undefined,
+  validator: string | typeof ANY_VERSION | undefined,
   expected: FileVersion | undefined,
 ): Promise<Part | undefined> {
   const ranged = from > 0 && validator !== undefined
-  const headers = ranged ? { range: `bytes=${from}-`, 'if-range': validator } : {}
-  const answer = await client.get(url, headers as Record<string, string>, signal)
+  const headers = !ranged
+    ? {}
+    : validator === ANY_VERSION
+      ? { range: `bytes=${from}-` }
+      : { range: `bytes=${from}-`, 'if-range': validator }
+  const answer = await client.ask(url, { headers: headers as Record<string, string> }, signal)
   if (answer.status === 200) return { answer, start: 0 }
   if (answer.status === 206 && ranged) {
     try {

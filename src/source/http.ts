@@ -2,31 +2,59 @@
  * Source over http: and https:. Finds a build's archive and what lies beside it; http-download.ts brings
  * the bytes, http-client.ts asks for them.
  */
-import { NotPublished, SourceError } from '../errors.ts'
+import { ConfigError, NotPublished, SourceError } from '../errors.ts'
 import { formatSize } from '../lib/units.ts'
-import { findChecksum } from './checksum.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
-import { HttpClient, isMissing } from './http-client.ts'
+import { HttpClient, isMissing, readWhole } from './http-client.ts'
 import { HttpDownload } from './http-download.ts'
 import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
+import { namesIn } from './names.ts'
+import { Pace } from './pace.ts'
 import { Retries } from './retry.ts'
-import { Rule } from './rule.ts'
-import type { Download, LocateOptions, Source, SourceConfig, SourceDeps } from './source.ts'
-import { showUrl } from './url.ts'
+import { type BuildUrls, Rule } from './rule.ts'
+import { listUrl, parseListing, signer } from './s3.ts'
+import type { Download, LocateOptions, Source, SourceConfig, SourceDeps, SourceListing } from './source.ts'
+import { TrustRule } from './trust.ts'
+import { schemeOf, showUrl } from './url.ts'
+import { findArchives, findStars, listingOf, type ReadNames } from './walk.ts'
+
+/** Of a bucket's list. */
+const MAX_PAGES = 1000
 
 export class HttpSource implements Source {
+  readonly kind = 'archive'
   readonly name: string
   readonly #rule: Rule
+  readonly #trust: TrustRule
+  readonly #list: string | undefined
+  readonly #isBucket: boolean
+  /** The host that archives are on, and the password for it. */
+  readonly #base: URL
   readonly #limits: SourceLimits
   readonly #clock: Clock
   readonly #client: HttpClient
+  readonly #pace: Pace | undefined
 
-  constructor(config: SourceConfig, deps: SourceDeps) {
+  /** @param isBucket requests are signed, and directories listed, as S3 has it. */
+  constructor(config: SourceConfig, deps: SourceDeps, isBucket = false) {
+    this.#isBucket = isBucket
     this.name = config.name
     this.#rule = new Rule(config, ['http', 'https'])
+    this.#trust = new TrustRule(config)
+    this.#list = config.list
+    this.#base = new URL(config.url.replace(/^([^:]*:\/\/[^/?#]*).*$/s, '$1'))
+    if (this.#list !== undefined && this.#list !== 'directories') checkListUrl(config.name, this.#list)
     this.#limits = { ...SOURCE_LIMITS, ...deps.limits }
     this.#clock = { ...SYSTEM_CLOCK, ...deps.clock }
-    this.#client = new HttpClient(this.#limits, this.#clock)
+    this.#client = new HttpClient(
+      this.#limits,
+      this.#clock,
+      config.http,
+      isBucket ? signer(config.s3) : undefined,
+    )
+    this.#pace = config.rates?.length
+      ? new Pace(config.rates, deps.pace ?? Pace.memory(), this.#clock)
+      : undefined
   }
 
   offers(id: string): boolean {
@@ -34,16 +62,17 @@ export class HttpSource implements Source {
   }
 
   async locate(id: string, options: LocateOptions): Promise<Download> {
-    const urls = this.#rule.urlsFor(id)
-    const archive = await this.#open(id, urls.archive, options)
+    const urls = await this.#urlsFor(id, options)
+    const archive = await this.#open(id, urls, options)
     try {
       const { checksumBytes, contentsBytes } = this.#limits
       const read = (url: URL) => this.#readSmall(url, checksumBytes, options)
-      const checksum = await findChecksum(urls.archive, urls.checksum, read, options.onEvent)
+      const trust = await this.#trust.find(urls, read, options.onEvent)
+      archive.isChecked = trust.checksum !== undefined || trust.signature !== undefined
       return {
         url: showUrl(urls.archive),
         size: archive.size,
-        checksum,
+        ...trust,
         contents: async () => {
           if (!urls.contents) return undefined
           const bytes = await this.#readSmall(urls.contents, contentsBytes, options)
@@ -53,7 +82,10 @@ export class HttpSource implements Source {
           })
         },
         bytes: () => archive.bytes(),
-        [Symbol.asyncDispose]: () => archive[Symbol.asyncDispose](),
+        [Symbol.asyncDispose]: async () => {
+          await trust.signature?.abort()
+          await archive[Symbol.asyncDispose]()
+        },
       }
     } catch (error) {
       await archive[Symbol.asyncDispose]()
@@ -61,10 +93,81 @@ export class HttpSource implements Source {
     }
   }
 
-  async #open(id: string, url: URL, { signal, spool, onEvent }: LocateOptions): Promise<HttpDownload> {
+  async list(signal: AbortSignal): Promise<SourceListing | undefined> {
+    if (this.#list === undefined) return undefined
+    const options = { signal, onEvent: () => {} }
+    const read: ReadNames = (directory, mustExist) => this.#readNames(directory, mustExist, options)
+    if (this.#list !== 'directories') {
+      const names = await this.#readIndex(new URL(this.#list), true, options)
+      return listingOf(this.#rule, names ?? [], this.#limits)
+    }
+    const found = await findArchives(this.#rule, this.#base, read, this.#limits, signal)
+    if (!found) return undefined
+    const builds = found.archives
+      .slice(0, this.#limits.listBuilds)
+      .map(({ id, url }) => ({ id, url: showUrl(url), published: undefined }))
+    return { builds, complete: found.complete && builds.length === found.archives.length }
+  }
+
+  async #urlsFor(id: string, options: LocateOptions): Promise<BuildUrls> {
+    const urls = this.#rule.urlsFor(id)
+    if (!this.#rule.hasStars) return urls
+    const read: ReadNames = (directory) => this.#readNames(directory, false, options)
+    const stars = await findStars(urls.archive, read, this.#limits, options.signal)
+    if (stars) return this.#rule.urlsFor(id, stars)
+    throw new NotPublished(
+      `build-${id} is not published by ${this.name} (nothing matches ${showUrl(urls.archive)})`,
+    )
+  }
+
+  async #readNames(
+    directory: URL,
+    mustExist: boolean,
+    options: LocateOptions,
+  ): Promise<string[] | undefined> {
+    if (!this.#isBucket) return await this.#readIndex(directory, mustExist, options)
+    // The bucket itself is a directory with a slash behind its name; above it there is nothing to list.
+    const names: string[] = []
+    let continuation: string | undefined
+    let pages = 0
+    do {
+      const bytes = await this.#readSmall(listUrl(directory, continuation), this.#limits.indexBytes, options)
+      if (!bytes) throw new SourceError(`${showUrl(directory)} is no bucket`)
+      const page = parseListing(Buffer.from(bytes).toString('utf8'))
+      names.push(...page.names)
+      continuation = page.continuation
+      // A page has up to a thousand names; one that goes on for ever with none is no list.
+      pages++
+    } while (continuation !== undefined && names.length < this.#limits.listNames && pages < MAX_PAGES)
+    return names
+  }
+
+  /** The names that an index page, or a list, tells. */
+  async #readIndex(url: URL, mustExist: boolean, options: LocateOptions): Promise<string[] | undefined> {
+    const bytes = await this.#readSmall(url, this.#limits.indexBytes, options)
+    if (bytes) return namesIn(Buffer.from(bytes).toString('utf8'), url)
+    if (!mustExist) return undefined
+    throw new SourceError(`${showUrl(url)} does not exist`, { hint: "Correct the source's list or url key." })
+  }
+
+  async #open(
+    id: string,
+    { archive: url, mirrors }: BuildUrls,
+    { signal, spool, onEvent }: LocateOptions,
+  ): Promise<HttpDownload> {
     const [client, limits, clock] = [this.#client, this.#limits, this.#clock]
     try {
-      return await HttpDownload.open({ client, url, limits, clock, signal, spool, onEvent })
+      return await HttpDownload.open({
+        client,
+        url,
+        mirrors,
+        pace: this.#pace,
+        limits,
+        clock,
+        signal,
+        spool,
+        onEvent,
+      })
     } catch (error) {
       if (!isMissing(error)) throw error
       throw new NotPublished(`build-${id} is not published by ${this.name} (${showUrl(url)})`, {
@@ -84,18 +187,21 @@ export class HttpSource implements Source {
     const retries = new Retries({ what, attempts: limits.attemptsToStart, limits, clock, signal, onEvent })
     return await retries.run(async () => {
       try {
-        const chunks: Uint8Array[] = []
-        let size = 0
-        for await (const chunk of (await this.#client.get(url, {}, signal)).chunks()) {
-          size += chunk.length
-          if (size > limit) throw new SourceError(`${what} is larger than ${formatSize(limit)}`)
-          chunks.push(chunk)
-        }
-        return Buffer.concat(chunks)
+        const answer = await this.#client.ask(url, {}, signal)
+        return await readWhole(
+          answer,
+          limit,
+          () => new SourceError(`${what} is larger than ${formatSize(limit)}`),
+        )
       } catch (error) {
         if (isMissing(error)) return undefined
         throw error
       }
     })
   }
+}
+
+function checkListUrl(name: string, list: string): void {
+  if (URL.canParse(list) && ['http', 'https'].includes(schemeOf(list))) return
+  throw new ConfigError(`source "${name}": list "${list}" is neither "directories" nor an http URL`)
 }

@@ -10,6 +10,9 @@ export interface SourceLimits {
   headersMs: number
   /** Longest wait for the next byte of a body before the connection counts as broken. */
   stallMs: number
+  /** A connection that brings fewer than `slowBytes` in so much waiting is given up: a modem brings 200 times as much. */
+  slowMs: number
+  slowBytes: number
   /** Redirects in a row. curl's and browsers' limits are far higher; no mirror needs more than two or three. */
   redirects: number
   /** Attempts until there is a first answer: with the waits between, a restarting upstream gets 15 s. */
@@ -24,6 +27,8 @@ export interface SourceLimits {
   retryAfterMs: number
   /** A checksum file: a SHA256SUMS of some ten thousand files fits. */
   checksumBytes: number
+  /** The index of a directory, or a list of builds: some ten thousand lines as web servers write them. */
+  indexBytes: number
   /** Names looked at for a listing, in all directories together. A busy mirror has some thousand. */
   listNames: number
   /** Builds in a listing: as a module's file list, these sort and encode within a few milliseconds. */
@@ -38,6 +43,8 @@ export const SOURCE_LIMITS: Readonly<SourceLimits> = Object.freeze({
   connectMs: 10_000,
   headersMs: 30_000,
   stallMs: 30_000,
+  slowMs: 120_000,
+  slowBytes: 2_000,
   redirects: 5,
   attemptsToStart: 5,
   attemptsToResume: 8,
@@ -48,5 +55,6 @@ export const SOURCE_LIMITS: Readonly<SourceLimits> = Object.freeze({
   listBuilds: 10_000,
   listMs: 10_000,
   checksumBytes: 1 << 20,
+  indexBytes: 8 << 20,
   contentsBytes: 64 << 20,
 })

@@ -1,9 +1,12 @@
 /** Whether the upstream of a source can be reached at all, whatever it publishes: for `upserv doctor`. */
 import { access, constants } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-import { EnvHttpProxyAgent, request } from 'undici'
+import { type Dispatcher, request } from 'undici'
+import { whereabouts } from './create.ts'
+import { makeDispatcher } from './http-client.ts'
+import { SOURCE_LIMITS } from './limits.ts'
 import type { SourceConfig } from './source.ts'
-import { schemeOf, showUrl, withoutUser } from './url.ts'
+import { showUrl, withoutUser } from './url.ts'
 
 export interface Reached {
   /** Where its archives lie, as people read it. */
@@ -16,22 +19,24 @@ export interface Reached {
   readonly skewMs?: number | undefined
 }
 
-/** Where all of a source's archives lie, as far as its template says it. */
-export function commonPlace({ url }: Pick<SourceConfig, 'url'>): URL {
-  const fixed = url.split('{', 1)[0]!
-  const directory = fixed.slice(0, fixed.lastIndexOf('/') + 1)
-  // A template whose host is a placeholder has no place in common.
-  return new URL(
-    /^[a-z]+:\/\/[^/]*\/$|^[a-z]+:\/.*\/$/i.test(directory) ? directory : url.replaceAll(/[{}]/g, ''),
-  )
-}
-
 /** Asks for the directory of its archives. Any answer will do but one that says the server itself is not well. */
 export async function reachSource(source: SourceConfig, signal: AbortSignal): Promise<Reached> {
-  const url = commonPlace(source)
-  return schemeOf(source.url) === 'file'
-    ? await reachDirectory(fileURLToPath(url))
-    : await reachHttp(url, signal)
+  let at: URL
+  let dispatcher: Dispatcher
+  try {
+    at = whereabouts(source)
+    dispatcher = makeDispatcher(SOURCE_LIMITS, source.http ?? {})
+  } catch (error) {
+    const look = `Look at the source "${source.name}" in upserv.toml.`
+    return { place: source.url, failure: (error as Error).message, look }
+  }
+  try {
+    return at.protocol === 'file:'
+      ? await reachDirectory(fileURLToPath(at))
+      : await reachHttp(at, dispatcher, signal)
+  } finally {
+    await dispatcher.destroy()
+  }
 }
 
 async function reachDirectory(path: string): Promise<Reached> {
@@ -42,13 +47,12 @@ async function reachDirectory(path: string): Promise<Reached> {
   return { place: path, failure, look: `ls -ld ${path}; is it mounted?` }
 }
 
-async function reachHttp(url: URL, signal: AbortSignal): Promise<Reached> {
-  const place = showUrl(url)
+async function reachHttp(at: URL, dispatcher: Dispatcher, signal: AbortSignal): Promise<Reached> {
+  const place = showUrl(at)
   const look = `Check the network, and the url of this source: curl -I ${place}`
-  const dispatcher = new EnvHttpProxyAgent()
   try {
     const asked = Date.now()
-    const { statusCode, headers, body } = await request(withoutUser(url), {
+    const { statusCode, headers, body } = await request(withoutUser(at), {
       method: 'HEAD',
       signal,
       dispatcher,
@@ -56,20 +60,11 @@ async function reachHttp(url: URL, signal: AbortSignal): Promise<Reached> {
     await body.dump()
     const theirs = Date.parse(String(headers.date ?? ''))
     const skewMs = Number.isNaN(theirs) ? undefined : (asked + Date.now()) / 2 - theirs
-    return {
-      place,
-      failure: statusCode >= 500 ? `${place} answers with ${statusCode}` : undefined,
-      look,
-      skewMs,
-    }
+    const failure = statusCode >= 500 ? `${place} answers with ${statusCode}` : undefined
+    return { place, failure, look, skewMs }
   } catch (error) {
     const { name, message, code } = error as NodeJS.ErrnoException
-    return {
-      place,
-      failure: `${place}: ${name === 'TimeoutError' ? 'no answer' : message || code || name}`,
-      look,
-    }
-  } finally {
-    await dispatcher.destroy()
+    const failure = `${place}: ${name === 'TimeoutError' ? 'no answer' : message || code || name}`
+    return { place, failure, look }
   }
 }

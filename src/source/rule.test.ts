@@ -67,6 +67,22 @@ const URLS = [
     checksum: 'http://c/%7Burl%7D%24%26',
   },
   {
+    name: 'words of a map, and numbers with a width',
+    config: {
+      builds: '^1(?<major>[0-9])\\.(?<minor>[0-9])\\.0_(?<model>xo[0-9.]+)-(?<number>[0-9]+)$',
+      maps: { dir: { xo4: 'xo-4' }, digit: { xo4: '4' } },
+      url: 'http://h/{model:dir}/{major}{minor}{number:3}o{model:digit}.tar',
+    },
+    id: '13.2.0_xo4-13',
+    archive: 'http://h/xo-4/32013o4.tar',
+  },
+  {
+    name: 'a star in a value is no star',
+    config: { builds: '^.+$', url: 'http://h/{build}' },
+    id: 'a*b',
+    archive: 'http://h/a%2Ab',
+  },
+  {
     name: 'dots within a segment',
     config: { builds: '^.+$' },
     id: 'a..b',
@@ -117,6 +133,11 @@ const WRONG = [
   { name: 'not a URL', config: { url: 'http://' }, message: /is not a URL/ },
   { name: 'dots in the path', config: { url: 'http://h/a/../{build}' }, message: /"\.\." in its path/ },
   { name: 'encoded dots', config: { url: 'http://h/%2E%2e/{build}' }, message: /in its path/ },
+  { name: 'unknown map', config: { url: 'http://h/{build:dir}' }, message: /the map "dir"/ },
+  { name: 'a star in the host', config: { url: 'http://*/{build}' }, message: /host name/ },
+  { name: 'stars that nothing fills', config: { checksum: 'http://h/*' }, message: /more stars/ },
+  { name: 'bad pattern of names', config: { names: '(' }, message: /names is not a regular/ },
+  { name: 'a map of no name', config: { maps: { '-': {} } }, message: /cannot be named/ },
   { name: 'foreign scheme', config: { checksum: 'file:///etc/{build}' }, message: /cannot be used here/ },
 ]
 for (const { name, config: changes, message } of WRONG)
@@ -185,3 +206,12 @@ for (const { name, url, steps } of STEPS)
       }
     }
   })
+
+test('rule: an id for which a map has no word is not on offer', () => {
+  const maps = { dir: { a: 'x' } }
+  const rule = new Rule(config({ builds: '^(?<model>.)$', maps, url: 'http://h/{model:dir}' }), HTTP)
+  assert.deepEqual(
+    ['a', 'b'].map((id) => rule.offers(id)),
+    [true, false],
+  )
+})

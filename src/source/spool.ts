@@ -47,6 +47,7 @@ export interface SpoolKey {
 
 export class Spool {
   readonly #dir: string
+  readonly #name: string
   readonly #disk: Disk
   #file: DiskFile | undefined
   #note: Note | undefined
@@ -56,8 +57,10 @@ export class Spool {
   /** The sync under way, if any. */
   #syncing: Promise<void> | undefined
 
-  constructor(dir: string, disk: Disk = realDisk) {
+  /** @param name of its files: several may lie in one directory. */
+  constructor(dir: string, disk: Disk = realDisk, name = 'download') {
     this.#dir = dir
+    this.#name = name
     this.#disk = disk
   }
 
@@ -86,7 +89,7 @@ export class Spool {
     this.#named = false
     await this.#makeDirectory()
     // Bytes behind the usable ones may be anything; they go before the note vouches for what is held.
-    this.#file = await this.#disk.open(this.#path('download'), keep > 0 ? 'r+' : 'w+', FILE_MODE)
+    this.#file = await this.#disk.open(this.#path(), keep > 0 ? 'r+' : 'w+', FILE_MODE)
     await this.#file.truncate(keep)
     if (keep > 0) await this.#file.sync('bytes of an earlier download')
     this.#bytes = keep
@@ -127,7 +130,7 @@ export class Spool {
     for (let at = 0; at < end; ) {
       const buffer = Buffer.allocUnsafe(Math.min(READ_BYTES, end - at))
       const { bytesRead } = await file.read(buffer, 0, buffer.length, at)
-      if (bytesRead === 0) throw new Error(`${this.#path('download')} ends at byte ${at} instead of ${end}`)
+      if (bytesRead === 0) throw new Error(`${this.#path()} ends at byte ${at} instead of ${end}`)
       at += bytesRead
       yield buffer.subarray(0, bytesRead)
     }
@@ -138,8 +141,19 @@ export class Spool {
     await this.#closeFile()
     this.#bytes = 0
     // The note goes for good before other bytes can have the name of those that it vouches for.
-    if (await this.#remove('download.json')) await this.#syncNames(this.#dir, 'name of a note that left')
-    for (const name of ['download.json.new', 'download']) await this.#remove(name)
+    if (await this.#remove('.json')) await this.#syncNames(this.#dir, 'name of a note that left')
+    for (const suffix of ['.json.new', '']) await this.#remove(suffix)
+  }
+
+  /** Removes its files at once, for who needs their room now; it takes no more then. */
+  dropNow(): void {
+    for (const suffix of ['.json', '']) {
+      try {
+        this.#disk.now.unlink(this.#path(suffix))
+      } catch {
+        // There is none.
+      }
+    }
   }
 
   /** Lets go of it and keeps what is there for a later process, synced if the disk can. */
@@ -180,7 +194,7 @@ export class Spool {
   }
 
   async #usableBytes(note: Note): Promise<number> {
-    const stats = await this.#disk.stat(this.#path('download')).catch(() => undefined)
+    const stats = await this.#disk.stat(this.#path()).catch(() => undefined)
     if (!stats) return 0
     const sure = note.boot === (await bootId(this.#disk)) ? stats.size : Math.min(stats.size, note.synced)
     return sure <= note.size ? sure : 0
@@ -188,29 +202,27 @@ export class Spool {
 
   async #readNote(): Promise<Note | undefined> {
     try {
-      return noteSchema.parse(
-        JSON.parse((await this.#disk.readFile(this.#path('download.json'))).toString('utf8')),
-      )
+      return noteSchema.parse(JSON.parse((await this.#disk.readFile(this.#path('.json'))).toString('utf8')))
     } catch {
       return undefined // Missing, torn, or of a version to come: nothing to go on from.
     }
   }
 
   async #writeNote(note: Note): Promise<void> {
-    const file = await this.#disk.open(this.#path('download.json.new'), 'w', FILE_MODE)
+    const file = await this.#disk.open(this.#path('.json.new'), 'w', FILE_MODE)
     try {
       await file.writeFile(Buffer.from(JSON.stringify(note)))
       if (note.synced > 0) await file.sync('note of a download')
     } finally {
       await file.close()
     }
-    await this.#disk.rename(this.#path('download.json.new'), this.#path('download.json'))
+    await this.#disk.rename(this.#path('.json.new'), this.#path('.json'))
   }
 
   /** False when there was no such file. */
-  async #remove(name: string): Promise<boolean> {
+  async #remove(suffix: string): Promise<boolean> {
     try {
-      await this.#disk.unlink(this.#path(name))
+      await this.#disk.unlink(this.#path(suffix))
       return true
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
@@ -226,8 +238,8 @@ export class Spool {
     }
   }
 
-  #path(name: string): string {
-    return join(this.#dir, name)
+  #path(suffix = ''): string {
+    return join(this.#dir, this.#name + suffix)
   }
 
   #opened(): DiskFile {

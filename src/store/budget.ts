@@ -82,6 +82,11 @@ export class Budget {
     this.#limit = bytes
   }
 
+  /** The most that a build could take if everything else went: what is beyond that need not be tried. */
+  async most(): Promise<number> {
+    return Math.min(this.limit, this.used + (await this.#diskFree()))
+  }
+
   /** Sets what something outside builds and packs takes: "cache", "spools". */
   charge(what: string, bytes: number): void {
     this.#charges.set(what, bytes)

@@ -13,8 +13,8 @@ export interface BuildInfo {
   archiveBytes: number | null
   /** Hex. */
   archiveSha256: string | null
-  /** The checksum file that the archive was found to agree with; null when there was none. */
-  checksum?: { algorithm: string; url: string } | null
+  /** Who vouched for it before it became visible, as a person would say it; absent in builds of older versions. */
+  vouchers?: readonly string[]
   totals: TreeTotals
   /** Bytes of packs that came with this build: what it had that no other held build had. */
   addedBytes: number
@@ -22,6 +22,15 @@ export interface BuildInfo {
   uniformMtime: number | null
   /** Hex; of the file `contents`. The store fills it in. */
   contentsSha256?: string
+}
+
+/** By what a build was checked, in few words, as in "sha256, gpg"; '' when by nothing. */
+export function checkedBy({ vouchers = [] }: Pick<BuildInfo, 'vouchers'>): string {
+  const kinds = vouchers.flatMap((voucher) => [
+    /^\S+/.exec(voucher)?.[0] ?? '',
+    /, signed by (\S+)/.exec(voucher)?.[1] ?? '',
+  ])
+  return [...new Set(kinds.filter(Boolean))].join(', ')
 }
 
 export function encodeInfo(info: BuildInfo): Buffer {

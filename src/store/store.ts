@@ -57,7 +57,7 @@ import {
 } from './gc.ts'
 import { KnownBlobs } from './known-blobs.ts'
 import type { StoreLock } from './lock.ts'
-import { Manifest, readManifestBlobs } from './manifest.ts'
+import { Manifest, readManifestBlobs, readSeal } from './manifest.ts'
 import { ManifestCache } from './manifest-cache.ts'
 import { type BlobReader, type Pace, type PackInfo, Packs, type Step } from './packs.ts'
 import {
@@ -296,6 +296,21 @@ export class Store {
       .catch((error) => {
         throw diskError(error, paths.manifest)
       })
+  }
+
+  /** The manifest as it lies on the disk. */
+  async manifestBytes(id: string): Promise<Buffer> {
+    return await this.#readWhole(this.#held(id).paths.manifest)
+  }
+
+  /** The seal alone: the manifest's last bytes. */
+  async manifestSeal(id: string): Promise<string> {
+    const path = this.#held(id).paths.manifest
+    try {
+      return await readSeal(path, this.disk)
+    } catch (error) {
+      throw diskError(error, path)
+    }
   }
 
   /** Opens a blob that has bytes, by its SHA-256. Whoever opens it closes it. */

@@ -155,7 +155,8 @@ describe('connections', { concurrency: 2 }, () => {
     },
   ]) {
     test(`half a handshake holding a slot: 1100 clients that say ${name}, a hundred slots, one that syncs`, async () => {
-      const config = '[rsync]\nmax_connections = 100\nmax_handshakes = 2000\nwaiting_line = 2000\n'
+      const config =
+        '[rsync]\nmax_connections = 100\nmax_handshakes = 2000\nwaiting_line = 2000\nhandshake_timeout = 600\n'
       const { mirror: owned, upserv } = await school(config)
       await using mirror = owned
       const crowd: RawClient[] = []

@@ -76,7 +76,8 @@ for (const kind of ['with a server', 'without a server'] as const) {
         sticky: false,
         inUse: false,
         source: 'mirror',
-        vouched: null,
+        vouchers: [],
+        checkedBy: '',
         channels: [],
         damaged: null,
       })

@@ -6,7 +6,8 @@ import { type AddressInfo, createServer, type Server } from 'node:net'
 import { describe, test } from 'node:test'
 import type { Finding } from '../../src/cli/finding.ts'
 import { findProgram } from '../../src/lib/find-program.ts'
-import { commonPlace } from '../../src/source/reach.ts'
+import { whereabouts } from '../../src/source/create.ts'
+import { sourceFromUrl } from '../../src/source/source.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import { freePort } from '../support/processes.ts'
 import { isRoot } from '../support/scratch.ts'
@@ -60,6 +61,16 @@ describe('upserv doctor', { concurrency: 2 }, () => {
 [[source]]
 name = "m"
 url = "${mirror.nginx.url}/{build}"
+[[source]]
+name = "parent"
+url = "upserv://127.0.0.1:${httpPort}"
+[[source]]
+name = "bucket"
+url = "s3://builds/{build}.tar"
+endpoint = "${mirror.nginx.url}"
+[[source]]
+name = "registry"
+url = "oci+http://${new URL(mirror.nginx.url).host}/os:{build}"
 [[module]]
 name = "build-staff"
 auth_users = ["alice"]
@@ -81,10 +92,11 @@ secrets_file = "${secrets}"
       'server',
       'budget',
     ]
+    const sources = ['m', 'parent', 'bucket', 'registry'].map((name) => `source ${name}`)
     const ports = [`rsync port ${server.port}`, `HTTP port ${httpPort}`]
     assert.deepEqual(
       all.map(({ about }) => about),
-      [...abouts, ...ports, 'source m', 'flock', 'lbzip2', 'xz'],
+      [...abouts, ...ports, ...sources, 'flock', 'lbzip2', 'xz', 'bsdtar', 'sqfs2tar', 'gpgv'],
     )
     const text = await upserv(['doctor', '--data', mirror.data, '--config', mirror.path('doctor.toml')])
     assert.match(text.stdout, /^ok {7}configuration /m)
@@ -249,8 +261,12 @@ secrets_file = "${secrets}"
 for (const [url, place] of [
   ['http://h/os/{build}/os{build}.tar', 'http://h/os/'],
   ['https://h:1/{build}', 'https://h:1/'],
+  ['https://{build}.example.org/os.tar', 'https://build.example.org/'],
   ['file:///srv/builds/{build}.tar.gz', 'file:///srv/builds/'],
   ['http://h/a/os-{build}.tar', 'http://h/a/'],
+  ['http://h/{build}/*-tree.tar', 'http://h/'],
+  ['upserv://h:8730', 'http://h:8730/'],
+  ['oci://h/os:{build}', 'https://h/'],
 ] as const) {
-  test(`where all of ${url} lie`, () => assert.equal(commonPlace({ url }).href, place))
+  test(`where all of ${url} lie`, () => assert.equal(whereabouts(sourceFromUrl(url)).href, place))
 }

@@ -33,7 +33,7 @@ const NO_ETAG = { etag: null }
 /** The requests for the archive: those for its checksum are another test's business. */
 function archiveRequests({ requests }: Upstream): string[] {
   return requests
-    .filter((line) => !/\.(sha256|md5)$/.test(line))
+    .filter((line) => !/\.(sha256|sha512|md5)$/.test(line))
     .map((line) => line.replace('GET /802', 'GET'))
 }
 

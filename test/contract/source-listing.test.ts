@@ -3,11 +3,13 @@ import assert from 'node:assert/strict'
 import { mkdirSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import test, { type TestContext } from 'node:test'
-import { pathToFileURL } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { SourceError } from '../../src/errors.ts'
+import { findProgram } from '../../src/lib/find-program.ts'
 import type { SourceConfig } from '../../src/source/source.ts'
+import { startNginx } from '../support/nginx.ts'
 import { makeScratch } from '../support/scratch.ts'
-import { quickSource } from './source-upstream.ts'
+import { file, quickSource, startUpstream } from './source-upstream.ts'
 
 const PUBLISHED = new Date('2026-05-06T07:08:09Z')
 const OLPC_NAMES = '^(?<release>[0-9.]+)_(?<model>xo[0-9.]+)-(?<number>[0-9]+)$'
@@ -62,6 +64,98 @@ const CASES: { name: string; files: string[]; source: Partial<SourceConfig>; ids
     ids: ['%41', 'a b', 'ä'],
   },
 ]
+const hasNginx = (await findProgram('nginx')) !== undefined
+
+/** The same files behind a web server that shows its directories. */
+async function publishByHttp(t: TestContext, files: readonly string[]): Promise<string> {
+  const root = fileURLToPath(publish(t, files))
+  const scratch = makeScratch('listing-nginx')
+  const nginx = await startNginx({ root, scratch: scratch.path })
+  t.after(async () => {
+    await nginx.kill()
+    scratch[Symbol.dispose]()
+  })
+  return nginx.url
+}
+
+for (const {
+  name,
+  files,
+  source: { url, ...rest },
+  ids,
+} of CASES.filter(({ name }) => !/:/.test(name))) {
+  test(`listing by http: ${name}`, { skip: !hasNginx && 'needs nginx' }, async (t) => {
+    const base = await publishByHttp(t, files)
+    const source = quickSource(undefined, { ...rest, url: `${base}${url}`, list: 'directories' })
+    const listing = await source.list!(new AbortController().signal)
+    assert.equal(listing!.complete, true)
+    // An index tells directories from files by nothing that all web servers share: the fetch does.
+    const found = listing!.builds.map(({ id }) => id).filter((id) => id !== '805')
+    assert.deepEqual(found.sort(), ids)
+  })
+}
+
+const STARS = {
+  files: [
+    'stream/ship.2/build659/os-659-20080101_0900-tree.tar',
+    'stream/ship.2/build659/os-659-20080213_1712-tree.tar',
+    'stream/ship.2/build659/os-659-20080213_1712-tree.tar.md5',
+    'stream/ship.2/build659/os-659-20080213_1712.contents',
+    'stream/ship.2/build65/os-65-1-tree.tar',
+  ],
+  source: {
+    builds: '^(?<stream>[a-z0-9.]+)-(?<number>[0-9]+)$',
+    id: '{stream}-{number}',
+    list: 'directories',
+  },
+}
+for (const kind of ['file', 'http'])
+  test(`stars, ${kind}: the latest of those that match, and what lies beside it`, {
+    skip: kind === 'http' && !hasNginx,
+  }, async (t) => {
+    const base = kind === 'file' ? publish(t, STARS.files) : await publishByHttp(t, STARS.files)
+    const source = quickSource(undefined, {
+      ...STARS.source,
+      url: `${base}/stream/{stream}/build{number}/os-{number}-*-tree.tar`,
+      contents: `${base}/stream/{stream}/build{number}/os-{number}-*.contents`,
+    })
+    const options = { signal: new AbortController().signal, onEvent: () => {} }
+    await using found = await source.locate('ship.2-659', options)
+    assert.ok(found.url.endsWith('/build659/os-659-20080213_1712-tree.tar'), found.url)
+    assert.ok(await found.contents())
+    await assert.rejects(source.locate('ship.2-660', options), { code: 'BUILD_NOT_PUBLISHED' })
+    const listing = await source.list!(options.signal)
+    assert.deepEqual(listing!.builds.map(({ id }) => id).sort(), ['ship.2-65', 'ship.2-659'])
+  })
+
+const LISTS = [
+  {
+    what: 'JSON',
+    text: '{"builds": [{"id": "801"}, {"id": 802}, {"id": "x"}], "latest": "802"}',
+    ids: ['801', '802'],
+  },
+  { what: 'text', text: '# what there is\n801 2007-01-01 stable\n802\n\nx803\n', ids: ['801', '802'] },
+  {
+    what: 'a page',
+    text: '<html><a href="801/">801</a><a href="/802">up</a><a href="802">802',
+    ids: ['801', '802'],
+  },
+]
+for (const kind of ['file', 'http'])
+  for (const { what, text, ids } of LISTS)
+    test(`a list, ${kind}: ${what}`, async (t) => {
+      const base = publish(t, ['list'])
+      writeFileSync(new URL(`${base}/list`), text)
+      const upstream =
+        kind === 'file' ? { url: base } : await startUpstream(t, { '/list': [file(Buffer.from(text))] })
+      const source = quickSource(upstream, { builds: '^[0-9]+$', list: `${upstream.url}/list` })
+      const listing = await source.list!(new AbortController().signal)
+      assert.deepEqual(
+        listing!.builds.map(({ id }) => id),
+        ids,
+      )
+    })
+
 for (const {
   name,
   files,
@@ -75,7 +169,7 @@ for (const {
     assert.equal(listing!.complete, true)
     assert.deepEqual(listing!.builds.map(({ id }) => id).sort(), ids)
     for (const build of listing!.builds) {
-      assert.equal(build.published.getTime(), PUBLISHED.getTime())
+      assert.equal(build.published?.getTime(), PUBLISHED.getTime())
       if (rest.checksum === undefined) {
         await using found = await source.locate(build.id, {
           signal: new AbortController().signal,

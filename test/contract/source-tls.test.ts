@@ -1,7 +1,7 @@
 /** https: certificates that are not accepted, and a redirect that would give up what https protects. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { readFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
@@ -9,24 +9,70 @@ import { setDefaultCACertificates } from 'node:tls'
 import { findProgram } from '../../src/lib/find-program.ts'
 import { run } from '../support/processes.ts'
 import { makeScratch } from '../support/scratch.ts'
-import { content, download, file, type Reply, startUpstream } from './source-upstream.ts'
+import { content, download, file, type Reply, startUpstream, status } from './source-upstream.ts'
 
 const skip = (await findProgram('openssl')) === undefined && 'needs openssl: apt-get install openssl'
 const FILE = content(100_000)
 
+interface TlsOptions {
+  expired?: boolean
+  /** Clients must show a certificate that this one vouches for. */
+  clientCa?: string
+}
+
+async function openssl(...args: string[]): Promise<void> {
+  const { code, stderr } = await run('openssl', args)
+  assert.equal(code, 0, stderr)
+}
+
+async function makeCertificate(directory: string, expired = false): Promise<{ key: string; cert: string }> {
+  const [key, cert, request] = ['key.pem', 'cert.pem', 'request.pem'].map((name) =>
+    join(directory, name),
+  ) as [string, string, string]
+  const config = join(directory, 'openssl.cnf')
+  await writeFile(
+    config,
+    `[ca]\ndefault_ca = it\n[it]\nnew_certs_dir = ${directory}\ndatabase = ${join(directory, 'index.txt')}\nserial = ${join(directory, 'serial')}\n` +
+      'default_md = sha256\npolicy = any\nx509_extensions = server\n[any]\ncommonName = supplied\n' +
+      '[server]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = CA:TRUE\n[req]\ndistinguished_name = name\n[name]\n',
+  )
+  await writeFile(join(directory, 'index.txt'), '')
+  await writeFile(join(directory, 'serial'), '01\n')
+  const pair = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', key]
+  await openssl('req', '-new', '-config', config, ...pair, '-subj', '/CN=upserv test', '-out', request)
+  const dates = expired ? ['-startdate', '20100101000000Z', '-enddate', '20110101000000Z'] : ['-days', '2']
+  await openssl(
+    'ca',
+    '-batch',
+    '-selfsign',
+    '-notext',
+    '-config',
+    config,
+    '-keyfile',
+    key,
+    '-in',
+    request,
+    '-out',
+    cert,
+    ...dates,
+  )
+  return { key: await readFile(key, 'utf8'), cert: await readFile(cert, 'utf8') }
+}
+
 /** An https server with a certificate of its own making, for 127.0.0.1. */
-async function startTls(t: TestContext, reply: Reply): Promise<{ url: string; cert: string }> {
+async function startTls(
+  t: TestContext,
+  reply: Reply,
+  options: TlsOptions = {},
+): Promise<{ url: string; cert: string }> {
   using scratch = makeScratch('tls')
-  const [keyPath, certPath] = [join(scratch.path, 'key.pem'), join(scratch.path, 'cert.pem')]
-  const made = await run('openssl', [
-    ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
-    ...['-subj', '/CN=upserv test', '-addext', 'subjectAltName=IP:127.0.0.1'],
-    ...['-keyout', keyPath, '-out', certPath],
-  ])
-  assert.equal(made.code, 0, made.stderr)
-  const [key, cert] = [await readFile(keyPath, 'utf8'), await readFile(certPath, 'utf8')]
+  const { key, cert } = await makeCertificate(scratch.path, options.expired)
   const { progress } = await startUpstream(t, {})
-  const server = createServer({ key, cert }, (request, response) => {
+  const mutual =
+    options.clientCa === undefined
+      ? {}
+      : { ca: options.clientCa, requestCert: true, rejectUnauthorized: true }
+  const server = createServer({ key, cert, ...mutual }, (request, response) => {
     if (request.url === '/802') reply(request, response, progress)
     else response.writeHead(404).end()
   })
@@ -64,4 +110,50 @@ test('https: works, and does not redirect to http', { skip }, async (t) => {
   assert.equal(error.code, 'SOURCE_REFUSED')
   assert.match(error.message, /redirects from https to http/)
   assert.deepEqual(plain.requests, [])
+})
+
+test('https: an authority of its own, and a certificate of ours', { skip }, async (t) => {
+  using scratch = makeScratch('tls-client')
+  const ours = await makeCertificate(scratch.path)
+  const { url, cert } = await startTls(t, file(FILE), { clientCa: ours.cert })
+  const [ca, clientCert, clientKey] = ['ca', 'cert', 'key'].map((name) =>
+    join(scratch.path, `our-${name}.pem`),
+  ) as [string, string, string]
+  await writeFile(ca, cert)
+  await writeFile(clientCert, ours.cert)
+  await writeFile(clientKey, ours.key)
+  const good = await download({ config: { url: `${url}/{build}`, http: { ca, clientCert, clientKey } } })
+  assert.equal(good.error, undefined)
+  assert.ok(good.bytes.equals(FILE))
+  const bare = await download({ config: { url: `${url}/{build}`, http: { ca } } })
+  assert.match(bare.error.code!, /SOURCE_REFUSED|SOURCE_UNREACHABLE/)
+})
+
+test('https: a certificate that has expired is refused, without asking again', { skip }, async (t) => {
+  using scratch = makeScratch('tls-expired')
+  const made = await startTls(t, file(FILE), { expired: true })
+  const ca = join(scratch.path, 'ca.pem')
+  await writeFile(ca, made.cert)
+  const { error, waits } = await download({ config: { url: `${made.url}/{build}`, http: { ca } } })
+  assert.equal(error.code, 'SOURCE_REFUSED')
+  assert.match(error.message, /certificate that is not accepted \(CERT_HAS_EXPIRED\)/)
+  assert.deepEqual(waits, [])
+})
+
+test('a token from a file, which is read for each request and goes to no other host', async (t) => {
+  using scratch = makeScratch('token')
+  const tokenFile = join(scratch.path, 'token')
+  await writeFile(tokenFile, 'first\n')
+  const other = await startUpstream(t, { '/moved': [file(FILE)] })
+  const upstream = await startUpstream(t, { '/802': [status(302, { location: `${other.url}/moved` })] })
+  const { error } = await download({ upstream, config: { http: { tokenFile } } })
+  assert.equal(error, undefined)
+  assert.equal(upstream.headers[0]!.authorization, 'Bearer first')
+  assert.deepEqual(
+    other.headers.map(({ authorization }) => authorization),
+    [undefined],
+  )
+  await writeFile(tokenFile, 'second')
+  await download({ upstream, config: { http: { tokenFile } } })
+  assert.equal(upstream.headers.at(-1)!.authorization, 'Bearer second')
 })

@@ -6,6 +6,7 @@
  * Connections are cut as soon as the client says that it has had the bytes before the cut: what is still
  * under way when a connection breaks may or may not arrive, and the next request would be anyone's guess.
  */
+import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
@@ -169,13 +170,15 @@ export function quickSource(
 ): Source {
   const url = `${upstream?.url}/{build}`
   const defaults = { name: 'test', builds: '^.+$', url, checksum: undefined, contents: undefined }
-  return createSource(
+  const source = createSource(
     { ...defaults, ...config },
     {
       limits: { ...QUICK, ...limits },
       clock: { random: () => 1, sleep: async (ms) => void waits.push(ms) },
     },
   )
+  assert.equal(source.kind, 'archive')
+  return source as Source
 }
 
 export interface Attempt {

@@ -51,8 +51,8 @@ describe('the API', () => {
     assert.equal(build.id, '1')
     assert.equal(build.files, 21)
     assert.deepEqual(build.channels, ['stable'])
-    assert.equal(build.vouched.algorithm, 'sha256')
-    assert.match(build.vouched.by, /\/1\.sha256$/)
+    assert.equal(build.checkedBy, 'sha256')
+    assert.match(build.vouchers.join('; '), /^sha256 in \S+\/1\.sha256$/)
     assert.deepEqual(await api.expect(200, 'POST', '/fetches', { id: '1' }), { id: '1', held: true })
     const { ended } = await api.expect(200, 'GET', '/fetches')
     assert.deepEqual([ended[0].id, ended[0].outcome], ['1', 'done'])
@@ -197,6 +197,8 @@ describe('the API', () => {
       await api.expect(200, 'GET', '/history?since=2000-01-01T00:00:00Z&until=2001-01-01T00:00:00Z'),
       { items: [], next: null },
     )
+    // A leap second is a time, though not one for JavaScript.
+    await api.expect(400, 'GET', '/history?since=2016-12-31T23:59:60Z')
     const { deleted } = await api.expect(200, 'DELETE', '/history?address=127.0.0.1')
     assert.equal(deleted, items.length)
     assert.deepEqual((await api.expect(200, 'GET', '/history')).items, [])
@@ -234,6 +236,13 @@ describe('the API', () => {
     assert.match((await api.expect(401, 'PUT', '/builds/1/sticky')).detail, /holds no token/)
     assert.doesNotMatch(upserv.process.stderr, new RegExp(readFileSync(file, 'utf8').trim()))
     assert.equal((await api.expect(200, 'GET', '/builds/1')).sticky, false)
+  })
+
+  test('to a page whose name was made to lead here nothing is told', async () => {
+    const { port } = new URL(api.base)
+    for (const path of ['/', '/api/v1/history', '/api/v1/events', '/metrics', '/builds/1/root/', '/nothing'])
+      assert.equal(await raw(Number(port), path, { host: `evil.example:${port}` }), 421, path)
+    assert.equal(await raw(Number(port), '/api/v1/history', { host: `localhost:${port}` }), 200)
   })
 
   test('events tell what goes on', async () => {
@@ -372,9 +381,9 @@ function anyOfSchema(schema: Record<string, unknown>): fc.Arbitrary<unknown> {
   return fc.string({ minLength: 1, maxLength: 50, unit: 'binary' }).map((text) => text.toWellFormed())
 }
 
-function raw(port: number, path: string): Promise<number> {
+function raw(port: number, path: string, headers: Record<string, string> = {}): Promise<number> {
   return new Promise((resolve, reject) => {
-    const asking = request({ port, host: '127.0.0.1', path }, (response) => {
+    const asking = request({ port, host: '127.0.0.1', path, headers }, (response) => {
       response.resume()
       resolve(response.statusCode!)
     })

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { zstdDecompressSync } from 'node:zlib'
@@ -255,6 +256,27 @@ describe('builds by http', () => {
     await assert.rejects(bytesOf(await get('/builds/1/root/big')))
     await upserv.process.waitForOutput('stderr', /"msg":"download failed"/)
   })
+})
+
+test('who takes nothing of a download is hung up on', async () => {
+  await using mirror = new Mirror()
+  const tree = new SpecWriter()
+  tree.directory('')
+  // More than the buffers of both ends take.
+  tree.file('zeros', Buffer.alloc(64 * 2 ** 20))
+  await mirror.publish('1', tree.spec)
+  await mirror.startNginx()
+  writeFileSync(mirror.path('upserv.toml'), '[rsync]\nidle_timeout = 1\n')
+  const upserv = await mirror.startUpserv({ http: '127.0.0.1:0', config: mirror.path('upserv.toml') })
+  assert.equal((await upserv.cli(['fetch', '1'])).code, 0)
+  const socket = connect(Number(new URL(httpUrlOf(upserv)).port), '127.0.0.1')
+  socket.on('error', () => {})
+  socket.pause()
+  socket.write('GET /builds/1.tar HTTP/1.1\r\nHost: localhost\r\n\r\n')
+  await upserv.process.waitForOutput('stderr', /"msg":"download (broke off|failed)"/)
+  assert.equal((await upserv.cli(['remove', '1'])).code, 0)
+  socket.destroy()
+  await upserv.stop()
 })
 
 function packsOf(data: string): string[] {

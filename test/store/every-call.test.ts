@@ -138,15 +138,20 @@ async function fetchC({ store, promises }: Keeper): Promise<void> {
     const job = {
       id: 'c',
       sources: [source],
+      paces: [],
       directory: staging.directory,
       spool: store.paths.spool('c'),
+      held: [],
+      alone: false,
       known: staging.known.data,
+      mostBytes: Number.POSITIVE_INFINITY,
     }
     const { ingest } = await runFetchJob(
       job,
       ENDLESS_ROOM,
       () => {},
       new AbortController().signal,
+      async () => undefined,
       store.disk,
     )
     used = true

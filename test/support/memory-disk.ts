@@ -164,6 +164,8 @@ export class MemoryDisk implements Disk {
     open: (path, flags) => this.#open(path, flags),
     write: (fd, bytes, offset, length, position) =>
       this.#write(this.#file(fd), bytes.subarray(offset, offset + length), position),
+    read: (fd, bytes, offset, length, position) =>
+      this.#file(fd).inode.data.copy(bytes, offset, position, position + length),
     truncate: (fd, length) => this.#truncate(this.#file(fd), length),
     sync: (fd) => this.#sync(this.#file(fd)),
     close: (fd) => this.#close(fd),

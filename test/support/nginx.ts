@@ -61,7 +61,7 @@ http {
   ${temporary.map((name) => `${name}_temp_path ${join(scratch, `temp-${name}`)};`).join('\n  ')}
   server {
     listen 127.0.0.1:${listen};
-    root ${root};
+    root "${root}";
   }
 }
 `,

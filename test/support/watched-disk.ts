@@ -167,6 +167,10 @@ export class WatchedDisk implements Disk {
       const size = verdict === 'short' ? Math.ceil(length / 2) : length
       return carryOutNow(verdict, call, () => this.#disk.now.write(fd, bytes, offset, size, position), length)
     },
+    read: (fd, bytes, offset, length, position) =>
+      this.#askNow({ name: 'read', path: this.#fds.get(fd) ?? '' }, () =>
+        this.#disk.now.read(fd, bytes, offset, length, position),
+      ),
     truncate: (fd, length) => this.#askFd(fd, 'truncate', () => this.#disk.now.truncate(fd, length)),
     sync: (fd, why) => {
       const call = { name: 'sync', path: this.#fds.get(fd) ?? '', why }

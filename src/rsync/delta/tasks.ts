@@ -11,7 +11,8 @@ import {
   fileDigest,
   prepareBlockSum,
 } from '../digests.ts'
-import { type BlockSums, type Delta, type MatchSource, matchBlocks } from './match.ts'
+import { type SumHead, sumBytes } from '../wire/sums.ts'
+import { type BlockSums, type Delta, type MatchSource, matchBlocks, weakSum } from './match.ts'
 
 /** Bytes that rest in a file which this process has open. */
 export interface Place {
@@ -20,7 +21,12 @@ export interface Place {
   size: number
 }
 
+/** So much of a basis is read at a time. */
+const SUMS_WINDOW = 1 << 18
+
 export type Task =
+  /** The client's part: the sums of its blocks, as it sends them. */
+  | { type: 'sums'; head: SumHead; rule: BlockSumRule }
   | { type: 'match'; sums: BlockSums; rule: BlockSumRule; inplace: boolean }
   | {
       type: 'digest'
@@ -33,6 +39,7 @@ export type Task =
     }
 
 export interface TaskResult {
+  sums: Uint8Array
   match: Delta
   digest: Uint8Array
 }
@@ -48,6 +55,10 @@ export async function runTask<T extends Task>(
 export async function runTask(task: Task, bytes: Place | Uint8Array): Promise<Delta | Uint8Array> {
   const source = bytes instanceof Uint8Array ? inMemory(bytes) : onDisk(bytes)
   switch (task.type) {
+    case 'sums': {
+      await prepareBlockSum(task.rule)
+      return blockSums(source, task.head, createBlockSum(task.rule))
+    }
     case 'match': {
       await prepareBlockSum(task.rule)
       return matchBlocks(source, task.sums, createBlockSum(task.rule), task.inplace)
@@ -64,6 +75,28 @@ export async function runTask(task: Task, bytes: Place | Uint8Array): Promise<De
       return fileDigest(task.name, task.seed, pieces(source, task.from))
     }
   }
+}
+
+/** As a generator sends them behind `head`. docs/rsync-protocol.md, section 8.2. */
+function blockSums(
+  source: MatchSource,
+  head: SumHead,
+  strongOf: (block: Uint8Array) => Uint8Array,
+): Uint8Array {
+  const { blockLength, strongLength } = head
+  const sums = Buffer.alloc(sumBytes(head))
+  const window = new Uint8Array(blockLength * Math.max(1, Math.floor(SUMS_WINDOW / blockLength)))
+  for (let position = 0, at = 0; position < source.size; position += window.length) {
+    const bytes = window.subarray(0, Math.min(window.length, source.size - position))
+    source.read(bytes, position)
+    for (let start = 0; start < bytes.length; start += blockLength) {
+      const end = Math.min(bytes.length, start + blockLength)
+      sums.writeUInt32LE(weakSum(bytes, start, end), at)
+      sums.set(strongOf(bytes.subarray(start, end)).subarray(0, strongLength), at + 4)
+      at += 4 + strongLength
+    }
+  }
+  return sums
 }
 
 /** Each piece is only good until the next one is asked for. */

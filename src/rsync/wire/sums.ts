@@ -24,6 +24,12 @@ const OLD_MAX_BLOCK = 1 << 29
 /** No digest of the protocol is longer (SHA-1). Clients before 3.5.0 announce 16 for 8-byte digests, too. */
 const MAX_STRONG_LENGTH = 20
 
+/**
+ * The most bytes of block sums taken into memory for one file. A client with more (a basis of several 100 GB,
+ * or tiny blocks forced by -B) gets that file whole, which is always right.
+ */
+export const MAX_SUM_BYTES = 16 * 1024 * 1024
+
 /** [sum-head] 16 bytes. @throws PeerError for numbers that contradict each other. */
 export function decodeSumHead(bytes: Uint8Array, protocol: number): Decoded<SumHead> | undefined {
   if (bytes.length < 16) return undefined
@@ -63,6 +69,11 @@ export function encodeSumHead(out: ByteWriter, head: SumHead): void {
 export function basisLength(head: SumHead): number {
   const short = head.remainder === 0 ? 0 : head.blockLength - head.remainder
   return head.count * head.blockLength - short
+}
+
+/** Bytes of all sums behind the head. */
+export function sumBytes({ count, strongLength }: SumHead): number {
+  return count * (4 + strongLength)
 }
 
 /** The sums of a client's blocks as they came: for each block its weak sum, i32, and its strong one. */

@@ -38,7 +38,7 @@ function create({ id }) {
   row.bar = progressBar('')
   row.accessed = make('time')
   row.source = make('a')
-  row.vouched = make('small', { class: 'muted' })
+  row.checked = make('small', { class: 'muted' })
   row.sticky = make('button', {
     type: 'button',
     class: 'switch',
@@ -59,7 +59,7 @@ function create({ id }) {
     cell('size', 'number', row.size),
     cell('frees', 'frees', make('div', {}, row.frees, row.bar)),
     cell('accessed', '', row.accessed),
-    cell('source', '', make('div', {}, row.source, make('br'), row.vouched)),
+    cell('source', '', make('div', {}, row.source, make('br'), row.checked)),
     cell('sticky', '', row.sticky),
     cell('actions', 'buttons', verify, ' ', remove),
   )
@@ -68,8 +68,8 @@ function create({ id }) {
 
 function update(row, build, budgetBytes, now) {
   row.build = build
-  const { id, bytes, files, storedBytes, sticky, inUse, accessed, source, url, vouched, channels, damaged } =
-    build
+  const { id, bytes, files, storedBytes, sticky, inUse, accessed, channels, damaged } = build
+  const { source, url, vouchers, checkedBy } = build
   const tags = [
     ...channels.map((text) => ({ text, kind: '' })),
     ...(inUse ? [{ text: t('inUse'), kind: '' }] : []),
@@ -92,8 +92,8 @@ function update(row, build, budgetBytes, now) {
   say(row.source, source)
   attribute(row.source, 'title', url)
   attribute(row.source, 'href', /^https?:/.test(url) ? url : undefined)
-  say(row.vouched, vouched ? t('vouchedBy', { algorithm: vouched.algorithm }) : t('vouchedByNobody'))
-  attribute(row.vouched, 'title', vouched?.by)
+  say(row.checked, checkedBy ? t('checkedBy', { kinds: checkedBy }) : t('checkedByNobody'))
+  attribute(row.checked, 'title', vouchers.join('\n') || undefined)
   attribute(row.sticky, 'aria-checked', String(sticky))
   attribute(row.sticky, 'aria-label', t('stickyBuild', { id }))
 }

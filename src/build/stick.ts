@@ -1,0 +1,109 @@
+/**
+ * A stick as xs-rsync made them: `xs-xobuilds/` with the archive of each build, and beside it `.md5`,
+ * `.contents` and `.name`; `manifest.sha1` has the digests of all of them. The name is the build's id.
+ */
+import { createHash } from 'node:crypto'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { CommandError, DigestMismatch } from '../errors.ts'
+import { type Disk, realDisk } from '../lib/disk.ts'
+import type { SourceConfig } from '../source/source.ts'
+import { isBuildId } from './build-id.ts'
+
+export const STICK_DIRECTORY = 'xs-xobuilds'
+const MANIFEST = 'manifest.sha1'
+/** A name, a digest: some bytes. */
+const MAX_SMALL_BYTES = 64 << 10
+const READ_BYTES = 1 << 20
+
+export interface StickBuild {
+  id: string
+  source: SourceConfig
+}
+
+/** The builds on a stick, each as a source of its own. @throws CommandError */
+export async function buildsOnStick(directory: string, disk: Disk = realDisk): Promise<StickBuild[]> {
+  const place = join(directory, STICK_DIRECTORY)
+  const names = await disk.readdir(place).catch((cause: Error) => {
+    throw new CommandError(`${place} cannot be read: ${cause.message}`, { cause })
+  })
+  const builds: StickBuild[] = []
+  for (const name of names.filter((one) => one.endsWith('.name')).sort()) {
+    const stem = name.slice(0, -'.name'.length)
+    const id = (await readSmall(disk, join(place, name))).trim().replace(/^build-/, '')
+    if (!isBuildId(id))
+      throw new CommandError(`${join(place, name)} holds "${id.slice(0, 100)}", which is no build id`)
+    const archive = names.find((one) => one.startsWith(`${stem}-tree.tar`) && !one.endsWith('.md5'))
+    if (archive === undefined) throw new CommandError(`${place} has ${name}, but no ${stem}-tree.tar.*`)
+    const url = pathToFileURL(join(place, archive)).href
+    const contents = names.includes(`${stem}.contents`)
+      ? pathToFileURL(join(place, `${stem}.contents`)).href
+      : undefined
+    builds.push({
+      id,
+      source: {
+        name: 'import',
+        builds: '^.+$',
+        url,
+        checksum: `${url}.md5`,
+        contents,
+        tree: { pristine: true },
+      },
+    })
+  }
+  if (builds.length === 0) throw new CommandError(`${place} holds no builds: there is no *.name`)
+  return builds
+}
+
+/** Compares what `manifest.sha1` says. Reads all of the stick; `say` is told how it goes. @throws DigestMismatch */
+export async function checkStick(
+  directory: string,
+  say: (line: string) => void,
+  signal: AbortSignal,
+  disk: Disk = realDisk,
+): Promise<void> {
+  const place = join(directory, STICK_DIRECTORY)
+  const names = await disk.readdir(place)
+  if (!names.includes(MANIFEST)) {
+    say(`${STICK_DIRECTORY} has no ${MANIFEST}: only the .md5 of each build is compared`)
+    return
+  }
+  const listed = new Map<string, string>()
+  for (const line of (await readSmall(disk, join(place, MANIFEST))).split('\n')) {
+    const [, digest, path] = /^([0-9a-f]{40})[ *]{1,2}(.+)$/.exec(line.trim()) ?? []
+    if (digest !== undefined && path !== undefined) listed.set(path.replace(/^.*\//, ''), digest)
+  }
+  for (const name of names.filter((one) => !one.startsWith(`${MANIFEST}`))) {
+    const expected = listed.get(name)
+    if (expected === undefined) throw new CommandError(`${join(place, name)} is not in ${MANIFEST}`)
+    say(`checking ${name}`)
+    const actual = await sha1Of(disk, join(place, name), signal)
+    if (actual !== expected) throw new DigestMismatch(join(place, name), 'sha1', expected, actual)
+    listed.delete(name)
+  }
+  const [missing] = listed.keys()
+  if (missing !== undefined) throw new CommandError(`${MANIFEST} names ${missing}, which is not on the stick`)
+}
+
+async function sha1Of(disk: Disk, path: string, signal: AbortSignal): Promise<string> {
+  const hash = createHash('sha1')
+  const file = await disk.open(path, 'r')
+  try {
+    const buffer = Buffer.allocUnsafe(READ_BYTES)
+    for (let at = 0; ; ) {
+      signal.throwIfAborted()
+      const { bytesRead } = await file.read(buffer, 0, READ_BYTES, at)
+      if (bytesRead === 0) return hash.digest('hex')
+      hash.update(buffer.subarray(0, bytesRead))
+      at += bytesRead
+    }
+  } finally {
+    await file.close()
+  }
+}
+
+async function readSmall(disk: Disk, path: string): Promise<string> {
+  const { size } = await disk.stat(path)
+  if (size > MAX_SMALL_BYTES) throw new CommandError(`${path} is too large for what it should be`)
+  return (await disk.readFile(path)).toString('utf8')
+}

@@ -1,0 +1,275 @@
+/**
+ * The HTTP side of being a parent: paths, who may ask, and how an answer streams. What is answered is
+ * build/parent.ts's to say; the bytes are those of source/parent-wire.ts.
+ *
+ *     GET  /parent/v1/builds                  what there is, as JSON
+ *     POST /parent/v1/builds/ID               {"seals": [...]}: lines while it is fetched, then its manifest
+ *     GET  /parent/v1/builds/ID/contents      the file `contents`
+ *     POST /parent/v1/builds/ID/blobs         the blobs that are named, in spans
+ *
+ * The rules of a build's module hold here as well. Where they want a password, it comes as HTTP has it
+ * (Basic); where they hide files, a child may not have the build at all, since it would show them.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { isBuildId, moduleOf } from '../build/build-id.ts'
+import type { Parent } from '../build/parent.ts'
+import { AccessDenied, NoSuchBuild, RefusedError, reportError, ServerBusy, UpservError } from '../errors.ts'
+import { utf8Bytes } from '../lib/bytes.ts'
+import {
+  type AnswerLine,
+  decodeBlobRequest,
+  MAX_REQUEST_BYTES,
+  MAX_SEALS_BYTES,
+  PARENT_PATH,
+  sealsRequest,
+} from '../source/parent-wire.ts'
+
+/** Requests that work at a time: each may compress on all that a core gives, and hold some 20 MB. */
+const MAX_WORKING = 4
+/** Requests that wait for a build to be fetched. */
+const MAX_WAITING = 200
+/** Who does not take a byte for so long is gone. */
+const IDLE_MS = 120_000
+const BUSY_RETRY_S = 5
+
+/** What we ask of who knows the rules: access/policy.ts has it. */
+export interface ChildVisitor {
+  mayKnock(modules: readonly string[]): boolean
+  mustProve(modules: readonly string[]): boolean
+  prove(modules: readonly string[], proof: { user: string; provenBy(password: Uint8Array): boolean }): boolean
+  mayHave(module: string): boolean
+  settings(modules: readonly string[]): { hides: readonly unknown[] }
+}
+
+export interface ParentDoorOptions {
+  /** There once the store is open. */
+  parent: Promise<Parent>
+  visitor(address: string | undefined): ChildVisitor
+  /** Aborted when the server stops. */
+  signal: AbortSignal
+  onRequest(running: Promise<unknown>): void
+  log(fields: Record<string, unknown>, message: string): void
+}
+
+/** Takes what is meant for it, and says whether it did. */
+export type ChildHandler = (request: IncomingMessage, response: ServerResponse) => boolean
+
+export function parentDoor(options: ParentDoorOptions): ChildHandler {
+  const door = new ParentDoor(options)
+  return (request, response) => door.handle(request, response)
+}
+
+interface Call {
+  request: IncomingMessage
+  response: ServerResponse
+  visitor: ChildVisitor
+  id: string
+  signal: AbortSignal
+}
+
+class ParentDoor {
+  readonly #options: ParentDoorOptions
+  #working = 0
+  #waiting = 0
+
+  constructor(options: ParentDoorOptions) {
+    this.#options = options
+  }
+
+  handle(request: IncomingMessage, response: ServerResponse): boolean {
+    const [path = ''] = (request.url ?? '').split('?', 1)
+    if (!path.startsWith(`${PARENT_PATH}/`)) return false
+    const running = this.#answer(request, response, path.slice(PARENT_PATH.length)).catch((error) => {
+      this.#fail(response, error)
+    })
+    this.#options.onRequest(running)
+    return true
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
+    const abort = new AbortController()
+    response.once('close', () => abort.abort(new RefusedError('the child is gone')))
+    response.setTimeout(IDLE_MS, () => response.destroy())
+    const { address, proof } = whoAsks(request)
+    const visitor = this.#options.visitor(address)
+    const signal = AbortSignal.any([abort.signal, this.#options.signal])
+    signal.throwIfAborted()
+    const [, builds, id, part] = /^\/(builds)(?:\/([^/]+)(?:\/(contents|blobs))?)?$/.exec(path) ?? []
+    if (builds === undefined || (id !== undefined && !isBuildId(id)))
+      throw new NoSuchBuild('no such resource')
+    const wants = id === undefined || part === 'contents' ? 'GET' : 'POST'
+    if (request.method !== wants) throw new RefusedError(`this is asked for by ${wants}`)
+    if (id === undefined) {
+      if (proof) visitor.prove([], proof)
+      const listing = await (await this.#options.parent).list((module) => isOpenTo(visitor, module), signal)
+      sendJson(response, 200, listing)
+      return
+    }
+    this.#admit(visitor, id, proof)
+    const call: Call = { request, response, visitor, id, signal }
+    if (part === 'blobs') await this.#sendBlobs(call)
+    else if (part === 'contents') await this.#sendContents(call)
+    else await this.#sendBuild(call)
+    this.#options.log({ build: id, part: part ?? 'manifest', child: address }, 'child served')
+  }
+
+  #admit(visitor: ChildVisitor, id: string, proof: Proof | undefined): void {
+    const modules = [moduleOf(id)]
+    const proven = !visitor.mustProve(modules) || (proof !== undefined && visitor.prove(modules, proof))
+    if (!visitor.mayKnock(modules) || !proven) {
+      throw new AccessDenied(`access denied to ${moduleOf(id)}`, {
+        hint: 'The rules of the module hold for child servers too: let them in by address, or give them a password.',
+      })
+    }
+    if (visitor.settings(modules).hides.length > 0) {
+      throw new AccessDenied(`${moduleOf(id)} hides files here, and a child server would show them`)
+    }
+  }
+
+  async #sendBuild({ request, response, visitor, id, signal }: Call): Promise<void> {
+    const seals = readSeals(await readBody(request, MAX_SEALS_BYTES))
+    if (this.#waiting >= MAX_WAITING) throw new ServerBusy(MAX_WAITING)
+    this.#waiting++
+    const write = (line: AnswerLine): void => {
+      if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/octet-stream' })
+      response.write(`${JSON.stringify(line)}\n`)
+    }
+    try {
+      const { line, body } = await (await this.#options.parent).describe(
+        id,
+        seals,
+        (module) => isOpenTo(visitor, module),
+        (say) => write({ say }),
+        signal,
+      )
+      write({ build: line })
+      response.end(body)
+    } catch (error) {
+      if (!response.headersSent || signal.aborted) throw error
+      const { code, message, hint } = reportError(error)
+      write({ error: { code, message, ...(hint === undefined ? {} : { hint }) } })
+      response.end()
+    } finally {
+      this.#waiting--
+    }
+  }
+
+  async #sendBlobs({ request, response, visitor, id, signal }: Call): Promise<void> {
+    const asked = decodeBlobRequest(await readBody(request, MAX_REQUEST_BYTES))
+    if (!asked) throw new RefusedError('this is no request for blobs')
+    await this.#work(async () => {
+      const blobs = (await this.#options.parent).blobs(
+        id,
+        asked,
+        (module) => isOpenTo(visitor, module),
+        signal,
+      )
+      // What is refused is refused before there is a status.
+      const first = await blobs.next()
+      response.writeHead(200, { 'content-type': 'application/octet-stream' })
+      if (first.done) response.end()
+      else await pipeline(Readable.from(behind(first.value, blobs)), response)
+    })
+  }
+
+  async #sendContents({ response, visitor, id, signal }: Call): Promise<void> {
+    await this.#work(async () => {
+      const bytes = await (await this.#options.parent).contents(
+        id,
+        (module) => isOpenTo(visitor, module),
+        signal,
+      )
+      response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes.length })
+      await pipeline(Readable.from([bytes]), response)
+    })
+  }
+
+  async #work(work: () => Promise<void>): Promise<void> {
+    if (this.#working >= MAX_WORKING) throw new ServerBusy(MAX_WORKING)
+    this.#working++
+    try {
+      await work()
+    } finally {
+      this.#working--
+    }
+  }
+
+  #fail(response: ServerResponse, error: unknown): void {
+    // Half an answer can only be broken off: the child asks again.
+    if (response.headersSent || response.destroyed) {
+      response.destroy()
+      return
+    }
+    const { code, message, hint } = reportError(error)
+    const status = statusOf(error)
+    if (status >= 500 && !(error instanceof UpservError))
+      this.#options.log({ reason: message }, 'a child could not be answered')
+    if (status === 503) response.setHeader('retry-after', BUSY_RETRY_S)
+    if (status === 403) response.setHeader('www-authenticate', 'Basic realm="upserv"')
+    sendJson(response, status, { error: { code, message, ...(hint === undefined ? {} : { hint }) } })
+  }
+}
+
+function statusOf(error: unknown): number {
+  if (error instanceof AccessDenied) return 403
+  if (error instanceof NoSuchBuild) return 404
+  if (error instanceof ServerBusy) return 503
+  if (error instanceof RefusedError) return 400
+  const code = error instanceof UpservError ? error.code : ''
+  if (code === 'BUILD_NOT_PUBLISHED' || code === 'BUILD_UNKNOWN') return 404
+  return code === 'COMMAND_REFUSED' ? 503 : 500
+}
+
+interface Proof {
+  user: string
+  provenBy(password: Uint8Array): boolean
+}
+
+function whoAsks(request: IncomingMessage): { address: string | undefined; proof: Proof | undefined } {
+  const address = request.socket.remoteAddress
+  const [, encoded] = /^Basic ([A-Za-z0-9+/=]{1,1000})$/i.exec(request.headers.authorization ?? '') ?? []
+  const [, user, given] = /^([^:]*):(.*)$/s.exec(Buffer.from(encoded ?? '', 'base64').toString('utf8')) ?? []
+  if (user === undefined || given === undefined) return { address, proof: undefined }
+  const digest = (bytes: Uint8Array): Buffer => createHash('sha256').update(bytes).digest()
+  const provenBy = (password: Uint8Array): boolean =>
+    timingSafeEqual(digest(password), digest(Buffer.from(given)))
+  return { address, proof: { user: utf8Bytes(user), provenBy } }
+}
+
+/** Whether a child may hear of a module and have all of it. */
+function isOpenTo(visitor: ChildVisitor, module: string): boolean {
+  return visitor.mayHave(module) && visitor.settings([module]).hides.length === 0
+}
+
+async function readBody(request: IncomingMessage, limit: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = []
+  let bytes = 0
+  for await (const chunk of request as AsyncIterable<Uint8Array>) {
+    bytes += chunk.length
+    if (bytes > limit) throw new RefusedError(`a request here has ${limit} bytes at most`)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
+}
+
+function readSeals(body: Uint8Array): string[] {
+  try {
+    return sealsRequest.parse(JSON.parse(Buffer.from(body).toString('utf8'))).seals
+  } catch (cause) {
+    throw new RefusedError('this is no request for a build', undefined, { cause })
+  }
+}
+
+async function* behind(first: Uint8Array, rest: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
+  yield first
+  yield* rest
+}
+
+function sendJson(response: ServerResponse, status: number, value: unknown): void {
+  const body = Buffer.from(`${JSON.stringify(value)}\n`)
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length })
+  response.end(body)
+}

@@ -1,0 +1,156 @@
+/** Builds that come by hand: a directory, a pipe, a stick; and what one server writes for another. */
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { makeArchive } from '../support/archive.ts'
+import { buildsOnDisk, Mirror, randomTree } from '../support/mirror.ts'
+import { quoteForShell, run } from '../support/processes.ts'
+import { assertSameTree, snapshot } from '../support/snapshot.ts'
+import { makeTree, randomBytes, SpecWriter } from '../support/tree.ts'
+import { UPSERV, type Upserv } from '../support/upserv.ts'
+
+async function says(upserv: Upserv, code: number, ...args: string[]): Promise<string> {
+  const result = await upserv.cli(args, { timeoutMs: 60_000 })
+  assert.equal(result.code, code, result.stdout + result.stderr)
+  return result.stdout + result.stderr
+}
+
+/** Runs a command line of the shell, with `upserv` for the command and the data directory. */
+async function shell(mirror: Mirror, script: string, data = mirror.data) {
+  const command = `${quoteForShell(UPSERV)} import --data ${quoteForShell(data)}`
+  return await run('sh', ['-c', script.replace('UPSERV', command)], { timeoutMs: 60_000 })
+}
+
+describe('by hand', { concurrency: 2 }, () => {
+  test('a directory tree, and what tar cannot read of one', async () => {
+    await using mirror = new Mirror()
+    const upserv = await mirror.startUpserv()
+    const tree = mirror.path('trees', 'one')
+    makeTree(tree, randomTree(1, 5, 50_000))
+    await says(upserv, 0, 'import', tree, '--as', '1')
+    const { place } = await mirror.sync(upserv, '1')
+    assertSameTree(snapshot(tree), snapshot(place))
+    assert.match(await says(upserv, 64, 'import', tree), /required option '--as <id>'/)
+    assert.match(await says(upserv, 1, 'import', tree, '--as', '1'), /is held already/)
+  })
+
+  test('standard input, with a server and without, and one that breaks off', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 5, 50_000))
+    const archive = quoteForShell(mirror.archive('1'))
+    const alone = await shell(mirror, `cat ${archive} | UPSERV - --as 1`)
+    assert.equal(alone.code, 0, alone.stderr)
+    const upserv = await mirror.startUpserv()
+    await mirror.assertServes(upserv, '1')
+    const beside = await shell(mirror, `cat ${archive} | UPSERV - --as 2`)
+    assert.equal(beside.code, 0, beside.stderr)
+    const cut = await shell(mirror, `head -c 100000 ${archive} | UPSERV - --as 3`)
+    assert.equal(cut.code, 1, cut.stdout + cut.stderr)
+    const empty = await shell(mirror, 'UPSERV - --as 4 < /dev/null')
+    assert.notEqual(empty.code, 0)
+    assert.deepEqual(buildsOnDisk(mirror.data), ['1', '2'])
+    assert.deepEqual(mirror.incoming(), [])
+  })
+
+  test("a stick in xs-rsync's layout, its checksums, and one that was tampered with", async () => {
+    await using mirror = new Mirror()
+    const upserv = await mirror.startUpserv()
+    const stick = mirror.path('stick')
+    const place = join(stick, 'xs-xobuilds')
+    mkdirSync(place, { recursive: true })
+    const sums = (): void => {
+      const names = readdirSync(place).filter((name) => name !== 'manifest.sha1')
+      const line = (name: string): string =>
+        `${createHash('sha1')
+          .update(readFileSync(join(place, name)))
+          .digest('hex')}  ${name}\n`
+      writeFileSync(join(place, 'manifest.sha1'), names.map(line).join(''))
+    }
+    for (const id of ['802', '803']) {
+      const tree = new SpecWriter()
+      for (const directory of ['', 'versions', 'versions/pristine', 'versions/pristine/abc'])
+        tree.directory(directory)
+      tree.file('versions/pristine/abc/issue', Buffer.from(`build ${id}\n`))
+      makeTree(mirror.path('trees', id), tree.spec)
+      const path = join(place, `os${id}_jffs2-tree`)
+      const archive = await makeArchive({ tree: mirror.path('trees', id), path, suffix: 'tar.bz2' })
+      writeFileSync(
+        `${archive}.md5`,
+        `${createHash('md5').update(readFileSync(archive)).digest('hex')}  os.img\n`,
+      )
+      writeFileSync(join(place, `os${id}_jffs2.contents`), `contents of ${id}\n`)
+      writeFileSync(join(place, `os${id}_jffs2.name`), `${id}\n`)
+    }
+    sums()
+    writeFileSync(join(place, 'os803_jffs2.contents'), 'changed\n')
+    assert.match(await says(upserv, 69, 'import', stick), /os803_jffs2\.contents has sha1/)
+    assert.deepEqual(buildsOnDisk(mirror.data), [])
+    sums()
+    assert.match(
+      await says(upserv, 0, 'import', stick),
+      /build 802 is imported\nbuild 803 is imported.*checking os802_jffs2/s,
+    )
+    assert.match(await says(upserv, 0, 'import', stick), /nothing new is on it/)
+    const synced = await mirror.sync(upserv, '802')
+    assert.equal(readFileSync(join(synced.place, 'issue'), 'utf8'), 'build 802\n')
+    assert.match(await says(upserv, 0, 'list'), /803 .* import +md5/)
+  })
+
+  test('what one server exports another imports: all of it, or what it lacks', async () => {
+    await using mirror = new Mirror()
+    const shared = new SpecWriter(randomTree(1, 20, 40_000))
+    shared.file('changed', randomBytes(77, 40_000))
+    await mirror.publish('801', randomTree(1, 20, 40_000))
+    await mirror.publish('802', shared.spec)
+    await mirror.startNginx()
+    const from = await mirror.startUpserv()
+    for (const id of ['801', '802']) await mirror.assertServes(from, id)
+    const to = await mirror.startUpserv({ data: mirror.path('other'), sources: [] })
+    const [all, difference] = [mirror.path('801.export'), mirror.path('802.export')]
+    await says(from, 0, 'export', '801', all)
+    await says(from, 0, 'export', '802', '--have', '801', difference)
+    assert.ok(statSync(all).size > 700_000)
+    assert.ok(statSync(difference).size < 60_000, `${statSync(difference).size} bytes for one file`)
+    assert.match(await says(from, 1, 'export', '801', all), /exists already/)
+    assert.match(await says(from, 1, 'export', '999', mirror.path('x')), /999/)
+
+    assert.match(
+      await says(to, 69, 'import', difference),
+      /lacks \d+ files.*It was exported for a server that has 801/s,
+    )
+    await says(to, 0, 'import', all)
+    await says(to, 0, 'import', difference)
+    await mirror.assertServes(to, '802')
+    assert.match(await says(to, 0, 'list'), /802 .* import/)
+
+    // By a pipe, under another name; and damaged.
+    const piped = await shell(mirror, `cat ${quoteForShell(all)} | UPSERV - --as again`, mirror.path('other'))
+    assert.equal(piped.code, 0, piped.stderr)
+    await says(to, 0, 'remove', 'again')
+    await says(to, 0, 'remove', '802')
+    await says(to, 0, 'remove', '801')
+    for (const part of [0.1, 0.5, 0.9]) {
+      const bad = mirror.path('bad')
+      copyFileSync(all, bad)
+      truncateSync(bad, Math.floor(statSync(all).size * part))
+      await says(to, 69, 'import', bad)
+      const bytes = readFileSync(all)
+      bytes[Math.floor(bytes.length * part)]! ^= 4
+      writeFileSync(bad, bytes)
+      await says(to, 69, 'import', bad)
+      rmSync(bad)
+    }
+    assert.deepEqual(buildsOnDisk(mirror.path('other')), [])
+  })
+})

@@ -1,0 +1,142 @@
+/** Several mirrors of one file, rates, and upstreams that send next to nothing. */
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { writeFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { SYSTEM_CLOCK } from '../../src/source/clock.ts'
+import { Pace, rateAt } from '../../src/source/pace.ts'
+import { Mirror, randomTree } from '../support/mirror.ts'
+import { content, download, file, quickSource, startUpstream, status } from './source-upstream.ts'
+
+const ARCHIVE = content(700_000)
+const SHA256 = createHash('sha256').update(ARCHIVE).digest('hex')
+const OLD = 'Fri, 02 Nov 2007 12:00:00 GMT'
+
+test('one breaks off: the next goes on at that byte, and what comes is checked', async (t) => {
+  const checksum = { '/802.sha256': [file(Buffer.from(SHA256))] }
+  const first = await startUpstream(t, { '/802': [file(ARCHIVE, { cutAt: 300_000 })], ...checksum })
+  const second = await startUpstream(t, { '/802': [file(ARCHIVE, { etag: '"another"' })] })
+  const { bytes, error, events, waits } = await download({
+    upstream: first,
+    config: { mirrors: [`${second.url}/{build}`] },
+  })
+  assert.equal(error, undefined)
+  assert.ok(bytes.equals(ARCHIVE))
+  assert.deepEqual(second.requests, ['GET /802 bytes=300000-'])
+  assert.deepEqual(
+    events.map(({ type }) => type),
+    ['mirror', 'resumed'],
+  )
+  assert.deepEqual(waits, [])
+})
+
+test('nobody checks what comes: only a mirror whose file has the same time goes on', async (t) => {
+  for (const [lastModified, fits] of [
+    [OLD, true],
+    ['Sat, 03 Nov 2007 12:00:00 GMT', false],
+  ] as const) {
+    const first = await startUpstream(t, {
+      '/802': [file(ARCHIVE, { cutAt: 300_000, lastModified: OLD }), file(ARCHIVE, { lastModified: OLD })],
+    })
+    const second = await startUpstream(t, { '/802': [file(ARCHIVE, { etag: '"another"', lastModified })] })
+    const { bytes, error } = await download({
+      upstream: first,
+      config: { mirrors: [`${second.url}/{build}`] },
+    })
+    assert.equal(error, undefined)
+    assert.ok(bytes.equals(ARCHIVE))
+    assert.equal(first.requests.filter((request) => request.includes('/802 bytes=')).length, fits ? 0 : 1)
+  }
+})
+
+test('what one does not have, refuses or is too ill to say, another may have', async (t) => {
+  for (const code of [404, 403, 500]) {
+    const first = await startUpstream(t, { '/802': [status(code)] })
+    const second = await startUpstream(t, { '/802': [file(ARCHIVE)] })
+    const { bytes, error } = await download({
+      upstream: first,
+      config: { mirrors: [`${second.url}/{build}`] },
+    })
+    assert.equal(error, undefined)
+    assert.ok(bytes.equals(ARCHIVE))
+  }
+})
+
+test('none has it', async (t) => {
+  const [first, second] = [await startUpstream(t, {}), await startUpstream(t, {})]
+  const { error } = await download({ upstream: first, config: { mirrors: [`${second.url}/{build}`] } })
+  assert.equal(error.code, 'BUILD_NOT_PUBLISHED')
+})
+
+test('all break off again and again: each goes on where the last one was', async (t) => {
+  const cut = [100_000, 100_000, 400_000].map((cutAt) => file(ARCHIVE, { cutAt, lastModified: OLD }))
+  const first = await startUpstream(t, { '/802': [...cut, file(ARCHIVE, { lastModified: OLD })] })
+  const second = await startUpstream(t, { '/802': [...cut, file(ARCHIVE, { lastModified: OLD })] })
+  const { bytes, error } = await download({ upstream: first, config: { mirrors: [`${second.url}/{build}`] } })
+  assert.equal(error, undefined)
+  assert.ok(bytes.equals(ARCHIVE))
+})
+
+test('an upstream that sends a byte now and then is given up', async (t) => {
+  const upstream = await startUpstream(t, {
+    '/802': [
+      (_, response) => {
+        response.writeHead(200, { 'content-length': 1000, etag: '"a"' })
+        const timer = setInterval(() => response.write('x'), 20)
+        response.on('close', () => clearInterval(timer))
+      },
+    ],
+  })
+  const { error } = await download({ upstream, limits: { slowMs: 200, slowBytes: 100, stallMs: 5000 } })
+  assert.equal(error.code, 'SOURCE_UNREACHABLE')
+  assert.match(error.message, /sends too slowly: \d+ bytes in/)
+})
+
+test('rates: of several the first that holds at that time', () => {
+  const day = { from: 8 * 60, to: 18 * 60, bytesPerSecond: 1 }
+  const night = { from: 22 * 60, to: 6 * 60, bytesPerSecond: 2 }
+  const at = (hour: number): Date => new Date(2026, 0, 5, hour)
+  assert.deepEqual(
+    [7, 8, 17, 18, 23, 3, 6].map((hour) => rateAt([day, night], at(hour))),
+    [undefined, 1, 1, undefined, 2, 2, undefined],
+  )
+  assert.equal(rateAt([{ from: 0, to: 0, bytesPerSecond: 3 }], at(12)), 3)
+})
+
+test('rates: all who share one take it together', async () => {
+  const memory = Pace.memory()
+  const rules = [{ from: 0, to: 0, bytesPerSecond: 1_000_000 }]
+  const { signal } = new AbortController()
+  const began = performance.now()
+  await Promise.all([1, 2, 3].map(() => new Pace(rules, memory, SYSTEM_CLOCK).spend(100_000, signal)))
+  assert.ok(performance.now() - began > 290, 'three times a tenth of a second')
+  const stop = new AbortController()
+  const waiting = new Pace(rules, memory, SYSTEM_CLOCK).spend(1e9, stop.signal)
+  stop.abort(new Error('enough'))
+  await assert.rejects(waiting)
+})
+
+test('a source with a rate keeps to it', async (t) => {
+  const upstream = await startUpstream(t, { '/802': [file(ARCHIVE)] })
+  const source = quickSource(upstream, { rates: [{ from: 0, to: 0, bytesPerSecond: 2_000_000 }] })
+  const began = performance.now()
+  await using found = await source.locate('802', { signal: new AbortController().signal, onEvent: () => {} })
+  for await (const _ of found.bytes());
+  assert.ok(performance.now() - began > 340, '700 kB at 2 MB a second')
+})
+
+test('a deadline: what came is kept, and the next one goes on from there', async () => {
+  await using mirror = new Mirror()
+  await mirror.publish('1', randomTree(1, 20, 200_000), { sha256: true })
+  await mirror.startNginx('1m')
+  const config = mirror.path('upserv.toml')
+  writeFileSync(config, `[[source]]\nname = "slow"\nurl = "${mirror.nginx.url}/{build}"\ndeadline = 2\n`)
+  const upserv = await mirror.startUpserv({ config, sources: [] })
+  const late = await mirror.sync(upserv, '1', 5)
+  assert.match(late.stderr + late.stdout, /@ERROR: it was not complete after 2 s/)
+  let again: Awaited<ReturnType<Mirror['sync']>> | undefined
+  for (let tries = 0; !again && tries < 6; tries++)
+    again = await mirror.sync(upserv, '1').catch(() => undefined)
+  assert.match(again!.stdout, /going on at/)
+  mirror.assertTree('1', again!.place)
+})
