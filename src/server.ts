@@ -506,7 +506,7 @@ export async function serve(
         tokenFile: config.http.tokenFile ?? claim.paths.token,
         children,
         names: config.http.names,
-        idleMs: config.rsync.idleTimeoutMs,
+        idleMs: () => current.rsync.idleTimeoutMs,
         log,
         isOpen: () => upserv !== undefined,
         isStopping: () => stopping !== undefined,

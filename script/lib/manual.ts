@@ -77,7 +77,14 @@ function commandsText(program: Command): string {
 
 function optionsText(command: Command): string {
   const options = command.createHelp().visibleOptions(command)
-  const rows = options.map(({ flags, description }) => `| \`${flags}\` | ${sentence(description)} |`)
+  const words = command.registeredArguments.filter(({ description }) => description !== '')
+  const rows = [
+    ...words.map((word) => `| *${word.name()}* | ${sentence(word.description)} |`),
+    ...options.map(({ flags, description, defaultValue }) => {
+      const otherwise = defaultValue === undefined ? '' : ` Default: \`${defaultValue}\`.`
+      return `| \`${flags}\` | ${sentence(description)}${otherwise} |`
+    }),
+  ]
   return `| option | meaning |\n|---|---|\n${rows.join('\n')}\n`
 }
 

@@ -1,5 +1,6 @@
 /** `upserv fetch`, `import` and `export`: progress on stderr, one line that changes when a person looks on. */
 import { execFileSync, spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import {
   chmodSync,
   closeSync,
@@ -7,7 +8,7 @@ import {
   createReadStream,
   createWriteStream,
   existsSync,
-  mkdtempSync,
+  mkdirSync,
   openSync,
   readSync,
   renameSync,
@@ -25,8 +26,10 @@ import type { Config } from '../config/config.ts'
 import { CommandError, Interrupted } from '../errors.ts'
 import { formatSize } from '../lib/units.ts'
 import { parseBundleHead } from '../source/bundle.ts'
+import { StorePaths } from '../store/paths.ts'
 import { EXIT } from './exit.ts'
 import { withOperations } from './operations.ts'
+import { giveToOwner, otherOwner } from './owner.ts'
 import { formatBar } from './text.ts'
 
 const BAR_WIDTH = 20
@@ -109,7 +112,7 @@ async function importStream(
 ): Promise<void> {
   const bundle = parseBundleHead(start)
   const id = given ?? bundle?.id ?? missingId()
-  await withFifo(async (fifo) => {
+  await withFifo(config, async (fifo) => {
     const abort = new AbortController()
     const pouring = pour(start, stream, fifo, check, abort.signal)
     pouring.catch(() => {})
@@ -150,7 +153,7 @@ export async function exportCommand(
   const path = resolve(file)
   if (file !== '-' && existsSync(path))
     throw new CommandError(`${file} exists already`, { hint: 'Remove it, or name another.' })
-  await withFifo(async (fifo) => {
+  await withFifo(config, async (fifo) => {
     const abort = new AbortController()
     const writing = `${path}.part`
     const target = file === '-' ? process.stdout : createWriteStream(writing, { flags: 'w' })
@@ -158,7 +161,12 @@ export async function exportCommand(
     copying.catch(() => {})
     try {
       await withProgress((_say, signal) =>
-        withOperations(config, (operations) => operations.export(id, have, fifo, signal), { long: true }),
+        withOperations(config, (operations) => operations.export(id, have, fifo, signal), {
+          long: true,
+          before: () => {
+            if (file !== '-') mustStayRoot(config, id)
+          },
+        }),
       )
       await copying
       if (file !== '-') renameSync(writing, path)
@@ -171,13 +179,27 @@ export async function exportCommand(
   if (file !== '-') process.stdout.write(`build ${id} is exported: ${formatSize(statSync(path).size)}\n`)
 }
 
-/** A FIFO that a server of another user can use too; its name is ours alone to know. */
-async function withFifo(use: (path: string) => Promise<void>): Promise<void> {
-  const directory = mkdtempSync(join(tmpdir(), 'upserv-pipe-'))
+/** A file is given its name at the end, which the owner of the data directory may not do where root may. */
+function mustStayRoot({ dataDir }: Config, id: string): void {
+  if (!otherOwner(dataDir)) return
+  throw new CommandError('while no server runs, root exports as the owner of the data directory does', {
+    hint: `Let the shell open the file: upserv export ${id} - >FILE. Or start the server.`,
+  })
+}
+
+/**
+ * A FIFO that a server of another user can use too; its name is ours alone to know. It lies where a server looks that
+ * sees little else, as systemd lets it: its /tmp is not ours. Where there is no data directory yet there is no server.
+ */
+async function withFifo({ dataDir }: Config, use: (path: string) => Promise<void>): Promise<void> {
+  const paths = new StorePaths(dataDir)
+  const directory = existsSync(paths.format) ? paths.newPipe() : join(tmpdir(), `upserv-pipe-${randomUUID()}`)
+  mkdirSync(directory, { mode: 0o700 })
   const path = join(directory, 'pipe')
   try {
     execFileSync('mkfifo', ['-m', '0666', path])
     chmodSync(directory, 0o711)
+    for (const made of [path, directory]) giveToOwner(made, dataDir)
     await use(path)
   } finally {
     // Whichever end of ours still waits for the other to be opened waits no longer.

@@ -38,6 +38,14 @@ const PROGRAMS = [
   { names: ['flock'], use: 'to own the data directory', debianPackage: 'util-linux', needed: true },
   { names: ['lbzip2', 'bzip2'], use: 'for archives in bzip2', debianPackage: 'lbzip2', needed: false },
   { names: ['xz'], use: 'for archives in xz or lzma', debianPackage: 'xz-utils', needed: false },
+  {
+    names: ['bsdtar'],
+    use: 'for archives in zip and ISO 9660',
+    debianPackage: 'libarchive-tools',
+    needed: false,
+  },
+  { names: ['sqfs2tar'], use: 'for archives in squashfs', debianPackage: 'squashfs-tools-ng', needed: false },
+  { names: ['gpgv'], use: 'for signatures by GPG', debianPackage: 'gpgv', needed: false },
 ] as const
 
 export function checkConfiguration(config: Config, flags: Flags): Finding {

@@ -77,6 +77,7 @@ _upserv() {
   case $previous in
     ${values(all, 'files').join('|')}) compopt -o default; return ;;
     ${values(all, 'directories').join('|')}) compopt -o dirnames; return ;;
+    ${values(all, 'builds').join('|')}) _upserv_builds; COMPREPLY=($(compgen -W "$words" -- "$current")); return ;;
     ${takesValue.join('|')}) return ;;
   esac
   for ((i = 1; i < COMP_CWORD; i++)); do

@@ -19,6 +19,7 @@ import { StoreError } from '../errors.ts'
 import { type Peer, peerFrom, UNKNOWN_PEER } from '../lib/peer.ts'
 import { DIRECTORY_MODE, FILE_MODE, StorePaths } from '../store/paths.ts'
 import { EXIT } from './exit.ts'
+import { becomeOwner } from './owner.ts'
 
 /** How long an owner that we started stays without anything to do. */
 const OWNER_IDLE_SECONDS = 600
@@ -73,6 +74,7 @@ async function findOwner(config: Config, flags: Flags, deadline: number): Promis
     if (owner) return owner
     // When another one was there, it either opens its socket soon or was about to end: then it is our turn.
     const again = start?.outcome === 'another' && Date.now() - start.at > START_AGAIN_MS
+    becomeOwner(config.dataDir)
     if (!start || again) start = startOwner(config, flags)
     if (start.outcome === 'failed' || Date.now() > deadline) {
       throw new StoreError(`no upserv could be started on ${config.dataDir}`, {

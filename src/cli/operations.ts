@@ -15,14 +15,14 @@ const RETRY_MS = 50
 /**
  * Carries out something with the operations of a data directory.
  * @param long it may take a while: as the owner, let others in meanwhile, commands and xinetd's clients.
+ * @param before called where no server runs, before we become the owner.
  * @throws StoreLocked when another process owns it and does not answer.
  */
 export async function withOperations<T>(
   config: Config,
   use: (operations: Operations) => Promise<T>,
-  { long = false } = {},
+  { long = false, before = () => {} }: { long?: boolean; before?: () => void } = {},
 ): Promise<T> {
-  becomeOwner(config.dataDir)
   const { socket } = new StorePaths(config.dataDir)
   const deadline = Date.now() + OWNER_STARTS_MS
   for (;;) {
@@ -38,6 +38,9 @@ export async function withOperations<T>(
       }
       return use(remoteOperations(connection))
     }
+    before()
+    // A server does what it is asked for as who it is, so who asks may stay who they are.
+    becomeOwner(config.dataDir)
     let owner: Owner
     try {
       owner = await (long ? openServer(config) : openAlone(config))

@@ -2,16 +2,15 @@
  * Who root is when it touches a data directory: its owner. What root wrote there the server could not change,
  * and would fail on much later.
  */
-import { statSync } from 'node:fs'
+import { chownSync, type Stats, statSync } from 'node:fs'
 import { ConfigError } from '../errors.ts'
 
 const ROOT = 0
 
 /** Gives root's privileges up, for good, where the directory is another user's. Others stay who they are. */
 export function becomeOwner(dataDir: string): void {
-  if (process.getuid?.() !== ROOT) return
-  const owner = statSync(dataDir, { throwIfNoEntry: false })
-  if (!owner || owner.uid === ROOT) return
+  const owner = otherOwner(dataDir)
+  if (!owner) return
   try {
     process.setgroups!([owner.gid])
     process.setgid!(owner.gid)
@@ -22,4 +21,17 @@ export function becomeOwner(dataDir: string): void {
       hint: `Run this as its owner: setpriv --reuid=${owner.uid} --regid=${owner.gid} --clear-groups upserv ...`,
     })
   }
+}
+
+/** Lets root, once it has become the owner of the data directory, remove what it made as root. */
+export function giveToOwner(path: string, dataDir: string): void {
+  const owner = otherOwner(dataDir)
+  if (owner) chownSync(path, owner.uid, owner.gid)
+}
+
+/** Whom root has to become; undefined where everybody may stay who they are. */
+export function otherOwner(dataDir: string): Stats | undefined {
+  if (process.getuid?.() !== ROOT) return undefined
+  const owner = statSync(dataDir, { throwIfNoEntry: false })
+  return owner?.uid === ROOT ? undefined : owner
 }

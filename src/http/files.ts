@@ -38,7 +38,7 @@ export interface FilesParts {
   visitor: (address: string | undefined) => Visitor
   log: Logger
   /** One who takes nothing for so long is hung up on: a download keeps its build, and others out. */
-  idleMs: number
+  idleMs: () => number
   /** Ends what is under way. */
   signal: AbortSignal
 }
@@ -263,7 +263,7 @@ class Files {
     this.#answers++
     if (isArchive) this.#archives++
     const { log, idleMs } = this.#parts
-    reply.raw.setTimeout(idleMs)
+    reply.raw.setTimeout(idleMs())
     const began = performance.now()
     let bytes = 0
     const counted = async function* (): AsyncGenerator<Buffer> {

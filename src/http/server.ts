@@ -46,7 +46,7 @@ export interface HttpParts {
   /** That it may be called by, beside its addresses (host.ts). */
   names: readonly string[]
   /** One who takes nothing of a long answer for so long is hung up on. */
-  idleMs: number
+  idleMs: () => number
   log: Logger
   /** Whether the store is open: until then, what asks for it waits. */
   isOpen: () => boolean
@@ -232,7 +232,7 @@ function addRoute(
         const peer = formatPeer(peerFrom(request.ip, request.socket.remotePort))
         log.info({ peer, method, url: request.originalUrl, status: answer.status }, 'change by http')
       }
-      if (answer.file) reply.raw.setTimeout(idleMs)
+      if (answer.file) reply.raw.setTimeout(idleMs())
       return sendAnswer(reply, answer)
     },
   })

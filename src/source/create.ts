@@ -49,6 +49,9 @@ export function createSource(config: SourceConfig, deps: SourceDeps = {}): AnySo
  */
 export function whereabouts(config: SourceConfig): URL {
   const { url } = schemeOf(config.url) === 's3' ? bucketAsHttp(config) : config
-  const plain = url.replace(/[{*].*$/s, '').replace(/^(?:oci\+http|upserv):/i, 'http:')
+  const fixed = url.replace(/[{*].*$/s, '')
+  // A template whose host is a placeholder has no place in common.
+  const known = /^[^:]+:\/\/(?:[^/]+(?:\/|$)|\/)/.test(fixed) ? fixed : url.replaceAll(/[{}*]/g, '')
+  const plain = known.replace(/^(?:oci\+http|upserv):/i, 'http:')
   return new URL('.', plain.replace(/^(?:oci|upservs):/i, 'https:'))
 }

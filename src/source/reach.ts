@@ -21,10 +21,22 @@ export interface Reached {
 
 /** Asks for the directory of its archives. Any answer will do but one that says the server itself is not well. */
 export async function reachSource(source: SourceConfig, signal: AbortSignal): Promise<Reached> {
-  const url = whereabouts(source)
-  return url.protocol === 'file:'
-    ? await reachDirectory(fileURLToPath(url))
-    : await reachHttp(url, makeDispatcher(SOURCE_LIMITS, source.http ?? {}), signal)
+  let at: URL
+  let dispatcher: Dispatcher
+  try {
+    at = whereabouts(source)
+    dispatcher = makeDispatcher(SOURCE_LIMITS, source.http ?? {})
+  } catch (error) {
+    const look = `Look at the source "${source.name}" in upserv.toml.`
+    return { place: source.url, failure: (error as Error).message, look }
+  }
+  try {
+    return at.protocol === 'file:'
+      ? await reachDirectory(fileURLToPath(at))
+      : await reachHttp(at, dispatcher, signal)
+  } finally {
+    await dispatcher.destroy()
+  }
 }
 
 async function reachDirectory(path: string): Promise<Reached> {
@@ -35,12 +47,12 @@ async function reachDirectory(path: string): Promise<Reached> {
   return { place: path, failure, look: `ls -ld ${path}; is it mounted?` }
 }
 
-async function reachHttp(url: URL, dispatcher: Dispatcher, signal: AbortSignal): Promise<Reached> {
-  const place = showUrl(url)
+async function reachHttp(at: URL, dispatcher: Dispatcher, signal: AbortSignal): Promise<Reached> {
+  const place = showUrl(at)
   const look = `Check the network, and the url of this source: curl -I ${place}`
   try {
     const asked = Date.now()
-    const { statusCode, headers, body } = await request(withoutUser(url), {
+    const { statusCode, headers, body } = await request(withoutUser(at), {
       method: 'HEAD',
       signal,
       dispatcher,
@@ -48,20 +60,11 @@ async function reachHttp(url: URL, dispatcher: Dispatcher, signal: AbortSignal):
     await body.dump()
     const theirs = Date.parse(String(headers.date ?? ''))
     const skewMs = Number.isNaN(theirs) ? undefined : (asked + Date.now()) / 2 - theirs
-    return {
-      place,
-      failure: statusCode >= 500 ? `${place} answers with ${statusCode}` : undefined,
-      look,
-      skewMs,
-    }
+    const failure = statusCode >= 500 ? `${place} answers with ${statusCode}` : undefined
+    return { place, failure, look, skewMs }
   } catch (error) {
     const { name, message, code } = error as NodeJS.ErrnoException
-    return {
-      place,
-      failure: `${place}: ${name === 'TimeoutError' ? 'no answer' : message || code || name}`,
-      look,
-    }
-  } finally {
-    await dispatcher.destroy()
+    const failure = `${place}: ${name === 'TimeoutError' ? 'no answer' : message || code || name}`
+    return { place, failure, look }
   }
 }

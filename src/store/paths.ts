@@ -25,6 +25,7 @@
  *         <number>.seg                     records found by a key (src/cache/)
  *         code/                            our own modules, compiled (lib/code-cache.ts)
  *       history/                           which device got which build (src/history/)
+ *       .pipe-<8 hex digits>/              between a command and the server, while it lasts (cli/bring.ts)
  *
  * At start everything in incoming/ goes, except *.spool/. The last suffix decides, so an id may hold dots.
  */
@@ -93,6 +94,11 @@ export class StorePaths {
 
   newIngest(id: string): string {
     return join(this.incoming, `${checkedId(id)}-${randomHex(4)}.ingest`)
+  }
+
+  /** Hidden, as it is not the store's. */
+  newPipe(): string {
+    return join(this.root, `.pipe-${randomHex(4)}`)
   }
 
   newCompaction(): string {

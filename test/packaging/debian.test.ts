@@ -160,10 +160,23 @@ systemctl reload upserv`)
     await shell('curl -sSf http://127.0.0.1:8730/builds/1.tar.zst | zstd -dq | tar -t')
     // Root's commands work while the server runs, and leave nothing that is root's while it does not.
     await machine.succeeds('upserv', ['pin', '1'])
+    await shell(
+      'upserv export 1 /root/by-server && upserv import - --as 1-again </root/by-server && upserv remove 1-again',
+    )
     await shell('systemctl stop upserv.service upserv.socket')
     assert.match(await machine.succeeds('upserv', ['list']), /^1 .*sticky/m)
     await machine.succeeds('upserv', ['unpin', '1'])
-    assert.equal(await shell('find /var/lib/upserv ! -user upserv'), '')
+    assert.match(
+      (await machine.run('upserv', ['export', '1', '/root/alone'])).stderr,
+      /upserv export 1 - >FILE/,
+    )
+    await shell(
+      'upserv export 1 - >/root/alone && cmp /root/alone /root/by-server && rm /root/alone /root/by-server',
+    )
+    assert.equal(
+      await shell('find /var/lib/upserv ! -user upserv; find /tmp /var/lib/upserv -name "*pipe-*"'),
+      '',
+    )
     await shell('systemctl start upserv.socket')
     assert.equal(await property('ActiveState'), 'inactive')
     // Socket activation: the client starts the server.
