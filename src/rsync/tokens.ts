@@ -82,32 +82,53 @@ export function needsContent(tree: Tree, { type }: AnswerPart): boolean {
 
 /** Reads straight into the frame that goes out. */
 function sendPlain(delivery: Delivery, start: number, length: number): Sending {
-  const { connection } = delivery
-  const { out } = connection
   for (let done = 0; done < length; ) {
-    const room = Math.max(LITERAL, FRAME_SIZE - out.length)
-    const batch = Math.min(length - done, Math.floor(room / LITERAL) * LITERAL)
-    const targets = placeTokens(out, batch)
-    const reading = read(delivery, targets, start + done)
-    done += batch
-    const waiting = reading ?? connection.flow()
-    if (waiting) return sendMore(delivery, waiting, reading ? targets : [], start + done, length - done)
+    const batch = sendBatch(delivery, start + done, length - done)
+    done += batch.length
+    const waiting = batch.reading ?? delivery.connection.flow()
+    if (waiting) return sendMore(delivery, batch, waiting, start + done, length - done)
   }
   return undefined
 }
 
-/** @param targets what is being read into: zeros when it can't be. */
+/** The rest of what `sendPlain` has begun, when a batch of it has to be waited for. */
 async function sendMore(
   delivery: Delivery,
+  begun: Batch,
   waiting: Promise<void>,
-  targets: readonly Uint8Array[],
   start: number,
   length: number,
 ): Promise<StoreError | undefined> {
-  const failure = await orZeros(waiting, targets)
-  if (targets.length > 0) await delivery.connection.flow()
-  delivery.signal.throwIfAborted()
-  return (await sendPlain(delivery, start, length)) ?? failure
+  const { connection, signal } = delivery
+  // What waits for the client alone says what is wrong with it by itself.
+  let failure = begun.reading ? await orZeros(begun.reading, begun.targets) : void (await waiting)
+  await connection.flow()
+  signal.throwIfAborted()
+  for (let done = 0; done < length; ) {
+    const batch = sendBatch(delivery, start + done, length - done)
+    done += batch.length
+    if (batch.reading) failure = (await orZeros(batch.reading, batch.targets)) ?? failure
+    const flowing = connection.flow()
+    if (flowing) await flowing
+    signal.throwIfAborted()
+  }
+  return failure
+}
+
+/** Tokens that begin to be read into the frame: as many as there is room for, and one at least. */
+interface Batch {
+  readonly length: number
+  readonly targets: readonly Uint8Array[]
+  /** Undefined: it is done. */
+  readonly reading: Promise<void> | undefined
+}
+
+function sendBatch(delivery: Delivery, start: number, most: number): Batch {
+  const { out } = delivery.connection
+  const room = Math.max(LITERAL, FRAME_SIZE - out.length)
+  const length = Math.min(most, Math.floor(room / LITERAL) * LITERAL)
+  const targets = placeTokens(out, length)
+  return { length, targets, reading: read(delivery, targets, start) }
 }
 
 /** The heads of so much literal data. @returns where the data belongs: places that don't move any more. */

@@ -27,6 +27,9 @@ import { type MemoryNode, MemoryTree } from './memory-tree.ts'
 import { makeScratch } from './scratch.ts'
 import { FixedModules, memoryKept, type Pipe, SEED, sessionContext, startSession } from './session.ts'
 
+/** What a client hears beyond this is forgotten: one that asks for large files again and again hears gigabytes. */
+const MOST_HEARD = 32 * 2 ** 20
+const NOTHING = new Uint8Array()
 /** For sessions that never settle: a slow machine takes as long as it takes. */
 const SETTLE_MS = 150_000
 /** How long others may have to wait for their turn: slices are 8 ms, and collecting garbage takes its time. */
@@ -262,9 +265,11 @@ export async function say(
     const piece = await read()
     return piece && answered(piece, pipe)
   }
+  let heard = 0
   pipe.write = (data) => {
     states.add(session.state)
-    return write(data)
+    heard += data.length
+    return write(heard > MOST_HEARD ? NOTHING : data)
   }
   pipe.stuck = ending.type === 'never-reads'
   for (const piece of pieces.flatMap(atAnswers)) pipe.send(piece)
