@@ -36,7 +36,6 @@ import { CommandError, type UpservError } from './errors.ts'
 import { History } from './history/history.ts'
 import type { SessionRecord } from './history/session-record.ts'
 import { parentDoor } from './http/parent.ts'
-import { Http } from './http/server.ts'
 import { makeTokenFile } from './http/token.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import { realDisk } from './lib/disk.ts'
@@ -430,6 +429,7 @@ export async function serve(
   const httpUrls: string[] = []
   const listening: string[] = []
   const { promise: ended, resolve: setEnded } = Promise.withResolvers<void>()
+  quietly(ended)
 
   const stop = (): Promise<void> => {
     stopping ??= (async () => {
@@ -496,6 +496,8 @@ export async function serve(
     lastClosers.push(() => control.hangUp())
     if (config.http.listen.length > 0) {
       if (config.http.tokenFile === undefined) makeTokenFile(claim.paths.token)
+      // With all that it brings along it is a third of the program: not where nobody wants it, as under xinetd.
+      const { Http } = await import('./http/server.ts')
       const http = await Http.create({
         operations: laterOperations(operations),
         activity,
@@ -535,7 +537,6 @@ export async function serve(
     },
     () => void stop(),
   )
-  quietly(ended)
 
   if (config.exitWhenIdleMs > 0) {
     const timer = setInterval(() => {

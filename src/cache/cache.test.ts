@@ -1,9 +1,21 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import fs, {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { openFilesBelow } from '../../test/support/open-files.ts'
 import { BlockPool } from '../lib/block-pool.ts'
 import { Cache, type CacheOptions } from './cache.ts'
 
@@ -195,6 +207,81 @@ test('a directory that vanishes or can not be written costs records, no more', a
   cache.put(key('b'), Buffer.from('hello'))
   assert.equal(cache.has(key('b')), false, 'not tried again at once')
   await cache.close()
+})
+
+test('an old segment that cannot be looked at costs no other', async () => {
+  using place = scratch()
+  const first = open(place.path)
+  first.put(key('a'), Buffer.from('hello'))
+  await first.close()
+  const [name] = place.files()
+  renameSync(join(place.path, name!), join(place.path, '00000002.seg'))
+  symlinkSync('nowhere', join(place.path, '00000000.seg'))
+  mkdirSync(join(place.path, '00000001.seg'))
+  const problems: Error[] = []
+  const second = open(place.path, { onProblem: (problem) => problems.push(problem) })
+  await second.ready
+  assert.equal(problems.length, 2)
+  assert.equal(String(await read(second, 'a')), 'hello')
+  assert.equal(second.bytes, statSync(join(place.path, '00000002.seg')).size)
+  await second.close()
+})
+
+test('writes that fail do not lift the bound on what waits in memory', async (t) => {
+  using place = scratch()
+  t.mock.timers.enable({ apis: ['Date'] })
+  writeFileSync(join(place.path, 'gone'), 'a file where the directory should be')
+  const cache = open(join(place.path, 'gone'))
+  const record = Buffer.alloc(3 * 2 ** 20)
+  for (let round = 0; round < 3; round++) {
+    const names = Array.from({ length: 8 }, (_, i) => `${round}:${i}`)
+    for (const name of names.slice(0, 4)) cache.put(key(name), record)
+    // The write is under way.
+    await Promise.resolve()
+    for (const name of names.slice(4)) cache.put(key(name), record)
+    assert.equal(names.filter((name) => cache.has(key(name))).length, 5, `round ${round}`)
+    await cache.ready
+    t.mock.timers.tick(120_000)
+  }
+  await cache.close()
+})
+
+test('a disk that gives a record no more costs that record, whatever its size', async (t) => {
+  using place = scratch()
+  const cache = open(place.path)
+  const sizes = [5, 65_536, 200_000]
+  for (const size of sizes) cache.put(key(`${size}`), randomBytes(size))
+  await cache.ready
+  t.mock.method(fs, 'readvSync', () => {
+    throw Object.assign(new Error('EIO: as the test wants it'), { code: 'EIO', syscall: 'read' })
+  })
+  syncBuiltinESMExports()
+  t.after(() => {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+  })
+  // What can't be read at once is read in a thread, and that works here.
+  for (const size of sizes) assert.equal((await read(cache, `${size}`))?.length, size)
+  for (const size of sizes) cache.peek(key(`${size}`))
+  await cache.close()
+})
+
+test('a segment that was dropped while somebody reads from it stays closed', async (t) => {
+  using place = scratch()
+  const cache = open(place.path, { pool: new BlockPool(1) })
+  cache.put(key('a'), randomBytes(1_000_000))
+  await cache.ready
+  t.mock.method(fs, 'readvSync', () => 0)
+  syncBuiltinESMExports()
+  t.after(() => {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+  })
+  const reading = cache.get(key('a'))
+  await cache.drop(1)
+  await reading
+  await cache.close()
+  assert.deepEqual(openFilesBelow(place.path), [])
 })
 
 test('many records: each is found', async () => {

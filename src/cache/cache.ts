@@ -142,7 +142,8 @@ export class Cache {
   }
 
   has(key: Uint8Array): boolean {
-    return this.#table.find(key) !== undefined
+    const place = this.#table.find(key)
+    return place !== undefined && this.#segments.has(place.segment)
   }
 
   /**
@@ -225,7 +226,6 @@ export class Cache {
   /** Writes what has collected for a segment, in one go. */
   async #flush(segment: Segment): Promise<void> {
     segment.flushDue = false
-    const waiting = segment.waitingBytes
     try {
       if (this.#segments.has(segment.number)) await segment.flush()
     } catch (error) {
@@ -233,7 +233,9 @@ export class Cache {
       await this.#dropSegments([segment])
       throw error
     } finally {
-      this.#waiting -= waiting
+      // Counted anew: more may have come meanwhile, for a segment that has just been given up.
+      this.#waiting = 0
+      for (const { waitingBytes } of this.#segments.values()) this.#waiting += waitingBytes
     }
   }
 
@@ -276,11 +278,12 @@ export class Cache {
       this.#grow(-segment.size)
       this.#dropped += segment.size
       this.#droppedUpTo = Math.max(this.#droppedUpTo, segment.number)
-      await segment.close()
+      const complain = (error: Error): void => this.#options.onProblem?.(error)
+      await segment.close().catch(complain)
       // What can't be deleted is found again at the next start.
-      await rm(segment.path, { force: true }).catch((error: Error) => this.#options.onProblem?.(error))
+      await rm(segment.path, { force: true }).catch(complain)
     }
-    this.#table.dropSegments((number) => !this.#segments.has(number))
+    await this.#table.dropSegments((number) => !this.#segments.has(number))
   }
 
   #grow(bytes: number): void {
@@ -298,20 +301,9 @@ export class Cache {
   }
 
   async #load(old: readonly number[]): Promise<void> {
-    for (const number of old) {
-      const path = this.#pathOf(number)
-      const { size } = await stat(path)
-      const segment = new Segment(number, path, size)
-      if (size === 0 || !(await this.#scan(segment).catch(() => false))) {
-        await segment.close()
-        await rm(path, { force: true })
-        continue
-      }
-      // Used before anything that is used from now on, the older the earlier.
-      segment.lastUse = number - this.#nextNumber
-      this.#segments.set(number, segment)
-      this.#grow(size)
-    }
+    // One that can't be looked at or removed says nothing of the others.
+    for (const number of old)
+      await this.#loadSegment(number).catch((error: Error) => this.#options.onProblem?.(error))
     await this.#shrink()
   }
 
@@ -324,6 +316,22 @@ export class Cache {
       freed += oldest.size
       await this.#dropSegments([oldest])
     }
+  }
+
+  /** One that is none of ours, or can't be read, is removed. */
+  async #loadSegment(number: number): Promise<void> {
+    const path = this.#pathOf(number)
+    const { size } = await stat(path)
+    const segment = new Segment(number, path, size)
+    if (size === 0 || !(await this.#scan(segment).catch(() => false))) {
+      await segment.close()
+      await rm(path, { force: true })
+      return
+    }
+    // Used before anything that is used from now on, the older the earlier.
+    segment.lastUse = number - this.#nextNumber
+    this.#segments.set(number, segment)
+    this.#grow(size)
   }
 
   /** Enters the records of a segment that an earlier process wrote. @returns whether it is one of ours. */
@@ -377,6 +385,7 @@ class Segment implements BlockFile {
   #handle: Promise<FileHandle> | undefined
   /** Of the handle, once it is open. */
   #fd: number | undefined
+  #closed = false
   readonly #quick = new QuickReads()
 
   /** @param size 0 for one that does not exist yet. */
@@ -432,10 +441,17 @@ class Segment implements BlockFile {
 
   readNow(targets: readonly Uint8Array[], position: number): number | undefined {
     const fd = this.#fd
-    return fd === undefined ? undefined : this.#quick.try(() => readvSync(fd, targets, position))
+    try {
+      return fd === undefined ? undefined : this.#quick.try(() => readvSync(fd, targets, position))
+    } catch {
+      // Who reads in a thread next hears what is wrong.
+      return undefined
+    }
   }
 
+  /** For good: whoever is still reading gets no more, as nobody would close what he opened again. */
   async close(): Promise<void> {
+    this.#closed = true
     const handle = this.#handle
     this.#handle = undefined
     this.#fd = undefined
@@ -448,6 +464,7 @@ class Segment implements BlockFile {
   }
 
   #open(): Promise<FileHandle> {
+    if (this.#closed) return Promise.reject(new Error(`${this.path} was dropped`))
     return this.#handle ?? this.#opened(open(this.path, 'r'))
   }
 

@@ -1,7 +1,12 @@
 /**
- * Where each record of the cache is: a hash table of 16-byte keys in typed arrays, 32 bytes for an entry,
+ * Where each record of the cache is: hash tables of 16-byte keys in typed arrays, 32 bytes for an entry,
  * since a Map of a million strings would take several times as much and the garbage collector's time.
+ *
+ * There are many small tables, each for a share of the keys: one is written anew in a moment, where millions of
+ * records in a single one would keep everybody waiting for a second whenever it grows or a segment goes.
  */
+import { Pacer } from '../lib/pacer.ts'
+
 /** Bytes of a key: the beginning of a SHA-256, so its bits are as good as random. */
 export const KEY_BYTES = 16
 
@@ -14,13 +19,41 @@ export interface Place {
   crc: number
 }
 
+/** One for each value of a key's last byte; hash tables go by the first ones. */
+const TABLES = 256
 const WORDS = 8
-const SMALLEST = 1024
+/** Slots of an empty table. */
+const SMALLEST = 8
 
 /** [word 4] Number of the segment plus one, so that 0 marks a free slot. */
 const SEGMENT = 4
 
 export class KeyTable {
+  readonly #tables = Array.from({ length: TABLES }, () => new Table())
+
+  get count(): number {
+    return this.#tables.reduce((sum, { count }) => sum + count, 0)
+  }
+
+  find(key: Uint8Array): Place | undefined {
+    return this.#tables[key[KEY_BYTES - 1]!]!.find(key)
+  }
+
+  /** Enters a key, or moves it to another place. */
+  set(key: Uint8Array, place: Place): void {
+    this.#tables[key[KEY_BYTES - 1]!]!.set(key, place)
+  }
+
+  /** Takes out every key whose record is in a segment for which `gone` is true, little by little. */
+  async dropSegments(gone: (segment: number) => boolean, pacer = new Pacer()): Promise<void> {
+    for (const table of this.#tables) {
+      if (pacer.due) await pacer.rest()
+      table.dropSegments(gone)
+    }
+  }
+}
+
+class Table {
   #slots: Uint32Array
   #count = 0
 
@@ -40,7 +73,6 @@ export class KeyTable {
     return { segment: segment - 1, offset: slots[at + 5]!, length: slots[at + 6]!, crc: slots[at + 7]! }
   }
 
-  /** Enters a key, or moves it to another place. */
   set(key: Uint8Array, place: Place): void {
     if ((this.#count + 1) * 3 > (this.#slots.length / WORDS) * 2) this.#rebuild(this.#slots.length * 2)
     const at = this.#slotOf(key)
@@ -55,7 +87,6 @@ export class KeyTable {
     slots[at + 7] = place.crc
   }
 
-  /** Takes out every key whose record is in a segment for which `gone` is true. */
   dropSegments(gone: (segment: number) => boolean): void {
     this.#rebuild(this.#slots.length, gone)
   }

@@ -278,8 +278,11 @@ class Transfer {
       await this.#cannotSend(item, error)
       return
     }
-    const sending = this.#deliver(ready)
-    await (ready.content ? sending?.finally(() => ready.content!.close()) : sending)
+    try {
+      await this.#deliver(ready)
+    } finally {
+      ready.content?.close()
+    }
   }
 
   /** Says all of an answer. A promise only where something has to be waited for. */

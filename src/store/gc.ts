@@ -93,6 +93,11 @@ export class References {
     return lost
   }
 
+  /** Whether a build's blobs were counted, however few they are. */
+  has(build: BuildNumber): boolean {
+    return this.#rows.has(build)
+  }
+
   /** Undoes `add`. */
   remove(build: BuildNumber): void {
     for (const row of this.#rows.get(build) ?? []) {

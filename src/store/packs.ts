@@ -423,7 +423,7 @@ export class Packs {
       path,
       size,
       file,
-      blocks: blocksOf(file),
+      blocks: blocksOf(file, () => this.hold(pack)),
       unreadable: false,
       suspended: false,
     }
@@ -468,11 +468,11 @@ function readNow(file: PackFile, offset: number, targets: readonly Uint8Array[])
 }
 
 /** A pack as a file of the pool: open while it is read from. */
-function blocksOf(file: PackFile): BlockFile {
+function blocksOf(file: PackFile, hold: () => Promise<void>): BlockFile {
   return {
     id: nextFileId(),
     read: async (targets, position) => {
-      await file.acquire()
+      await hold()
       try {
         return await file.readSome(targets, position)
       } finally {

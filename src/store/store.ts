@@ -891,7 +891,6 @@ export class Store {
       const expected = info.contentsSha256
       if (expected !== undefined && createHash('sha256').update(contents).digest('hex') !== expected)
         throw new StoreCorrupt(`${paths.contents} is not what was written`)
-      if (build.unreadable) await this.#forgive(build)
     } catch (error) {
       const about = diskError(error, paths.directory)
       if (!isAboutFile(error)) return
@@ -906,7 +905,9 @@ export class Store {
       await replaceFile(this.disk, paths.damaged, reason, 'damaged').catch((failure) =>
         this.#report(failure, paths.damaged),
       )
+      return
     }
+    if (build.unreadable) await this.#forgive(build)
   }
 
   /** The disk gives a build's files again, of which it had given nothing. */
@@ -914,8 +915,8 @@ export class Store {
     build.damaged = undefined
     build.unreadable = false
     this.#generation++
-    // Whether its blobs were counted depends on when the disk had failed.
-    this.#references.remove(build.number)
+    if (this.#references.has(build.number)) return
+    // The disk had failed before its blobs were counted. Where it fails again, that is done before the next sweep.
     build.counted = false
     await this.#count(build)
   }
@@ -1050,7 +1051,8 @@ export class Store {
   /**
    * Removes blobs that nobody needs: all dead packs, and packs that are mostly dead; with `need`, goes on
    * until that many bytes are free or nothing is left to do. Nobody waits for what is done in the
-   * `background`, so it takes its time. Returns the bytes freed.
+   * `background`, so it takes its time. Where no room is needed, it waits until it is known what every build
+   * needs. Returns the bytes freed.
    */
   async collect(need = 0, { background = false } = {}): Promise<number> {
     await this.marked()
@@ -1061,6 +1063,9 @@ export class Store {
       const result = await this.#turn
         .run(async () => {
           this.#lock.assertOurs()
+          await this.#markAll()
+          const canWait = background || need === 0
+          if (this.#closed || (canWait && this.#needsUnknown())) return { freed: 0, more: false }
           // What can't be settled yet keeps its blobs.
           await this.#settle().catch(() => {})
           return await sweep(order)
@@ -1113,6 +1118,13 @@ export class Store {
     return { packs: this.packs, references: this.#references, known: () => this.#known() }
   }
 
+  /** Whether the disk gives nothing of some manifest just now: what that build needs looks as if nobody did. */
+  #needsUnknown(): boolean {
+    for (const { unreadable, number } of this.#builds.values())
+      if (unreadable && !this.#references.has(number)) return true
+    return false
+  }
+
   async #markAll(): Promise<void> {
     for (;;) {
       const build = [...this.#builds.values()].find(({ counted }) => !counted)
@@ -1136,7 +1148,8 @@ export class Store {
 
   /**
    * Counts a build's blobs. One whose manifest can't be read needs none, since it cannot be served, and
-   * must not be from now on: its blobs may go. All other builds are counted on.
+   * must not be from now on: its blobs may go, but where the disk gives nothing of it only when their room is
+   * needed. All other builds are counted on.
    */
   async #mark(build: HeldBuild): Promise<void> {
     try {

@@ -48,7 +48,10 @@ for (const kind of ['with a server', 'without a server'] as const) {
     test('fetch tells how it goes on stderr, and what came of it on stdout', async () => {
       const { stdout, stderr } = await cliEnds(0, 'fetch', '1')
       assert.equal(stdout, 'build 1 is fetched\n')
-      assert.match(stderr, /^build-1 is not here yet.*\nbuild-1: found http.*\n/)
+      assert.match(
+        stderr,
+        /^build-1 is not here yet.*\n(?:build-1: looking for it.*\n)*build-1: found http.*\n/,
+      )
       assert.equal((await cliEnds(0, 'fetch', '1')).stdout, 'build 1 is held already\n')
       await cliEnds(0, 'fetch', '2')
     })

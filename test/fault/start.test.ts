@@ -5,8 +5,10 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { existsSync, readdirSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -16,7 +18,7 @@ import { diskUsage } from '../support/mirror.ts'
 import { RawClient } from '../support/raw-client.ts'
 import { rsync, rsyncSucceeds } from '../support/rsync.ts'
 import { publishBuild, temporaryDirectory } from '../support/trees.ts'
-import { startUpserv, type Upserv } from '../support/upserv.ts'
+import { startUpserv, type Upserv, upserv } from '../support/upserv.ts'
 
 const CONFIG = `
 [channels]
@@ -107,6 +109,24 @@ test('a reload before the store is open holds once it is; one that is wrong is t
   assert.equal((await right).code, 0)
   assert.match((await rsyncSucceeds([`${upserv.url}/`])).stdout, /^channel-next /m)
   await upserv.stop()
+})
+
+test('neither a store nor a door that can be opened: it ends in our words, not with a stack', async (t) => {
+  const directory = temporaryDirectory()
+  t.after(() => directory.remove())
+  const data = join(directory.path, 'data')
+  const store = await Store.open(data)
+  await store.close()
+  rmdirSync(store.paths.packs)
+  writeFileSync(store.paths.packs, 'no directory')
+  const taken = createServer().listen(0, '127.0.0.1')
+  t.after(() => taken.close())
+  await once(taken, 'listening')
+  const rsync = `127.0.0.1:${(taken.address() as AddressInfo).port}`
+  const { code, stderr } = await upserv(['serve', '--data', data, '--rsync', rsync, '--http', 'off'])
+  assert.notEqual(code, 0)
+  assert.match(stderr, /^upserv: .*\S/m)
+  assert.doesNotMatch(stderr, /^ +at /m)
 })
 
 test('compiled code is kept for the next start, counts, and gives way before any build', {

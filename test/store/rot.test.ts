@@ -1,12 +1,12 @@
 /** Rot: what is not what it was is found, never used again, and made whole by the next ingest of it. */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import {
   closeSync,
   existsSync,
   openSync,
   readdirSync,
   readFileSync,
-  readlinkSync,
   renameSync,
   rmSync,
   statSync,
@@ -24,6 +24,7 @@ import { type Disk, realDisk } from '../../src/lib/disk.ts'
 import { generateContents } from '../../src/store/contents.ts'
 import { Store } from '../../src/store/store.ts'
 import { systemError } from '../support/memory-disk.ts'
+import { openFilesBelow } from '../support/open-files.ts'
 import {
   buildInfo,
   ENDLESS_ROOM,
@@ -215,6 +216,56 @@ for (const name of ['manifest', 'contents', 'build.json']) {
     }
   })
 }
+
+test('a start at which a manifest cannot be read costs no blob, unless room is needed', async (t) => {
+  let fails: string | undefined
+  const disk = new WatchedDisk(realDisk, ({ name, path }) =>
+    fails !== undefined && path.endsWith('A/manifest') && name === 'look' ? { fails } : undefined,
+  )
+  const { store, open, root } = await setUp(t, disk)
+  await store().remove('B')
+  fails = 'EIO'
+  await open()
+  // As a server does that has just started.
+  await store().collect(0, { background: true })
+  await store().compact()
+  assert.match((await store().damage('A'))!.message, /EIO/)
+  fails = undefined
+  assert.equal(await store().damage('A'), undefined)
+  await assertHolds(store(), 'A', A)
+
+  fails = 'EIO'
+  await open()
+  await store().collect(ALL)
+  assert.equal(readdirSync(join(root, 'packs')).length, 0, 'what can be served is worth more')
+})
+
+test('a build that is readable again is counted before anything goes, whatever comes in between', async (t) => {
+  // By the name of a call.
+  let failures: Record<string, string> = {}
+  const disk = new WatchedDisk(realDisk, ({ name, path }) => {
+    const fails = path.endsWith('A/manifest') ? failures[name] : undefined
+    return fails ? { fails } : undefined
+  })
+  const { store, open } = await setUp(t, disk)
+  for (const wasCounted of [true, false]) {
+    if (!wasCounted) {
+      failures = { look: 'EIO' }
+      await open()
+    }
+    await store().marked()
+    failures = { look: 'EIO', readFile: 'EIO' }
+    await store().checkFiles('A')
+    // It can be read as a whole, and then there are no descriptors to read it once more.
+    failures = { look: 'EMFILE' }
+    const attempts = [() => store().checkFiles('A'), () => store().collect(ALL)]
+    for (const attempt of attempts) await attempt().catch((error) => assert.match(error.message, /EMFILE/))
+    failures = {}
+    assert.equal(await store().damage('A'), undefined)
+    await store().collect(ALL)
+    await assertHolds(store(), 'A', A)
+  }
+})
 
 test('a verification of a directory that is not there stops, and damages nothing', async (t) => {
   const { store, root } = await setUp(t)
@@ -420,18 +471,19 @@ test('a verification that is given up stops', async (t) => {
   await assert.rejects(verifying, /enough/)
 })
 
-test('a verification does not keep a file open for each pack', async (t) => {
+test('no file stays open for each pack, neither by verifying nor by reading what is small', async (t) => {
   const { store, root } = await setUp(t)
-  for (let n = 0; n < 150; n++) await publishBuild(store(), `n${n}`, [file(`n${n}`, String(n))])
+  const contents = Array.from({ length: 150 }, (_, n) => `of build ${n}`)
+  for (const [n, content] of contents.entries()) await publishBuild(store(), `n${n}`, [file('x', content)])
+  const openPacks = (): number => openFilesBelow(join(root, 'packs')).length
   await verifyAll(store())
-  const open = readdirSync('/proc/self/fd').filter((fd) => {
-    try {
-      return readlinkSync(`/proc/self/fd/${fd}`).startsWith(join(root, 'packs'))
-    } catch {
-      return false
-    }
-  })
-  assert.ok(open.length < 140, `${open.length} packs are open`)
+  assert.ok(openPacks() < 140, `${openPacks()} packs are open`)
+  for (const content of contents) {
+    const target = Buffer.alloc(content.length)
+    await store().copyBlob(createHash('sha256').update(content).digest(), 0, [target])
+    assert.equal(String(target), content)
+  }
+  assert.ok(openPacks() < 140, `${openPacks()} packs are open`)
 })
 
 test('a build that leaves while it is verified is not damaged', async (t) => {
