@@ -17,6 +17,16 @@ mmdebstrap:mmdebstrap
 curl:curl
 chromium:chromium
 promtool:prometheus
+systemd-socket-activate:systemd
+systemd-nspawn:systemd-container
+dh:debhelper
+dpkg-buildpackage:dpkg-dev
+strip:binutils
+lintian:lintian
+man:man-db
+busybox:busybox
+zsh:zsh
+fish:fish
 gpg:gpg
 gpgv:gpgv
 minisign:minisign
@@ -28,16 +38,6 @@ mke2fs:e2fsprogs
 docker-registry:docker-registry
 skopeo:skopeo
 umoci:umoci
-systemd-socket-activate:systemd
-systemd-nspawn:systemd-container
-dh:debhelper
-dpkg-buildpackage:dpkg-dev
-strip:binutils
-lintian:lintian
-man:man-db
-busybox:busybox
-zsh:zsh
-fish:fish
 "
 
 # Debian keeps some of them where only root looks.

@@ -74,17 +74,17 @@ export class Budget {
       })
   }
 
-  /** The most that a build could take if everything else went: what is beyond that need not be tried. */
-  async most(): Promise<number> {
-    return Math.min(this.limit, this.used + (await this.#diskFree()))
-  }
-
   /** The most bytes that the data directory may take. `enforce` makes room when it was lowered. */
   get limit(): number {
     return this.#limit
   }
   set limit(bytes: number) {
     this.#limit = bytes
+  }
+
+  /** The most that a build could take if everything else went: what is beyond that need not be tried. */
+  async most(): Promise<number> {
+    return Math.min(this.limit, this.used + (await this.#diskFree()))
   }
 
   /** Sets what something outside builds and packs takes: "cache", "spools". */

@@ -200,8 +200,6 @@ secrets_file = "${secrets}"
       'no-dir': `file://${mirror.path('nothing')}/{build}.tar`,
       dir: `file://${mirror.path('www')}/{build}.tar`,
       empty: `${mirror.nginx.url}/os/{build}/os{build}.tar`,
-      parent: `upserv://127.0.0.1:${port}`,
-      registry: `oci+http://${new URL(mirror.nginx.url).host}/os:{build}`,
       secret: `http://user:geheim@127.0.0.1:${port}/os/{build}`,
     }
     const toml = Object.entries(sources).map(
@@ -214,8 +212,6 @@ secrets_file = "${secrets}"
     assert.match(told('source broken'), /^problem: .* answers with 503/)
     assert.match(told('source no-dir'), /^problem: ENOENT.*is it mounted\?/)
     assert.equal(of('source dir').verdict, 'ok')
-    assert.match(told('source parent'), /^problem: .*ECONNREFUSED/)
-    assert.equal(of('source registry').verdict, 'ok')
     assert.equal(of('source empty').verdict, 'ok', 'a 404 is an answer')
     assert.doesNotMatch(JSON.stringify(all), /geheim/)
   })

@@ -25,7 +25,8 @@ describe("an operator's commands", () => {
   const inTerminal = async (args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<string> => {
     const command = [UPSERV, ...args, '--data', mirror.data].map(quoteForShell).join(' ')
     const { stdout } = await run('script', ['-qec', command, '/dev/null'], {
-      env: { ...process.env, TERM: 'xterm', ...env },
+      // Where CI is set, Node takes a terminal for one without colours.
+      env: { ...process.env, TERM: 'xterm', ...env, CI: undefined },
     })
     return stdout
   }
