@@ -266,7 +266,7 @@ describe('the API', () => {
   })
 
   test('so many watch, and no more, until one leaves', async () => {
-    /** With the answers: one that is collected as garbage hangs up. */
+    // Held with what they wait for: an answer that is garbage hangs up.
     const watching: { abort: AbortController; response: Response }[] = []
     const watch = async (): Promise<number> => {
       const abort = new AbortController()

@@ -324,7 +324,7 @@ systemctl enable --now upserv.socket upserv.service`)
     const serve = commandsOf('README.md').find((block) => block.includes('bin/upserv serve'))!
     // The package's own server has the port of the web page.
     const script = `systemctl stop upserv.socket upserv.service 2>/dev/null
-cd ${ROOT}
+cd /checkout
 ${serve.trim()} >/tmp/serve 2>&1 &
 until rsync rsync://127.0.0.1:8873/ 2>/dev/null; do kill -0 $! || { cat /tmp/serve; exit 1; }; sleep 0.1; done
 kill $!; wait $!`

@@ -5,7 +5,7 @@
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { findProgram } from '../../src/lib/find-program.ts'
 import { type RunOptions, type RunResult, run } from './processes.ts'
 import { isRoot } from './scratch.ts'
@@ -13,6 +13,8 @@ import { isRoot } from './scratch.ts'
 /** A machine boots in two seconds; this is for one that is shared with others. */
 const BOOT_MS = 120_000
 const LOOK_EVERY_MS = 50
+/** Wherever it lies on the host, where a machine may have something else. */
+const CHECKOUT = resolve(import.meta.dirname, '../..')
 
 const NEEDED = ['systemd-nspawn', 'unshare', 'nsenter', 'mount']
 
@@ -49,7 +51,7 @@ const BOOT = `${LAYERS}
 rm -f "$1/m/etc/machine-id" "$1/m/usr/sbin/policy-rc.d"
 tr -d - </proc/sys/kernel/random/uuid >"$1/m/etc/machine-id"
 exec systemd-nspawn --quiet --directory="$1/m" --boot --private-network --register=no --keep-unit \\
-  --machine=upserv-test --link-journal=no --console=pipe --bind="$2:/shared" systemd.unit=basic.target`
+  --machine=upserv-test --link-journal=no --console=pipe --bind="$2:/shared" --bind-ro="$3:/checkout" systemd.unit=basic.target`
 
 export class Machine implements AsyncDisposable {
   readonly #process: ChildProcess
@@ -61,7 +63,7 @@ export class Machine implements AsyncDisposable {
     this.#leader = leader
   }
 
-  /** @param scratch a directory of the host; `shared` in it is /shared of the machine. */
+  /** @param scratch a directory of the host; `shared` in it is /shared of the machine, and our checkout /checkout. */
   static async boot(scratch: string): Promise<Machine> {
     for (const name of ['layers', 'shared']) mkdirSync(join(scratch, name), { recursive: true, mode: 0o755 })
     const process = spawn(
@@ -77,6 +79,7 @@ export class Machine implements AsyncDisposable {
         'sh',
         join(scratch, 'layers'),
         join(scratch, 'shared'),
+        CHECKOUT,
       ],
       { stdio: ['ignore', 'pipe', 'pipe'] },
     )
