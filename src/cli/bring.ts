@@ -2,22 +2,20 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import {
-  chmodSync,
   closeSync,
   constants,
-  createReadStream,
   createWriteStream,
   existsSync,
-  mkdirSync,
   openSync,
   readSync,
   renameSync,
   rmSync,
   statSync,
 } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { Readable } from 'node:stream'
+import { PassThrough, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { CommanderError } from 'commander'
 import type { ImportForm } from '../build/operations.ts'
@@ -29,7 +27,7 @@ import { parseBundleHead } from '../source/bundle.ts'
 import { StorePaths } from '../store/paths.ts'
 import { EXIT } from './exit.ts'
 import { withOperations } from './operations.ts'
-import { giveToOwner, otherOwner } from './owner.ts'
+import { asOwner, otherOwner } from './owner.ts'
 import { formatBar } from './text.ts'
 
 const BAR_WIDTH = 20
@@ -138,7 +136,13 @@ async function pour(
     yield* stream as AsyncIterable<Uint8Array>
     await check()
   }
-  await pipeline(Readable.from(all()), createWriteStream(fifo), { signal }).catch((error: Error) => {
+  // What a program has written is lost when it ends before anybody reads: that begins at once.
+  const begun = new PassThrough()
+  const writing = async (source: AsyncIterable<Uint8Array>): Promise<void> => {
+    const file = await openFifo(fifo, constants.O_WRONLY)
+    await pipeline(source, file.createWriteStream())
+  }
+  await pipeline(Readable.from(all()), begun, writing, { signal }).catch((error: Error) => {
     // The server has read what it needs, or has said by itself what is wrong.
     if (!signal.aborted && (error as NodeJS.ErrnoException).code !== 'EPIPE') throw error
   })
@@ -157,7 +161,9 @@ export async function exportCommand(
     const abort = new AbortController()
     const writing = `${path}.part`
     const target = file === '-' ? process.stdout : createWriteStream(writing, { flags: 'w' })
-    const copying = pipeline(createReadStream(fifo), target, { signal: abort.signal })
+    const copying = openFifo(fifo, constants.O_RDONLY).then((pipe) =>
+      pipeline(pipe.createReadStream(), target, { signal: abort.signal }),
+    )
     copying.catch(() => {})
     try {
       await withProgress((_say, signal) =>
@@ -189,23 +195,39 @@ function mustStayRoot({ dataDir }: Config, id: string): void {
 
 /**
  * A FIFO that a server of another user can use too; its name is ours alone to know. It lies where a server looks that
- * sees little else, as systemd lets it: its /tmp is not ours. Where there is no data directory yet there is no server.
+ * sees little else, as systemd lets it: its /tmp is not ours. Where there is no store yet there is no server.
  */
 async function withFifo({ dataDir }: Config, use: (path: string) => Promise<void>): Promise<void> {
   const paths = new StorePaths(dataDir)
   const directory = existsSync(paths.format) ? paths.newPipe() : join(tmpdir(), `upserv-pipe-${randomUUID()}`)
-  mkdirSync(directory, { mode: 0o700 })
   const path = join(directory, 'pipe')
+  const run = (program: string, ...args: string[]): void => {
+    execFileSync(program, args, { ...asOwner(dataDir), cwd: '/', stdio: ['ignore', 'ignore', 'pipe'] })
+  }
   try {
-    execFileSync('mkfifo', ['-m', '0666', path])
-    chmodSync(directory, 0o711)
-    for (const made of [path, directory]) giveToOwner(made, dataDir)
+    run('mkdir', '-m', '0711', directory)
+  } catch (cause) {
+    throw new CommandError(`nothing can be handed to the server: ${(cause as Error).message}`, {
+      hint: 'Run this as root, or as the user that owns the data directory.',
+      cause,
+    })
+  }
+  try {
+    run('mkfifo', '-m', '0666', path)
     await use(path)
   } finally {
     // Whichever end of ours still waits for the other to be opened waits no longer.
-    closeSync(openSync(path, constants.O_RDWR | constants.O_NONBLOCK))
-    rmSync(directory, { recursive: true, force: true })
+    closeSync(openSync(path, constants.O_RDWR | constants.O_NONBLOCK | constants.O_NOFOLLOW))
+    run('rm', '-rf', directory)
   }
+}
+
+/** Our end of it. What lies there in its place is neither read nor written. */
+async function openFifo(path: string, access: number): Promise<FileHandle> {
+  const file = await open(path, access | constants.O_NOFOLLOW)
+  if ((await file.stat()).isFIFO()) return file
+  await file.close()
+  throw new CommandError(`${path} is not what it was made as`)
 }
 
 /** The first bytes of a stream, which still has the rest. */

@@ -2,7 +2,7 @@
  * Who root is when it touches a data directory: its owner. What root wrote there the server could not change,
  * and would fail on much later.
  */
-import { chownSync, type Stats, statSync } from 'node:fs'
+import { type Stats, statSync } from 'node:fs'
 import { ConfigError } from '../errors.ts'
 
 const ROOT = 0
@@ -23,10 +23,13 @@ export function becomeOwner(dataDir: string): void {
   }
 }
 
-/** Lets root, once it has become the owner of the data directory, remove what it made as root. */
-export function giveToOwner(path: string, dataDir: string): void {
+/**
+ * How root starts a program that makes or removes something where the owner of the data directory may write. Root
+ * does not do that itself: a path there can lead elsewhere a moment later.
+ */
+export function asOwner(dataDir: string): { uid?: number; gid?: number } {
   const owner = otherOwner(dataDir)
-  if (owner) chownSync(path, owner.uid, owner.gid)
+  return owner ? { uid: owner.uid, gid: owner.gid } : {}
 }
 
 /** Whom root has to become; undefined where everybody may stay who they are. */
