@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
+import { fc } from '../../../test/support/property.ts'
 import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './answers.ts'
 
 const size = fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER })
