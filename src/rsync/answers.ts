@@ -14,7 +14,16 @@ import { hash } from 'node:crypto'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
-import { type CodecName, canRefine, createCompressor, type Effort, MAX_PIECE } from './codecs.ts'
+import {
+  type CodecName,
+  canRefine,
+  createCompressor,
+  DEFLATE_WINDOW,
+  type Effort,
+  historyOf,
+  MAX_PIECE,
+  MOST_FED,
+} from './codecs.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import type { BlockSumRule } from './digests.ts'
@@ -84,6 +93,7 @@ export interface Prepared {
 export type Squeeze = (
   bytes: Uint8Array,
   last: boolean,
+  history?: Uint8Array,
 ) => Promise<readonly Uint8Array[]> | readonly Uint8Array[]
 
 /** Literal data that an answer holds itself; with more of it, it refers to pieces. */
@@ -101,7 +111,7 @@ const BEST = 1
  */
 const MOST_STEPS = 10_000
 /** Changes whenever the meaning of a key or a record does. */
-const FORMAT = 1
+const FORMAT = 2
 
 export interface AnswersOptions {
   derived: Derived
@@ -176,7 +186,7 @@ export class Answers {
     const parts = new Parts()
     const length = tree.size(node) - from
     if (manner.compression) {
-      addPieces(parts, tree, node, from, length, manner.compression)
+      addPieces(parts, { tree, node }, from, length, manner.compression, from)
       new BlockRuns().end(parts.out)
     } else {
       if (length > 0) parts.add({ type: 'plain', from, length })
@@ -209,7 +219,7 @@ export class Answers {
   /** What takes the place of a piece that can't be read: as many zeros. */
   async zeros({ manner }: Question, part: PiecePart): Promise<Uint8Array> {
     const zeros = Buffer.alloc(part.length)
-    const squeezed = await squeezeInSteps(zeros, part.last, quickSqueeze(manner.compression)!)
+    const squeezed = await squeezeInSteps(zeros, part.last, quickSqueeze(manner.compression)!, undefined)
     return encodePiece(QUICK, squeezed).subarray(1)
   }
 
@@ -254,8 +264,10 @@ export class Answers {
 
   /** Compresses a piece anew, and keeps it. For the refiner. */
   async refinePiece(job: Extract<RefineJob, { type: 'piece' }>, squeeze: Squeeze): Promise<void> {
-    const bytes = await withContent(job.tree, job.node, (content) => readPiece(content, job.part))
-    this.#kept.put(job.key, encodePiece(BEST, await squeeze(bytes, job.part.last)))
+    const { bytes, history } = await withContent(job.tree, job.node, (content) =>
+      readPiece(content, job.part),
+    )
+    this.#kept.put(job.key, encodePiece(BEST, await squeeze(bytes, job.part.last, history)))
   }
 
   async #findLater(
@@ -399,8 +411,8 @@ export class Answers {
     const record = await this.#compressing.run(
       Buffer.from(part.key).toString('latin1'),
       async () => {
-        const bytes = await withContent(tree, node, (content) => readPiece(content, part))
-        const squeezed = await squeezeInSteps(bytes, part.last, quickSqueeze(manner.compression)!)
+        const { bytes, history } = await withContent(tree, node, (content) => readPiece(content, part))
+        const squeezed = await squeezeInSteps(bytes, part.last, quickSqueeze(manner.compression)!, history)
         const encoded = encodePiece(QUICK, squeezed)
         this.#kept.put(part.key, encoded)
         if (canRefine(codec, effort)) this.#onQuick({ type: 'piece', key: part.key, tree, node, part, codec })
@@ -479,23 +491,28 @@ async function composeCompressed(
 ): Promise<AnswerPart[]> {
   const parts = new Parts()
   const runs = new BlockRuns()
+  const { codec } = compression
   let position = 0
+  /** Behind the last block that not every client feeds into its window. */
+  let knownFrom = 0
   await withContentIf(squeeze !== undefined, tree, node, async (content) => {
     const pacer = new Pacer()
     for (const step of delta) {
       if (pacer.due) await pacer.rest()
       if (step < 0) {
         runs.add(parts.out, -step - 1)
-        position += blockLengthOf(sums!.head, -step - 1)
+        const length = blockLengthOf(sums!.head, -step - 1)
+        position += length
+        if (length > MOST_FED) knownFrom = position
         continue
       }
       runs.flush(parts.out)
       if (squeeze) {
-        const bytes = Buffer.allocUnsafe(step)
-        await content!.read([bytes], position)
-        for (const part of await squeeze(bytes, true)) encodeChunks(parts.out, part)
+        const run = { from: position, length: step, history: historyOf(codec, position, position, knownFrom) }
+        const { bytes, history } = await readPiece(content!, run)
+        for (const part of await squeeze(bytes, true, history)) encodeChunks(parts.out, part)
       } else {
-        addPieces(parts, tree, node, position, step, compression)
+        addPieces(parts, { tree, node }, position, step, compression, knownFrom)
       }
       position += step
     }
@@ -504,21 +521,25 @@ async function composeCompressed(
   return parts.finish()
 }
 
-/** A literal run, cut into pieces. */
+/**
+ * A literal run, cut into pieces.
+ * @param knownFrom see `historyOf`.
+ */
 function addPieces(
   parts: Parts,
-  tree: Tree,
-  node: number,
+  { tree, node }: Pick<Question, 'tree' | 'node'>,
   start: number,
   size: number,
   compression: Compression,
+  knownFrom: number,
 ): void {
   for (let done = 0; done < size; done += PIECE) {
     const from = start + done
     const length = Math.min(PIECE, size - done)
     const last = done + length === size
-    const key = pieceKey(tree, node, from, length, last, compression)
-    parts.add({ type: 'piece', from, length, last, key })
+    const history = historyOf(compression.codec, from, start, knownFrom)
+    const range = { from, length, last, history }
+    parts.add({ type: 'piece', ...range, key: pieceKey(tree, node, range, compression) })
   }
 }
 
@@ -570,7 +591,7 @@ function wholeOf(tree: Tree, node: number): Delta {
 export function quickSqueeze(compression: Compression | undefined): Squeeze | undefined {
   if (!compression) return undefined
   const compressor = createCompressor(compression.codec, compression.level, compression.effort)
-  return (bytes, last) => compressor.compress(bytes, last)
+  return (bytes, last, history) => compressor.compress(bytes, last, history)
 }
 
 /** As arrays of which a worker thread needs no copy. */
@@ -587,11 +608,17 @@ async function parseSums({ head, bytes }: RawSums, pacer: Pacer): Promise<BlockS
 }
 
 /** In steps that each are a moment's work for a thread. */
-async function squeezeInSteps(bytes: Uint8Array, last: boolean, squeeze: Squeeze): Promise<Uint8Array[]> {
+async function squeezeInSteps(
+  bytes: Uint8Array,
+  last: boolean,
+  squeeze: Squeeze,
+  history: Uint8Array | undefined,
+): Promise<Uint8Array[]> {
   const all: Uint8Array[] = []
   for (let at = 0; at < bytes.length; at += MAX_PIECE) {
     const end = Math.min(bytes.length, at + MAX_PIECE)
-    all.push(...(await squeeze(bytes.subarray(at, end), last && end === bytes.length)))
+    const before = at === 0 ? history : bytes.subarray(Math.max(0, at - DEFLATE_WINDOW), at)
+    all.push(...(await squeeze(bytes.subarray(at, end), last && end === bytes.length, before)))
   }
   return all
 }
@@ -603,10 +630,13 @@ function encodePiece(quality: number, squeezed: readonly Uint8Array[]): Buffer {
   return out.take()
 }
 
-async function readPiece(content: Content, { from, length }: PiecePart): Promise<Buffer> {
-  const bytes = Buffer.allocUnsafe(length)
-  await content.read([bytes], from)
-  return bytes
+async function readPiece(
+  content: Content,
+  { from, length, history }: Pick<PiecePart, 'from' | 'length' | 'history'>,
+): Promise<{ bytes: Buffer; history: Buffer }> {
+  const whole = Buffer.allocUnsafe(history + length)
+  await content.read([whole], from - history)
+  return { bytes: whole.subarray(history), history: whole.subarray(0, history) }
 }
 
 async function withContent<T>(tree: Tree, node: number, use: (content: Content) => Promise<T>): Promise<T> {
@@ -639,11 +669,10 @@ function keyOf({ tree, node, sums, manner }: Question): Uint8Array {
 function pieceKey(
   tree: Tree,
   node: number,
-  from: number,
-  length: number,
-  last: boolean,
+  { from, length, last, history }: Omit<PiecePart, 'type' | 'key'>,
   { codec, effort }: Compression,
 ): Uint8Array {
-  const text = `piece:${FORMAT}:${codec}:${effort}:${from}:${length}:${last}:${tree.contentKey(node)}`
+  const range = `${from}:${length}:${last}:${history}`
+  const text = `piece:${FORMAT}:${codec}:${effort}:${range}:${tree.contentKey(node)}`
   return hash('sha256', Buffer.from(text, 'latin1'), 'buffer').subarray(0, 16)
 }

@@ -7,6 +7,7 @@ export interface SqueezeTask {
   codec: CodecName
   bytes: Uint8Array
   last: boolean
+  history: Uint8Array | undefined
 }
 
 try {
@@ -16,4 +17,5 @@ try {
   // Not allowed here: then it competes with the others.
 }
 
-export default ({ codec, bytes, last }: SqueezeTask): Uint8Array[] => squeezeBest(codec, bytes, last)
+export default ({ codec, bytes, last, history }: SqueezeTask): Uint8Array[] =>
+  squeezeBest(codec, bytes, last, history)

@@ -104,7 +104,7 @@ export class Refiner {
 
   /** Compresses as hard as it can be done, in the thread that has the lowest priority. */
   best(codec: CodecName): Squeeze {
-    return (bytes, last) => this.#inThread({ codec, bytes, last })
+    return (bytes, last, history) => this.#inThread({ codec, bytes, last, history })
   }
 
   async #inThread(task: SqueezeTask): Promise<readonly Uint8Array[]> {
