@@ -11,6 +11,7 @@
  * again, as hard as it can be done, and what it makes takes the place of what was kept.
  */
 import { hash } from 'node:crypto'
+import { StoreError } from '../errors.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
@@ -20,6 +21,7 @@ import {
   createCompressor,
   DEFLATE_WINDOW,
   type Effort,
+  type FrameCompressor,
   historyOf,
   MAX_PIECE,
   MOST_FED,
@@ -28,7 +30,19 @@ import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import type { BlockSumRule } from './digests.ts'
 import type { AnswerTally } from './figures.ts'
+import {
+  belongsInFrame,
+  FramedAnswers,
+  type FramedQuestion,
+  isFramed,
+  MOST_INLINE,
+  MOST_STEPS,
+  PIECE,
+  quickFrames,
+} from './framed-answers.ts'
+import { FrameCursor, type FramedFile, frameKey } from './frames.ts'
 import type { Kept, TakeMemory } from './kept.ts'
+import { Parts, withContent } from './parts.ts'
 import { isNumbered, RecentAnswers } from './recent-answers.ts'
 import type { Content, Tree } from './tree.ts'
 import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './wire/answers.ts'
@@ -51,12 +65,16 @@ export interface Manner {
   readonly rule: BlockSumRule
   readonly inplace: boolean
   readonly compression: Compression | undefined
+  /** The same without compression: one search for all codecs. */
+  readonly plain: Manner | undefined
 }
 
 export function mannerOf(rule: BlockSumRule, inplace: boolean, compression: Compression | undefined): Manner {
   // The level is no part of it: what is kept was compressed at one client's, or at the best.
   const how = compression ? `${compression.codec}:${compression.effort}` : 'plain'
-  return { name: `${how}:${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}`, rule, inplace, compression }
+  const name = `${how}:${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}`
+  const plain = compression && mannerOf(rule, inplace, undefined)
+  return { name, rule, inplace, compression, plain }
 }
 
 export interface Question {
@@ -67,8 +85,10 @@ export interface Question {
   manner: Manner
   /** What is kept was of no use to this client: it is worked out anew, and takes the place of what is kept. */
   fresh: boolean
+  /** Where the client is in frames that hold several files; undefined: what is compressed stands by itself. */
+  frames?: FrameCursor | undefined
   /** Told by `find` how the answer was had. */
-  tally?: AnswerTally
+  tally?: AnswerTally | undefined
 }
 
 /** Whether an answer has to be worked out at all: otherwise the content itself goes out. */
@@ -96,20 +116,11 @@ export type Squeeze = (
   history?: Uint8Array,
 ) => Promise<readonly Uint8Array[]> | readonly Uint8Array[]
 
-/** Literal data that an answer holds itself; with more of it, it refers to pieces. */
-const MOST_INLINE = 64 * 1024
 /** Plain literal data that an answer holds itself: more is read straight from the store. */
 const MOST_INLINE_PLAIN = 16 * 1024
-/** Literal data is cut into pieces of this size: what one client may take in memory at a time. */
-export const PIECE = 2 ** 20
 /** [piece] The first byte of a record says how well it is compressed. */
 const QUICK = 0
 const BEST = 1
-/**
- * Steps of a delta that are put together to an answer. With more of them (blocks of a few bytes, forced by -B)
- * the answer would take many times the memory of the delta: it is said step by step and not kept.
- */
-const MOST_STEPS = 10_000
 /** Changes whenever the meaning of a key or a record does. */
 const FORMAT = 2
 
@@ -124,20 +135,24 @@ export interface AnswersOptions {
 export type RefineJob =
   | { type: 'answer'; key: Uint8Array; question: Question; delta: Delta | undefined }
   | { type: 'piece'; key: Uint8Array; tree: Tree; node: number; part: PiecePart; codec: CodecName }
+  | { type: 'frame'; key: Uint8Array; files: readonly FramedFile[] }
 
 export type PiecePart = Extract<AnswerPart, { type: 'piece' }>
+export type FramedPart = Extract<AnswerPart, { type: 'framed' }>
 
 export class Answers {
   readonly #derived: Derived
   readonly #kept: Kept
   readonly #onQuick: (job: RefineJob) => void
   readonly #recent = new RecentAnswers()
+  readonly #framed: FramedAnswers
   readonly #working = new SingleFlight<string, Answer>()
   readonly #compressing = new SingleFlight<string, Uint8Array>()
 
   constructor({ derived, kept, onQuick = () => {} }: AnswersOptions) {
     this.#derived = derived
     this.#kept = kept
+    this.#framed = new FramedAnswers(kept)
     this.#onQuick = onQuick
   }
 
@@ -148,18 +163,24 @@ export class Answers {
   atHand(question: Question): Answer | undefined {
     const recent = this.#recentOf(question)
     if (recent || question.fresh) return recent
-    const record = this.#kept.peek(keyOf(question))
+    const { frames } = question
+    const key = keyOf(question)
+    const framed = frames && this.#framed.atHand(key, frames.state)
+    if (framed) return framed
+    const record = this.#kept.peek(key)
     if (!record) return undefined
     const answer = decodeAnswer(record)
     // What may yet be made better goes the long way, on which that is seen to.
-    if (!answer?.complete) return undefined
+    if (!answer?.complete || (frames && belongsInFrame(answer.literal))) return undefined
     this.#addRecent(question, answer)
     return answer.parts.every(({ type }) => type === 'bytes') ? answer : decodeAnswer(Uint8Array.from(record))
   }
 
-  #recentOf({ tree, node, sums, manner, fresh }: Question): Answer | undefined {
+  #recentOf({ tree, node, sums, manner, fresh, frames }: Question): Answer | undefined {
     if (!sums && !manner.compression) return wholePlain(tree, node)
-    return fresh || !isNumbered(tree) ? undefined : this.#recent.find(tree, manner, node, sums)
+    if (fresh || !isNumbered(tree)) return undefined
+    const recent = this.#recent.find(tree, manner, node, sums)
+    return recent && frames && belongsInFrame(recent.literal) ? undefined : recent
   }
 
   #addRecent({ tree, node, sums, manner }: Question, answer: Answer): void {
@@ -176,9 +197,49 @@ export class Answers {
     }
     const key = keyOf(question)
     if (question.fresh) return this.#workOut(question, key, signal)
+    if (question.frames) return this.#findFramed(question, key, question.frames, signal)
     const record = this.#kept.get(key)
     if (record instanceof Promise) return this.#findLater(question, key, record, signal)
     return this.#known(question, key, record) ?? this.#workOut(question, key, signal)
+  }
+
+  /** For one session, whose client's decoder goes through frames. */
+  openFrames(): FrameCursor {
+    return new FrameCursor((files) => {
+      this.#onQuick({ type: 'frame', key: frameKey('best', files[0]!.question), files })
+    })
+  }
+
+  /** The client does not go on with the frame that it is in. */
+  leaveFrame(frames: FrameCursor): void {
+    this.#framed.leave(frames.state)
+    frames.leave()
+  }
+
+  /** What it takes to compress a file better that is in a frame. */
+  framedFile(question: Question): FramedFile {
+    const { tree, node, sums, manner } = question
+    const plain = sums && keyOf({ ...question, manner: manner.plain! })
+    return { tree, node, head: sums?.head, question: keyOf(question), plain }
+  }
+
+  /** The bytes of a piece as they go out; undefined when they are not kept any more. */
+  framedPiece(
+    { key }: FramedPart,
+    take: TakeMemory,
+  ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+    return this.#kept.get(key, take)
+  }
+
+  /** The same data as a piece that stands by itself. */
+  loosePiece({ tree, node, manner }: Question, { from, length }: FramedPart): PiecePart {
+    const range = { from, length, last: true, history: 0 }
+    return { type: 'piece', ...range, key: pieceKey(tree, node, range, manner.compression!) }
+  }
+
+  /** What was kept under this key was of no use to a client. */
+  forget(key: Uint8Array): void {
+    this.#kept.put(key, NOTHING)
   }
 
   /** What lies behind the first `from` bytes, for --append. Only its pieces are kept. */
@@ -248,6 +309,66 @@ export class Answers {
     return prepared
   }
 
+  /**
+   * As `prepare`, of files in the order in which a client asks for them, for a codec whose frames hold several.
+   * @param best compresses as well as can be; undefined: quickly, and what can be done better is told.
+   */
+  async prepareFramed(
+    question: Question & { frames: FrameCursor },
+    place: number,
+    best: { frame: () => FrameCompressor; squeeze: (codec: CodecName) => Squeeze } | undefined,
+    signal: AbortSignal,
+  ): Promise<Prepared> {
+    const { frames } = question
+    const tally = { searched: 0, prepared: 0, reused: 0 }
+    const manner = best ? ({ quality: 'best', create: best.frame } as const) : quickFrames(undefined)
+    const asked = this.#askedOf(question, keyOf(question), tally)
+    const answer = await this.#framed.find(asked, frames.state, manner, signal)
+    if (!isFramed(answer)) {
+      const search = (sums: RawSums) => this.#search(question, sums, signal)
+      return this.#prepare({ ...question, frames: undefined }, search, best?.squeeze, signal)
+    }
+    if (answer.step.begins) this.leaveFrame(frames)
+    frames.advance(place, answer.step, best ? undefined : this.framedFile(question))
+    await this.#kept.ready
+    const prepared = { bytes: 0, ready: true, isNew: tally.searched + tally.prepared > 0 }
+    prepared.ready = (await this.#kept.get(answer.step.key)) !== undefined
+    for (const part of answer.parts) {
+      if (part.type === 'bytes') prepared.bytes += part.bytes.length
+      if (part.type !== 'framed') continue
+      const piece = await this.#kept.get(part.key)
+      prepared.bytes += piece?.length ?? part.length
+      prepared.ready &&= piece !== undefined
+    }
+    return prepared
+  }
+
+  /** Compresses the files of a frame anew, and keeps what comes of it. For the refiner. */
+  async refineFrame(
+    files: readonly FramedFile[],
+    create: () => FrameCompressor,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const asked = ({ tree, node, head, question, plain }: FramedFile): FramedQuestion => ({
+      tree,
+      node,
+      head,
+      key: question,
+      whole: async () => undefined,
+      delta: async () => {
+        if (!plain) return wholeOf(tree, node)
+        const record = await this.#kept.get(plain)
+        const answer = record && decodeAnswer(record)
+        if (!answer) throw new StoreError('what a search led to is not kept any more')
+        return deltaOf(answer)
+      },
+      compose: async () => {
+        throw new StoreError('a file has changed')
+      },
+    })
+    await this.#framed.refine(files, asked, { quality: 'best', create }, signal)
+  }
+
   /** Works an answer out anew with `squeeze`, and keeps it. For the refiner. */
   async refine(
     question: Question,
@@ -279,6 +400,42 @@ export class Answers {
     return this.#known(question, key, await record) ?? this.#workOut(question, key, signal)
   }
 
+  async #findFramed(
+    question: Question,
+    key: Uint8Array,
+    { state }: FrameCursor,
+    signal: AbortSignal,
+  ): Promise<Answer> {
+    const { tally, manner } = question
+    const had = { searched: 0, prepared: 0, reused: 0 }
+    const asked = this.#askedOf(question, key, had)
+    const answer = await this.#framed.find(asked, state, quickFrames(manner.compression?.level), signal)
+    if (tally) tally[had.searched > 0 ? 'searched' : had.prepared > 0 ? 'prepared' : 'reused']++
+    return answer
+  }
+
+  /** @param tally told whether something had to be worked out. */
+  #askedOf(question: Question, key: Uint8Array, tally: AnswerTally): FramedQuestion {
+    const { tree, node, sums } = question
+    return {
+      tree,
+      node,
+      head: sums?.head,
+      key,
+      whole: async () => {
+        const record = await this.#kept.get(key)
+        const answer = this.#known({ ...question, tally: undefined }, key, record)
+        return answer && belongsInFrame(answer.literal) ? undefined : answer
+      },
+      delta: (stop) => {
+        tally[sums ? 'searched' : 'prepared']++
+        return this.#deltaOf(question, stop)
+      },
+      compose: async (delta) =>
+        delta.length > MOST_STEPS ? stepByStep(question, delta) : this.#compose(question, key, delta),
+    }
+  }
+
   #known(question: Question, key: Uint8Array, record: Uint8Array | undefined): Answer | undefined {
     if (!record) return undefined
     const answer = decodeAnswer(record)
@@ -296,7 +453,10 @@ export class Answers {
       Buffer.from(key).toString('latin1'),
       async (stop) => {
         isFirst = true
-        const delta = sums && (await this.#search(question, sums, stop))
+        const { compression } = question.manner
+        const delta = await (compression
+          ? this.#deltaOf(question, stop)
+          : sums && this.#search(question, sums, stop))
         if (delta && delta.length > MOST_STEPS) return stepByStep(question, delta)
         return this.#compose(question, key, delta)
       },
@@ -379,6 +539,14 @@ export class Answers {
       record = await this.#kept.get(part.key)
     }
     return { bytes: record ? record.length - 1 : part.length, ready: record !== undefined, isNew }
+  }
+
+  /** How to make the file of what the client has: as it was found for whoever asked first, whatever the codec. */
+  async #deltaOf(question: Question, signal: AbortSignal): Promise<Delta> {
+    const { tree, node, sums, manner } = question
+    if (!sums) return wholeOf(tree, node)
+    const plain = { ...question, manner: manner.plain!, frames: undefined, tally: undefined }
+    return deltaOf(await this.find(plain, signal))
   }
 
   async #search(
@@ -554,26 +722,6 @@ function stepByStep(question: Question, delta: Delta): Answer {
   return { complete: true, ...figuresOf(question, delta), parts: [{ type: 'steps', delta }] }
 }
 
-/** Collects parts; bytes that follow each other become one. */
-class Parts {
-  readonly out = new ByteWriter(256)
-  readonly #parts: AnswerPart[] = []
-
-  add(part: AnswerPart): void {
-    this.#flush()
-    this.#parts.push(part)
-  }
-
-  finish(): AnswerPart[] {
-    this.#flush()
-    return this.#parts
-  }
-
-  #flush(): void {
-    if (this.out.length > 0) this.#parts.push({ type: 'bytes', bytes: this.out.take() })
-  }
-}
-
 /** The whole content as plain literal tokens: nothing is worked out for that. */
 function wholePlain(tree: Tree, node: number): Answer {
   const size = tree.size(node)
@@ -582,6 +730,24 @@ function wholePlain(tree: Tree, node: number): Answer {
 }
 
 const END = new Uint8Array(4)
+/** A record that no answer is decoded from. */
+const NOTHING = new Uint8Array(1)
+
+/** What was found by the search that led to a plain answer. */
+function deltaOf({ parts }: Answer): Delta {
+  const delta: number[] = []
+  for (const part of parts) {
+    if (part.type === 'steps') return [...part.delta]
+    if (part.type === 'plain') delta.push(part.length)
+    if (part.type !== 'bytes') continue
+    for (let at = 0; at < part.bytes.length; ) {
+      const token = i32At(part.bytes, at)
+      if (token !== 0) delta.push(token)
+      at += 4 + Math.max(0, token)
+    }
+  }
+  return delta
+}
 
 function wholeOf(tree: Tree, node: number): Delta {
   const size = tree.size(node)
@@ -637,15 +803,6 @@ async function readPiece(
   const whole = Buffer.allocUnsafe(history + length)
   await content.read([whole], from - history)
   return { bytes: whole.subarray(history), history: whole.subarray(0, history) }
-}
-
-async function withContent<T>(tree: Tree, node: number, use: (content: Content) => Promise<T>): Promise<T> {
-  const content = await tree.open(node)
-  try {
-    return await use(content)
-  } finally {
-    content.close()
-  }
 }
 
 async function withContentIf(

@@ -7,9 +7,12 @@
  * starts; for lz4 it is blocks of their own. So the level may change from file to file, and what is known not to
  * compress is hardly tried.
  */
+
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import {
   constants,
+  createZstdCompress,
   deflateRaw,
   deflateRawSync,
   type ZlibOptions,
@@ -154,6 +157,72 @@ function createZstd(level: number): Compressor {
 }
 
 const compressZstd = promisify(zstdCompress)
+
+/** A zstd frame that is compressed run by run, each of which can be decoded as soon as it is there. */
+export interface FrameCompressor {
+  /**
+   * One after the other.
+   * @param last the frame ends with it.
+   */
+  add(bytes: Uint8Array, last: boolean): Promise<Uint8Array>
+  /** Gives its memory back. */
+  close(): void
+}
+
+/** @param level as for `createCompressor`. */
+export function createFrame(level?: number): FrameCompressor {
+  return frameOf({
+    [constants.ZSTD_c_compressionLevel]: Math.min(ZSTD_FRAME_MOST, Math.max(ZSTD_MIN, level ?? ZSTD_DEFAULT)),
+    [constants.ZSTD_c_windowLog]: ZSTD_FRAME_WINDOW_LOG,
+  })
+}
+
+/** As well as can be, for a thread that has time. */
+export function createBestFrame(): FrameCompressor {
+  return frameOf({
+    [constants.ZSTD_c_compressionLevel]: ZSTD_MAX,
+    [constants.ZSTD_c_windowLog]: MAX_WINDOW_LOG,
+    // The level's own tables take 80 MB: they are for frames of any length.
+    [constants.ZSTD_c_hashLog]: 21,
+    [constants.ZSTD_c_chainLog]: 22,
+  })
+}
+
+/** What level 3 takes by itself: 2 MiB. */
+const ZSTD_FRAME_WINDOW_LOG = 21
+/** Beyond, it takes seconds for what a client waits for, and tens of MB. */
+const ZSTD_FRAME_MOST = 12
+
+function frameOf(params: Record<number, number>): FrameCompressor {
+  const stream = createZstdCompress({ flush: constants.ZSTD_e_flush, params, chunkSize: 64 * 1024 })
+  let parts: Buffer[] = []
+  let failure: Error | undefined
+  let fail: ((error: Error) => void) | undefined
+  stream.on('data', (part: Buffer) => parts.push(part))
+  stream.on('error', (error) => {
+    failure = error
+    fail?.(error)
+  })
+  return {
+    async add(bytes, last) {
+      if (failure) throw failure
+      await new Promise<void>((resolve, reject) => {
+        fail = reject
+        if (last) {
+          stream.once('end', resolve)
+          stream.end(bytes)
+        } else {
+          stream.write(bytes, () => resolve())
+        }
+      })
+      while (stream.readableLength > 0) await nextTurn()
+      const all = parts.length === 1 ? parts[0]! : Buffer.concat(parts)
+      parts = []
+      return all
+    },
+    close: () => stream.destroy(),
+  }
+}
 
 // ---------------------------------------------------------------------------------------------------
 // lz4

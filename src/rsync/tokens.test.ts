@@ -7,10 +7,11 @@ import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { fc } from '../../test/support/property.ts'
 import { memoryKept, Pipe } from '../../test/support/session.ts'
 import { StoreError } from '../errors.ts'
-import { Answers, mannerOf, PIECE, type Question } from './answers.ts'
+import { Answers, mannerOf, type Question } from './answers.ts'
 import { type CodecName, OFFERED_CODECS } from './codecs.ts'
 import { Connection } from './connection.ts'
 import type { Derived } from './derived.ts'
+import { PIECE } from './framed-answers.ts'
 import { sendAnswer } from './tokens.ts'
 import type { Content } from './tree.ts'
 
@@ -86,7 +87,10 @@ async function send(
     ),
   }
   const answer = await answers.find(question, signal)
-  const failure = await sendAnswer({ connection, answers, question, content: file, signal }, answer)
+  const failure = await sendAnswer(
+    { connection, answers, question, content: file, frames: undefined, signal },
+    answer,
+  )
   await connection.flush()
   tree.close()
   return { connection: pipe.output, failed: failure !== undefined }

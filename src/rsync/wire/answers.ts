@@ -13,6 +13,7 @@
  *       0x03 from length last history key
  *                                  this range compressed: the record under the key, or worked out again; history
  *                                  says how many bytes before it the client's decoder has
+ *       0x04 from length key       this range, compressed in a frame that goes on: the record under the key
  *
  * Lengths and offsets are LEB128 of up to 53 bits.
  */
@@ -22,6 +23,8 @@ export type AnswerPart =
   | { type: 'bytes'; bytes: Uint8Array }
   | { type: 'plain'; from: number; length: number }
   | { type: 'piece'; from: number; length: number; last: boolean; history: number; key: Uint8Array }
+  /** Of a frame that goes on over several files (frames.ts). */
+  | { type: 'framed'; from: number; length: number; key: Uint8Array }
   /** The numbers of a delta (delta/match.ts), to be said one after the other. Such an answer is not kept. */
   | { type: 'steps'; delta: readonly number[] }
 
@@ -36,6 +39,7 @@ const VERSION = 2
 const BYTES = 0x01
 const PLAIN = 0x02
 const PIECE = 0x03
+const FRAMED = 0x04
 const PIECE_KEY = 16
 
 export function encodeAnswer(answer: Answer): Buffer {
@@ -52,14 +56,15 @@ export function encodeAnswer(answer: Answer): Buffer {
       out.bytes(part.bytes)
       continue
     }
-    out.u8(part.type === 'plain' ? PLAIN : PIECE)
+    out.u8(part.type === 'plain' ? PLAIN : part.type === 'piece' ? PIECE : FRAMED)
     putLeb(out, part.from)
     putLeb(out, part.length)
+    if (part.type === 'plain') continue
     if (part.type === 'piece') {
       out.u8(part.last ? 1 : 0)
       putLeb(out, part.history)
-      out.bytes(part.key.subarray(0, PIECE_KEY))
     }
+    out.bytes(part.key.subarray(0, PIECE_KEY))
   }
   return out.take()
 }
@@ -84,6 +89,8 @@ export function decodeAnswer(record: Uint8Array): Answer | undefined {
       const last = reader.u8() === 1
       const history = reader.leb()
       parts.push({ type: 'piece', from, length, last, history, key: reader.bytes(PIECE_KEY) })
+    } else if (type === FRAMED) {
+      parts.push({ type: 'framed', from: reader.leb(), length: reader.leb(), key: reader.bytes(PIECE_KEY) })
     } else {
       return undefined
     }
