@@ -376,7 +376,7 @@ export async function serve(
   const doors = new Doors(
     {
       modules,
-      visitor: (address) => policy.visitor(address),
+      visitor: (client) => policy.visitor(client),
       turns,
       derived,
       answers,
@@ -417,7 +417,7 @@ export async function serve(
   const stopChildren = new AbortController()
   const children = parentDoor({
     parent: quietly(opened.then(({ parent }) => parent)),
-    visitor: (address) => policy.visitor(address),
+    visitor: (client) => policy.visitor(client),
     signal: stopChildren.signal,
     onRequest,
     log: (fields, message) => log.info(fields, message),
@@ -502,7 +502,7 @@ export async function serve(
         operations: laterOperations(operations),
         activity,
         modules,
-        visitor: (address) => policy.visitor(address),
+        visitor: (client) => policy.visitor(client),
         tokenFile: config.http.tokenFile ?? claim.paths.token,
         children,
         names: config.http.names,

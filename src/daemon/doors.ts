@@ -16,7 +16,7 @@ import { formatListen, type Listen } from '../config/config.ts'
 import { ConfigError, reportError, ServerBusy, UpservError } from '../errors.ts'
 import type { SessionRecord } from '../history/session-record.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, type Peer, peerFrom, sourceOf } from '../lib/peer.ts'
+import { formatPeer, type Peer, peerOf, sourceOf } from '../lib/peer.ts'
 import { Session, type SessionContext, type SessionProgress, type SessionReport } from '../rsync/session.ts'
 import { StreamDuplex } from './duplex.ts'
 
@@ -140,7 +140,7 @@ export class Doors {
     explain: (cause: NodeJS.ErrnoException) => ConfigError,
   ): Promise<{ address: string | undefined; port: number }> {
     const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) =>
-      this.admit(socket, socket, peerFrom(socket.remoteAddress, socket.remotePort)),
+      this.admit(socket, socket, peerOf(socket)),
     )
     await new Promise<void>((resolve, reject) => {
       server.once('error', (cause: NodeJS.ErrnoException) => reject(explain(cause)))

@@ -19,7 +19,7 @@ import type { Operations } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
 import { ConfigError, RequestError, UpservError } from '../errors.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, peerFrom } from '../lib/peer.ts'
+import { formatPeer, type Peer, peerOf } from '../lib/peer.ts'
 import type { Visitor } from '../rsync/access.ts'
 import type { Modules } from '../rsync/modules.ts'
 import { type Answered, type ApiRoute, apiRoutes } from './api.ts'
@@ -39,7 +39,7 @@ export interface HttpParts {
   operations: Operations
   activity: Activity
   modules: Modules
-  visitor: (address: string | undefined) => Visitor
+  visitor: (client: Peer) => Visitor
   tokenFile: string
   /** Takes what child servers ask for: their requests are not the framework's, and larger than it lets in. */
   children: ChildHandler
@@ -229,7 +229,7 @@ function addRoute(
       const answer = await route.run(asked, gone.signal)
       if (changes) {
         onChange()
-        const peer = formatPeer(peerFrom(request.ip, request.socket.remotePort))
+        const peer = formatPeer(peerOf(request.socket))
         log.info({ peer, method, url: request.originalUrl, status: answer.status }, 'change by http')
       }
       if (answer.file) reply.raw.setTimeout(idleMs())

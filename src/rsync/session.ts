@@ -115,7 +115,7 @@ export interface SessionLimits {
 export interface SessionContext {
   modules: Modules
   /** Begins to judge a client. */
-  visitor: (address: string | undefined) => Visitor
+  visitor: (client: Peer) => Visitor
   turns: Turns
   derived: Derived
   answers: Answers
@@ -222,7 +222,7 @@ export class Session {
   /** @param signal ends the session at once, wherever it is. */
   constructor(door: Duplex, peer: Peer, context: SessionContext, signal: AbortSignal) {
     this.#peer = peer
-    this.#visitor = context.visitor(peer.address)
+    this.#visitor = context.visitor(peer)
     this.#connection = new Connection(door, context.now)
     this.#context = context
     this.#signal = AbortSignal.any([signal, this.#abort.signal])
