@@ -2,6 +2,7 @@
  * The greeting line: `@RSYNCD: <version>[.<sub>][ <digest> ...]`. docs/rsync-protocol.md, section 1.1.
  */
 import { PeerError } from '../../errors.ts'
+import type { Decoded } from '../../lib/byte-reader.ts'
 
 /** What this server speaks. */
 export const PROTOCOL_MIN = 27
@@ -15,9 +16,25 @@ export interface Greeting {
   digests: string[] | undefined
 }
 
+/** The first byte of every TLS connection, and a line that every header of a PROXY protocol begins with. */
+const TLS_HANDSHAKE = 0x16
+const PROXY_HEADER = /^(?:PROXY |\r$)/
+
+/** @throws PeerError when the first byte of a client is one of another protocol, whose lines may never end. */
+export function checkFirstByte(bytes: Uint8Array): Decoded<undefined> | undefined {
+  if (bytes[0] === TLS_HANDSHAKE)
+    throw new PeerError('greeting', 'the client speaks TLS, and this port does not: use that of rsync-ssl')
+  return bytes.length > 0 ? { value: undefined, size: 0 } : undefined
+}
+
 /** @throws PeerError when the line is no greeting, or a newer client left out what it must send. */
 export function parseGreeting(line: string): Greeting {
   const match = /^@RSYNCD: (\d{1,4})(?:\.(\d{1,4}))?(?: (.*))?$/.exec(line.trimEnd())
+  if (PROXY_HEADER.test(line))
+    throw new PeerError(
+      'greeting',
+      'a PROXY header came from an address that is not listed in proxy_protocol_from',
+    )
   if (!match) throw new PeerError('greeting', 'the first line is not "@RSYNCD: <version>"')
   const version = Number(match[1])
   if (match[2] === undefined && version >= 30)
