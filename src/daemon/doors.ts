@@ -32,6 +32,12 @@ const MAX_WAITING_FOR_BUILDS = 10_000
 /** Clients that are being told why they can't come in, each for some seconds; more just see us hang up. */
 const MAX_TURNED_AWAY = 1000
 
+const LF = 0x0a
+/** A client's greeting, and the name of a module. */
+const LINES_BEFORE_LOOKING = 2
+/** How long one who is turned away may take to begin. */
+const LAST_WORDS_MS = 5000
+
 export interface DoorLimits {
   /** Clients that have not asked completely yet; one more, and the oldest goes of who has the most. */
   readonly handshakes: number
@@ -310,7 +316,22 @@ export class Doors {
     const duplex = new StreamDuplex(input, output)
     if (this.#turnedAway >= MAX_TURNED_AWAY) return duplex.destroy()
     this.#turnedAway++
-    await duplex.write(Buffer.from(`@RSYNCD: 31.0 md5\n@ERROR: ${message}\n`)).catch(() => {})
+    const timer = setTimeout(() => duplex.destroy(), LAST_WORDS_MS)
+    try {
+      await duplex.write(Buffer.from(`@RSYNCD: 31.0 md5\n@ERROR: ${message}\n`))
+      // Clients greet and name a module before they look. A program between us, as of rsync-ssl, ends as soon
+      // as we do, and a client that still writes to it fails without having read a word.
+      let lines = 0
+      while (lines < LINES_BEFORE_LOOKING) {
+        const said = await duplex.read()
+        if (!said) break
+        for (const byte of said) if (byte === LF) lines++
+      }
+    } catch {
+      // The client hung up first.
+    } finally {
+      clearTimeout(timer)
+    }
     await duplex.close()
     this.#turnedAway--
   }
