@@ -78,7 +78,7 @@ describe('behind a proxy', { skip }, () => {
     test(`version ${version}: rsync, plain and over TLS, is judged by the client's address`, async () => {
       const plain = (from: string, place: string) =>
         rsync([
-          '-a',
+          '-aH',
           `--address=${from}`,
           `rsync://127.0.0.1:${ports[`rsync ${version}`]}/build-1/root/`,
           place,
