@@ -12,7 +12,7 @@ import { z } from 'zod'
 import type { PolicyConfig } from '../access/policy.ts'
 import { BUILD_ID_RULE, isBuildId } from '../build/build-id.ts'
 import type { CertificateFiles } from '../doorstep/certificates.ts'
-import { CLIENT_CERTS, type ClientCerts } from '../doorstep/doorstep.ts'
+import type { ClientCerts } from '../doorstep/doorstep.ts'
 import { ConfigError } from '../errors.ts'
 import { nearest } from '../lib/nearest.ts'
 import { parseSize } from '../lib/units.ts'
@@ -211,7 +211,7 @@ const sourceSchema = z.strictObject({
 })
 
 const absolutePath = z.string().startsWith('/', 'the path of a file is absolute')
-const clientCerts = z.enum(CLIENT_CERTS).optional()
+const clientCerts = z.enum(['off', 'optional', 'required'] satisfies ClientCerts[]).optional()
 
 const tlsSchema = z.strictObject({
   cert: absolutePath.optional(),

@@ -17,8 +17,7 @@ import { deviceNames } from './device-names.ts'
 import { decodeProxyHeader, looksLikeProxyHeader, type Proxied } from './proxy-header.ts'
 
 /** Whether clients show certificates. One that is shown must be right in any case. */
-export const CLIENT_CERTS = ['off', 'optional', 'required'] as const
-export type ClientCerts = (typeof CLIENT_CERTS)[number]
+export type ClientCerts = 'off' | 'optional' | 'required'
 
 export interface TlsSide {
   readonly certificates: Certificates

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
 import { fromHex } from '../../test/support/hex.ts'
+import { fc } from '../../test/support/property.ts'
 import { PeerError } from '../errors.ts'
 import { normalizeAddress } from '../lib/peer.ts'
 import { decodeProxyHeader, looksLikeProxyHeader, type Proxied } from './proxy-header.ts'
