@@ -10,6 +10,7 @@
  */
 import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
+import { HostRules } from './access/hosts.ts'
 import { Policy } from './access/policy.ts'
 import { Activity } from './build/activity.ts'
 import { Available } from './build/available.ts'
@@ -31,8 +32,10 @@ import type { Config } from './config/config.ts'
 import { restartKeys } from './config/reload.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
+import type { HandedSocket } from './daemon/systemd.ts'
 import { TurnsInLine } from './daemon/turns.ts'
-import { CommandError, type UpservError } from './errors.ts'
+import { Doorsteps, type DoorstepsConfig } from './doorstep/doorsteps.ts'
+import { CommandError, ConfigError, type UpservError } from './errors.ts'
 import { History } from './history/history.ts'
 import type { SessionRecord } from './history/session-record.ts'
 import { parentDoor } from './http/parent.ts'
@@ -52,6 +55,8 @@ import { diskUsage } from './store/disk-usage.ts'
 import { Store } from './store/store.ts'
 import { VERSION } from './version.ts'
 
+/** From then on the log warns of a certificate: whoever renews them does it earlier. */
+const EXPIRES_SOON_MS = 14 * 86_400_000
 /** What was read from packs and derived data, in memory that all clients share. */
 const POOL_MEMORY = 24 * 2 ** 20
 /** How often it is noted what live sessions have sent. */
@@ -76,8 +81,15 @@ export class Upserv {
   readonly #history: History
   readonly #channels: Channels
   /** Set by `serve`: what only the server as a whole knows. */
-  facts: { listening: string[]; httpUrls: string[]; sessions: () => number; inLine: () => number } = {
+  facts: {
+    listening: string[]
+    tlsListening: string[]
+    httpUrls: string[]
+    sessions: () => number
+    inLine: () => number
+  } = {
     listening: [],
+    tlsListening: [],
     httpUrls: [],
     sessions: () => 0,
     inLine: () => 0,
@@ -166,6 +178,7 @@ export class Upserv {
       facts: () => ({
         version: VERSION,
         listening: this.facts.listening,
+        tlsListening: this.facts.tlsListening,
         httpUrls: this.facts.httpUrls,
         sessions: this.facts.sessions(),
         inLine: this.facts.inLine(),
@@ -301,6 +314,8 @@ export interface RunningServer {
   readonly operations: Promise<Operations>
   /** Addresses of the rsync doors. */
   readonly listening: readonly string[]
+  /** Addresses of those that speak rsync over TLS. */
+  readonly tlsListening: readonly string[]
   readonly httpUrls: readonly string[]
   /** How long `stop` lets sessions go on. */
   readonly shutdownMs: number
@@ -316,8 +331,8 @@ export interface RunningServer {
 }
 
 export interface ServeOptions {
-  /** Descriptors that listen already, in place of the addresses in `rsync.listen`. */
-  handed?: readonly number[]
+  /** Sockets that listen already, in place of the addresses in `rsync.listen` or `rsync.tls_listen`. */
+  handed?: readonly HandedSocket[]
   /** Reads the configuration again. Without it there is only the one that it began with. */
   load?: () => Config
 }
@@ -329,6 +344,14 @@ export async function serve(
   { handed = [], load = () => config }: ServeOptions = {},
 ): Promise<RunningServer> {
   useThreads()
+  const doorsteps = new Doorsteps(doorstepsOf(config), {
+    onProblem: (problem) => log.error({ reason: problem }, 'certificate not used'),
+    onCertificate: (file, { certificate }) => {
+      const { subject, subjectAltName: names, validToDate: expires } = certificate
+      const level = expires.getTime() - Date.now() < EXPIRES_SOON_MS ? 'warn' : 'info'
+      log[level]({ file, subject, names, expires }, 'certificate')
+    },
+  })
   const ground = await layGround(config, log)
   const { claim, channels, activity, history, pool } = ground
   // Before any device hears of them. On a full disk they are served all the same, and count as new next time.
@@ -379,7 +402,7 @@ export async function serve(
   const doors = new Doors(
     {
       modules,
-      visitor: (address) => policy.visitor(address),
+      visitor: (client) => policy.visitor(client),
       turns,
       derived,
       answers,
@@ -420,7 +443,7 @@ export async function serve(
   const stopChildren = new AbortController()
   const children = parentDoor({
     parent: quietly(opened.then(({ parent }) => parent)),
-    visitor: (address) => policy.visitor(address),
+    visitor: (client) => policy.visitor(client),
     signal: stopChildren.signal,
     onRequest,
     log: (fields, message) => log.info(fields, message),
@@ -431,6 +454,7 @@ export async function serve(
   const lastClosers: (() => void)[] = []
   const httpUrls: string[] = []
   const listening: string[] = []
+  const tlsListening: string[] = []
   const { promise: ended, resolve: setEnded } = Promise.withResolvers<void>()
   quietly(ended)
 
@@ -461,11 +485,13 @@ export async function serve(
   const readAgain = async (): Promise<readonly string[]> => {
     const next = load()
     const nextPolicy = makePolicy(next)
+    const changeDoorsteps = doorsteps.prepare(doorstepsOf(next))
     // What is still being opened goes by the configuration before.
     const open = await opened
     open.change(next)
     cache.limit = next.cache
     policy = nextPolicy
+    changeDoorsteps()
     turns.change(turnsOf(next))
     doors.change(mannersOf(next), doorLimitsOf(next))
     const left = restartKeys(config, next)
@@ -497,7 +523,7 @@ export async function serve(
     })
     closers.push(() => control.close())
     lastClosers.push(() => control.hangUp())
-    if (config.http.listen.length > 0) {
+    if (config.http.listen.length + config.http.tlsListen.length > 0) {
       if (config.http.tokenFile === undefined) makeTokenFile(claim.paths.token)
       // With all that it brings along it is a third of the program: not where nobody wants it, as under xinetd.
       const { Http } = await import('./http/server.ts')
@@ -505,7 +531,7 @@ export async function serve(
         operations: laterOperations(operations),
         activity,
         modules,
-        visitor: (address) => policy.visitor(address),
+        visitor: (client) => policy.visitor(client),
         tokenFile: config.http.tokenFile ?? claim.paths.token,
         children,
         names: config.http.names,
@@ -519,11 +545,23 @@ export async function serve(
       })
       closers.push(() => http.close())
       lastClosers.push(() => http.hangUp())
-      for (const address of config.http.listen) httpUrls.push(await http.listen(address))
+      for (const address of config.http.listen) httpUrls.push(await http.listen(address, doorsteps.http))
+      for (const address of config.http.tlsListen) httpUrls.push(await http.listen(address, doorsteps.https))
     }
-    for (const fd of handed) listening.push(await doors.listenOn(fd))
-    for (const address of handed.length > 0 ? [] : config.rsync.listen) {
-      listening.push(await doors.listen(address))
+    if (handed.some(({ tls }) => tls) && !doorsteps.rsyncTls.speaksTls) {
+      throw new ConfigError('systemd hands over a socket for TLS, and there is no certificate to show', {
+        hint: 'Set tls.cert and tls.key, or: systemctl disable --now upserv-tls.socket',
+      })
+    }
+    const ways = [
+      { tls: false, doorstep: doorsteps.rsync, addresses: config.rsync.listen, into: listening },
+      { tls: true, doorstep: doorsteps.rsyncTls, addresses: config.rsync.tlsListen, into: tlsListening },
+    ]
+    for (const { tls, doorstep, addresses, into } of ways) {
+      const sockets = handed.filter((socket) => socket.tls === tls)
+      for (const { fd } of sockets) into.push(await doors.listenOn(fd, doorstep))
+      if (sockets.length > 0) continue
+      for (const address of addresses) into.push(await doors.listen(address, doorstep))
     }
   } catch (error) {
     await stop()
@@ -531,7 +569,10 @@ export async function serve(
   }
   void opened.then(
     async (open) => {
-      open.facts = { listening, httpUrls, sessions: () => doors.sessions, inLine: () => turns.waiting }
+      open.facts = {
+        ...{ listening, tlsListening, httpUrls },
+        ...{ sessions: () => doors.sessions, inLine: () => turns.waiting },
+      }
       log.info({ builds: open.store.ids().length, ms: Math.round(now() - began) }, 'store open')
       // Nobody waits for this; it ends with the store when we are stopped.
       await open.tidy().catch((error: Error) => {
@@ -552,6 +593,7 @@ export async function serve(
   return {
     operations,
     listening,
+    tlsListening,
     httpUrls,
     get shutdownMs() {
       return current.shutdownMs
@@ -589,6 +631,17 @@ function turnsOf({ rsync }: Config) {
 function mannersOf({ rsync }: Config) {
   const limits = { handshakeMs: rsync.handshakeTimeoutMs, idleMs: rsync.idleTimeoutMs }
   return { motd: rsync.motd, charset: rsync.charset, limits }
+}
+
+function doorstepsOf({ rsync, http, tls, proxyProtocolFrom }: Config): DoorstepsConfig {
+  const proxies = new HostRules({ allow: proxyProtocolFrom, deny: [] })
+  return {
+    rsyncFiles: tls.files,
+    httpFiles: http.tlsFiles ?? tls.files,
+    clientCerts: { rsync: rsync.clientCerts, http: http.clientCerts },
+    devices: tls.devices,
+    isProxy: (address) => proxyProtocolFrom.length > 0 && proxies.admits(address),
+  }
 }
 
 function doorLimitsOf({ rsync }: Config) {

@@ -15,23 +15,35 @@ const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
 
 /**
  * What each folder of src/ may import beside itself. Everyone may use errors.ts, version.ts and lib/. The
- * leaves (access, history, rsync, store, source, archive) don't know each other.
+ * leaves (access, doorstep, history, rsync, store, source, archive) don't know each other.
  */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   lib: [],
   access: [],
+  doorstep: [],
   cache: [],
   history: [],
   rsync: [],
   store: [],
   source: [],
   archive: [],
-  config: ['access', 'source', 'rsync', 'build'],
+  config: ['access', 'doorstep', 'source', 'rsync', 'build'],
   build: ['rsync', 'store', 'source', 'archive', 'history'],
-  daemon: ['build', 'rsync', 'config', 'history'],
-  http: ['build', 'config', 'rsync', 'history', 'source'],
-  'server.ts': ['access', 'cache', 'build', 'rsync', 'store', 'config', 'daemon', 'http', 'history'],
-  cli: ['server.ts', 'build', 'daemon', 'config', 'store', 'history', 'access', 'http', 'source'],
+  daemon: ['build', 'doorstep', 'rsync', 'config', 'history'],
+  http: ['build', 'doorstep', 'config', 'rsync', 'history', 'source'],
+  'server.ts': [
+    'access',
+    'cache',
+    'build',
+    'rsync',
+    'store',
+    'config',
+    'daemon',
+    'doorstep',
+    'http',
+    'history',
+  ],
+  cli: ['server.ts', 'build', 'doorstep', 'daemon', 'config', 'store', 'history', 'access', 'http', 'source'],
   'errors.ts': [],
   'version.ts': [],
 }

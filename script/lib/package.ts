@@ -121,6 +121,8 @@ function layOut(stage: string): void {
 
   cpSync(join(ROOT, 'packaging/debian'), join(stage, 'debian'), { recursive: true })
   for (const unit of ['upserv.socket', 'upserv.service']) copy(`packaging/systemd/${unit}`, `debian/${unit}`)
+  // As debhelper wants a unit that is not called after its package.
+  copy('packaging/systemd/upserv-tls.socket', 'debian/upserv.upserv-tls.socket')
   const date = new Date(epoch * 1000)
   write('debian/changelog', debianChangelog(readFileSync(join(ROOT, 'CHANGELOG.md'), 'utf8'), version, date))
 

@@ -5,6 +5,9 @@ rsync:rsync
 nginx:nginx-light
 xinetd:xinetd
 openssl:openssl
+gnutls-cli:gnutls-bin
+stunnel4:stunnel4
+haproxy:haproxy
 xz:xz-utils
 bzip2:bzip2
 lbzip2:lbzip2

@@ -10,6 +10,7 @@
 import { randomBytes } from 'node:crypto'
 import { utf8Bytes } from '../lib/bytes.ts'
 import { HostRules, type HostRulesConfig } from './hosts.ts'
+import type { Identity } from './identity.ts'
 import { matchesName } from './name-pattern.ts'
 import { SecretsFile } from './secrets.ts'
 import type { UserRule } from './users.ts'
@@ -116,10 +117,10 @@ export class Policy {
     for (const file of files.values()) file.refresh()
   }
 
-  /** Begins to judge one client. @param address undefined when nobody knows it. */
-  visitor(address: string | undefined): Visitor {
+  /** Begins to judge one client. */
+  visitor(client: Identity): Visitor {
     const hidesNames = this.#tables.some(({ rules }) => rules.exclude.length > 0)
-    return new Visitor(address, this.#hosts.admits(address), hidesNames, (module) => {
+    return new Visitor(client, this.#hosts.admits(client.address), hidesNames, (module) => {
       return this.#tables.find((table) => table.isFor(module))!
     })
   }
@@ -127,7 +128,7 @@ export class Policy {
 
 /** One client, and what the rules say of it. */
 export class Visitor {
-  readonly #address: string | undefined
+  readonly #client: Identity
   readonly #admitted: boolean
   readonly #tableFor: (module: string) => Table
   /** Whether what the client said is good enough for a table: asked once for each. */
@@ -137,14 +138,9 @@ export class Visitor {
   /** Any table hides names. */
   readonly hidesNames: boolean
 
-  constructor(
-    address: string | undefined,
-    admitted: boolean,
-    hidesNames: boolean,
-    tableFor: (module: string) => Table,
-  ) {
+  constructor(client: Identity, admitted: boolean, hidesNames: boolean, tableFor: (module: string) => Table) {
     this.hidesNames = hidesNames
-    this.#address = address
+    this.#client = client
     this.#admitted = admitted
     this.#tableFor = tableFor
   }
@@ -201,7 +197,7 @@ export class Visitor {
   }
 
   #mayKnock(module: string): boolean {
-    return this.#admitted && this.#tableFor(module).hosts.admits(this.#address)
+    return this.#admitted && this.#tableFor(module).hosts.admits(this.#client.address)
   }
 }
 

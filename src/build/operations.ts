@@ -194,6 +194,8 @@ export interface Status {
   dataDir: string
   /** Addresses that clients can connect to. */
   listening: string[]
+  /** Addresses of those that speak rsync over TLS. */
+  tlsListening: string[]
   /** Where page, API and metrics are. */
   httpUrls: string[]
   uptimeSeconds: number
@@ -328,7 +330,7 @@ export interface Operations {
   timeline(span: TimelineSpan): Promise<TimelineReport>
   /** Sessions that have ended, the latest first. @param before only those whose id is less. */
   history(query: RecordQuery, limit: number, before?: number): Promise<RecordPage>
-  /** @param which a session's id, an address or a user: then its last session. @throws CommandError */
+  /** @param which a session's id, an address, a device or a user: then its last session. @throws CommandError */
   explain(which: string): Promise<Explanation>
   /** Deletes what is remembered of sessions, for good. @returns how many. */
   forget(query: RecordQuery): Promise<number>

@@ -1,9 +1,12 @@
 /** What `upserv doctor` looks at, beside ports: a function for each thing, which returns what it found. */
+import type { X509Certificate } from 'node:crypto'
 import { accessSync, constants, existsSync, statfsSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Policy } from '../access/policy.ts'
 import type { Status } from '../build/operations.ts'
 import { type Config, DEFAULT_CONFIG_FILE, type Flags } from '../config/config.ts'
+import { type CertificateFiles, readCredentials } from '../doorstep/certificates.ts'
+import type { UpservError } from '../errors.ts'
 import { readToken } from '../http/token.ts'
 import { realDisk } from '../lib/disk.ts'
 import { findProgram } from '../lib/find-program.ts'
@@ -27,6 +30,8 @@ export const PATIENCE_MS = 5000
 const MAX_SKEW_MS = 5 * 60_000
 /** No clock is right that says an earlier time than this program was written. */
 const EARLIEST_MS = Date.UTC(2026, 0)
+/** Whoever renews certificates does it earlier than that. */
+const CERTIFICATE_ENDS_SOON_MS = 14 * 86_400_000
 /** With less than this of the file system left, other programs on the machine are about to fail. */
 const LITTLE_SPACE = 100e6
 /** Room that a disk should have beyond the budget. */
@@ -52,6 +57,45 @@ export function checkConfiguration(config: Config, flags: Flags): Finding {
   const file = flags.config ?? process.env.UPSERV_CONFIG ?? DEFAULT_CONFIG_FILE
   const says = existsSync(file) ? `${file} is right` : `${file} does not exist: every key has its default`
   return ok('configuration', `${says}; data in ${config.dataDir}, at most ${formatSize(config.budget)}`)
+}
+
+/** The certificates that the server shows, and whom those of clients are from. */
+export function checkCertificates({ tls, http, rsync }: Config): Finding[] {
+  const { files } = tls
+  const all = [...(files ? [files] : []), ...(http.tlsFiles ? [http.tlsFiles] : [])]
+  const findings = all.map(checkCertificate)
+  if (files && rsync.tlsListen.length + http.tlsListen.length === 0) {
+    const hint = 'Remove rsync.tls_listen = [], or set http.tls_listen.'
+    findings.push(warning('certificate', `${files.cert} is shown to nobody: no port speaks TLS`, hint))
+  }
+  return findings
+}
+
+function checkCertificate(files: CertificateFiles): Finding {
+  const about = 'certificate'
+  const { cert, key } = files
+  let certificate: X509Certificate
+  try {
+    certificate = readCredentials(files).certificate
+  } catch (error) {
+    const { message, hint = `chown upserv ${key}; chmod 600 ${key}; openssl x509 -in ${cert} -noout -text` } =
+      error as UpservError
+    return problem(about, message, hint)
+  }
+  const { validFromDate: from, validToDate: to, subjectAltName } = certificate
+  const day = (date: Date): string => date.toISOString().slice(0, 10)
+  const renew = 'Renew it; the server takes another one by itself: upserv reload says whether it can.'
+  if (to.getTime() < Date.now()) return problem(about, `${cert} expired on ${day(to)}`, renew)
+  if (from.getTime() > Date.now()) return problem(about, `${cert} is not valid before ${day(from)}`, 'date')
+  const left = to.getTime() - Date.now()
+  if (left < CERTIFICATE_ENDS_SOON_MS) {
+    return warning(about, `${cert} expires in ${formatDuration(left)}, on ${day(to)}`, renew)
+  }
+  if (subjectAltName === undefined) {
+    const hint = 'Have one made with subjectAltName = DNS:NAME-THAT-CLIENTS-USE'
+    return warning(about, `${cert} names no host, so clients refuse it`, hint)
+  }
+  return ok(about, `${cert} is for ${subjectAltName}, until ${day(to)}`)
 }
 
 export function checkSecrets({ access }: Config): Finding[] {

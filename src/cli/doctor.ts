@@ -8,6 +8,7 @@ import { connectControl, remoteOperations } from '../daemon/control.ts'
 import { CommandError, UpservError } from '../errors.ts'
 import { StorePaths } from '../store/paths.ts'
 import {
+  checkCertificates,
   checkClock,
   checkConfiguration,
   checkData,
@@ -55,6 +56,7 @@ async function examine(load: () => Config, flags: Flags): Promise<Finding[]> {
     checkConfiguration(config, flags),
     ...checkSecrets(config),
     ...checkToken(config),
+    ...checkCertificates(config),
     checkClock(skewMs),
     checkData(config),
     ...(await checkSpace(config, server)),

@@ -10,6 +10,7 @@ import { formatTable, paint, print, shortTime } from './text.ts'
 export interface HistoryFlags {
   build?: string
   address?: string
+  device?: string
   user?: string
   outcome?: string
   since?: string
@@ -24,9 +25,9 @@ const DEFAULT_LIMIT = 30
 const MAX_LIMIT = 1000
 
 export async function historyCommand(config: Config, flags: HistoryFlags): Promise<void> {
-  const { build, address, user, outcome } = flags
+  const { build, address, device, user, outcome } = flags
   const query: RecordQuery = {
-    ...{ build, address, user, outcome },
+    ...{ build, address, device, user, outcome },
     since: flagTime('--since', flags.since),
     until: flagTime('--until', flags.until),
   }
@@ -63,9 +64,18 @@ export function formatHistory(records: readonly SessionRecord[]): string {
   return formatTable([['SESSION', 'ENDED', 'DEVICE', 'MODULE', 'OUTCOME', 'SENT'], ...rows])
 }
 
-export function deviceOf({ user, address }: { user: string; address: string }): string {
-  const from = address === '' ? 'unknown' : address
-  return user === '' ? from : `${user}@${from}`
+export function deviceOf({
+  device,
+  user,
+  address,
+}: {
+  device: string
+  user: string
+  address: string
+}): string {
+  const place = address === '' ? 'unknown' : address
+  const from = user === '' ? place : `${user}@${place}`
+  return device === '' ? from : `${device} (${from})`
 }
 
 /** What a client had of a file, in words. */
@@ -85,7 +95,12 @@ export function formatExplanation({ record, hints }: Explanation): string {
   const facts: [string, string][] = [
     ['asked for', `${record.module}${build}  ${record.paths}`.trimEnd()],
     ['options', record.options],
-    ['agreed on', [`protocol ${record.protocol}`, record.codec, record.digest].filter(Boolean).join(', ')],
+    [
+      'agreed on',
+      [...(record.tls ? ['TLS'] : []), `protocol ${record.protocol}`, record.codec, record.digest]
+        .filter(Boolean)
+        .join(', '),
+    ],
     ['list', `${record.entries} entries, ${formatSize(record.listedBytes)} together`],
     ['sent', `${record.files} files, ${record.newFiles} of them new to the device`],
     ['content', `${formatSize(matchedBytes)} matched, ${formatSize(literalBytes)} literal${share}`],

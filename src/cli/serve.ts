@@ -48,7 +48,7 @@ export async function runServe(load: () => Config): Promise<void> {
       .then(() => manager.ready(describe(server)))
   })
   // For whoever started us: this line says that clients can connect.
-  const rsync = server.listening.map((address) => `rsync://${address}`)
+  const rsync = rsyncUrls(server)
   process.stdout.write(`listening ${[...rsync, ...server.httpUrls].join(' ')}\n`)
   log.info(
     {
@@ -66,5 +66,19 @@ export async function runServe(load: () => Config): Promise<void> {
 }
 
 function describe(server: RunningServer): string {
-  return `serving ${server.listening.map((address) => `rsync://${address}`).join(' ') || 'commands only'}`
+  return `serving ${rsyncUrls(server).join(' ') || 'commands only'}`
+}
+
+/** `rsync-ssl` takes the same addresses as `rsync`: what it is called here is to tell them apart. */
+export function rsyncUrls({
+  listening,
+  tlsListening,
+}: {
+  listening: readonly string[]
+  tlsListening: readonly string[]
+}): string[] {
+  return [
+    ...listening.map((address) => `rsync://${address}`),
+    ...tlsListening.map((address) => `rsync-ssl://${address}`),
+  ]
 }

@@ -11,6 +11,8 @@ import { parse, TomlError } from 'smol-toml'
 import { z } from 'zod'
 import type { PolicyConfig } from '../access/policy.ts'
 import { BUILD_ID_RULE, isBuildId } from '../build/build-id.ts'
+import type { CertificateFiles } from '../doorstep/certificates.ts'
+import type { ClientCerts } from '../doorstep/doorstep.ts'
 import { ConfigError } from '../errors.ts'
 import { nearest } from '../lib/nearest.ts'
 import { parseSize } from '../lib/units.ts'
@@ -41,6 +43,9 @@ export interface Config {
   readonly rsync: {
     /** Empty: no listener of our own. */
     readonly listen: readonly Listen[]
+    /** The same for rsync over TLS. */
+    readonly tlsListen: readonly Listen[]
+    readonly clientCerts: ClientCerts
     /** Text that every client sees first; '' for none. */
     readonly motd: string
     /** The charset of all names; undefined where nobody has said so. */
@@ -58,11 +63,24 @@ export interface Config {
   }
   readonly http: {
     readonly listen: readonly Listen[]
+    /** The same for HTTPS. */
+    readonly tlsListen: readonly Listen[]
+    readonly clientCerts: ClientCerts
+    /** In place of `tls.files`. */
+    readonly tlsFiles: CertificateFiles | undefined
     /** Holds the token that changes take; undefined: one is made in the data directory. */
     readonly tokenFile: string | undefined
     /** That it may be called by, in small letters; none: any, except on a loopback address. */
     readonly names: readonly string[]
   }
+  readonly tls: {
+    /** Undefined: there is no TLS. */
+    readonly files: CertificateFiles | undefined
+    /** Devices by the names in their certificates; undefined: those names are theirs. */
+    readonly devices: Readonly<Record<string, string>> | undefined
+  }
+  /** Addresses and networks of proxies that say which client they carry. */
+  readonly proxyProtocolFrom: readonly string[]
   /** How long it is remembered which device got which build; 0 for not at all. */
   readonly historyMs: number
   /** Who may have which module. */
@@ -85,7 +103,9 @@ export interface Flags {
   data?: string | undefined
   budget?: string | undefined
   rsync?: string | undefined
+  rsyncTls?: string | undefined
   http?: string | undefined
+  https?: string | undefined
   source?: string[] | undefined
   exitWhenIdle?: string | undefined
 }
@@ -190,8 +210,20 @@ const sourceSchema = z.strictObject({
   names: z.string().min(1).optional(),
 })
 
+const absolutePath = z.string().startsWith('/', 'the path of a file is absolute')
+const clientCerts = z.enum(['off', 'optional', 'required'] satisfies ClientCerts[]).optional()
+
+const tlsSchema = z.strictObject({
+  cert: absolutePath.optional(),
+  key: absolutePath.optional(),
+  client_ca: absolutePath.optional(),
+  devices: z.record(z.string(), z.string().min(1).max(255)).optional(),
+})
+
 const rsyncSchema = z.strictObject({
   listen: listens.default([{ host: '::', port: 873 }]),
+  tls_listen: listens.optional(),
+  client_certs: clientCerts,
   motd: z.string().default(''),
   charset: z.enum(['', 'utf-8']).default(''),
   max_connections: count.positive().default(200),
@@ -206,7 +238,11 @@ const rsyncSchema = z.strictObject({
 
 const httpSchema = z.strictObject({
   listen: listens.default([{ host: '127.0.0.1', port: 8730 }]),
-  token_file: z.string().startsWith('/', 'the path of a file is absolute').optional(),
+  tls_listen: listens.default([]),
+  client_certs: clientCerts,
+  tls_cert: absolutePath.optional(),
+  tls_key: absolutePath.optional(),
+  token_file: absolutePath.optional(),
   names: z
     .array(z.string().regex(/^[A-Za-z0-9_.-]+$/, 'a name of a host has no port and no pattern'))
     .default([]),
@@ -236,7 +272,9 @@ const fileSchema = z.strictObject({
   budget: size.default(16e9),
   cache: size.optional(),
   shutdown_timeout: seconds.default(30),
+  proxy_protocol_from: networksSchema.default([]),
   rsync: rsyncSchema.prefault({}),
+  tls: tlsSchema.prefault({}),
   http: httpSchema.prefault({}),
   history: historySchema.prefault({}),
   channels: channelsSchema.default({}),
@@ -248,6 +286,7 @@ const fileSchema = z.strictObject({
 /** Tables of the file, by name. */
 const SECTIONS: Record<string, z.ZodObject> = {
   rsync: rsyncSchema,
+  tls: tlsSchema,
   http: httpSchema,
   history: historySchema,
   source: sourceSchema,
@@ -270,12 +309,16 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     })),
     ...fromFile.source.map((source) => toSourceConfig(source, extract)),
   ]
-  return deepFreeze({
+  const { files, httpFiles } = tlsFiles(fromFile)
+  const rsyncTls = fromFile.rsync.tls_listen ?? (files ? [DEFAULT_TLS_LISTEN] : [])
+  const config: Config = {
     dataDir: resolve(flags.data ?? environment.UPSERV_DIR ?? fromFile.data_dir),
     budget,
     cache: Math.min(budget, fromFile.cache ?? budget * CACHE_SHARE),
     rsync: {
       listen: flags.rsync === undefined ? fromFile.rsync.listen : flagListen('--rsync', flags.rsync),
+      tlsListen: flags.rsyncTls === undefined ? rsyncTls : flagListen('--rsync-tls', flags.rsyncTls),
+      clientCerts: fromFile.rsync.client_certs ?? (files?.clientCa === undefined ? 'off' : 'optional'),
       motd: fromFile.rsync.motd,
       charset: fromFile.rsync.charset || undefined,
       maxConnections: fromFile.rsync.max_connections,
@@ -287,9 +330,14 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     },
     http: {
       listen: flags.http === undefined ? fromFile.http.listen : flagListen('--http', flags.http),
+      tlsListen: flags.https === undefined ? fromFile.http.tls_listen : flagListen('--https', flags.https),
+      clientCerts: fromFile.http.client_certs ?? 'off', // a browser would ask everybody for one
+      tlsFiles: httpFiles,
       tokenFile: fromFile.http.token_file,
       names: fromFile.http.names.map((name) => name.toLowerCase()),
     },
+    tls: { files, devices: fromFile.tls.devices },
+    proxyProtocolFrom: fromFile.proxy_protocol_from,
     historyMs: fromFile.history.days * DAY_MS,
     access: {
       hosts: { allow: fromFile.rsync.hosts_allow, deny: fromFile.rsync.hosts_deny },
@@ -301,7 +349,45 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     shutdownMs: fromFile.shutdown_timeout * 1000,
     exitWhenIdleMs:
       flags.exitWhenIdle === undefined ? 0 : flagSeconds('--exit-when-idle', flags.exitWhenIdle) * 1000,
-  })
+  }
+  checkTls(config)
+  return deepFreeze(config)
+}
+
+/** What stock `rsync-ssl` connects to. */
+const DEFAULT_TLS_LISTEN: Listen = { host: '::', port: 874 }
+
+/** The pairs of files that the keys name. @throws ConfigError for half a pair. */
+function tlsFiles({ tls, http }: FileInput): {
+  files: CertificateFiles | undefined
+  httpFiles: CertificateFiles | undefined
+} {
+  const pair = (table: string, cert: string | undefined, key: string | undefined) => {
+    if (cert !== undefined && key !== undefined) return { cert, key, clientCa: tls.client_ca }
+    if (cert === undefined && key === undefined) return undefined
+    throw new ConfigError(`${table}cert and ${table}key go together: one of them is missing`)
+  }
+  return { files: pair('tls.', tls.cert, tls.key), httpFiles: pair('http.tls_', http.tls_cert, http.tls_key) }
+}
+
+/** @throws ConfigError for what would leave clients without what the configuration promises. */
+function checkTls({ rsync, http, tls }: Config): void {
+  const listeners = [
+    { table: 'rsync', ...rsync, files: tls.files },
+    { table: 'http', ...http, files: http.tlsFiles ?? tls.files },
+  ]
+  for (const { table, tlsListen, clientCerts, files } of listeners) {
+    if (tlsListen.length > 0 && !files) {
+      throw new ConfigError(`${table}.tls_listen: there is no certificate to show`, {
+        hint: 'Name one, and its key: tls.cert and tls.key.',
+      })
+    }
+    if (clientCerts !== 'off' && files?.clientCa === undefined) {
+      throw new ConfigError(`${table}.client_certs is "${clientCerts}", but no certificate could be right`, {
+        hint: 'Name the authorities that clients have theirs from: tls.client_ca, beside tls.cert and tls.key.',
+      })
+    }
+  }
 }
 
 /** "HOST:PORT", "[::1]:873", ":873" (every address); undefined when it is none of these. */

@@ -28,6 +28,7 @@ const word = z.string().max(300).optional()
 const querySchema = z.strictObject({
   build: word,
   address: word,
+  device: word,
   user: word,
   outcome: word,
   since: word,

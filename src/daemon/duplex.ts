@@ -80,10 +80,12 @@ export class StreamDuplex implements Duplex {
     const timer = setTimeout(() => this.destroy(), DRAIN_MS)
     this.#closing = true
     try {
-      this.#output.end()
+      // Over TLS what was written is still on its way, also to a client that has said all and ended its side.
+      const said = new Promise<void>((resolve) => this.#output.end(() => resolve()))
       while ((await this.read()) !== undefined) {
         // Nobody listens any more.
       }
+      await said
     } catch {
       // The peer hung up first.
     } finally {

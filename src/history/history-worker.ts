@@ -30,7 +30,11 @@ export type HistoryMessage =
   | { type: 'failed'; number: number; reason: string }
 
 /** Names the layout of the database, in its `user_version`. */
-const FORMAT = 1
+const FORMAT = 2
+/** What makes a layout of the one before it. */
+const MIGRATIONS: Record<number, string> = {
+  1: "ALTER TABLE sessions ADD COLUMN device TEXT NOT NULL DEFAULT ''",
+}
 /** Records are written after this time, or as soon as there are so many. */
 const WRITE_AFTER_MS = 500
 const WRITE_AT = 500
@@ -146,17 +150,16 @@ function open(): DatabaseSync {
     candidate.exec(
       'PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON',
     )
-    const { user_version: format } = candidate.prepare('PRAGMA user_version').get()!
-    if (format !== 0 && format !== FORMAT)
-      throw new OtherFormat(`it has format ${format}, this program reads ${FORMAT}`)
+    migrate(candidate)
     candidate.exec(`
       CREATE TABLE IF NOT EXISTS sessions (
         id INTEGER PRIMARY KEY AUTOINCREMENT, ended TEXT NOT NULL, address TEXT NOT NULL, user TEXT NOT NULL,
-        build TEXT NOT NULL, outcome TEXT NOT NULL, record TEXT NOT NULL
+        build TEXT NOT NULL, outcome TEXT NOT NULL, record TEXT NOT NULL, device TEXT NOT NULL DEFAULT ''
       ) STRICT;
       CREATE INDEX IF NOT EXISTS sessions_ended ON sessions (ended);
       CREATE INDEX IF NOT EXISTS sessions_address ON sessions (address);
       CREATE INDEX IF NOT EXISTS sessions_build ON sessions (build);
+      CREATE INDEX IF NOT EXISTS sessions_device ON sessions (device) WHERE device <> '';
       PRAGMA user_version = ${FORMAT};
     `)
     return candidate
@@ -164,6 +167,16 @@ function open(): DatabaseSync {
     candidate.close()
     throw error
   }
+}
+
+/** Brings an older layout up to ours, all of it or nothing. @throws OtherFormat for one that we don't know. */
+function migrate(db: DatabaseSync): void {
+  const found = Number(db.prepare('PRAGMA user_version').get()!.user_version)
+  if (found > FORMAT || found < 0)
+    throw new OtherFormat(`it has format ${found}, this program reads ${FORMAT}`)
+  if (found === 0) return
+  for (let format = found; format < FORMAT; format++)
+    db.exec(`BEGIN; ${MIGRATIONS[format]}; PRAGMA user_version = ${format + 1}; COMMIT`)
 }
 
 function write(): void {
@@ -175,13 +188,13 @@ function write(): void {
   try {
     const db = database()
     const insert = db.prepare(
-      'INSERT OR REPLACE INTO sessions (id, ended, address, user, build, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      'INSERT OR REPLACE INTO sessions (id, ended, address, device, user, build, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
     )
     db.exec('BEGIN')
     try {
       for (const record of records) {
-        const { id, ended, address, user, build, outcome } = record
-        insert.run(id, ended, address, user, build, outcome, JSON.stringify(record))
+        const { id, ended, address, device, user, build, outcome } = record
+        insert.run(id, ended, address, device, user, build, outcome, JSON.stringify(record))
       }
       db.exec('COMMIT')
     } catch (error) {
@@ -206,8 +219,13 @@ function find(query: RecordQuery, limit: number, before: number | null): RecordP
   const rows = database()
     .prepare(`SELECT record FROM sessions ${clause(where)} ORDER BY id DESC LIMIT ?`)
     .all(...values, limit + 1)
-  const records = rows.slice(0, limit).map(({ record }) => JSON.parse(String(record)) as SessionRecord)
+  const records = rows.slice(0, limit).map(({ record }) => asRecord(String(record)))
   return { records, next: rows.length > limit ? records.at(-1)!.id : null }
+}
+
+/** What was written before there was TLS says nothing of it. */
+function asRecord(json: string): SessionRecord {
+  return { device: '', tls: false, ...(JSON.parse(json) as Omit<SessionRecord, 'device' | 'tls'>) }
 }
 
 function forget(query: RecordQuery): number {
@@ -246,6 +264,7 @@ function conditions(query: RecordQuery): { where: string[]; values: SQLInputValu
   }
   add('build = ?', query.build)
   add('address = ?', query.address)
+  add('device = ?', query.device)
   add('user = ?', query.user)
   add('outcome = ?', query.outcome)
   add('ended >= ?', query.since)

@@ -428,7 +428,18 @@ function timeOf(text: string): string {
 
 const CSV_COLUMNS = [
   ...['id', 'began', 'ended', 'address', 'user', 'module', 'build', 'outcome', 'code', 'reason'],
-  ...['bytesIn', 'bytesOut', 'files', 'matchedBytes', 'literalBytes', 'ms', 'paths', 'options', 'protocol'],
+  ...[
+    'bytesIn',
+    'bytesOut',
+    'files',
+    'matchedBytes',
+    'literalBytes',
+    'ms',
+    'paths',
+    'options',
+    'protocol',
+    'device',
+  ],
 ] as (keyof SessionRecord)[]
 
 async function* csvOf(pages: AsyncIterable<SessionRecord[]>): AsyncGenerator<string> {

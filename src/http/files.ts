@@ -25,7 +25,7 @@ import { AccessDenied, RequestError } from '../errors.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
 import { isDirectoryMode, isRegularMode } from '../lib/file-mode.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, peerFrom } from '../lib/peer.ts'
+import { formatPeer, type Peer, peerOf } from '../lib/peer.ts'
 import type { Visitor } from '../rsync/access.ts'
 import { HiddenTree } from '../rsync/hidden-tree.ts'
 import type { Modules, OpenModule } from '../rsync/modules.ts'
@@ -35,7 +35,7 @@ import { parseRange } from './range.ts'
 export interface FilesParts {
   modules: Modules
   /** Begins to judge a client. */
-  visitor: (address: string | undefined) => Visitor
+  visitor: (client: Peer) => Visitor
   log: Logger
   /** One who takes nothing for so long is hung up on: a download keeps its build, and others out. */
   idleMs: () => number
@@ -120,12 +120,11 @@ class Files {
   /** The tree as this client may see it. */
   async #open(
     id: string,
-    { ip }: FastifyRequest,
+    { socket }: FastifyRequest,
     signal: AbortSignal,
   ): Promise<{ tree: Tree; release: () => void }> {
     const { modules, visitor: begin } = this.#parts
-    const { address } = peerFrom(ip, 0)
-    const visitor = begin(address)
+    const visitor = begin(peerOf(socket))
     const name = moduleOf(id)
     const ruledBy = modules.ruledBy(name)
     if (!visitor.mayKnock(ruledBy)) throw new AccessDenied(`access denied to build ${id}`)
@@ -283,7 +282,7 @@ class Files {
       done()
       const failed = body.errored ?? readable.errored
       const facts = {
-        peer: formatPeer(peerFrom(request.ip, request.socket.remotePort)),
+        peer: formatPeer(peerOf(request.socket)),
         url: request.originalUrl,
         bytes,
         ms: Math.round(performance.now() - began),

@@ -18,6 +18,7 @@ import { isBuildId, moduleOf } from '../build/build-id.ts'
 import type { Parent } from '../build/parent.ts'
 import { AccessDenied, NoSuchBuild, RefusedError, reportError, ServerBusy, UpservError } from '../errors.ts'
 import { utf8Bytes } from '../lib/bytes.ts'
+import { type Peer, peerOf } from '../lib/peer.ts'
 import {
   type AnswerLine,
   decodeBlobRequest,
@@ -47,7 +48,7 @@ export interface ChildVisitor {
 export interface ParentDoorOptions {
   /** There once the store is open. */
   parent: Promise<Parent>
-  visitor(address: string | undefined): ChildVisitor
+  visitor(client: Peer): ChildVisitor
   /** Aborted when the server stops. */
   signal: AbortSignal
   onRequest(running: Promise<unknown>): void
@@ -93,8 +94,8 @@ class ParentDoor {
     const abort = new AbortController()
     response.once('close', () => abort.abort(new RefusedError('the child is gone')))
     response.setTimeout(IDLE_MS, () => response.destroy())
-    const { address, proof } = whoAsks(request)
-    const visitor = this.#options.visitor(address)
+    const { client, proof } = whoAsks(request)
+    const visitor = this.#options.visitor(client)
     const signal = AbortSignal.any([abort.signal, this.#options.signal])
     signal.throwIfAborted()
     const [, builds, id, part] = /^\/(builds)(?:\/([^/]+)(?:\/(contents|blobs))?)?$/.exec(path) ?? []
@@ -113,7 +114,7 @@ class ParentDoor {
     if (part === 'blobs') await this.#sendBlobs(call)
     else if (part === 'contents') await this.#sendContents(call)
     else await this.#sendBuild(call)
-    this.#options.log({ build: id, part: part ?? 'manifest', child: address }, 'child served')
+    this.#options.log({ build: id, part: part ?? 'manifest', child: client.address }, 'child served')
   }
 
   #admit(visitor: ChildVisitor, id: string, proof: Proof | undefined): void {
@@ -228,15 +229,15 @@ interface Proof {
   provenBy(password: Uint8Array): boolean
 }
 
-function whoAsks(request: IncomingMessage): { address: string | undefined; proof: Proof | undefined } {
-  const address = request.socket.remoteAddress
+function whoAsks(request: IncomingMessage): { client: Peer; proof: Proof | undefined } {
+  const client = peerOf(request.socket)
   const [, encoded] = /^Basic ([A-Za-z0-9+/=]{1,1000})$/i.exec(request.headers.authorization ?? '') ?? []
   const [, user, given] = /^([^:]*):(.*)$/s.exec(Buffer.from(encoded ?? '', 'base64').toString('utf8')) ?? []
-  if (user === undefined || given === undefined) return { address, proof: undefined }
+  if (user === undefined || given === undefined) return { client, proof: undefined }
   const digest = (bytes: Uint8Array): Buffer => createHash('sha256').update(bytes).digest()
   const provenBy = (password: Uint8Array): boolean =>
     timingSafeEqual(digest(password), digest(Buffer.from(given)))
-  return { address, proof: { user: utf8Bytes(user), provenBy } }
+  return { client, proof: { user: utf8Bytes(user), provenBy } }
 }
 
 /** Whether a child may hear of a module and have all of it. */

@@ -11,15 +11,25 @@
  *
  * Reading is open to whoever reaches the address that we listen on; what changes anything takes the token.
  */
-import { createServer, type Server } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Activity } from '../build/activity.ts'
 import type { Operations } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
-import { ConfigError, RequestError, UpservError } from '../errors.ts'
+import { type Doorstep, unexpectedProxy } from '../doorstep/doorstep.ts'
+import { looksLikeProxyHeader } from '../doorstep/proxy-header.ts'
+import {
+  type AccessDenied,
+  ConfigError,
+  PeerError,
+  RequestError,
+  reportError,
+  UpservError,
+} from '../errors.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, peerFrom } from '../lib/peer.ts'
+import { formatPeer, introduce, type Peer, peerOf } from '../lib/peer.ts'
 import type { Visitor } from '../rsync/access.ts'
 import type { Modules } from '../rsync/modules.ts'
 import { type Answered, type ApiRoute, apiRoutes } from './api.ts'
@@ -39,7 +49,7 @@ export interface HttpParts {
   operations: Operations
   activity: Activity
   modules: Modules
-  visitor: (address: string | undefined) => Visitor
+  visitor: (client: Peer) => Visitor
   tokenFile: string
   /** Takes what child servers ask for: their requests are not the framework's, and larger than it lets in. */
   children: ChildHandler
@@ -68,16 +78,34 @@ const MAX_CONNECTIONS = 1000
 /** Bytes of a path: Linux's limit, each byte as %XX, and some. */
 const MAX_PATH = 16 * 1024
 
+/** How long a client may take to read our last words. */
+const LAST_WORDS_MS = 5000
+/** The first byte of every TLS connection. */
+const TLS_HANDSHAKE = 0x16
+/** Node's own answers to requests that never came about. */
+const BAD_REQUESTS: Record<string, number> = { HPE_HEADER_OVERFLOW: 431, ERR_HTTP_REQUEST_TIMEOUT: 408 }
+
 export class Http {
   readonly #app: FastifyInstance
   readonly #children: ChildHandler
   readonly #events: Events
   readonly #ending = new AbortController()
   readonly #servers: Server[] = []
+  readonly #log: Logger
+  /** On a doorstep. */
+  readonly #arriving = new Set<Socket>()
+  /** Why clients whose certificates are not good enough may have nothing. */
+  readonly #refusals = new WeakMap<Socket, AccessDenied>()
 
-  private constructor(app: FastifyInstance, children: ChildHandler, events: Events, ending: AbortController) {
+  private constructor(
+    app: FastifyInstance,
+    { children, log }: HttpParts,
+    events: Events,
+    ending: AbortController,
+  ) {
     this.#app = app
     this.#children = children
+    this.#log = log
     this.#events = events
     this.#ending = ending
   }
@@ -106,25 +134,30 @@ export class Http {
     servePage(app)
     serveHealth(app, parts)
     await app.ready()
-    return new Http(app, parts.children, events, ending)
+    return new Http(app, parts, events, ending)
   }
 
   /** @returns the address that it can be reached at. */
-  async listen(address: Listen): Promise<string> {
-    const [app, children] = [this.#app, this.#children]
+  async listen(address: Listen, doorstep: Doorstep): Promise<string> {
     const server = createServer(
       { requestTimeout: REQUEST_MS, headersTimeout: HEADERS_MS, keepAliveTimeout: KEEP_ALIVE_MS },
-      (request, response) => {
-        if (!children(request, response)) app.routing(request, response)
-      },
+      (request, response) => this.#answer(request, response),
     )
     server.maxConnections = MAX_CONNECTIONS
+    server.on('clientError', (error, socket) => this.#refuseBadRequest(error, socket as Socket))
+    // Node's own, which begins to read requests: that may have to wait.
+    const [begin] = server.listeners('connection') as ((socket: Socket) => void)[]
+    server.removeAllListeners('connection')
+    server.on('connection', (socket) => {
+      if (doorstep.hasToWait(peerOf(socket))) void this.#meet(socket, doorstep, begin!.bind(server))
+      else begin!.call(server, socket)
+    })
     await new Promise<void>((resolve, reject) => {
       server.once('error', (cause) =>
         reject(
           new ConfigError(`cannot listen on http ${formatListen(address)}: ${cause.message}`, {
             cause,
-            hint: 'Choose another with --http HOST:PORT, or --http off.',
+            hint: `Choose another with --http${doorstep.speaksTls ? 's' : ''} HOST:PORT, or off.`,
           }),
         ),
       )
@@ -133,7 +166,60 @@ export class Http {
     this.#servers.push(server)
     const bound = server.address()
     const port = typeof bound === 'object' && bound ? bound.port : address.port
-    return `http://${formatListen({ host: address.host, port })}`
+    return `${doorstep.speaksTls ? 'https' : 'http'}://${formatListen({ host: address.host, port })}`
+  }
+
+  /** Hears what comes before HTTP. */
+  async #meet(socket: Socket, doorstep: Doorstep, begin: (socket: Socket) => void): Promise<void> {
+    const peer = formatPeer(peerOf(socket))
+    this.#arriving.add(socket)
+    try {
+      const { socket: inside, peer: who, refusal } = await doorstep.meet(socket, HEADERS_MS)
+      introduce(inside, who)
+      if (refusal) this.#refusals.set(inside, refusal)
+      begin(inside)
+    } catch (error) {
+      const { code, message } = reportError(error)
+      this.#log.info({ peer, code, reason: message }, 'turned away by http')
+      if (error instanceof PeerError) hangUpSaying(socket, 400, message)
+      else socket.destroy()
+    } finally {
+      this.#arriving.delete(socket)
+    }
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    const refusal = this.#refusals.get(request.socket)
+    if (refusal) {
+      const peer = peerOf(request.socket)
+      this.#log.info(
+        { peer: formatPeer(peer), code: refusal.code, reason: refusal.message },
+        'turned away by http',
+      )
+      const problem = problemOf(refusal)
+      response.writeHead(problem.status, { 'content-type': PROBLEM_TYPE, connection: 'close' })
+      response.end(JSON.stringify(problem))
+    } else if (!this.#children(request, response)) {
+      this.#app.routing(request, response)
+    }
+  }
+
+  /** Of what is no request of HTTP. */
+  #refuseBadRequest(error: NodeJS.ErrnoException & { rawPacket?: Uint8Array }, socket: Socket): void {
+    if (!socket.writable || error.code === 'ECONNRESET') {
+      socket.destroy()
+      return
+    }
+    const { address } = peerOf(socket)
+    const said = error.rawPacket ?? Buffer.alloc(0)
+    const known = looksLikeProxyHeader(said)
+      ? unexpectedProxy(address)
+      : said[0] === TLS_HANDSHAKE
+        ? 'this port speaks HTTP without TLS'
+        : undefined
+    if (known !== undefined)
+      this.#log.info({ peer: formatPeer(peerOf(socket)), reason: known }, 'turned away by http')
+    hangUpSaying(socket, BAD_REQUESTS[error.code ?? ''] ?? 400, known)
   }
 
   /** Takes no more requests; those under way go on, but nobody watches any more. */
@@ -145,8 +231,20 @@ export class Http {
   /** Ends what is left. */
   hangUp(): void {
     this.#ending.abort(new RequestError(503, 'the server is stopping'))
+    for (const socket of this.#arriving) socket.destroy()
     for (const server of this.#servers) server.closeAllConnections()
   }
+}
+
+/** For a client whose request never came about. */
+function hangUpSaying(socket: Socket, status: number, text = ''): void {
+  const body = text === '' ? '' : `${text}\n`
+  const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: text/plain; charset=utf-8`
+  socket.end(`${head}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`)
+  // What still comes is read, or the kernel would take back what we have said.
+  socket.resume()
+  const timer = setTimeout(() => socket.destroy(), LAST_WORDS_MS)
+  socket.once('close', () => clearTimeout(timer))
 }
 
 function createApp({ log, names }: HttpParts): FastifyInstance {
@@ -229,7 +327,7 @@ function addRoute(
       const answer = await route.run(asked, gone.signal)
       if (changes) {
         onChange()
-        const peer = formatPeer(peerFrom(request.ip, request.socket.remotePort))
+        const peer = formatPeer(peerOf(request.socket))
         log.info({ peer, method, url: request.originalUrl, status: answer.status }, 'change by http')
       }
       if (answer.file) reply.raw.setTimeout(idleMs())

@@ -1,5 +1,5 @@
 /** Where a client comes from, as the rules judge it and the log names it. */
-import { isIP, isIPv4 } from 'node:net'
+import { isIP, isIPv4, type Socket } from 'node:net'
 
 export interface Peer {
   /**
@@ -8,14 +8,36 @@ export interface Peer {
    */
   readonly address: string | undefined
   readonly port: number
+  /** Names of devices that its certificate proves, the one that logs show first; none without a certificate. */
+  readonly devices: readonly string[]
+  /** Whether it came by TLS. */
+  readonly tls: boolean
 }
 
 /** A connection that did not come over a network. */
-export const UNKNOWN_PEER: Peer = { address: undefined, port: 0 }
+export const UNKNOWN_PEER: Peer = peerFrom(undefined, undefined)
 
 /** From what a socket says of its other end. */
 export function peerFrom(address: string | undefined, port: number | undefined): Peer {
-  return { address: address === undefined ? undefined : normalizeAddress(address), port: port ?? 0 }
+  return {
+    address: address === undefined ? undefined : normalizeAddress(address),
+    port: port ?? 0,
+    devices: [],
+    tls: false,
+  }
+}
+
+/** Those of whom more is known than their sockets say: who came by TLS, or through a proxy that names its clients. */
+const introduced = new WeakMap<object, Peer>()
+
+/** From now on `peerOf` says this of the connection. */
+export function introduce(socket: Socket, peer: Peer): void {
+  introduced.set(socket, peer)
+}
+
+/** Who is at the other end of a connection. */
+export function peerOf(socket: Socket): Peer {
+  return introduced.get(socket) ?? peerFrom(socket.remoteAddress, socket.remotePort)
 }
 
 /**
@@ -35,13 +57,13 @@ export function normalizeAddress(text: string): string | undefined {
 }
 
 /** For messages and the log: "192.0.2.1:40000", "[2001:db8::1]:40000", "unknown". */
-export function formatPeer({ address, port }: Peer): string {
+export function formatPeer({ address, port }: Pick<Peer, 'address' | 'port'>): string {
   if (address === undefined) return 'unknown'
   return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
 }
 
 /** What counts as one source of connections: an IPv4 address, or the /64 that one IPv6 site gets at least. */
-export function sourceOf({ address }: Peer): string {
+export function sourceOf({ address }: Pick<Peer, 'address'>): string {
   if (address === undefined) return 'unknown'
   if (!address.includes(':')) return address
   const [head = '', tail] = address.split('::')

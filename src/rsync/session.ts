@@ -36,7 +36,7 @@ import {
 } from './wire/arguments.ts'
 import { AUTH_DIGESTS, authResponse, chooseAuthDigest, isResponse, parseAuthAnswer } from './wire/auth.ts'
 import { type FilterRule, MAX_FILTER_BYTES, MAX_RULE_BYTES, parseRule } from './wire/filters.ts'
-import { agreeOnProtocol, formatGreeting, parseGreeting } from './wire/greeting.ts'
+import { agreeOnProtocol, checkFirstByte, formatGreeting, parseGreeting } from './wire/greeting.ts'
 import { decodeI32 } from './wire/ints.ts'
 import { TAG } from './wire/mux.ts'
 
@@ -115,7 +115,7 @@ export interface SessionLimits {
 export interface SessionContext {
   modules: Modules
   /** Begins to judge a client. */
-  visitor: (address: string | undefined) => Visitor
+  visitor: (client: Peer) => Visitor
   turns: Turns
   derived: Derived
   answers: Answers
@@ -219,15 +219,24 @@ export class Session {
   #ahead: Promise<void> | undefined
   readonly #figures: TransferFigures = noFigures()
 
-  /** @param signal ends the session at once, wherever it is. */
-  constructor(door: Duplex, peer: Peer, context: SessionContext, signal: AbortSignal) {
+  /**
+   * @param signal ends the session at once, wherever it is.
+   * @param since when the client came, if that was earlier than now: its handshake began then.
+   */
+  constructor(
+    door: Duplex,
+    peer: Peer,
+    context: SessionContext,
+    signal: AbortSignal,
+    since: number = context.now(),
+  ) {
     this.#peer = peer
-    this.#visitor = context.visitor(peer.address)
+    this.#visitor = context.visitor(peer)
     this.#connection = new Connection(door, context.now)
     this.#context = context
     this.#signal = AbortSignal.any([signal, this.#abort.signal])
-    this.#owedSince = context.now()
-    this.#stateSince = this.#owedSince
+    this.#owedSince = since
+    this.#stateSince = context.now()
   }
 
   get state(): State {
@@ -342,6 +351,7 @@ export class Session {
     this.#connection.out.string(ascii(formatGreeting(AUTH_DIGESTS)))
     if (motd !== '') for (const line of [...motd.trimEnd().split('\n'), '']) await this.#say(line)
     await this.#connection.flush()
+    await this.#connection.in.decode(checkFirstByte)
     const line = await this.#readLine('greeting')
     const greeting = parseGreeting(line)
     this.#protocol = agreeOnProtocol(greeting)

@@ -246,6 +246,15 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
   })
 
   test('the history is looked through, and forgotten', async () => {
+    for (const [text, query] of [
+      ['laptop-7', 'device=laptop-7'],
+      ['127.0.0.1', 'address=127.0.0.1'],
+      ['', ''],
+    ] as const) {
+      await page.getByLabel('Device').fill(text)
+      await page.getByRole('button', { name: 'Show' }).click()
+      await page.locator(`a[href="/api/v1/history.csv${query && `?${query}`}"]`).waitFor()
+    }
     await page.getByLabel('Outcome').selectOption('lost')
     await page.getByRole('button', { name: 'Show' }).click()
     await page.locator('#sessions .item').filter({ hasText: 'done' }).first().waitFor({ state: 'detached' })

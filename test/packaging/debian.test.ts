@@ -184,6 +184,26 @@ systemctl reload upserv`)
     assert.equal(await property('ActiveState'), 'active')
   })
 
+  test('over TLS, as docs/operations.md has it: a socket of its own, off until there is a certificate', async () => {
+    assert.match(await shell('systemctl is-enabled upserv-tls.socket || true'), /^disabled$/m)
+    const said = await shell(`cp /etc/upserv/upserv.toml /root/before.toml && cd /root
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=localhost \
+  -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem 2>/dev/null
+install -d -m 750 -o root -g upserv /etc/upserv/tls
+install -m 644 cert.pem /etc/upserv/tls/ && install -m 640 -g upserv key.pem /etc/upserv/tls/
+printf '\n[tls]\ncert = "/etc/upserv/tls/cert.pem"\nkey = "/etc/upserv/tls/key.pem"\n' >>/etc/upserv/upserv.toml
+systemctl enable upserv-tls.socket 2>&1
+systemctl stop upserv.service && systemctl start upserv-tls.socket upserv.service
+RSYNC_SSL_CA_CERT=/root/cert.pem rsync-ssl rsync://localhost/ && upserv doctor`)
+    assert.match(said, /^builds/m)
+    assert.match(said, /^ok +certificate +\S+ is for DNS:localhost/m)
+    assert.match(said, /^ok +rsync over TLS port 874 /m)
+    assert.match(await property('StatusText'), /^serving rsync:\/\/\[::\]:873 rsync-ssl:\/\/\[::\]:874$/)
+    await shell(`mv /root/before.toml /etc/upserv/upserv.toml && systemctl disable --now upserv-tls.socket 2>&1
+systemctl restart upserv.service`)
+    assert.match(await property('StatusText'), /^serving rsync:\/\/\[::\]:873$/)
+  })
+
   test('a configuration that is wrong makes the reload fail, and the old one holds', async () => {
     await shell('cp /etc/upserv/upserv.toml /root/good; echo "bugdet = 1" >/etc/upserv/upserv.toml')
     const { code } = await machine.run('systemctl', ['reload', 'upserv'])

@@ -172,7 +172,7 @@ export default {
   noSuchSessions: 'There are no such sessions.',
   csv: 'CSV',
   json: 'JSON',
-  device: 'Device (address)',
+  device: 'Device (address or name)',
   outcome: 'Outcome',
   anyOutcome: 'any',
   show: 'Show',

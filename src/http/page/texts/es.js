@@ -176,7 +176,7 @@ export default {
   noSuchSessions: 'No hay tales sesiones.',
   csv: 'CSV',
   json: 'JSON',
-  device: 'Equipo (dirección)',
+  device: 'Equipo (dirección o nombre)',
   outcome: 'Resultado',
   anyOutcome: 'cualquiera',
   show: 'Mostrar',
