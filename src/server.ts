@@ -10,9 +10,11 @@
  */
 import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
+import { Attempts } from './access/attempts.ts'
+import { FetchAllowance } from './access/fetch-allowance.ts'
 import { Policy } from './access/policy.ts'
 import { Activity } from './build/activity.ts'
-import { Available } from './build/available.ts'
+import { Available, supplierOf } from './build/available.ts'
 import { Catalog } from './build/catalog.ts'
 import { Channels } from './build/channels.ts'
 import { BuildEvictor } from './build/evictor.ts'
@@ -37,6 +39,7 @@ import { History } from './history/history.ts'
 import type { SessionRecord } from './history/session-record.ts'
 import { parentDoor } from './http/parent.ts'
 import { makeTokenFile } from './http/token.ts'
+import { Bandwidth } from './lib/bandwidth.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import { realDisk } from './lib/disk.ts'
 import type { Logger } from './lib/log.ts'
@@ -369,8 +372,14 @@ export async function serve(
   const operations = quietly(opened.then((open) => open.operations))
   const modules = new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver)))
   let busySince = now()
-  const makePolicy = ({ access }: Config) =>
-    new Policy(access, (problem) => log.error({ reason: problem }, 'secrets not used'))
+  const bandwidth = new Bandwidth(config.limits.rates)
+  const [fetchAllowance, attempts] = [new FetchAllowance(config.fetchLimits), new Attempts()]
+  const makePolicy = ({ access, sources }: Config) =>
+    new Policy(access, (problem) => log.error({ reason: problem }, 'secrets not used'), {
+      supplies: supplierOf(sources),
+      fetches: fetchAllowance,
+      attempts,
+    })
   let policy = makePolicy(config)
   const turns = new TurnsInLine({ ...turnsOf(config), now })
   const doors = new Doors(
@@ -389,6 +398,7 @@ export async function serve(
     log,
     {
       first: (await lastSession(history)) + 1,
+      bandwidth,
       onChange: () => {
         busySince = now()
       },
@@ -463,6 +473,8 @@ export async function serve(
     open.change(next)
     cache.limit = next.cache
     policy = nextPolicy
+    bandwidth.change(next.limits.rates)
+    fetchAllowance.change(next.fetchLimits)
     turns.change(turnsOf(next))
     doors.change(mannersOf(next), doorLimitsOf(next))
     const left = restartKeys(config, next)
@@ -585,11 +597,14 @@ function turnsOf({ rsync }: Config) {
 
 function mannersOf({ rsync }: Config) {
   const limits = { handshakeMs: rsync.handshakeTimeoutMs, idleMs: rsync.idleTimeoutMs }
-  return { motd: rsync.motd, charset: rsync.charset, limits }
+  return { motd: rsync.motd, charset: rsync.charset, authDigestMin: rsync.authDigestMin, limits }
 }
 
-function doorLimitsOf({ rsync }: Config) {
+function doorLimitsOf({ rsync, limits, access }: Config) {
   return {
+    perNetwork: limits.perNetwork,
+    handshakesPerSource: limits.handshakesPerSource,
+    ...(access.limits ? { prefixes: access.limits.prefixes } : {}),
     handshakes: rsync.maxHandshakes,
     perSource: rsync.maxPerSource,
     inside: rsync.maxConnections + rsync.waitingLine,

@@ -3,8 +3,9 @@
  * and closes gracefully.
  *
  * Handshakes are counted apart from transfers: whose turn it is to transfer is a matter of turns.ts. Where
- * there are too many handshakes, the oldest one goes of whoever has begun the most and finished none: so idle
- * connections keep nobody out, however many one address opens.
+ * there are too many handshakes, the oldest one goes of whoever has begun the most and finished none: the network
+ * that has the most, and in it the source. So idle connections keep nobody out, however many one address opens,
+ * and however many addresses one network has.
  */
 import type { Server } from 'node:net'
 import { createServer } from 'node:net'
@@ -15,8 +16,9 @@ import type { SessionStatus } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
 import { ConfigError, reportError, ServerBusy, UpservError } from '../errors.ts'
 import type { SessionRecord } from '../history/session-record.ts'
+import { Bandwidth } from '../lib/bandwidth.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, type Peer, peerOf, sourceOf } from '../lib/peer.ts'
+import { formatPeer, networkOf, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
 import { Session, type SessionContext, type SessionProgress, type SessionReport } from '../rsync/session.ts'
 import { StreamDuplex } from './duplex.ts'
 
@@ -37,6 +39,12 @@ export interface DoorLimits {
   readonly handshakes: number
   /** Connections from one address, or from one /64 of IPv6; 0 for any number. */
   readonly perSource: number
+  /** Connections from one network; 0 for any number. */
+  readonly perNetwork?: number
+  /** Handshakes under way from one source; 0 for any number. One more, and the oldest of them goes. */
+  readonly handshakesPerSource?: number
+  /** What a source and a network are. */
+  readonly prefixes?: Prefixes
   /** Those who transfer, or wait in line for it. */
   readonly inside: number
 }
@@ -48,6 +56,15 @@ export interface DoorsOptions {
   readonly onChange?: () => void
   /** Told how each session went. */
   readonly onEnd?: (record: SessionRecord) => void
+  /** What all who are served share. */
+  readonly bandwidth?: Bandwidth
+}
+
+interface Running {
+  readonly visit: Visit
+  readonly source: string
+  readonly network: string
+  hangUp(): void
 }
 
 /** Which session it is. */
@@ -67,9 +84,11 @@ export class Doors {
   readonly #listeners: Server[] = []
   readonly #sessions = new Set<Promise<void>>()
   /** Who is served, the oldest first. */
-  readonly #running = new Map<Session, { readonly visit: Visit; readonly source: string; hangUp(): void }>()
+  readonly #running = new Map<Session, Running>()
   #turnedAway = 0
-  readonly #bySource = new Map<string, number>()
+  /** Connections of each source and network that has any. */
+  readonly #counts = new Map<string, number>()
+  readonly #bandwidth: Bandwidth
   readonly #abort = new AbortController()
   #next: number
 
@@ -79,6 +98,7 @@ export class Doors {
     this.#context = context
     this.#log = log
     this.#next = options.first ?? 1
+    this.#bandwidth = options.bandwidth ?? new Bandwidth()
     this.#onChange = options.onChange ?? (() => {})
     this.#onEnd = options.onEnd ?? (() => {})
   }
@@ -158,49 +178,62 @@ export class Doors {
       void this.#turnAway(input, output, peer, refused)
       return
     }
-    this.#makeRoom()
-    const source = sourceOf(peer)
-    this.#bySource.set(source, (this.#bySource.get(source) ?? 0) + 1)
-    const session = this.#serve(input, output, peer).finally(() => {
+    const where = this.#whereFrom(peer)
+    this.#makeRoom(where.source)
+    const keys = Object.values(where)
+    for (const key of keys) this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
+    const session = this.#serve(input, output, peer, where).finally(() => {
       this.#sessions.delete(session)
-      const left = this.#bySource.get(source)! - 1
-      if (left > 0) this.#bySource.set(source, left)
-      else this.#bySource.delete(source)
+      for (const key of keys) {
+        const left = this.#counts.get(key)! - 1
+        if (left > 0) this.#counts.set(key, left)
+        else this.#counts.delete(key)
+      }
       this.#onChange()
     })
     this.#sessions.add(session)
     this.#onChange()
   }
 
-  #whyFull(peer: Peer): { most: number; what: string } | undefined {
-    const { handshakes, perSource, inside } = this.#limits
-    if (perSource > 0 && (this.#bySource.get(sourceOf(peer)) ?? 0) >= perSource) {
-      return { most: perSource, what: 'too many connections from this address' }
+  /** What a client's connections count for. */
+  #whereFrom(peer: Peer): { source: string; network: string } {
+    const { prefixes } = this.#limits
+    return { source: `source ${sourceOf(peer, prefixes)}`, network: `network ${networkOf(peer, prefixes)}` }
+  }
+
+  #whyFull(peer: Peer): { most: number; what: string; of?: string } | undefined {
+    const { handshakes, perSource, perNetwork = 0, inside } = this.#limits
+    const { source, network } = this.#whereFrom(peer)
+    if (perSource > 0 && (this.#counts.get(source) ?? 0) >= perSource) {
+      return { most: perSource, what: 'too many connections from this address', of: 'from your address' }
+    }
+    if (perNetwork > 0 && (this.#counts.get(network) ?? 0) >= perNetwork) {
+      return { most: perNetwork, what: 'too many connections from this network', of: 'from your network' }
     }
     const most = handshakes + inside + MAX_WAITING_FOR_BUILDS
     return this.#sessions.size >= most ? { most, what: 'too many sessions' } : undefined
   }
 
   /** Hangs up on one handshake if there are as many as may be, so that somebody else can begin one. */
-  #makeRoom(): void {
-    let count = 0
-    const bySource = new Map<string, Session[]>()
-    for (const [session, { source }] of this.#running) {
-      if (!session.inHandshake) continue
-      count++
-      const theirs = bySource.get(source)
-      if (theirs) theirs.push(session)
-      else bySource.set(source, [session])
+  #makeRoom(newcomer: string): void {
+    const { handshakes, handshakesPerSource = 0 } = this.#limits
+    const inHandshake = [...this.#running].filter(([session]) => session.inHandshake)
+    const theirs = handshakesPerSource > 0 ? inHandshake.filter(([, { source }]) => source === newcomer) : []
+    if (handshakesPerSource > 0 && theirs.length >= handshakesPerSource) {
+      this.#hangUpOn(theirs[0]!, `too many handshakes: ${theirs.length} were from this address`)
+    } else if (inHandshake.length >= handshakes) {
+      const network = largestOf(inHandshake, ([, running]) => running.network)
+      const most = largestOf(network, ([, running]) => running.source)
+      if (!most[0]) return
+      const count = `of ${inHandshake.length}, ${most.length}`
+      this.#hangUpOn(most[0], `too many handshakes: ${count} were from this address`)
     }
-    if (count < this.#limits.handshakes) return
-    let most: readonly Session[] = []
-    for (const theirs of bySource.values()) if (theirs.length > most.length) most = theirs
-    const [oldest] = most
-    const running = oldest && this.#running.get(oldest)
-    if (!running) return
-    oldest.giveUp(`too many handshakes: of ${count}, ${most.length} were from this address`)
+  }
+
+  #hangUpOn([session, running]: readonly [Session, Running], why: string): void {
+    session.giveUp(why)
     running.hangUp()
-    this.#running.delete(oldest)
+    this.#running.delete(session)
   }
 
   /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. */
@@ -220,26 +253,32 @@ export class Doors {
     input: Readable,
     output: Writable,
     peer: Peer,
-    { most, what }: { most: number; what: string },
+    { most, what, of }: { most: number; what: string; of?: string },
   ): Promise<void> {
     this.#log.warn({ peer: formatPeer(peer), sessions: this.#sessions.size, most }, `turned away: ${what}`)
     const duplex = new StreamDuplex(input, output)
     if (this.#turnedAway >= MAX_TURNED_AWAY) return duplex.destroy()
     this.#turnedAway++
-    const { message } = new ServerBusy(most)
+    const { message } = new ServerBusy(most, of)
     await duplex.write(Buffer.from(`@RSYNCD: 31.0 md5\n@ERROR: ${message}\n`)).catch(() => {})
     await duplex.close()
     this.#turnedAway--
   }
 
-  async #serve(input: Readable, output: Writable, peer: Peer): Promise<void> {
+  async #serve(
+    input: Readable,
+    output: Writable,
+    peer: Peer,
+    where: { source: string; network: string },
+  ): Promise<void> {
     const visit = { id: this.#next++, peer, began: new Date() }
     const began = this.#context.now()
-    const duplex = new StreamDuplex(input, output)
+    const share = this.#bandwidth.join(where.source)
+    const duplex = new StreamDuplex(input, output, share)
     const hangUp = (): void => duplex.destroy()
     this.#abort.signal.addEventListener('abort', hangUp, { once: true })
     const session = new Session(duplex, peer, this.#context, this.#abort.signal)
-    this.#running.set(session, { visit, source: sourceOf(peer), hangUp })
+    this.#running.set(session, { visit, ...where, hangUp })
     try {
       const report = await session.run(hangUp)
       // Saying goodbye to a client that does not hang up is no handshake.
@@ -252,6 +291,7 @@ export class Doors {
       this.#log.error({ session: visit.id, peer: formatPeer(peer), err: error }, 'session failed')
       duplex.destroy()
     } finally {
+      share.leave()
       this.#running.delete(session)
       this.#abort.signal.removeEventListener('abort', hangUp)
     }
@@ -266,6 +306,14 @@ export class Doors {
       this.#log.info({ ...facts, code: error.code, reason: error.message }, 'session ended')
     else this.#log.info(facts, 'session ended')
   }
+}
+
+/** Those of the most frequent kind. */
+function largestOf<T>(items: readonly T[], kindOf: (item: T) => string): readonly T[] {
+  const kinds = Map.groupBy(items, kindOf)
+  let largest: readonly T[] = []
+  for (const kind of kinds.values()) if (kind.length > largest.length) largest = kind
+  return largest
 }
 
 function cannotListen(address: Listen, cause: NodeJS.ErrnoException): ConfigError {

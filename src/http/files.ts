@@ -28,7 +28,7 @@ import type { Logger } from '../lib/log.ts'
 import { formatPeer, type Peer, peerOf } from '../lib/peer.ts'
 import type { Visitor } from '../rsync/access.ts'
 import { HiddenTree } from '../rsync/hidden-tree.ts'
-import type { Modules, OpenModule } from '../rsync/modules.ts'
+import type { Asker, Modules, OpenModule } from '../rsync/modules.ts'
 import type { Tree } from '../rsync/tree.ts'
 import { parseRange } from './range.ts'
 
@@ -134,17 +134,17 @@ class Files {
       })
     }
     const { hides } = visitor.settings(ruledBy)
-    const { tree, release } = await this.#openSoon(name, (module) => visitor.mayHave(module))
+    const { tree, release } = await this.#openSoon(name, visitor)
     return { tree: hides.length > 0 ? new HiddenTree(tree, hides, signal) : tree, release }
   }
 
   /** @throws RequestError that says when to come again, for a build that takes long to be fetched. */
-  async #openSoon(name: string, mayHave: (module: string) => boolean): Promise<OpenModule> {
+  async #openSoon(name: string, asker: Asker): Promise<OpenModule> {
     const known = this.#opening.get(name)
     if (known) throw comeAgain(name)
     const { modules, signal, log } = this.#parts
     const tooMany = new AbortController()
-    const opening = modules.open(name, mayHave, () => {}, AbortSignal.any([signal, tooMany.signal]))
+    const opening = modules.open(name, asker, () => {}, AbortSignal.any([signal, tooMany.signal]))
     const soon = await Promise.race([opening, sleep(PATIENCE_MS, undefined, { ref: false })])
     if (soon) return soon
     // The fetch goes on. Whoever waits for it here keeps it from being given up while it is in line.
