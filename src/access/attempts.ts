@@ -36,6 +36,8 @@ interface Count {
 }
 
 export interface AttemptsOptions {
+  /** In place of FREE_FAILURES. */
+  free?: { readonly name: number; readonly source: number; readonly network: number }
   /** Milliseconds on a clock that never jumps. */
   now?: () => number
   sleep?: (ms: number) => Promise<void>
@@ -46,15 +48,11 @@ export class Attempts {
   readonly #sleep: (ms: number) => Promise<void>
   readonly #counts: LatestFew<Count>
 
-  constructor({ now = () => performance.now(), sleep }: AttemptsOptions = {}) {
+  constructor({ free = FREE_FAILURES, now = () => performance.now(), sleep }: AttemptsOptions = {}) {
     this.#now = now
     this.#sleep = sleep ?? ((ms) => new Promise((resolve) => setTimeout(resolve, ms)))
     this.#counts = new LatestFew(MAX_REMEMBERED, (key) => ({
-      failures: new Allowance(
-        FREE_FAILURES[key.slice(0, key.indexOf(' ')) as keyof typeof FREE_FAILURES],
-        FORGET_MS,
-        now,
-      ),
+      failures: new Allowance(free[key.slice(0, key.indexOf(' ')) as keyof typeof free], FORGET_MS, now),
       nextAt: 0,
     }))
   }

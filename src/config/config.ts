@@ -255,7 +255,7 @@ const limitsSchema = z.strictObject({
   waiting_per_source: count.default(0),
   transfers_per_source: count.default(0),
   transfers_per_user: count.default(0),
-  http_per_source: count.default(100),
+  http_per_source: count.default(500),
   ipv4_network: z.number().int().min(8).max(32).default(USUAL_PREFIXES.ipv4Network),
   ipv6_source: ipv6Bits.default(USUAL_PREFIXES.ipv6Source),
   ipv6_network: ipv6Bits.default(USUAL_PREFIXES.ipv6Network),

@@ -22,6 +22,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { isBuildId, moduleOf } from '../build/build-id.ts'
 import { contentOf, findNode, manifestJsonOf, tarOf, typeNameOf } from '../build/export.ts'
 import { AccessDenied, RequestError } from '../errors.ts'
+import { paced, type Share } from '../lib/bandwidth.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
 import { isDirectoryMode, isRegularMode } from '../lib/file-mode.ts'
 import type { Logger } from '../lib/log.ts'
@@ -39,6 +40,8 @@ export interface FilesParts {
   log: Logger
   /** One who takes nothing for so long is hung up on: a download keeps its build, and others out. */
   idleMs: () => number
+  /** Begins to count what one who comes from there is sent. */
+  pace: (client: Peer) => Share
   /** Ends what is under way. */
   signal: AbortSignal
 }
@@ -275,10 +278,14 @@ class Files {
     const params = { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL }
     const zstd = compress ? createZstdCompress({ params }) : undefined
     if (zstd) pipeline(readable, zstd).catch(() => {}) // what is sent has the error as well
-    const body = zstd ?? readable
+    const share = this.#parts.pace(peerOf(request.socket))
+    const sent = zstd ?? readable
+    const body = Readable.from(paced(sent, share), { objectMode: false, highWaterMark: 256 * 1024 })
     body.once('close', () => {
       this.#answers--
       if (isArchive) this.#archives--
+      share.leave()
+      sent.destroy()
       done()
       const failed = body.errored ?? readable.errored
       const facts = {
@@ -304,7 +311,7 @@ const ARCHIVE_TYPES = {
 
 const SANDBOX = {
   'content-security-policy': "sandbox; default-src 'none'",
-  'cache-control': 'no-cache', // what a tag names never changes; whether one may still have it does
+  'cache-control': 'private, no-cache', // what a tag names never changes; whether one may still have it does
 }
 
 function comeAgain(name: string): RequestError {

@@ -26,6 +26,7 @@ import {
   ServerBusy,
   UpservError,
 } from '../errors.ts'
+import { paced, type Share } from '../lib/bandwidth.ts'
 import { utf8Bytes } from '../lib/bytes.ts'
 import { type Peer, peerOf } from '../lib/peer.ts'
 import type { Asker } from '../rsync/modules.ts'
@@ -59,6 +60,8 @@ export interface ParentDoorOptions {
   /** There once the store is open. */
   parent: Promise<Parent>
   visitor(client: Peer): ChildVisitor
+  /** Begins to count what one who comes from there is sent. */
+  pace(client: Peer): Share
   /** Aborted when the server stops. */
   signal: AbortSignal
   onRequest(running: Promise<unknown>): void
@@ -178,16 +181,29 @@ class ParentDoor {
       const first = await blobs.next()
       response.writeHead(200, { 'content-type': 'application/octet-stream' })
       if (first.done) response.end()
-      else await pipeline(Readable.from(behind(first.value, blobs)), response)
+      else await this.#send(request, behind(first.value, blobs), response)
     })
   }
 
-  async #sendContents({ response, visitor, id, signal }: Call): Promise<void> {
+  async #sendContents({ request, response, visitor, id, signal }: Call): Promise<void> {
     await this.#work(async () => {
       const bytes = await (await this.#options.parent).contents(id, childOf(visitor), signal)
       response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes.length })
-      await pipeline(Readable.from([bytes]), response)
+      await this.#send(request, [bytes], response)
     })
+  }
+
+  async #send(
+    { socket }: IncomingMessage,
+    content: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+    response: ServerResponse,
+  ): Promise<void> {
+    const share = this.#options.pace(peerOf(socket))
+    try {
+      await pipeline(Readable.from(paced(Readable.from(content), share)), response)
+    } finally {
+      share.leave()
+    }
   }
 
   async #work(work: () => Promise<void>): Promise<void> {

@@ -45,6 +45,8 @@ export interface Visitor extends Asker {
    */
   proveSlowly(modules: readonly string[], proof: Proof): Promise<boolean>
   settings(modules: readonly string[]): VisitSettings
+  /** Those of equal standing see the same in listings. */
+  readonly standing: string
   /** Whether any module at all hides names. */
   readonly hidesNames: boolean
 }
