@@ -42,10 +42,11 @@ const CACHE_SHARE = 1 / 8
 const FETCHES_PER_SOURCE = 30
 /**
  * Of the budget, what all strangers together may have fetched in an hour, and what one source of them may: the
- * whole store is not turned over in less, and not by one of them.
+ * whole store is not turned over in less, and not by one of them. However small the budget is, a few builds are
+ * what the server is there for.
  */
-const FETCHED_SHARE = 1
-const FETCHED_SHARE_PER_SOURCE = 1 / 2
+const FETCHED_SHARE = { all: 1, perSource: 1 / 2 }
+const FETCHED_AT_LEAST = { all: 8e9, perSource: 4e9 }
 
 const DAY_MS = 86_400_000
 
@@ -388,8 +389,8 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     },
     fetchLimits: {
       perSource: fetch.per_source,
-      bytesPerSource: fetch.bytes_per_source ?? budget * FETCHED_SHARE_PER_SOURCE,
-      bytes: fetch.bytes ?? budget * FETCHED_SHARE,
+      bytesPerSource: fetch.bytes_per_source ?? fetchedOf(budget, 'perSource'),
+      bytes: fetch.bytes ?? fetchedOf(budget, 'all'),
     },
     sources: named,
     channels: fromFile.channels,
@@ -487,6 +488,10 @@ function toSourceConfig(source: z.output<typeof sourceSchema>, extract: string |
     extract: command === undefined ? undefined : [command].flat(),
     extractTimeoutMs: source.extract_timeout === undefined ? undefined : source.extract_timeout * 1000,
   }
+}
+
+function fetchedOf(budget: number, whose: 'all' | 'perSource'): number {
+  return Math.max(budget * FETCHED_SHARE[whose], FETCHED_AT_LEAST[whose])
 }
 
 /** Groups and sources that rules name must be there. @throws ConfigError */

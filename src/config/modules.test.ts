@@ -131,7 +131,7 @@ test('modules: a table needs a name, and [rsync] takes no names of hosts', () =>
 
 test('groups, sources and who may have builds fetched', () => {
   const { access, fetchLimits } = load(`
-budget = "8GB"
+budget = "20GB"
 [groups]
 staff = ["alice", "cert:laptop-?"]
 [[source]]
@@ -155,7 +155,7 @@ bytes = "3GB"
   assert.deepEqual([access.modules[0]!.name, access.modules[0]!.source], ['*', 'internal'])
   assert.deepEqual(access.modules[0]!.fetchAllow, [])
   assert.deepEqual(access.fetchAllow, [{ anybody: true }, { network: '10.0.0.0/8' }, { group: 'staff' }])
-  assert.deepEqual(fetchLimits, { perSource: 30, bytesPerSource: 4e9, bytes: 3e9 })
+  assert.deepEqual(fetchLimits, { perSource: 30, bytesPerSource: 10e9, bytes: 3e9 })
 })
 
 for (const [text, why] of [

@@ -19,6 +19,7 @@ import type { SessionRecord } from '../history/session-record.ts'
 import { Bandwidth } from '../lib/bandwidth.ts'
 import type { Logger } from '../lib/log.ts'
 import { formatPeer, networkOf, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
+import { Tally } from '../lib/tally.ts'
 import { Session, type SessionContext, type SessionProgress, type SessionReport } from '../rsync/session.ts'
 import { StreamDuplex } from './duplex.ts'
 
@@ -87,7 +88,7 @@ export class Doors {
   readonly #running = new Map<Session, Running>()
   #turnedAway = 0
   /** Connections of each source and network that has any. */
-  readonly #counts = new Map<string, number>()
+  readonly #counts = new Tally()
   readonly #bandwidth: Bandwidth
   readonly #abort = new AbortController()
   #next: number
@@ -181,14 +182,10 @@ export class Doors {
     const where = this.#whereFrom(peer)
     this.#makeRoom(where.source)
     const keys = Object.values(where)
-    for (const key of keys) this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
+    for (const key of keys) this.#counts.add(key)
     const session = this.#serve(input, output, peer, where).finally(() => {
       this.#sessions.delete(session)
-      for (const key of keys) {
-        const left = this.#counts.get(key)! - 1
-        if (left > 0) this.#counts.set(key, left)
-        else this.#counts.delete(key)
-      }
+      for (const key of keys) this.#counts.remove(key)
       this.#onChange()
     })
     this.#sessions.add(session)
@@ -204,10 +201,10 @@ export class Doors {
   #whyFull(peer: Peer): { most: number; what: string; of?: string } | undefined {
     const { handshakes, perSource, perNetwork = 0, inside } = this.#limits
     const { source, network } = this.#whereFrom(peer)
-    if (perSource > 0 && (this.#counts.get(source) ?? 0) >= perSource) {
+    if (perSource > 0 && this.#counts.of(source) >= perSource) {
       return { most: perSource, what: 'too many connections from this address', of: 'from your address' }
     }
-    if (perNetwork > 0 && (this.#counts.get(network) ?? 0) >= perNetwork) {
+    if (perNetwork > 0 && this.#counts.of(network) >= perNetwork) {
       return { most: perNetwork, what: 'too many connections from this network', of: 'from your network' }
     }
     const most = handshakes + inside + MAX_WAITING_FOR_BUILDS

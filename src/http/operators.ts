@@ -43,7 +43,9 @@ export interface Asking {
 }
 
 /** By what somebody has shown to be the operator; for the log. */
-export type Operator = { readonly by: 'token' } | { readonly by: 'session'; readonly number: number }
+export type Operator =
+  /** `digest` is the token's. */
+  { readonly by: 'token'; readonly digest: string } | { readonly by: 'session'; readonly number: number }
 
 interface Session {
   readonly number: number
@@ -74,9 +76,10 @@ export class Operators {
     return this.#sessions.size
   }
 
-  /** Whether a session goes on. Looking is no use of it. */
-  isLive(number: number): boolean {
-    const session = this.#sessions.get(number)
+  /** Whether somebody is still the operator who was. For who watches: it is no use of a session. */
+  isLive(operator: Operator): boolean {
+    if (operator.by === 'token') return this.#isTheToken(operator.digest)
+    const session = this.#sessions.get(operator.number)
     return session !== undefined && !this.#hasEnded(session)
   }
 
@@ -88,7 +91,7 @@ export class Operators {
     const given = bearerOf(asking.headers.authorization)
     if (given !== undefined) {
       await this.#checkToken(given, asking.judge)
-      return { by: 'token' }
+      return { by: 'token', digest: digestOf(given) }
     }
     const session = this.#find(asking)
     return session && { by: 'session', number: session.number }
@@ -181,13 +184,15 @@ export class Operators {
 
   #hasEnded(session: Session): boolean {
     const now = this.#now()
-    return now - session.used > IDLE_MS || now - session.began > LONGEST_MS || !this.#isOf(session)
+    return (
+      now - session.used > IDLE_MS || now - session.began > LONGEST_MS || !this.#isTheToken(session.token)
+    )
   }
 
-  /** Whether the token that it was begun with still holds. */
-  #isOf({ token }: Session): boolean {
+  /** Whether a token that was the right one still is. */
+  #isTheToken(digest: string): boolean {
     try {
-      return timingSafeEqual(Buffer.from(token), Buffer.from(digestOf(readToken(this.#tokenFile))))
+      return timingSafeEqual(Buffer.from(digest), Buffer.from(digestOf(readToken(this.#tokenFile))))
     } catch {
       return false
     }

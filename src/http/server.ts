@@ -24,6 +24,7 @@ import type { ChangeRecord } from '../history/change-record.ts'
 import type { Bandwidth } from '../lib/bandwidth.ts'
 import type { Logger } from '../lib/log.ts'
 import { formatPeer, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
+import { Tally } from '../lib/tally.ts'
 import type { Visitor } from '../rsync/access.ts'
 import type { Modules } from '../rsync/modules.ts'
 import { type Answered, type ApiRoute, apiRoutes } from './api.ts'
@@ -91,7 +92,7 @@ export class Http {
   readonly #servers: Server[] = []
   readonly #limits: HttpParts['limits']
   /** Connections of each source that has any. */
-  readonly #bySource = new Map<string, number>()
+  readonly #bySource = new Tally()
 
   private constructor(
     app: FastifyInstance,
@@ -122,9 +123,8 @@ export class Http {
     app.get(`${API}/events`, { exposeHeadRoute: false }, async (request, reply) => {
       const asking = askingOf(request, parts)
       const operator = await operators.identify(asking)
-      // A session may end while somebody watches; a token that was good is asked for once.
-      const isOperator = (): boolean =>
-        operator?.by === 'token' || (operator !== undefined && operators.isLive(operator.number))
+      // A session may end, and the token become another one, while somebody watches.
+      const isOperator = (): boolean => operator !== undefined && operators.isLive(operator)
       events.watch(reply.raw, () =>
         isOperator() ? OPERATORS_VIEW : viewOf(parts.visitor(peerOf(request.socket))),
       )
@@ -175,17 +175,12 @@ export class Http {
   #count(socket: Socket): void {
     const { perSource, prefixes } = this.#limits()
     const source = sourceOf(peerOf(socket), prefixes)
-    const count = (this.#bySource.get(source) ?? 0) + 1
-    if (perSource > 0 && count > perSource) {
+    if (perSource > 0 && this.#bySource.of(source) >= perSource) {
       socket.destroy()
       return
     }
-    this.#bySource.set(source, count)
-    socket.once('close', () => {
-      const left = this.#bySource.get(source)! - 1
-      if (left > 0) this.#bySource.set(source, left)
-      else this.#bySource.delete(source)
-    })
+    this.#bySource.add(source)
+    socket.once('close', () => this.#bySource.remove(source))
   }
 
   /** Takes no more requests; those under way go on, but nobody watches any more. */
