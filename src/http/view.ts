@@ -71,8 +71,7 @@ export function viewOf(visitor: Visitor): View {
     sessions: (all) => all.filter(showsSession).map(withoutWho),
     fetches: ofShown,
     fetchEnds: ofShown,
-    record: (record) =>
-      showsSession(record) ? { ...withoutWho(record), reason: '', costliest: [] } : undefined,
+    record: (record) => (showsSession(record) ? withoutWho(record) : undefined),
     available: ({ builds, gaps }) => ({
       builds: builds.filter(({ id, source }) => showsBuild(id) && visitor.mayHearOf(source)),
       gaps: gaps.filter(({ source }) => visitor.mayHearOf(source)),
@@ -103,6 +102,23 @@ export function activityFor(view: View, activity: Activity, held: readonly { id:
   }
 }
 
+/** What of a session says nothing of who it was. What is not named here is not shown. */
+const OF_NOBODY: ReadonlySet<string> = new Set([
+  ...['id', 'began', 'ended', 'module', 'build', 'protocol', 'codec', 'digest', 'outcome', 'code', 'state'],
+  ...['place', 'progress', 'ms', 'waitedMs', 'stateMs', 'bytesIn', 'bytesOut', 'entries', 'listedBytes'],
+  ...['files', 'newFiles', 'newBytes', 'matchedBytes', 'literalBytes', 'searched', 'prepared', 'reused'],
+])
+
 function withoutWho<T extends SessionFacts>(session: T): T {
-  return { ...session, address: '', port: 0, user: '', paths: '', options: '' }
+  const shown = Object.entries(session).map(([key, value]) => [
+    key,
+    OF_NOBODY.has(key) ? value : blankOf(value),
+  ])
+  return Object.fromEntries(shown) as T
+}
+
+/** Nothing, of the same kind: what reads it finds what it expects. */
+function blankOf(value: unknown): unknown {
+  if (Array.isArray(value)) return []
+  return typeof value === 'string' ? '' : typeof value === 'number' ? 0 : null
 }

@@ -301,7 +301,7 @@ describe('the API', () => {
         Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
       )
     // What changes anything is asked without the token, so that nothing changes however it is asked.
-    api.onlyReads = true
+    api.tokenFor = 'reads'
     await fc.assert(
       fc.asyncProperty(
         fc

@@ -107,6 +107,10 @@ list = false
         PLACES[i] ?? String(i),
       )
     }
+    // They are what the document says all the same.
+    const api = await ApiClient.open(base, mirror.data)
+    api.tokenFor = 'nothing'
+    for (const path of PLACES) await api.get(path.replace('/api/v1', ''))
     const status = JSON.parse((await get('/api/v1/status')).slice(4)) as { builds: number }
     assert.equal(status.builds, 1)
     assert.match(await get('/metrics'), /^upserv_builds_held 1$/m)

@@ -32,8 +32,8 @@ export class ApiClient {
   readonly #token: string
   readonly #ajv: Ajv2020
   readonly #validators = new Map<string, ValidateFunction>()
-  /** Set: what changes anything is asked without the token. */
-  onlyReads = false
+  /** What is asked with the token. */
+  tokenFor: 'all' | 'reads' | 'nothing' = 'all'
   /** Which answers were seen: "getStatus 200". */
   readonly seen = new Set<string>()
 
@@ -63,7 +63,7 @@ export class ApiClient {
     const response = await fetch(`${this.base}/api/v1${path}`, {
       method,
       headers: {
-        ...(this.onlyReads && method !== 'GET' ? {} : { authorization: `Bearer ${this.#token}` }),
+        ...(this.#sendsToken(method) ? { authorization: `Bearer ${this.#token}` } : {}),
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),
       },
       body: body === undefined ? null : JSON.stringify(body),
@@ -83,6 +83,10 @@ export class ApiClient {
     const answer = await this.ask(method, path, body)
     assert.equal(answer.status, status, `${method} ${path}: ${JSON.stringify(answer.body)}`)
     return answer.body
+  }
+
+  #sendsToken(method: string): boolean {
+    return this.tokenFor === 'all' || (this.tokenFor === 'reads' && method === 'GET')
   }
 
   #compare(method: string, path: string, { status, body }: Answer, type: string): void {
