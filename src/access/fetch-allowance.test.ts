@@ -59,7 +59,7 @@ test('fetches: what no source has costs a tenth', () => {
 })
 
 test('fetches: one source has not all places of the line', () => {
-  const { allowance, fetch, spent } = setUp({})
+  const { allowance, fetch, spent } = setUp({ perSource: 100 })
   const running = Array.from({ length: AT_ONCE }, () => allowance.begin('a'))
   spent('a', /are being fetched for your address already: try again when these are done/)
   fetch('b')

@@ -18,7 +18,7 @@ export interface FetchLimits {
   readonly bytes: number
 }
 
-/** Fetches of one source that go on or wait in line: all places of the line must not be of one source. */
+/** Fetches of one source that go on or wait in line, where sources are limited: the whole line must not be of one. */
 export const AT_ONCE = 8
 /** Builds of all strangers together, for each that one source may have fetched. */
 export const ALL_SOURCES = 10
@@ -71,7 +71,7 @@ export class FetchAllowance {
   begin(source: string): FetchTicket {
     const mine = this.#sources.get(source)
     const all = this.#all
-    if (mine.running >= AT_ONCE) {
+    if (this.#limits.perSource > 0 && mine.running >= AT_ONCE) {
       throw new FetchesSpent(`${AT_ONCE} builds are being fetched for your address already`, undefined)
     }
     for (const [account, whose] of [
