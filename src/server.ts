@@ -10,10 +10,13 @@
  */
 import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
+import { Attempts } from './access/attempts.ts'
+import { FetchAllowance } from './access/fetch-allowance.ts'
 import { HostRules } from './access/hosts.ts'
 import { Policy } from './access/policy.ts'
 import { Activity } from './build/activity.ts'
-import { Available } from './build/available.ts'
+import { audited, BY_COMMAND } from './build/audited.ts'
+import { Available, supplierOf } from './build/available.ts'
 import { Catalog } from './build/catalog.ts'
 import { Channels } from './build/channels.ts'
 import { BuildEvictor } from './build/evictor.ts'
@@ -35,14 +38,17 @@ import { Doors } from './daemon/doors.ts'
 import type { HandedSocket } from './daemon/systemd.ts'
 import { TurnsInLine } from './daemon/turns.ts'
 import { Doorsteps, type DoorstepsConfig } from './doorstep/doorsteps.ts'
-import { CommandError, ConfigError, type UpservError } from './errors.ts'
+import { CommandError, ConfigError, reportError, type UpservError } from './errors.ts'
+import type { ChangeRecord } from './history/change-record.ts'
 import { History } from './history/history.ts'
 import type { SessionRecord } from './history/session-record.ts'
 import { parentDoor } from './http/parent.ts'
 import { makeTokenFile } from './http/token.ts'
+import { Bandwidth } from './lib/bandwidth.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import { realDisk } from './lib/disk.ts'
 import type { Logger } from './lib/log.ts'
+import { networkOf, type Prefixes, sourceOf, USUAL_PREFIXES } from './lib/peer.ts'
 import { Throttle } from './lib/throttle.ts'
 import { Answers } from './rsync/answers.ts'
 import { Derived } from './rsync/derived.ts'
@@ -66,6 +72,9 @@ const HISTORY_MS = 2000
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
 
+/** Wrong tokens that cost nothing: nobody guesses one of them, and a program may have an old one. */
+const TOKEN_GUESSES = { name: 30, source: 30, network: 100 }
+
 /**
  * What verification and compaction may read and write a second: while sessions run, a fraction of what the
  * slowest disk that one would use for this gives; otherwise about all of it.
@@ -75,7 +84,10 @@ const BACKGROUND_RATE = { busy: 16 * 2 ** 20, idle: 128 * 2 ** 20 }
 /** The owner of a data directory, without doors. */
 export class Upserv {
   readonly store: Store
+  /** As commands ask for them: what they change is remembered. */
   readonly operations: Operations
+  /** For who remembers by itself who asked. */
+  readonly operator: Operations
   readonly resolver: Resolver
   readonly fetches: Fetches
   readonly #history: History
@@ -162,7 +174,7 @@ export class Upserv {
       onProblem: complain('an access could not be noted'),
     })
     this.parent = new Parent({ store, catalog, resolver: this.resolver, available, verifier: this.verifier })
-    this.operations = new Operator({
+    this.operator = new Operator({
       store,
       catalog,
       budget,
@@ -185,6 +197,7 @@ export class Upserv {
         uptimeSeconds: Math.round((performance.now() - this.#began) / 1000),
       }),
     })
+    this.operations = audited(this.operator, BY_COMMAND, rememberIn(history, log))
   }
 
   /** @throws StoreLocked when another process owns the directory; StoreFormat, ConfigError. */
@@ -393,10 +406,19 @@ export async function serve(
   })
   // Whoever waits for it hears when it fails, and so does who waits for our end.
   const operations = quietly(opened.then((open) => open.operations))
+  const operator = quietly(opened.then((open) => open.operator))
+  const remember = rememberIn(history, log)
   const modules = new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver)))
   let busySince = now()
-  const makePolicy = ({ access }: Config) =>
-    new Policy(access, (problem) => log.error({ reason: problem }, 'secrets not used'))
+  const bandwidth = new Bandwidth(config.limits.rates)
+  const [fetchAllowance, attempts] = [new FetchAllowance(config.fetchLimits), new Attempts()]
+  const guesses = new Attempts({ free: TOKEN_GUESSES })
+  const makePolicy = ({ access, sources }: Config) =>
+    new Policy(access, (problem) => log.error({ reason: problem }, 'secrets not used'), {
+      supplies: supplierOf(sources),
+      fetches: fetchAllowance,
+      attempts,
+    })
   let policy = makePolicy(config)
   const turns = new TurnsInLine({ ...turnsOf(config), now })
   const doors = new Doors(
@@ -415,6 +437,7 @@ export async function serve(
     log,
     {
       first: (await lastSession(history)) + 1,
+      bandwidth,
       onChange: () => {
         busySince = now()
       },
@@ -444,6 +467,7 @@ export async function serve(
   const children = parentDoor({
     parent: quietly(opened.then(({ parent }) => parent)),
     visitor: (client) => policy.visitor(client),
+    pace: (client) => bandwidth.join(`source ${sourceOf(client, prefixesOf(current))}`),
     signal: stopChildren.signal,
     onRequest,
     log: (fields, message) => log.info(fields, message),
@@ -492,6 +516,8 @@ export async function serve(
     cache.limit = next.cache
     policy = nextPolicy
     changeDoorsteps()
+    bandwidth.change(next.limits.rates)
+    fetchAllowance.change(next.fetchLimits)
     turns.change(turnsOf(next))
     doors.change(mannersOf(next), doorLimitsOf(next))
     const left = restartKeys(config, next)
@@ -518,7 +544,18 @@ export async function serve(
     const control = await listenControl(claim.paths.socket, {
       operations,
       rsync: (socket, peer) => doors.admit(socket, socket, peer),
-      reload,
+      reload: async () => {
+        const about = { ...BY_COMMAND, what: 'reload', target: '' }
+        try {
+          const left = await reload()
+          remember({ ...about, result: 'done', code: '', reason: '' })
+          return left
+        } catch (error) {
+          const { code, message } = reportError(error)
+          remember({ ...about, result: 'failed', code, reason: message })
+          throw error
+        }
+      },
       onRequest,
     })
     closers.push(() => control.close())
@@ -528,7 +565,14 @@ export async function serve(
       // With all that it brings along it is a third of the program: not where nobody wants it, as under xinetd.
       const { Http } = await import('./http/server.ts')
       const http = await Http.create({
-        operations: laterOperations(operations),
+        operations: laterOperations(operator),
+        onChangeBy: remember,
+        bandwidth,
+        limits: () => ({ perSource: current.limits.httpPerSource, prefixes: prefixesOf(current) }),
+        judgeGuess: (client, isGood) => {
+          const [source, network] = [sourceOf, networkOf].map((of) => of(client, prefixesOf(current)))
+          return guesses.judge({ source: source!, network: network! }, 'token', isGood)
+        },
         activity,
         modules,
         visitor: (client) => policy.visitor(client),
@@ -630,7 +674,7 @@ function turnsOf({ rsync }: Config) {
 
 function mannersOf({ rsync }: Config) {
   const limits = { handshakeMs: rsync.handshakeTimeoutMs, idleMs: rsync.idleTimeoutMs }
-  return { motd: rsync.motd, charset: rsync.charset, limits }
+  return { motd: rsync.motd, charset: rsync.charset, authDigestMin: rsync.authDigestMin, limits }
 }
 
 function doorstepsOf({ rsync, http, tls, proxyProtocolFrom }: Config): DoorstepsConfig {
@@ -644,11 +688,26 @@ function doorstepsOf({ rsync, http, tls, proxyProtocolFrom }: Config): Doorsteps
   }
 }
 
-function doorLimitsOf({ rsync }: Config) {
+function doorLimitsOf({ rsync, limits, access }: Config) {
   return {
+    perNetwork: limits.perNetwork,
+    handshakesPerSource: limits.handshakesPerSource,
+    prefixes: access.limits?.prefixes ?? USUAL_PREFIXES,
     handshakes: rsync.maxHandshakes,
     perSource: rsync.maxPerSource,
     inside: rsync.maxConnections + rsync.waitingLine,
+  }
+}
+
+function prefixesOf({ access }: Config): Prefixes {
+  return access.limits?.prefixes ?? USUAL_PREFIXES
+}
+
+/** Who changed what, from where, and what came of it: in the log, and for a while in the history. */
+function rememberIn(history: History, log: Logger): (change: Omit<ChangeRecord, 'id' | 'at'>) => void {
+  return (change) => {
+    log.info({ audit: change }, 'change')
+    history.note({ at: new Date().toISOString(), ...change })
   }
 }
 

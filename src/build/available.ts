@@ -6,7 +6,7 @@ import type { SourceError } from '../errors.ts'
 import { SingleFlight, untilAborted } from '../lib/single-flight.ts'
 import { type AnySource, createSource } from '../source/create.ts'
 import type { SourceConfig } from '../source/source.ts'
-import { compareIds, isBuildId } from './build-id.ts'
+import { compareIds, idOfModule, isBuildId } from './build-id.ts'
 import type { AvailableBuilds } from './operations.ts'
 
 /** An upstream changes a few times a day; a person who has just put a build there waits no longer than this. */
@@ -94,5 +94,21 @@ async function askOne(source: AnySource, signal: AbortSignal): Promise<Answer> {
     signal.throwIfAborted()
     const reason = late.aborted ? 'does not answer' : (error as SourceError).message
     return { source: name, builds: [], gap: reason }
+  }
+}
+
+/**
+ * For rules on sources: whether one could supply the build that a module is, going by its id alone, so that the
+ * answer is the same whether there is such a build or not. Undefined: there is no such source.
+ * @throws ConfigError for a source that can't be right.
+ */
+export function supplierOf(
+  configs: readonly SourceConfig[],
+): (source: string, module: string) => boolean | undefined {
+  const sources = new Map(configs.map((config) => [config.name, createSource(config)]))
+  return (name, module) => {
+    const id = idOfModule(module)
+    const source = sources.get(name)
+    return source && id !== undefined && source.offers(id)
   }
 }

@@ -2,6 +2,7 @@
  * What an operator can ask of upserv, whoever carries it out: the process itself, or the one that owns the
  * data directory, through its control socket.
  */
+import type { ChangePage } from '../history/change-record.ts'
 import type { RecordPage, RecordQuery, SessionFacts, SessionRecord } from '../history/session-record.ts'
 import type { StockRelease } from '../rsync/stock-releases.ts'
 import type { WarmRequest } from './warm-request.ts'
@@ -334,6 +335,8 @@ export interface Operations {
   explain(which: string): Promise<Explanation>
   /** Deletes what is remembered of sessions, for good. @returns how many. */
   forget(query: RecordQuery): Promise<number>
+  /** Changes that were made or tried, the latest first. @param before only those whose id is less. */
+  changes(limit: number, before?: number): Promise<ChangePage>
   available(signal: AbortSignal): Promise<AvailableBuilds>
   /** Gets a build that is not held; `say` is told how it goes. @returns false when it was held already. */
   fetch(id: string, say: (line: string) => void, signal: AbortSignal): Promise<boolean>

@@ -2,6 +2,7 @@
 
 import { isIP } from 'node:net'
 import { CommandError, SessionUnknown, StoreError } from '../errors.ts'
+import type { ChangePage } from '../history/change-record.ts'
 import type { History } from '../history/history.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from '../history/session-record.ts'
 import { normalizeAddress } from '../lib/peer.ts'
@@ -162,6 +163,10 @@ export class Operator implements Operations {
 
   async history(query: RecordQuery, limit: number, before?: number): Promise<RecordPage> {
     return await this.#parts.history.find(query, limit, before)
+  }
+
+  async changes(limit: number, before?: number): Promise<ChangePage> {
+    return await this.#parts.history.changes(limit, before)
   }
 
   async forget(query: RecordQuery): Promise<number> {

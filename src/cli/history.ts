@@ -2,6 +2,7 @@
 import type { Explanation } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
 import { ConfigError } from '../errors.ts'
+import type { ChangeRecord } from '../history/change-record.ts'
 import type { CostlyFile, RecordQuery, SessionRecord } from '../history/session-record.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withOperations } from './operations.ts'
@@ -18,6 +19,7 @@ export interface HistoryFlags {
   limit?: string
   forget?: boolean
   yes?: boolean
+  audit?: boolean
   json?: boolean
 }
 
@@ -25,6 +27,7 @@ const DEFAULT_LIMIT = 30
 const MAX_LIMIT = 1000
 
 export async function historyCommand(config: Config, flags: HistoryFlags): Promise<void> {
+  if (flags.audit) return auditCommand(config, flags)
   const { build, address, device, user, outcome } = flags
   const query: RecordQuery = {
     ...{ build, address, device, user, outcome },
@@ -44,6 +47,31 @@ export async function historyCommand(config: Config, flags: HistoryFlags): Promi
   const limit = flagLimit(flags.limit)
   const { records } = await withOperations(config, (operations) => operations.history(query, limit))
   print(flags.json ? JSON.stringify(records, null, 2) : formatHistory(records))
+}
+
+async function auditCommand(config: Config, flags: HistoryFlags): Promise<void> {
+  const others = (['build', 'address', 'user', 'outcome', 'since', 'until', 'forget'] as const).filter(
+    (flag) => flags[flag],
+  )
+  if (others.length > 0) throw new ConfigError(`--audit shows changes, of which --${others[0]} says nothing`)
+  const limit = flagLimit(flags.limit)
+  const { changes } = await withOperations(config, (operations) => operations.changes(limit))
+  print(flags.json ? JSON.stringify(changes, null, 2) : formatChanges(changes))
+}
+
+export function formatChanges(changes: readonly ChangeRecord[]): string {
+  if (changes.length === 0) return 'No changes are remembered.'
+  const rows = changes.map(({ id, at, who, from, what, target, result, reason }) => {
+    return [
+      String(id),
+      shortTime(at),
+      `${who}, ${from}`,
+      what,
+      target,
+      reason === '' ? result : `${result}: ${reason}`,
+    ]
+  })
+  return formatTable([['CHANGE', 'AT', 'BY', 'WHAT', 'OF', 'RESULT'], ...rows])
 }
 
 export async function whyCommand(config: Config, which: string, { json }: { json?: boolean }): Promise<void> {

@@ -159,6 +159,7 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     'show which device got which build, when, and how it ended',
     'upserv history --build 802 --since 7d',
     'upserv history --address 192.0.2.7 --forget --yes',
+    'upserv history --audit',
   )
     .option('--build <id>', 'of this build')
     .option('--address <address>', 'of the device with this address')
@@ -168,6 +169,7 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .option('--since <time>', 'as in 2026-11-29, or 7d, 12h, 30min ago')
     .option('--until <time>', 'as --since')
     .option('--limit <number>', 'so many of the latest (default: 30)')
+    .option('--audit', 'show instead who changed what, from where, and what came of it')
     .option('--forget', 'delete them for good, all of them')
     .option('--yes', 'as --forget asks for')
     .option('--json', 'for programs')
@@ -235,9 +237,12 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .option('--quick', 'compress quickly; as well as can be later, in the background of a server')
     .option('--json', 'for programs')
     .action(async (id: string, flags) => (await import('./warm.ts')).warmCommand(config(flags), id, flags))
-  sub('token', 'print the token that changes by HTTP take', 'upserv token').action(async (flags) =>
-    (await import('./token.ts')).tokenCommand(config(flags)),
-  )
+  sub('token', 'print the token that changes by HTTP take', 'upserv token', 'upserv token --new')
+    .option(
+      '--new',
+      'put another one in its place: whoever has the old one, and sessions of browsers, are out',
+    )
+    .action(async (flags) => (await import('./token.ts')).tokenCommand(config(flags), flags))
   sub(
     'completion',
     'print a script that completes commands, for bash, zsh or fish',

@@ -48,6 +48,11 @@ const requestSchema = z.discriminatedUnion('type', [
     limit: z.number().int().positive(),
     before: z.number().int().optional(),
   }),
+  z.strictObject({
+    type: z.literal('changes'),
+    limit: z.number().int().positive(),
+    before: z.number().int().optional(),
+  }),
   z.strictObject({ type: z.literal('explain'), which: z.string().max(300) }),
   z.strictObject({ type: z.literal('forget'), query: querySchema }),
   z.strictObject({ type: z.literal('fetch'), id }),
@@ -202,6 +207,7 @@ export function remoteOperations(connection: () => Promise<Socket>): Remote {
     timeline: (span) => ask({ type: 'timeline', span }),
     history: (query, limit, before) =>
       ask({ type: 'history', query, limit, ...(before === undefined ? {} : { before }) }),
+    changes: (limit, before) => ask({ type: 'changes', limit, ...(before === undefined ? {} : { before }) }),
     explain: (which) => ask({ type: 'explain', which }),
     forget: (query) => ask({ type: 'forget', query }),
     fetch: (build, say, signal) => ask({ type: 'fetch', id: build }, say, signal),
@@ -281,6 +287,8 @@ function carryOut(
       return operations.timeline(request.span)
     case 'history':
       return operations.history(request.query, request.limit, request.before)
+    case 'changes':
+      return operations.changes(request.limit, request.before)
     case 'explain':
       return operations.explain(request.which)
     case 'forget':

@@ -3,8 +3,9 @@
  * and closes gracefully.
  *
  * Handshakes are counted apart from transfers: whose turn it is to transfer is a matter of turns.ts. Where
- * there are too many handshakes, the oldest one goes of whoever has begun the most and finished none: so idle
- * connections keep nobody out, however many one address opens.
+ * there are too many handshakes, the oldest one goes of whoever has begun the most and finished none: the network
+ * that has the most, and in it the source. So idle connections keep nobody out, however many one address opens,
+ * and however many addresses one network has.
  */
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
@@ -15,8 +16,10 @@ import { formatListen, type Listen } from '../config/config.ts'
 import type { Doorstep } from '../doorstep/doorstep.ts'
 import { ConfigError, PeerError, reportError, ServerBusy, UpservError } from '../errors.ts'
 import type { SessionRecord } from '../history/session-record.ts'
+import { Bandwidth } from '../lib/bandwidth.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, type Peer, peerOf, sourceOf } from '../lib/peer.ts'
+import { formatPeer, networkOf, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
+import { Tally } from '../lib/tally.ts'
 import { Session, type SessionContext, type SessionProgress, type SessionReport } from '../rsync/session.ts'
 import { StreamDuplex } from './duplex.ts'
 
@@ -43,6 +46,12 @@ export interface DoorLimits {
   readonly handshakes: number
   /** Connections from one address, or from one /64 of IPv6; 0 for any number. */
   readonly perSource: number
+  /** Connections from one network; 0 for any number. */
+  readonly perNetwork?: number
+  /** Handshakes under way from one source; 0 for any number. One more, and the oldest of them goes. */
+  readonly handshakesPerSource?: number
+  /** What a source and a network are. */
+  readonly prefixes?: Prefixes
   /** Those who transfer, or wait in line for it. */
   readonly inside: number
 }
@@ -54,11 +63,36 @@ export interface DoorsOptions {
   readonly onChange?: () => void
   /** Told how each session went. */
   readonly onEnd?: (record: SessionRecord) => void
+  /** What all who are served share. */
+  readonly bandwidth?: Bandwidth
+}
+
+interface Running {
+  readonly visit: Visit
+  readonly source: string
+  readonly network: string
+  readonly arrived: number
+  hangUp(): void
+}
+
+/** As how many clients there may be, there are. */
+interface Full {
+  readonly most: number
+  readonly what: string
+  /** Of which ones, for the client. */
+  readonly of?: string
+}
+
+/** What a client's connections count for. */
+interface Where {
+  readonly source: string
+  readonly network: string
 }
 
 /** Who is on a doorstep: of their handshake the first part is under way. */
 interface Arriving {
   readonly source: string
+  readonly network: string
   readonly began: number
   giveUp(why: string): void
 }
@@ -91,7 +125,9 @@ export class Doors {
   readonly #arriving = new Set<Arriving>()
   #closed = false
   #turnedAway = 0
-  readonly #bySource = new Map<string, number>()
+  /** Connections of each source and network that has any. */
+  readonly #counts = new Tally()
+  readonly #bandwidth: Bandwidth
   readonly #abort = new AbortController()
   #next: number
 
@@ -101,6 +137,7 @@ export class Doors {
     this.#context = context
     this.#log = log
     this.#next = options.first ?? 1
+    this.#bandwidth = options.bandwidth ?? new Bandwidth()
     this.#onChange = options.onChange ?? (() => {})
     this.#onEnd = options.onEnd ?? (() => {})
   }
@@ -186,11 +223,12 @@ export class Doors {
       socket.on('error', () => {}).destroy()
       return
     }
-    this.#makeRoom()
+    const where = this.#whereFrom(peer)
+    this.#makeRoom(where.source)
     const began = this.#context.now()
     let gaveUp: string | undefined
     const arriving: Arriving = {
-      source: sourceOf(peer),
+      ...where,
       began,
       giveUp: (why) => {
         gaveUp = why
@@ -199,7 +237,7 @@ export class Doors {
     }
     this.#arriving.add(arriving)
     // A proxy has any number of clients: whose connection it is shows when its header is there.
-    const leave = doorstep.isProxy(peer) ? () => {} : this.#count(arriving.source)
+    const leave = doorstep.isProxy(peer) ? () => {} : this.#count(where)
     try {
       const {
         socket: inside,
@@ -220,13 +258,12 @@ export class Doors {
     }
   }
 
-  /** Counts a connection of a source. @returns how to count it no more. */
-  #count(source: string): () => void {
-    this.#bySource.set(source, (this.#bySource.get(source) ?? 0) + 1)
+  /** Counts a connection. @returns how to count it no more. */
+  #count(where: Where): () => void {
+    const keys = [where.source, where.network]
+    for (const key of keys) this.#counts.add(key)
     return () => {
-      const left = this.#bySource.get(source)! - 1
-      if (left > 0) this.#bySource.set(source, left)
-      else this.#bySource.delete(source)
+      for (const key of keys) this.#counts.remove(key)
     }
   }
 
@@ -235,12 +272,13 @@ export class Doors {
     const refused = this.#whyFull(peer)
     if (refused) {
       this.#logTurnedAway(peer, refused)
-      void this.#turnAway(input, output, new ServerBusy(refused.most).message)
+      void this.#turnAway(input, output, new ServerBusy(refused.most, refused.of).message)
       return
     }
-    this.#makeRoom()
-    const leave = this.#count(sourceOf(peer))
-    const session = this.#serve(input, output, peer, arrived).finally(() => {
+    const where = this.#whereFrom(peer)
+    this.#makeRoom(where.source)
+    const leave = this.#count(where)
+    const session = this.#serve(input, output, peer, where, arrived).finally(() => {
       this.#sessions.delete(session)
       leave()
       this.#onChange()
@@ -249,34 +287,54 @@ export class Doors {
     this.#onChange()
   }
 
-  #whyFull(peer: Peer, isProxy = false): { most: number; what: string } | undefined {
-    const { handshakes, perSource, inside } = this.#limits
-    if (!isProxy && perSource > 0 && (this.#bySource.get(sourceOf(peer)) ?? 0) >= perSource) {
-      return { most: perSource, what: 'too many connections from this address' }
+  /** What a client's connections count for. */
+  #whereFrom(peer: Peer): Where {
+    const { prefixes } = this.#limits
+    return { source: `source ${sourceOf(peer, prefixes)}`, network: `network ${networkOf(peer, prefixes)}` }
+  }
+
+  #whyFull(peer: Peer, isProxy = false): Full | undefined {
+    const { handshakes, perSource, perNetwork = 0, inside } = this.#limits
+    const { source, network } = this.#whereFrom(peer)
+    if (!isProxy && perSource > 0 && this.#counts.of(source) >= perSource) {
+      return { most: perSource, what: 'too many connections from this address', of: 'from your address' }
+    }
+    if (!isProxy && perNetwork > 0 && this.#counts.of(network) >= perNetwork) {
+      return { most: perNetwork, what: 'too many connections from this network', of: 'from your network' }
     }
     const most = handshakes + inside + MAX_WAITING_FOR_BUILDS
     return this.#sessions.size >= most ? { most, what: 'too many sessions' } : undefined
   }
 
   /** Hangs up on one handshake if there are as many as may be, so that somebody else can begin one. */
-  #makeRoom(): void {
+  #makeRoom(newcomer: string): void {
+    const { handshakes, handshakesPerSource = 0 } = this.#limits
     const under = [...this.#arriving]
     for (const [session, running] of this.#running) {
       if (session.inHandshake) under.push(this.#asArriving(session, running))
     }
-    if (under.length < this.#limits.handshakes) return
-    const bySource = Map.groupBy(under, ({ source }) => source)
-    let most: readonly Arriving[] = []
-    for (const theirs of bySource.values()) if (theirs.length > most.length) most = theirs
-    if (most.length === 0) return
-    const oldest = most.reduce((one, other) => (other.began < one.began ? other : one))
-    oldest.giveUp(`too many handshakes: of ${under.length}, ${most.length} were from this address`)
+    const theirs = handshakesPerSource > 0 ? under.filter(({ source }) => source === newcomer) : []
+    if (handshakesPerSource > 0 && theirs.length >= handshakesPerSource) {
+      this.#hangUpOnOldest(theirs, `too many handshakes: ${theirs.length} were from this address`)
+    } else if (under.length >= handshakes) {
+      const network = largestOf(under, (one) => one.network)
+      const most = largestOf(network, (one) => one.source)
+      const count = `of ${under.length}, ${most.length}`
+      this.#hangUpOnOldest(most, `too many handshakes: ${count} were from this address`)
+    }
+  }
+
+  #hangUpOnOldest(arriving: readonly Arriving[], why: string): void {
+    if (arriving.length === 0) return
+    const oldest = arriving.reduce((one, other) => (other.began < one.began ? other : one))
+    oldest.giveUp(why)
     this.#arriving.delete(oldest)
   }
 
-  #asArriving(session: Session, { source, arrived, hangUp }: Running): Arriving {
+  #asArriving(session: Session, { source, network, arrived, hangUp }: Running): Arriving {
     return {
       source,
+      network,
       began: arrived,
       giveUp: (why) => {
         session.giveUp(why)
@@ -300,7 +358,7 @@ export class Doors {
     waiting.abort()
   }
 
-  #logTurnedAway(peer: Peer, { most, what }: { most: number; what: string }): void {
+  #logTurnedAway(peer: Peer, { most, what }: Full): void {
     this.#log.warn({ peer: formatPeer(peer), sessions: this.#sessions.size, most }, `turned away: ${what}`)
   }
 
@@ -336,14 +394,15 @@ export class Doors {
     this.#turnedAway--
   }
 
-  async #serve(input: Readable, output: Writable, peer: Peer, arrived: number): Promise<void> {
+  async #serve(input: Readable, output: Writable, peer: Peer, where: Where, arrived: number): Promise<void> {
     const visit = { id: this.#next++, peer, began: new Date() }
     const began = this.#context.now()
-    const duplex = new StreamDuplex(input, output)
+    const share = this.#bandwidth.join(where.source)
+    const duplex = new StreamDuplex(input, output, share)
     const hangUp = (): void => duplex.destroy()
     this.#abort.signal.addEventListener('abort', hangUp, { once: true })
     const session = new Session(duplex, peer, this.#context, this.#abort.signal, arrived)
-    this.#running.set(session, { visit, source: sourceOf(peer), arrived, hangUp })
+    this.#running.set(session, { visit, ...where, arrived, hangUp })
     try {
       const report = await session.run(hangUp)
       // Saying goodbye to a client that does not hang up is no handshake.
@@ -356,6 +415,7 @@ export class Doors {
       this.#log.error({ session: visit.id, peer: formatPeer(peer), err: error }, 'session failed')
       duplex.destroy()
     } finally {
+      share.leave()
       this.#running.delete(session)
       this.#abort.signal.removeEventListener('abort', hangUp)
     }
@@ -378,6 +438,14 @@ export class Doors {
       this.#log.info({ ...facts, code: error.code, reason: error.message }, 'session ended')
     else this.#log.info(facts, 'session ended')
   }
+}
+
+/** Those of the most frequent kind. */
+function largestOf<T>(items: readonly T[], kindOf: (item: T) => string): readonly T[] {
+  const kinds = Map.groupBy(items, kindOf)
+  let largest: readonly T[] = []
+  for (const kind of kinds.values()) if (kind.length > largest.length) largest = kind
+  return largest
 }
 
 function cannotListen(address: Listen, cause: NodeJS.ErrnoException): ConfigError {

@@ -94,17 +94,23 @@ export class TurnsInLine implements Turns {
     signal: AbortSignal,
   ): Promise<Turn> {
     signal.throwIfAborted()
-    const pools = [this.#all, ...limits].map((limit) => this.#pool(limit))
+    let pools = [this.#all, ...limits].map((limit) => this.#pool(limit))
     if (hasRoom(pools)) {
       this.#take(pools)
     } else {
-      if (this.waiting >= this.#places) throw new ServerBusy(fullOne(pools).limit.most)
+      const tooMany = this.waiting >= this.#places ? fullOne(pools) : pools.find(isQueueFull)
+      if (tooMany) {
+        this.#forget(pools)
+        throw refusal(tooMany, this.waiting >= this.#places)
+      }
       await this.#wait(pools, say, signal)
     }
     return new CalledUp(
       this.#claimMs,
       () => this.#give(pools),
       async (signal) => {
+        // Those of limits that nobody used meanwhile are gone.
+        pools = pools.map(({ limit }) => this.#pools.get(limit.name) ?? this.#pool(limit))
         if (hasRoom(pools)) this.#take(pools)
         else await this.#wait(pools, undefined, signal)
       },
@@ -136,6 +142,7 @@ export class TurnsInLine implements Turns {
       // Called up and gone at once: its places go to the next ones.
       if (!waiter.inLine) this.#give(pools)
       else this.#remove(this.#line.indexOf(waiter))
+      this.#forget(pools)
       this.#rest()
       throw error
     }
@@ -169,6 +176,21 @@ export class TurnsInLine implements Turns {
       pool.taken--
     }
     this.#callUp()
+    this.#forget(pools)
+  }
+
+  /** Limits are by users and addresses too, of which there is no end: a pool that nobody uses goes. */
+  #forget(pools: readonly Pool[]): void {
+    for (const pool of pools) {
+      const { name, of } = pool.limit
+      const isUsed = pool.taken > 0 || pool.wanted > 0
+      if (of !== undefined && !isUsed && this.#pools.get(name) === pool) this.#pools.delete(name)
+    }
+  }
+
+  /** How many limits are in use. */
+  get limits(): number {
+    return this.#pools.size
   }
 
   #callUp(): void {
@@ -220,8 +242,9 @@ export class TurnsInLine implements Turns {
   }
 
   #describe(pool: Pool, place: number): string {
-    const { most } = pool.limit
-    const taken = most === 1 ? 'the one place is taken' : `all ${most} places are taken`
+    const { most, of = '' } = pool.limit
+    const whose = of === '' ? '' : ` ${of}`
+    const taken = most === 1 ? `the one place${whose} is taken` : `all ${most} places${whose} are taken`
     return `please wait: ${taken}; you are number ${place} in line, ${this.#estimate(pool, place)}`
   }
 
@@ -262,6 +285,18 @@ class CalledUp implements Turn {
 
 function isFull({ taken, limit }: Pool): boolean {
   return taken >= limit.most
+}
+
+/** As many under this limit wait as may. */
+function isQueueFull({ wanted, limit }: Pool): boolean {
+  return limit.waiting !== undefined && wanted >= limit.waiting
+}
+
+/** @param lineIsFull there is no place in it for anybody; otherwise for nobody else of the same kind. */
+function refusal({ limit }: Pool, lineIsFull: boolean): ServerBusy {
+  return lineIsFull
+    ? new ServerBusy(limit.most, limit.of)
+    : new ServerBusy(limit.waiting!, `waiting in line, ${limit.of ?? 'of these modules'}`)
 }
 
 function hasRoom(pools: readonly Pool[]): boolean {

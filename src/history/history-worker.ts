@@ -7,6 +7,7 @@
 import { closeSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
 import { DatabaseSync, type SQLInputValue } from 'node:sqlite'
 import { parentPort, workerData } from 'node:worker_threads'
+import type { ChangePage, ChangeRecord } from './change-record.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
 
 export interface HistoryWorkerData {
@@ -20,6 +21,8 @@ export type HistoryOrder =
   | { type: 'add'; record: SessionRecord }
   | { type: 'find'; query: RecordQuery; limit: number; before: number | null }
   | { type: 'forget'; query: RecordQuery }
+  | { type: 'note'; change: Omit<ChangeRecord, 'id'> }
+  | { type: 'changes'; limit: number; before: number | null }
   | { type: 'close' }
 
 export type HistoryMessage =
@@ -38,6 +41,8 @@ const MIGRATIONS: Record<number, string> = {
 /** Records are written after this time, or as soon as there are so many. */
 const WRITE_AFTER_MS = 500
 const WRITE_AT = 500
+/** Changes that are remembered: they are made by hand, and guesses of the token are slowed down. */
+const MAX_CHANGES = 20_000
 const PRUNE_EVERY_MS = 3_600_000
 /** Deleted as soon as there are so many more than may be, as a part of those. */
 const MAX_EXCESS = 0.1
@@ -73,6 +78,10 @@ port.on('message', (order: HistoryOrder & { number?: number }) => {
     else timer ??= setTimeout(() => attempt(write), WRITE_AFTER_MS)
     return
   }
+  if (order.type === 'note') {
+    attempt(() => note(order.change))
+    return
+  }
   attempt(write)
   if (order.type === 'close') {
     clearInterval(pruning)
@@ -89,7 +98,7 @@ port.on('message', (order: HistoryOrder & { number?: number }) => {
   }
 })
 
-function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'close' }>): unknown {
+function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'note' | 'close' }>): unknown {
   switch (order.type) {
     case 'last':
       // Also when the records themselves have been deleted.
@@ -100,6 +109,8 @@ function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'close' }>): unkn
       return find(order.query, order.limit, order.before)
     case 'forget':
       return forget(order.query)
+    case 'changes':
+      return changes(order.limit, order.before)
   }
 }
 
@@ -160,6 +171,7 @@ function open(): DatabaseSync {
       CREATE INDEX IF NOT EXISTS sessions_address ON sessions (address);
       CREATE INDEX IF NOT EXISTS sessions_build ON sessions (build);
       CREATE INDEX IF NOT EXISTS sessions_device ON sessions (device) WHERE device <> '';
+      CREATE TABLE IF NOT EXISTS changes (id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, record TEXT NOT NULL) STRICT;
       PRAGMA user_version = ${FORMAT};
     `)
     return candidate
@@ -210,6 +222,21 @@ function write(): void {
   if (added > maxRows * MAX_EXCESS) prune()
 }
 
+function note(change: Omit<ChangeRecord, 'id'>): void {
+  database().prepare('INSERT INTO changes (at, record) VALUES (?, ?)').run(change.at, JSON.stringify(change))
+  measure()
+}
+
+function changes(limit: number, before: number | null): ChangePage {
+  const rows = database()
+    .prepare('SELECT id, record FROM changes WHERE id < ? ORDER BY id DESC LIMIT ?')
+    .all(before ?? Number.MAX_SAFE_INTEGER, limit + 1)
+  const found = rows
+    .slice(0, limit)
+    .map(({ id, record }) => ({ id: Number(id), ...JSON.parse(String(record)) }) as ChangeRecord)
+  return { changes: found, next: rows.length > limit ? found.at(-1)!.id : null }
+}
+
 function find(query: RecordQuery, limit: number, before: number | null): RecordPage {
   const { where, values } = conditions(query)
   if (before !== null) {
@@ -249,6 +276,10 @@ function prune(): void {
   db.prepare(
     'DELETE FROM sessions WHERE id <= (SELECT id FROM sessions ORDER BY id DESC LIMIT 1 OFFSET ?)',
   ).run(maxRows)
+  db.prepare('DELETE FROM changes WHERE at < ?').run(new Date(oldest).toISOString())
+  db.prepare(
+    'DELETE FROM changes WHERE id <= (SELECT id FROM changes ORDER BY id DESC LIMIT 1 OFFSET ?)',
+  ).run(MAX_CHANGES)
   db.exec('PRAGMA wal_checkpoint(TRUNCATE)')
   added = 0
   measure()

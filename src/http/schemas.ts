@@ -153,6 +153,25 @@ export const SCHEMAS = {
     ),
   }),
   RecordPage: page({ $ref: '#/components/schemas/SessionRecord' }),
+  ChangePage: page({ $ref: '#/components/schemas/Change' }),
+  Change: object({
+    id: integer,
+    at: time,
+    who: string,
+    from: string,
+    what: string,
+    target: string,
+    result: oneOf('done', 'refused', 'failed'),
+    code: string,
+    reason: string,
+  }),
+  Login: object({
+    operator: boolean,
+    expiresInSeconds: orNull({
+      ...count,
+      description: 'Of the session, if it is not used; null without one.',
+    }),
+  }),
   Explanation: object({
     record: { $ref: '#/components/schemas/SessionRecord' },
     hints: list(

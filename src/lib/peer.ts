@@ -62,10 +62,44 @@ export function formatPeer({ address, port }: Pick<Peer, 'address' | 'port'>): s
   return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
 }
 
+/** How many bits of an address make one source, and how many one network. */
+export interface Prefixes {
+  readonly ipv4Network: number
+  /** One site gets a /64 at least. */
+  readonly ipv6Source: number
+  readonly ipv6Network: number
+}
+
+export const USUAL_PREFIXES: Prefixes = { ipv4Network: 24, ipv6Source: 64, ipv6Network: 48 }
+
 /** What counts as one source of connections: an IPv4 address, or the /64 that one IPv6 site gets at least. */
-export function sourceOf({ address }: Pick<Peer, 'address'>): string {
+export function sourceOf({ address }: Pick<Peer, 'address'>, { ipv6Source } = USUAL_PREFIXES): string {
   if (address === undefined) return 'unknown'
-  if (!address.includes(':')) return address
+  return address.includes(':') ? prefixOf(address, ipv6Source) : address
+}
+
+/** What belongs together at a larger scale: who has one source there can have many. */
+export function networkOf({ address }: Pick<Peer, 'address'>, prefixes = USUAL_PREFIXES): string {
+  if (address === undefined) return 'unknown'
+  return prefixOf(address, address.includes(':') ? prefixes.ipv6Network : prefixes.ipv4Network)
+}
+
+/** The network of so many bits that an address is in, as in "2001:db8:0:0::/64" and "192.0.2.0/24". */
+function prefixOf(address: string, bits: number): string {
+  const isIPv6 = address.includes(':')
+  const width = isIPv6 ? 16 : 8
+  const parts = isIPv6 ? groupsOf(address) : address.split('.').map(Number)
+  const whole = Math.floor(bits / width)
+  const kept = parts.slice(0, whole)
+  if (bits % width > 0) kept.push(parts[whole]! & -(1 << (width - (bits % width))))
+  if (isIPv6)
+    return `${kept.map((group) => group.toString(16)).join(':')}${kept.length < 8 ? '::' : ''}/${bits}`
+  while (kept.length < 4) kept.push(0)
+  return `${kept.join('.')}/${bits}`
+}
+
+/** The eight numbers of an IPv6 address that is written with or without "::". */
+function groupsOf(address: string): number[] {
   const [head = '', tail] = address.split('::')
   const groups = head === '' ? [] : head.split(':')
   if (tail !== undefined) {
@@ -73,5 +107,5 @@ export function sourceOf({ address }: Pick<Peer, 'address'>): string {
     while (groups.length + behind.length < 8) groups.push('0')
     groups.push(...behind)
   }
-  return `${groups.slice(0, 4).join(':')}::/64`
+  return groups.map((group) => Number.parseInt(group, 16))
 }

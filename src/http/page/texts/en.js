@@ -234,7 +234,15 @@ export default {
   hint_fine: 'All is well: {percent} % of the content was there already.',
 
   token: 'Token',
-  tokenHelp: '“upserv token” prints it on the server. It is kept only while this page is open.',
+  tokenHelp:
+    '“upserv token” prints it on the server. You stay logged in while this page is used, at most 12 hours.',
+  login: 'Log in',
+  logout: 'Log out',
+  loginNeeded: 'Log in to see this: it tells who was where.',
+  loginTitle: 'Log in?',
+  loginText: 'Who has logged in sees who is connected and what was, and may change things.',
+  loggedIn: 'You are logged in.',
+  problem_LOGINS_SLOWED: 'Too many wrong tokens: wait a moment.',
   problem_TOKEN_MISSING: 'This is not the token.',
   problem_ACCESS_DENIED: 'The device may not have this.',
   problem_PEER_GONE: 'The device left.',

@@ -240,7 +240,15 @@ export default {
   hint_fine: 'Todo está bien: el {percent} % del contenido ya estaba.',
 
   token: 'Clave',
-  tokenHelp: '«upserv token» la muestra en el servidor. Se guarda solo mientras esta página está abierta.',
+  tokenHelp:
+    '«upserv token» la muestra en el servidor. La sesión dura mientras se usa esta página, 12 horas como máximo.',
+  login: 'Entrar',
+  logout: 'Salir',
+  loginNeeded: 'Entre para verlo: dice quién estuvo dónde.',
+  loginTitle: '¿Entrar?',
+  loginText: 'Quien ha entrado ve quién está conectado y qué ha habido, y puede hacer cambios.',
+  loggedIn: 'Ha entrado.',
+  problem_LOGINS_SLOWED: 'Demasiadas claves equivocadas: espere un momento.',
   problem_TOKEN_MISSING: 'Esta no es la clave.',
   problem_ACCESS_DENIED: 'El equipo no puede tener esto.',
   problem_PEER_GONE: 'El equipo se fue.',

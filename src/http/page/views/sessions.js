@@ -107,7 +107,6 @@ function create(record) {
     },
     t('why'),
   )
-  attribute(item.button, 'aria-label', t('whyOf', { who: deviceOf(record), what: asksFor(record) }))
   item.append(
     make('div', { class: 'line' }, make('span', {}, item.mark, ' ', item.who, ' · ', item.what), item.when),
     make('div', { class: 'line' }, item.sent, item.button),
@@ -120,6 +119,7 @@ function update(item, record, now) {
   const { outcome, bytesOut, matchedBytes, literalBytes, ended, ms, files, reason } = record
   say(item.mark, t(`outcome_${outcome}`))
   say(item.who, deviceOf(record))
+  attribute(item.button, 'aria-label', t('whyOf', { who: deviceOf(record), what: asksFor(record) }))
   say(item.what, asksFor(record))
   say(item.when, ago(ended, now))
   attribute(item.when, 'datetime', ended)
