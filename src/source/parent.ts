@@ -14,7 +14,7 @@ import { StreamReader } from '../lib/stream-reader.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import { type Answer, type Asked, HttpClient, isMissing, readWhole } from './http-client.ts'
-import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
+import { limitsFor, type SourceLimits } from './limits.ts'
 import { Pace } from './pace.ts'
 import {
   answerLine,
@@ -113,7 +113,7 @@ export class ParentSource {
       })
     }
     this.#url = new URL(text)
-    this.#limits = { ...SOURCE_LIMITS, ...deps.limits }
+    this.#limits = limitsFor(config, deps.limits)
     this.#clock = { ...SYSTEM_CLOCK, ...deps.clock }
     this.#client = new HttpClient(this.#limits, this.#clock, config.http)
     this.#pace = config.rates?.length
@@ -259,7 +259,7 @@ export class ParentSource {
     while (!place.atEnd) {
       try {
         for await (const chunk of this.#batch(url, baseId, place, options)) {
-          retries.progressed()
+          retries.progressed(chunk.length)
           try {
             await kept?.append(chunk)
           } catch (error) {

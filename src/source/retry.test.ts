@@ -45,9 +45,21 @@ test('progress starts the count again', async () => {
   const { retries, waits } = setup(3)
   for (let i = 0; i < 10; i++) {
     await retries.after(new Transient('cut'))
-    retries.progressed()
+    assert.equal(retries.progressed(SOURCE_LIMITS.slowBytes), true)
   }
   assert.deepEqual(waits, Array(10).fill(1000))
+})
+
+test('a byte now and then is no progress', async () => {
+  const { retries, waits } = setup(3)
+  const trickling = async () => {
+    for (let i = 0; i < 10; i++) {
+      assert.equal(retries.progressed(1), false)
+      await retries.after(new Transient('cut'))
+    }
+  }
+  await assert.rejects(trickling, { code: 'SOURCE_UNREACHABLE' })
+  assert.deepEqual(waits, [1000, 2000])
 })
 
 test('the upstream may say how long to wait, within reason', async () => {
