@@ -225,7 +225,13 @@ export class OciSource implements Source {
     if (layer.size !== undefined && layer.size !== size) {
       throw new SourceError(`the layer ${digest} has ${layer.size} bytes in place of ${size}`)
     }
-    yield* layer.bytes()
+    // What a registry that names no length sends does not end by itself.
+    let bytes = 0
+    for await (const chunk of layer.bytes()) {
+      bytes += chunk.length
+      if (bytes > size) throw new SourceError(`the layer ${digest} sends more than the ${size} bytes of it`)
+      yield chunk
+    }
   }
 
   /** Something small from the registry, with a token where it wants one. */

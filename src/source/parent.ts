@@ -9,7 +9,14 @@
 import { createHash } from 'node:crypto'
 import { promisify } from 'node:util'
 import { zstdDecompress } from 'node:zlib'
-import { ConfigError, NotPublished, SourceError, UpstreamChanged, UpstreamRefused } from '../errors.ts'
+import {
+  ConfigError,
+  NotPublished,
+  SourceError,
+  UpstreamChanged,
+  UpstreamRefused,
+  UpstreamUnreachable,
+} from '../errors.ts'
 import { StreamReader } from '../lib/stream-reader.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
@@ -41,6 +48,9 @@ const decompress = promisify(zstdDecompress)
 
 /** A listing of some ten thousand builds. */
 const MAX_LIST_BYTES = 8 << 20
+
+/** Lines before a parent has the build: two days of them, as it says one every second and a half. */
+const MAX_SAID = 115_200
 
 /** A manifest that we have: what it is named by, and how it is had. */
 export interface HeldManifest {
@@ -166,7 +176,8 @@ export class ParentSource {
     const url = this.#at(`/builds/${encodeURIComponent(id)}`)
     const reader = new StreamReader((await this.#post(url, body, signal)).chunks())
     try {
-      for (;;) {
+      for (let said = 0; ; said++) {
+        if (said > MAX_SAID) throw new UpstreamUnreachable(`${this.#shown}${id} keeps us waiting without end`)
         const text = await reader.line(MAX_ANSWER_LINE)
         const line = answerLine.safeParse(parseJson(text ?? ''))
         if (text === undefined) throw new Transient('the answer broke off')
