@@ -45,6 +45,18 @@ describe('by hand', { concurrency: 2 }, () => {
     assert.match(await says(upserv, 1, 'import', tree, '--as', '1'), /is held already/)
   })
 
+  test('a directory of which tar cannot read all: nothing of it', async (t) => {
+    // Files of sysfs say that they are longer than they are.
+    const tree = '/sys/module/kernel/parameters'
+    if ((await run('sh', ['-c', `tar -C ${tree} -cf - . | cat`])).stderr === '')
+      return t.skip(`needs ${tree}`)
+    await using mirror = new Mirror()
+    const upserv = await mirror.startUpserv()
+    assert.match(await says(upserv, 1, 'import', tree, '--as', '1'), /^upserv: tar could not read all of/m)
+    assert.deepEqual(buildsOnDisk(mirror.data), [])
+    assert.deepEqual(mirror.incoming(), [])
+  })
+
   test('standard input, with a server and without, and one that breaks off', async () => {
     await using mirror = new Mirror()
     await mirror.publish('1', randomTree(1, 5, 50_000))
