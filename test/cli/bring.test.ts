@@ -41,6 +41,8 @@ describe('by hand', { concurrency: 2 }, () => {
     await says(upserv, 0, 'import', tree, '--as', '1')
     const { place } = await mirror.sync(upserv, '1')
     assertSameTree(snapshot(tree), snapshot(place))
+    const absent = await says(upserv, 1, 'import', '/root/no-such-file', '--as', '2')
+    assert.match(absent, /is no file that the server can read\n.*below \/root.*upserv import - --as 2 </)
     assert.match(await says(upserv, 64, 'import', tree), /required option '--as <id>'/)
     assert.match(await says(upserv, 1, 'import', tree, '--as', '1'), /is held already/)
   })
