@@ -1,5 +1,6 @@
 /** Images of a real registry, whose layers one tool makes and another pushes; flattened as umoci unpacks them. */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -176,13 +177,16 @@ describe('images of a registry', { skip }, () => {
   })
 })
 
+/** An image of one layer. */
+function imageOf(layer: Buffer): { digest: string; manifest: Buffer } {
+  const digest = `sha256:${createHash('sha256').update(layer).digest('hex')}`
+  const layers = [{ mediaType: 'x', digest, size: layer.length }]
+  return { digest, manifest: Buffer.from(JSON.stringify({ schemaVersion: 2, layers })) }
+}
+
 test('a registry that wants a token: it is asked for where that says, and used', async (t) => {
   const blob = content(1000)
-  const { createHash } = await import('node:crypto')
-  const digest = `sha256:${createHash('sha256').update(blob).digest('hex')}`
-  const manifest = Buffer.from(
-    JSON.stringify({ schemaVersion: 2, layers: [{ mediaType: 'x', digest, size: blob.length }] }),
-  )
+  const { digest, manifest } = imageOf(blob)
   const guarded =
     (reply: ReturnType<typeof file>): ReturnType<typeof file> =>
     (request, response, progress) => {
@@ -212,11 +216,7 @@ test('a registry that wants a token: it is asked for where that says, and used',
 
 test('a token that runs out within a layer: another is asked for before going on', async (t) => {
   const blob = content(100_000)
-  const { createHash } = await import('node:crypto')
-  const digest = `sha256:${createHash('sha256').update(blob).digest('hex')}`
-  const manifest = Buffer.from(
-    JSON.stringify({ schemaVersion: 2, layers: [{ mediaType: 'x', digest, size: blob.length }] }),
-  )
+  const { digest, manifest } = imageOf(blob)
   let [now, issued] = [0, 0]
   const guarded =
     (reply: ReturnType<typeof file>): ReturnType<typeof file> =>

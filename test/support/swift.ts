@@ -73,7 +73,7 @@ export async function startSwift(scratch: string): Promise<Swift> {
       }),
     )
     const port = await freePort()
-    const filters = ['catch_errors', 'cache', 's3api', 'tempauth', 'listing_formats', 'slo', 'dlo']
+    const filters = ['catch_errors', 'cache', 'listing_formats', 's3api', 'tempauth', 'slo', 'dlo']
     const uses: Record<string, string> = { cache: 'memcache' }
     const keys: Record<string, string> = {
       cache: `memcache_servers = 127.0.0.1:${cache}\n`,
