@@ -58,10 +58,16 @@ export function limitsFor(
 ): Readonly<SourceLimits> {
   return {
     ...SOURCE_LIMITS,
-    ...(stallMs === undefined ? {} : { headersMs: stallMs, stallMs, slowMs: stallMs * SLOW_STALLS }),
+    ...(stallMs === undefined ? {} : waitsOf(stallMs)),
     ...(attempts === undefined ? {} : { attemptsToStart: attempts, attemptsToResume: attempts }),
     ...more,
   }
+}
+
+/** What is slow is the same rate, however long it is looked at. */
+function waitsOf(stallMs: number): Partial<SourceLimits> {
+  const slowBytes = Math.ceil((SOURCE_LIMITS.slowBytes * stallMs) / SOURCE_LIMITS.stallMs)
+  return { headersMs: stallMs, stallMs, slowMs: stallMs * SLOW_STALLS, slowBytes }
 }
 
 export const SOURCE_LIMITS: Readonly<SourceLimits> = Object.freeze({

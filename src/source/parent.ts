@@ -52,6 +52,9 @@ const MAX_LIST_BYTES = 8 << 20
 /** Lines before a parent has the build: two days of them, as it says one every second and a half. */
 const MAX_SAID = 115_200
 
+/** A parent that gets the build itself says so every second and a half: it is not to be less patient than that. */
+const LEAST_STALL_MS = 3_000
+
 /** A manifest that we have: what it is named by, and how it is had. */
 export interface HeldManifest {
   seal: string
@@ -123,7 +126,11 @@ export class ParentSource {
       })
     }
     this.#url = new URL(text)
-    this.#limits = limitsFor(config, deps.limits)
+    const { stallMs, attempts } = config
+    this.#limits = limitsFor(
+      { stallMs: stallMs === undefined ? undefined : Math.max(stallMs, LEAST_STALL_MS), attempts },
+      deps.limits,
+    )
     this.#clock = { ...SYSTEM_CLOCK, ...deps.clock }
     this.#client = new HttpClient(this.#limits, this.#clock, config.http)
     this.#pace = config.rates?.length

@@ -81,8 +81,8 @@ const TOLD: Record<string, RegExp> = {
   'wrong key': /not one of the source's keys/,
   expired: /certificate that is not accepted \(CERT_HAS_EXPIRED\)/,
   endless: /needs at least|budget|room/,
-  slow: /nothing came for 1 s \(2 attempts\)/,
-  silent: /no answer within 1 s \(2 attempts\)/,
+  slow: /nothing came for [13] s \(2 attempts\)/,
+  silent: /no answer within [13] s \(2 attempts\)/,
   truncated:
     /ends early|cut short|is empty|has sha256|has md5|ends (?:in the middle|without)|truncated|unexpected end|incomplete/,
   flipped: /has sha256|has md5|has sha1|damaged|not an archive|no archive/,
