@@ -41,6 +41,11 @@ mke2fs:e2fsprogs
 docker-registry:docker-registry
 skopeo:skopeo
 umoci:umoci
+memcached:memcached
+swift-proxy-server:swift-proxy
+swift-object-server:swift-object
+swift-container-server:swift-container
+swift-account-server:swift-account
 "
 
 # Debian keeps some of them where only root looks.

@@ -18,6 +18,8 @@ export class Available {
   #sources: readonly AnySource[]
   readonly #now: () => number
   readonly #asking = new SingleFlight<'all', AvailableBuilds>()
+  /** When it was first seen there, in ms since 1970, of what upstream has now. */
+  #seen = new Map<string, number>()
   #known: { builds: AvailableBuilds; until: number } | undefined
 
   /**
@@ -41,6 +43,11 @@ export class Available {
     return this.#sources.length > 0
   }
 
+  /** Since when we know that it can be had, in ms since 1970: for those of which upstream does not tell. */
+  firstSeen(id: string): number {
+    return this.#seen.get(id) ?? Date.now()
+  }
+
   /** @throws the signal's reason. */
   async list(signal: AbortSignal): Promise<AvailableBuilds> {
     if (this.#known && this.#known.until > this.#now()) return this.#known.builds
@@ -58,6 +65,7 @@ export class Available {
       builds: [...builds.values()].sort((a, b) => compareIds(a.id, b.id)),
       gaps: answers.flatMap(({ gap, source }) => (gap === undefined ? [] : [{ source, reason: gap }])),
     }
+    this.#seen = new Map([...builds.keys()].map((id) => [id, this.firstSeen(id)]))
     if (sources === this.#sources) this.#known = { builds: all, until: this.#now() + FRESH_MS }
     return all
   }

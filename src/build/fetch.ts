@@ -176,7 +176,9 @@ export class Fetches {
   ): Promise<void> {
     const stats = await stat(file).catch(() => undefined)
     if (!stats?.isFile() && !stats?.isFIFO()) {
-      throw new CommandError(`${file} is no file that this user can read`)
+      throw new CommandError(`${file} is no file that the server can read`, {
+        hint: `It sees nothing below /root and /home, and another /tmp, as systemd starts it. Let the shell open the file: upserv import - --as ${id} <${file}`,
+      })
     }
     const { href } = pathToFileURL(file)
     const scheme = form === 'export' ? 'bundle' : stats.isFIFO() ? 'pipe' : 'file'

@@ -292,7 +292,7 @@ export class Resolver implements Modules {
       .map(({ id, source, published }) => ({
         name: ascii(id),
         content: Buffer.from(`from ${source}\n`),
-        mtime: published === null ? 0 : Math.floor(Date.parse(published) / 1000),
+        mtime: Math.floor((published === null ? available.firstSeen(id) : Date.parse(published)) / 1000),
       }))
     return new VirtualTree(files, latest(files))
   }

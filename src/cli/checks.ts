@@ -239,13 +239,23 @@ export async function checkSources({
   const reached = await Promise.all(
     sources.map(async (source) => {
       const about = `source ${source.name}`
-      const { place, failure, look, skewMs } = await reachSource(source, AbortSignal.timeout(PATIENCE_MS))
-      const finding = failure === undefined ? ok(about, `${place} answers`) : problem(about, failure, look)
-      return { finding, skewMs }
+      const places = await reachSource(source, AbortSignal.timeout(PATIENCE_MS))
+      const answering = places.filter(({ failure }) => failure === undefined).map(({ place }) => place)
+      const failed = places.filter(({ failure }) => failure !== undefined)
+      const failures = failed.map(({ failure }) => failure).join('; ')
+      const look = failed[0]?.look ?? ''
+      const answer = `${answering.join(', ')} ${answering.length === 1 ? 'answers' : 'answer'}`
+      const finding =
+        failed.length === 0
+          ? ok(about, answer)
+          : answering.length > 0
+            ? warning(about, `${failures}; ${answer}`, look)
+            : problem(about, failures, look)
+      return { finding, places }
     }),
   )
   const [skewMs] = reached
-    .flatMap(({ skewMs }) => skewMs ?? [])
+    .flatMap(({ places }) => places.flatMap(({ skewMs }) => skewMs ?? []))
     .sort((one, other) => Math.abs(one) - Math.abs(other))
   return { findings: reached.map(({ finding }) => finding), skewMs }
 }

@@ -233,6 +233,8 @@ const sourceSchema = z.strictObject({
     .positive()
     .max(30 * 86_400)
     .optional(),
+  stall: seconds.optional(),
+  attempts: z.int().positive().max(1000).optional(),
   pristine: z.boolean().optional(),
   subtree: z.string().min(1).optional(),
   exclude: z.array(z.string().min(1)).optional(),
@@ -570,6 +572,8 @@ function toSourceConfig(source: z.output<typeof sourceSchema>, extract: string |
     platform: source.platform,
     s3: { endpoint: source.endpoint, region: source.region, credentialsFile: source.credentials_file },
     deadlineMs: source.deadline === undefined ? undefined : source.deadline * 1000,
+    stallMs: source.stall === undefined ? undefined : source.stall * 1000,
+    attempts: source.attempts,
     tree: { pristine, subtree, exclude, users, groups, contentMtimes: source.mtimes === 'content' },
     extract: command === undefined ? undefined : [command].flat(),
     extractTimeoutMs: source.extract_timeout === undefined ? undefined : source.extract_timeout * 1000,

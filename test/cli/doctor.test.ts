@@ -239,8 +239,10 @@ secrets_file = "${secrets}"
     const toml = Object.entries(sources).map(
       ([name, url]) => `[[source]]\nname = "${name}"\nurl = "${url}"\n`,
     )
-    const { code, of, told, all } = await examine(mirror, `${NO_PORTS}${toml.join('')}`)
+    const mirrors = `[[source]]\nname = "mirrors"\nurl = ["${sources.empty}", "${sources.gone}"]\n`
+    const { code, of, told, all } = await examine(mirror, `${NO_PORTS}${toml.join('')}${mirrors}`)
     broken.close()
+    assert.match(told('source mirrors'), /^warning: .*ECONNREFUSED.*; http:\S+ answers.*curl -I/)
     assert.equal(code, 1)
     assert.match(told('source gone'), /^problem: .*ECONNREFUSED.*: .*curl -I http:\/\/127\.0\.0\.1:\d+\/os\//)
     assert.match(told('source broken'), /^problem: .* answers with 503/)

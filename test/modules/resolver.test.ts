@@ -3,9 +3,13 @@
  * what is looked into stays for as long as somebody looks.
  */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { Available } from '../../src/build/available.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { ascii } from '../../src/lib/bytes.ts'
 import { createLogger } from '../../src/lib/log.ts'
@@ -137,6 +141,28 @@ test('a build whose files are damaged is shown, but nobody can look into it', as
   await assert.rejects(lookup(tree, ascii('801/root'), false), { code: 'STORE_CORRUPT' })
   assert.ok((await lookup(tree, ascii('802/root/file'), false)) > 0)
   release()
+})
+
+test('what upstream gives no time of has been there since we know of it', async (t) => {
+  const upstream = createServer((_, response) => response.end('801 802')).listen(0, '127.0.0.1')
+  await once(upstream, 'listening')
+  t.after(() => upstream.close())
+  const url = `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`
+  const config = { name: 'list', builds: '^[0-9]+$', url: `${url}/{build}`, list: `${url}/list` }
+  let now = 0
+  const available = new Available([{ ...config, checksum: undefined, contents: undefined }], () => now)
+  const before = Date.now()
+  const { builds } = await available.list(signal)
+  assert.deepEqual(
+    builds.map(({ published }) => published),
+    [null, null],
+  )
+  const first = available.firstSeen('801')
+  assert.ok(first >= before && first <= Date.now())
+  now = 120_000
+  while (Date.now() === first) await new Promise(setImmediate)
+  await available.list(signal)
+  assert.equal(available.firstSeen('801'), first, 'it has not changed since')
 })
 
 test('what is available is asked for once a minute, and says what is missing', async (t) => {
