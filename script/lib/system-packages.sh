@@ -38,6 +38,8 @@ mke2fs:e2fsprogs
 docker-registry:docker-registry
 skopeo:skopeo
 umoci:umoci
+bwrap:bubblewrap
+strace:strace
 "
 
 # Debian keeps some of them where only root looks.

@@ -10,6 +10,7 @@ import { StorePaths } from '../store/paths.ts'
 import {
   checkClock,
   checkConfiguration,
+  checkConfinement,
   checkData,
   checkPrograms,
   checkSecrets,
@@ -62,6 +63,7 @@ async function examine(load: () => Config, flags: Flags): Promise<Finding[]> {
     ...(await ports),
     ...sources,
     ...(await checkPrograms()),
+    await checkConfinement(),
   ]
 }
 
