@@ -84,10 +84,10 @@ function open(kind: Kind, number: number): Promise<void> {
   })
 }
 
-/** Requests for the first 400 entries, each as a file that the client has nothing of. */
+/** Requests for all 400 files, which lie behind the root in the list: of each the client has nothing. */
 function askForAll(): Buffer {
   const payload = Buffer.alloc(400 * 19)
-  for (let n = 0; n < 400; n++) payload.set([1, 0x00, 0xa0], n * 19)
+  for (let n = 0; n < 400; n++) payload.set([n === 0 ? 2 : 1, 0x00, 0xa0], n * 19)
   const head = Buffer.alloc(4)
   head.writeUInt32LE(0x07000000 | payload.length)
   return Buffer.concat([head, payload])
