@@ -196,7 +196,7 @@ const rsyncSchema = z.strictObject({
   charset: z.enum(['', 'utf-8']).default(''),
   max_connections: count.positive().default(200),
   waiting_line: count.default(1000),
-  max_handshakes: count.positive().default(1000),
+  max_handshakes: count.positive().default(4000),
   max_per_source: count.default(0),
   hosts_allow: networksSchema.default([]),
   hosts_deny: networksSchema.default([]),

@@ -20,7 +20,7 @@ test('modules: nothing is asked of anybody by default', () => {
   assert.deepEqual(access, { hosts: { allow: [], deny: [] }, modules: [] })
   assert.deepEqual(
     [rsync.maxConnections, rsync.waitingLine, rsync.maxHandshakes, rsync.maxPerSource],
-    [200, 1000, 1000, 0],
+    [200, 1000, 4000, 0],
   )
 })
 
