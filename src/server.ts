@@ -361,7 +361,10 @@ export async function serve(
     upserv = open
     // Once, before what it takes is counted: a server that ends by kill -9 would never get to it.
     flushCompileCache()
-    const best: Kitchen['best'] = (codec) => refiner.best(codec)
+    const best: Kitchen['best'] = {
+      squeeze: (codec) => refiner.best(codec),
+      frame: () => refiner.bestFrame(),
+    }
     await open.attach(cache, { derived, answers, lists, best, checksumSeed })
     return open
   })
