@@ -81,6 +81,11 @@ export const FAULTS = {
       },
       {
         file: 'src/rsync/codecs.ts',
+        from: '    [constants.ZSTD_c_windowLog]: ZSTD_FRAME_WINDOW_LOG,\n',
+        to: '    [constants.ZSTD_c_windowLog]: ZSTD_FRAME_WINDOW_LOG,\n    [constants.ZSTD_c_nbWorkers]: Math.max(0, (globalThis as any).workers ?? 0),\n',
+      },
+      {
+        file: 'src/rsync/codecs.ts',
         from: '    [constants.ZSTD_c_windowLog]: ZSTD_WINDOW_LOG,\n',
         to: '    [constants.ZSTD_c_windowLog]: ZSTD_WINDOW_LOG,\n    [constants.ZSTD_c_nbWorkers]: Math.max(0, (globalThis as any).workers ?? 0),\n',
       },
