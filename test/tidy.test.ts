@@ -102,6 +102,27 @@ test('whatever writes into the data directory does it through lib/disk.ts', () =
     assert.doesNotMatch(read(path), /from 'node:fs/, path)
 })
 
+test('no shell, ever; and programs that outside bytes reach are started by lib/confined.ts alone', () => {
+  /** What others start, and with what: words of our own, or of the operator's own command line. */
+  const starters = [
+    'src/lib/confined.ts',
+    'src/lib/flock.ts', // flock(1), for a lock
+    'src/daemon/systemd.ts', // systemd-notify
+    'src/cli/bring.ts', // tar, mkdir and mkfifo, for the operator who types a command
+    'src/cli/inetd.ts', // upserv itself
+  ]
+  for (const path of modules) {
+    const text = read(path)
+    if (!starters.includes(path)) assert.doesNotMatch(text, /^import (?!type ).*child_process/m, path)
+    assert.doesNotMatch(
+      text,
+      /\bshell: (?:true|[^a-z ])|(?<!\.)\bexec(?:Sync)?\(|\beval\(|new Function\(|\/bin\/(?:ba|da|z)?sh\b/,
+      path,
+    )
+    assert.doesNotMatch(text, /import \{[^}]*\bexec(?:Sync)?\b[^}]*\} from 'node:child_process'/, path)
+  }
+})
+
 test('no imports go round in a circle', () => {
   const graph = new Map(modules.map((path) => [path, importsOf(path)]))
   const done = new Set<string>()

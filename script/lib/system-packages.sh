@@ -46,6 +46,8 @@ swift-proxy-server:swift-proxy
 swift-object-server:swift-object
 swift-container-server:swift-container
 swift-account-server:swift-account
+bwrap:bubblewrap
+strace:strace
 "
 
 # Debian keeps some of them where only root looks.

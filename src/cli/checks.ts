@@ -8,6 +8,7 @@ import { type Config, DEFAULT_CONFIG_FILE, type Flags } from '../config/config.t
 import { type CertificateFiles, readCredentials } from '../doorstep/certificates.ts'
 import type { UpservError } from '../errors.ts'
 import { readToken } from '../http/token.ts'
+import { meansOfConfinement } from '../lib/confined.ts'
 import { realDisk } from '../lib/disk.ts'
 import { findProgram } from '../lib/find-program.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
@@ -274,5 +275,27 @@ export async function checkPrograms(): Promise<Finding[]> {
         `apt-get install ${debianPackage}`,
       )
     }),
+  )
+}
+
+/** What is kept from programs that read archives and signatures: see lib/confined.ts. */
+export async function checkConfinement(): Promise<Finding> {
+  const about = 'confinement'
+  const { strength, bounded, refused } = await meansOfConfinement()
+  if (strength.startsWith('sealed') && bounded)
+    return ok(
+      about,
+      'programs that read archives have no network, and see nothing of this machine but the archive',
+    )
+  const missing = (await findProgram('bwrap')) === undefined
+  const keeps = strength === 'no network' ? 'have no network, but may' : 'may use the network, and'
+  return warning(
+    about,
+    strength.startsWith('sealed')
+      ? `nothing bounds the memory of programs that read archives: ${refused[0]}`
+      : `programs that read archives ${keeps} read and write what the server may: ${missing ? 'bwrap is not installed' : refused[0]}`,
+    missing
+      ? 'apt-get install bubblewrap'
+      : 'Permit user namespaces: sysctl user.max_user_namespaces kernel.apparmor_restrict_unprivileged_userns',
   )
 }

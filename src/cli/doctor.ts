@@ -11,6 +11,7 @@ import {
   checkCertificates,
   checkClock,
   checkConfiguration,
+  checkConfinement,
   checkData,
   checkPrograms,
   checkSecrets,
@@ -64,6 +65,7 @@ async function examine(load: () => Config, flags: Flags): Promise<Finding[]> {
     ...(await ports),
     ...sources,
     ...(await checkPrograms()),
+    await checkConfinement(),
   ]
 }
 

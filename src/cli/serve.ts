@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import type { Config } from '../config/config.ts'
 import { ServiceManager, takeSockets } from '../daemon/systemd.ts'
 import { keepCompiledCode } from '../lib/code-cache.ts'
+import { meansOfConfinement } from '../lib/confined.ts'
 import { createLogger } from '../lib/log.ts'
 import type { RunningServer } from '../server.ts'
 import { StorePaths } from '../store/paths.ts'
@@ -23,6 +24,8 @@ export async function runServe(load: () => Config): Promise<void> {
   const config = load()
   becomeOwner(config.dataDir)
   const log = createLogger()
+  if (process.getuid?.() === 0)
+    log.warn('root runs this: nothing here needs it, and whoever owns the data directory would do (chown it)')
   const paths = new StorePaths(config.dataDir)
   // A directory that is not a store yet must stay empty until it is one.
   if (config.cache >= CACHE_FOR_CODE && existsSync(paths.format)) keepCompiledCode(paths.code, paths.root)
@@ -61,6 +64,14 @@ export async function runServe(load: () => Config): Promise<void> {
     'ready',
   )
   await manager.ready(describe(server))
+  const { strength, refused } = await meansOfConfinement()
+  if (strength.startsWith('sealed'))
+    log.info({ programs: strength }, 'programs that read archives are confined')
+  else
+    log.warn(
+      { programs: strength, reason: refused[0] },
+      'programs that read archives are not confined: see upserv doctor',
+    )
   await server.ended
   manager.close()
 }

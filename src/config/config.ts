@@ -269,7 +269,7 @@ const rsyncSchema = z.strictObject({
   charset: z.enum(['', 'utf-8']).default(''),
   max_connections: count.positive().default(200),
   waiting_line: count.default(1000),
-  max_handshakes: count.positive().default(1000),
+  max_handshakes: count.positive().default(4000),
   max_per_source: count.default(0),
   auth_digest_min: z.enum(AUTH_DIGESTS).default('md4'),
   hosts_allow: networksSchema.default([]),

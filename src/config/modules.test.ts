@@ -23,7 +23,7 @@ test('modules: nothing is asked of anybody by default', () => {
   )
   assert.deepEqual(
     [rsync.maxConnections, rsync.waitingLine, rsync.maxHandshakes, rsync.maxPerSource],
-    [200, 1000, 1000, 0],
+    [200, 1000, 4000, 0],
   )
 })
 

@@ -276,8 +276,9 @@ test('turns: nobody is passed by whoever wants the same', async (t) => {
     void turns
       .enter([], () => {}, never)
       .then(
-        (turn) => {
+        async (turn) => {
           order.push(n)
+          await turn.begin(never)
           held.push(turn)
         },
         () => {},
@@ -356,4 +357,39 @@ test('turns: a place that was given up and taken again counts, whoever was there
   second.leave()
   await beginning
   late.leave()
+})
+
+test('turns: a crowd that claims and never comes keeps nobody out, and no more get in than may', async (t) => {
+  const { client, inside, called, pass, never } = office(t, 20)
+  for (let n = 0; n < 10; n++) await inside(`slow ${n}`)
+  const crowd = Array.from({ length: 30 }, (_, n) => client(`crowd ${n}`))
+  await pass(0)
+  assert.equal(called.length, 40, 'each of ten free places is promised to a few')
+  const honest = await inside('honest')
+  honest.leave()
+
+  // All of the crowd come after all: ten get in, and as others leave, the rest.
+  let begun = 0
+  const late = crowd.map(async ({ turn }) => {
+    const mine = await turn
+    await mine.begin(never)
+    begun++
+    return mine
+  })
+  await pass(0)
+  assert.equal(begun, 10)
+  const first = await Promise.race(late)
+  first.leave()
+  await pass(0)
+  assert.equal(begun, 11)
+})
+
+test('turns: the last free place is promised to one alone', async (t) => {
+  const { client, inside, called, pass } = office(t, 2)
+  await inside('a')
+  client('b')
+  const c = client('c')
+  await pass(0)
+  assert.deepEqual(called, ['a', 'b'])
+  assert.equal(c.lines.length, 1)
 })

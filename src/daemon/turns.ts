@@ -4,7 +4,9 @@
  *
  * A client is called up before it has sent what it owes: only then can it still be told its place. Being
  * called up is a claim, and a claim runs out: a client that leaves its handshake half done keeps nobody
- * waiting. Who comes with the rest later than that waits again, ahead of the line.
+ * waiting. Who comes with the rest later than that waits again, ahead of the line. While several places are free
+ * each of them is promised to a few: a crowd that claims and never comes would keep everybody out else, and who
+ * comes and finds them all taken waits ahead of the line as well.
  *
  * Some modules have limits of their own. Who waits for one of these is passed by those who don't.
  */
@@ -20,6 +22,8 @@ const SAY_EVERY_MS = 2000
  * and wait again; a longer claim would let a crowd that never comes hold everybody up for longer.
  */
 const CLAIM_MS = 500
+/** So many claims stand for one place, but for the last place that is free. */
+const CLAIMS_FOR_ONE = 4
 /** How much the latest interval between two free places counts in their average. */
 const LATEST_COUNTS = 0.2
 
@@ -28,6 +32,8 @@ interface Pool {
   /** As of the latest session that named it: a limit can be changed while there are sessions. */
   limit: Limit
   taken: number
+  /** Of them by claims. */
+  claimed: number
   /** How many in line want one of its places. */
   wanted: number
   /** Since when it is full, or when the last place became free while it was. */
@@ -96,7 +102,7 @@ export class TurnsInLine implements Turns {
     signal.throwIfAborted()
     let pools = [this.#all, ...limits].map((limit) => this.#pool(limit))
     if (hasRoom(pools)) {
-      this.#take(pools)
+      this.#claim(pools)
     } else {
       const tooMany = this.waiting >= this.#places ? fullOne(pools) : pools.find(isQueueFull)
       if (tooMany) {
@@ -105,16 +111,25 @@ export class TurnsInLine implements Turns {
       }
       await this.#wait(pools, say, signal)
     }
-    return new CalledUp(
-      this.#claimMs,
-      () => this.#give(pools),
-      async (signal) => {
+    return new CalledUp(this.#claimMs, {
+      redeem: () => {
+        this.#redeem(pools)
+        if (pools.every(isWithin)) return true
+        this.#give(pools)
+        return false
+      },
+      expire: () => {
+        this.#redeem(pools)
+        this.#give(pools)
+      },
+      give: () => this.#give(pools),
+      again: async (signal) => {
         // Those of limits that nobody used meanwhile are gone.
         pools = pools.map(({ limit }) => this.#pools.get(limit.name) ?? this.#pool(limit))
-        if (hasRoom(pools)) this.#take(pools)
+        if (hasPlaces(pools)) this.#take(pools)
         else await this.#wait(pools, undefined, signal)
       },
-    )
+    })
   }
 
   /** Returns when the places are taken for who waits. Who was called up before goes ahead of those who were not. */
@@ -140,8 +155,10 @@ export class TurnsInLine implements Turns {
       await untilAborted(promise, signal)
     } catch (error) {
       // Called up and gone at once: its places go to the next ones.
-      if (!waiter.inLine) this.#give(pools)
-      else this.#remove(this.#line.indexOf(waiter))
+      if (!waiter.inLine) {
+        if (say) this.#redeem(pools)
+        this.#give(pools)
+      } else this.#remove(this.#line.indexOf(waiter))
       this.#forget(pools)
       this.#rest()
       throw error
@@ -151,7 +168,7 @@ export class TurnsInLine implements Turns {
   #pool(limit: Limit): Pool {
     let pool = this.#pools.get(limit.name)
     if (!pool) {
-      pool = { limit, taken: 0, wanted: 0, since: this.#now(), intervalMs: undefined }
+      pool = { limit, taken: 0, claimed: 0, wanted: 0, since: this.#now(), intervalMs: undefined }
       this.#pools.set(limit.name, pool)
     }
     pool.limit = limit
@@ -163,6 +180,16 @@ export class TurnsInLine implements Turns {
       pool.taken++
       if (isFull(pool)) pool.since = this.#now()
     }
+  }
+
+  #claim(pools: readonly Pool[]): void {
+    for (const pool of pools) pool.claimed++
+    this.#take(pools)
+  }
+
+  /** A claim becomes a place, or is about to be given up. */
+  #redeem(pools: readonly Pool[]): void {
+    for (const pool of pools) pool.claimed--
   }
 
   #give(pools: readonly Pool[]): void {
@@ -196,9 +223,10 @@ export class TurnsInLine implements Turns {
   #callUp(): void {
     for (let i = 0; i < this.#line.length; ) {
       const waiter = this.#line[i]!
-      if (hasRoom(waiter.pools)) {
+      if (waiter.say ? hasRoom(waiter.pools) : hasPlaces(waiter.pools)) {
         this.#remove(i)
-        this.#take(waiter.pools)
+        if (waiter.say) this.#claim(waiter.pools)
+        else this.#take(waiter.pools)
         waiter.call()
       } else if (isFull(this.#pool(this.#all))) {
         break
@@ -255,36 +283,56 @@ export class TurnsInLine implements Turns {
   }
 }
 
+/** What becomes of places. */
+interface Places {
+  /** The claim becomes a place; false when all are taken by now, and nothing is held any more. */
+  redeem(): boolean
+  /** The claim is given up. */
+  expire(): void
+  give(): void
+  again(signal: AbortSignal): Promise<void>
+}
+
 /** A turn, from being called up on. */
 class CalledUp implements Turn {
-  readonly #give: () => void
-  readonly #again: (signal: AbortSignal) => Promise<void>
+  readonly #places: Places
   readonly #timer: NodeJS.Timeout
-  #has = true
+  #has: 'claim' | 'place' | 'nothing' = 'claim'
 
-  constructor(claimMs: number, give: () => void, again: (signal: AbortSignal) => Promise<void>) {
-    this.#give = give
-    this.#again = again
+  constructor(claimMs: number, places: Places) {
+    this.#places = places
     this.#timer = setTimeout(() => this.leave(), claimMs).unref()
   }
 
   async begin(signal: AbortSignal): Promise<void> {
     clearTimeout(this.#timer)
-    if (this.#has) return
-    await this.#again(signal)
-    this.#has = true
+    if (this.#has === 'claim') this.#has = this.#places.redeem() ? 'place' : 'nothing'
+    if (this.#has === 'place') return
+    await this.#places.again(signal)
+    this.#has = 'place'
   }
 
   leave(): void {
     clearTimeout(this.#timer)
-    if (!this.#has) return
-    this.#has = false
-    this.#give()
+    const had = this.#has
+    this.#has = 'nothing'
+    if (had === 'claim') this.#places.expire()
+    if (had === 'place') this.#places.give()
   }
 }
 
-function isFull({ taken, limit }: Pool): boolean {
-  return taken >= limit.most
+function isFull({ taken, claimed, limit }: Pool): boolean {
+  return taken - claimed + Math.ceil(claimed / CLAIMS_FOR_ONE) >= limit.most
+}
+
+/** Whether those who really transfer are no more than may. */
+function isWithin({ taken, claimed, limit }: Pool): boolean {
+  return taken - claimed <= limit.most
+}
+
+/** For who has said all that it owes: claims of others don't keep it waiting. */
+function hasPlaces(pools: readonly Pool[]): boolean {
+  return pools.every(({ taken, claimed, limit }) => taken - claimed < limit.most)
 }
 
 /** As many under this limit wait as may. */

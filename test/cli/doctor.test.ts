@@ -100,7 +100,7 @@ secrets_file = "${secrets}"
     const ports = [`rsync port ${server.port}`, `HTTP port ${httpPort}`]
     assert.deepEqual(
       all.map(({ about }) => about),
-      [...abouts, ...ports, ...sources, 'flock', 'lbzip2', 'xz', 'bsdtar', 'sqfs2tar', 'gpgv'],
+      [...abouts, ...ports, ...sources, 'flock', 'lbzip2', 'xz', 'bsdtar', 'sqfs2tar', 'gpgv', 'confinement'],
     )
     const text = await upserv(['doctor', '--data', mirror.data, '--config', mirror.path('doctor.toml')])
     assert.match(text.stdout, /^ok {7}configuration /m)
@@ -274,6 +274,10 @@ secrets_file = "${secrets}"
       symlinkSync((await findProgram(name))!, mirror.path('empty', name))
     const { code, of } = await examine(mirror, NO_PORTS, { PATH: `${mirror.path('empty')}` })
     assert.deepEqual([of('flock').verdict, of('flock').hint], ['problem', 'apt-get install util-linux'])
+    assert.deepEqual(
+      [of('confinement').verdict, of('confinement').hint],
+      ['warning', 'apt-get install bubblewrap'],
+    )
     assert.deepEqual([of('xz').verdict, of('xz').hint], ['warning', 'apt-get install xz-utils'])
     assert.equal(code, 1)
   })
