@@ -40,7 +40,7 @@ import {
   PIECE,
   quickFrames,
 } from './framed-answers.ts'
-import { FrameCursor, type FramedFile, frameKey } from './frames.ts'
+import { FrameCursor, type FramedFile, frameKey, type Quality } from './frames.ts'
 import type { Kept, TakeMemory } from './kept.ts'
 import { Parts, withContent } from './parts.ts'
 import { isNumbered, RecentAnswers } from './recent-answers.ts'
@@ -210,9 +210,12 @@ export class Answers {
     })
   }
 
-  /** The client does not go on with the frame that it is in. */
-  leaveFrame(frames: FrameCursor): void {
-    this.#framed.leave(frames.state)
+  /**
+   * The client does not go on with the frame that it is in.
+   * @param leads the quality of what is compressed for it: others go on with what is compressed for themselves.
+   */
+  leaveFrame(frames: FrameCursor, leads: Quality = 'quick'): void {
+    if (frames.state?.quality === leads) this.#framed.leave(frames.state)
     frames.leave()
   }
 
@@ -325,10 +328,12 @@ export class Answers {
     const asked = this.#askedOf(question, keyOf(question), tally)
     const answer = await this.#framed.find(asked, frames.state, manner, signal)
     if (!isFramed(answer)) {
+      // As a session does before data that is in no frame, or in one of its own.
+      if (answer.literal > 0) this.leaveFrame(frames, manner.quality)
       const search = (sums: RawSums) => this.#search(question, sums, signal)
       return this.#prepare({ ...question, frames: undefined }, search, best?.squeeze, signal)
     }
-    if (answer.step.begins) this.leaveFrame(frames)
+    if (answer.step.begins) this.leaveFrame(frames, manner.quality)
     frames.advance(place, answer.step, best ? undefined : this.framedFile(question))
     await this.#kept.ready
     const prepared = { bytes: 0, ready: true, isNew: tally.searched + tally.prepared > 0 }
@@ -409,9 +414,11 @@ export class Answers {
     const { tally, manner } = question
     const had = { searched: 0, prepared: 0, reused: 0 }
     const asked = this.#askedOf(question, key, had)
-    const answer = await this.#framed.find(asked, state, quickFrames(manner.compression?.level), signal)
-    if (tally) tally[had.searched > 0 ? 'searched' : had.prepared > 0 ? 'prepared' : 'reused']++
-    return answer
+    try {
+      return await this.#framed.find(asked, state, quickFrames(manner.compression?.level), signal)
+    } finally {
+      if (tally) tally[had.searched > 0 ? 'searched' : had.prepared > 0 ? 'prepared' : 'reused']++
+    }
   }
 
   /** @param tally told whether something had to be worked out. */
@@ -424,8 +431,9 @@ export class Answers {
       key,
       whole: async () => {
         const record = await this.#kept.get(key)
-        const answer = this.#known({ ...question, tally: undefined }, key, record)
-        return answer && belongsInFrame(answer.literal) ? undefined : answer
+        const literal = record && decodeAnswer(record)?.literal
+        if (literal === undefined || belongsInFrame(literal)) return undefined
+        return this.#known({ ...question, tally: undefined }, key, record)
       },
       delta: (stop) => {
         tally[sums ? 'searched' : 'prepared']++

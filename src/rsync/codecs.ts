@@ -169,6 +169,9 @@ export interface FrameCompressor {
   close(): void
 }
 
+/** What began a frame is gone: it has to begin anew. */
+export class FrameLost extends Error {}
+
 /** @param level as for `createCompressor`. */
 export function createFrame(level?: number): FrameCompressor {
   return frameOf({
@@ -203,6 +206,7 @@ function frameOf(params: Record<number, number>): FrameCompressor {
     failure = error
     fail?.(error)
   })
+  stream.on('close', () => fail?.(new FrameLost('the frame was given up')))
   return {
     async add(bytes, last) {
       if (failure) throw failure
@@ -212,10 +216,11 @@ function frameOf(params: Record<number, number>): FrameCompressor {
           stream.once('end', resolve)
           stream.end(bytes)
         } else {
-          stream.write(bytes, () => resolve())
+          stream.write(bytes, (error) => (error ? reject(error) : resolve()))
         }
       })
       while (stream.readableLength > 0) await nextTurn()
+      if (failure) throw failure
       const all = parts.length === 1 ? parts[0]! : Buffer.concat(parts)
       parts = []
       return all

@@ -8,7 +8,7 @@
 import { randomBytes } from 'node:crypto'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
-import { createFrame, type FrameCompressor } from './codecs.ts'
+import { createFrame, type FrameCompressor, FrameLost } from './codecs.ts'
 import type { Delta } from './delta/match.ts'
 import {
   decodeFramed,
@@ -78,7 +78,8 @@ export function belongsInFrame(literal: number): boolean {
 export class FramedAnswers {
   readonly #kept: Kept
   readonly #composing = new SingleFlight<string, Answer>()
-  readonly #underWay = new FramesUnderWay()
+  /** Apart: clients that come by the dozen don't put out what is compressed behind their backs. */
+  readonly #underWay = { quick: new FramesUnderWay(), best: new FramesUnderWay() }
 
   constructor(kept: Kept) {
     this.#kept = kept
@@ -106,7 +107,9 @@ export class FramedAnswers {
       (state ? await this.#known(asked, state) : await this.#beginning(asked, quality)) ??
       (await asked.whole())
     if (found) return found
-    if (state && this.#underWay.has(state)) return this.#compose(asked, state, create, signal)
+    // Whoever waits does not go on with what is compressed as well as can be, nor the other way round.
+    if (state?.quality === quality && this.#underWay[quality].has(state))
+      return this.#compose(asked, state, create, signal)
     const another = state && (await this.#beginning(asked, quality))
     return another ?? this.#compose(asked, quality, create, signal)
   }
@@ -130,9 +133,9 @@ export class FramedAnswers {
     }
   }
 
-  /** Nobody goes on from there. */
+  /** Whoever leads a frame does not go on from there. */
   leave(state: FrameState | undefined): void {
-    if (state) this.#underWay.take(state)?.close()
+    if (state) this.#underWay[state.quality].take(state)?.close()
   }
 
   async #known(
@@ -163,7 +166,7 @@ export class FramedAnswers {
         let literal = 0
         for (const step of delta) if (step > 0) literal += step
         if (!belongsInFrame(literal) || delta.length > MOST_STEPS) return asked.compose(delta)
-        const frame = typeof from === 'string' ? create() : this.#underWay.take(from)
+        const frame = typeof from === 'string' ? create() : this.#underWay[from.quality].take(from)
         // Somebody else went on with it meanwhile.
         if (!frame) return this.#compose(asked, (from as FrameState).quality, create, stop)
         const id = randomBytes(16)
@@ -174,11 +177,14 @@ export class FramedAnswers {
           const answer = { complete: true, matched: asked.tree.size(asked.node) - literal, literal, parts }
           this.#kept.put(key, encodeFramed(id, ends, answer))
           const step = stepOf(key, from, id, literal, ends)
-          if (step.next) this.#underWay.put(step.next, frame)
+          if (step.next) this.#underWay[step.quality].put(step.next, frame)
           else frame.close()
           return { ...answer, step }
         } catch (error) {
           frame.close()
+          // Nothing of it has gone out, and nobody will find what was kept of it.
+          if (error instanceof FrameLost && typeof from !== 'string')
+            return this.#compose(asked, from.quality, create, stop)
           throw error
         }
       },

@@ -61,6 +61,8 @@ export const MOST_FRAMED = 8 * 2 ** 20
 const FRAME_LEAST = 3 * 2 ** 20
 /** With so much it ends: then it is as large as a window. */
 const FRAME_MOST = 8 * 2 ** 20
+/** Files that are compressed better in one go: there may be any number of tiny ones in a frame. */
+const MOST_FILES = 4096
 const ID = 16
 const VERSION = 1
 const FORMAT = 1
@@ -179,15 +181,16 @@ export class FrameCursor {
   advance(place: number, { key, quality, next }: FrameStep, file: FramedFile | undefined): void {
     this.#sent.add(place, key)
     if (file && quality === 'quick') this.#files.push(file)
+    if (this.#files.length >= MOST_FILES) this.#tell()
     this.#state = this.#isLost ? undefined : next
     this.#isOpen = this.#state !== undefined
     this.#isLost = false
     if (!this.#state) this.#tell()
   }
 
-  /** What was last said about a place was kept under this. */
-  sentAs(place: number): Uint8Array | undefined {
-    return this.#sent.find(place)
+  /** What was last said about a place was kept under this. Told once. */
+  takeSent(place: number): Uint8Array | undefined {
+    return this.#sent.take(place)
   }
 
   #tell(): void {
@@ -197,7 +200,9 @@ export class FrameCursor {
   }
 }
 
-/** Keys by place, side by side in memory: there may be tens of thousands. */
+const NO_PLACE = 0xffffffff
+
+/** Keys by place, side by side in memory: there may be tens of thousands. Each is found once. */
 class SentKeys {
   static readonly #ROW = 36
   #rows = Buffer.alloc(0)
@@ -214,10 +219,12 @@ class SentKeys {
     this.#rows.set(key, at + 4)
   }
 
-  find(place: number): Uint8Array | undefined {
+  take(place: number): Uint8Array | undefined {
     for (let row = this.#count - 1; row >= 0; row--) {
       const at = row * SentKeys.#ROW
-      if (this.#rows.readUInt32LE(at) === place) return this.#rows.subarray(at + 4, at + SentKeys.#ROW)
+      if (this.#rows.readUInt32LE(at) !== place) continue
+      this.#rows.writeUInt32LE(NO_PLACE, at)
+      return this.#rows.subarray(at + 4, at + SentKeys.#ROW)
     }
     return undefined
   }

@@ -8,7 +8,7 @@ import type { Piscina } from 'piscina'
 import { ConnectionLost, StoreError } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import type { Answers, RefineJob, Squeeze } from './answers.ts'
-import type { CodecName, FrameCompressor } from './codecs.ts'
+import { type CodecName, type FrameCompressor, FrameLost } from './codecs.ts'
 import type { FrameTask, SqueezeTask } from './refine-worker.ts'
 
 /** Jobs that wait: each holds the sums of one file. */
@@ -129,7 +129,7 @@ export class Refiner {
         })
         if (added) return added
         isOpen = false
-        throw new ConnectionLost('the thread that began a frame has ended')
+        throw new FrameLost('the thread that began a frame has ended')
       },
       close: () => {
         if (!isOpen) return

@@ -203,7 +203,7 @@ class Transfer {
     const appending = options.append > 0 && !again
     // A client that appends asks again when its own part was another; all others when ours was.
     if (again && options.append === 0) tree.suspect?.(item.node)
-    const useless = again ? this.#frames?.sentAs(item.place) : undefined
+    const useless = again ? this.#frames?.takeSent(item.place) : undefined
     if (useless) answers.forget(useless)
     this.#sentOnce[item.place] = 1
     const sums = appending ? undefined : await this.#readSums(head)

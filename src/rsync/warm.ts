@@ -184,18 +184,21 @@ export async function warmAnswers(
     tell: AnswersRequest['onDone'],
   ): Promise<void> {
     const frames = kitchen.answers.openFrames()
-    for (const [place, question] of sequence.entries()) {
-      await prepareOne(
-        question,
-        async ({ node, basis }) => {
-          const sums = await sumsOf(kitchen.derived, from, basis, visits[0]!, signal)
-          const asked = { tree: to, node, sums, manner, fresh: false, frames }
-          return new Map([[visit, await kitchen.answers.prepareFramed(asked, place, best, signal)]])
-        },
-        tell,
-      )
+    try {
+      for (const [place, question] of sequence.entries()) {
+        await prepareOne(
+          question,
+          async ({ node, basis }) => {
+            const sums = await sumsOf(kitchen.derived, from, basis, visits[0]!, signal)
+            const asked = { tree: to, node, sums, manner, fresh: false, frames }
+            return new Map([[visit, await kitchen.answers.prepareFramed(asked, place, best, signal)]])
+          },
+          tell,
+        )
+      }
+    } finally {
+      kitchen.answers.leaveFrame(frames, quick ? 'quick' : 'best')
     }
-    kitchen.answers.leaveFrame(frames)
   }
 
   async function prepareOne(
