@@ -24,8 +24,6 @@ export async function runServe(load: () => Config): Promise<void> {
   const config = load()
   becomeOwner(config.dataDir)
   const log = createLogger()
-  if (process.getuid?.() === 0)
-    log.warn('root runs this: nothing here needs it, and whoever owns the data directory would do (chown it)')
   const paths = new StorePaths(config.dataDir)
   // A directory that is not a store yet must stay empty until it is one.
   if (config.cache >= CACHE_FOR_CODE && existsSync(paths.format)) keepCompiledCode(paths.code, paths.root)
@@ -63,6 +61,8 @@ export async function runServe(load: () => Config): Promise<void> {
     },
     'ready',
   )
+  if (process.getuid?.() === 0)
+    log.warn('root runs this: nothing here needs it, and whoever owns the data directory would do (chown it)')
   await manager.ready(describe(server))
   const { strength, refused } = await meansOfConfinement()
   if (strength.startsWith('sealed'))
