@@ -10,9 +10,13 @@
  */
 import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
+import { Attempts } from './access/attempts.ts'
+import { FetchAllowance } from './access/fetch-allowance.ts'
+import { HostRules } from './access/hosts.ts'
 import { Policy } from './access/policy.ts'
 import { Activity } from './build/activity.ts'
-import { Available } from './build/available.ts'
+import { audited, BY_COMMAND } from './build/audited.ts'
+import { Available, supplierOf } from './build/available.ts'
 import { Catalog } from './build/catalog.ts'
 import { Channels } from './build/channels.ts'
 import { BuildEvictor } from './build/evictor.ts'
@@ -31,15 +35,20 @@ import type { Config } from './config/config.ts'
 import { restartKeys } from './config/reload.ts'
 import { listenControl } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
+import type { HandedSocket } from './daemon/systemd.ts'
 import { TurnsInLine } from './daemon/turns.ts'
-import { CommandError, type UpservError } from './errors.ts'
+import { Doorsteps, type DoorstepsConfig } from './doorstep/doorsteps.ts'
+import { CommandError, ConfigError, reportError, type UpservError } from './errors.ts'
+import type { ChangeRecord } from './history/change-record.ts'
 import { History } from './history/history.ts'
 import type { SessionRecord } from './history/session-record.ts'
 import { parentDoor } from './http/parent.ts'
 import { makeTokenFile } from './http/token.ts'
+import { Bandwidth } from './lib/bandwidth.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import { realDisk } from './lib/disk.ts'
 import type { Logger } from './lib/log.ts'
+import { networkOf, type Prefixes, sourceOf, USUAL_PREFIXES } from './lib/peer.ts'
 import { Throttle } from './lib/throttle.ts'
 import { Answers } from './rsync/answers.ts'
 import { Derived } from './rsync/derived.ts'
@@ -52,6 +61,8 @@ import { diskUsage } from './store/disk-usage.ts'
 import { Store } from './store/store.ts'
 import { VERSION } from './version.ts'
 
+/** From then on the log warns of a certificate: whoever renews them does it earlier. */
+const EXPIRES_SOON_MS = 14 * 86_400_000
 /** What was read from packs and derived data, in memory that all clients share. */
 const POOL_MEMORY = 24 * 2 ** 20
 /** How often it is noted what live sessions have sent. */
@@ -60,6 +71,9 @@ const SAMPLE_EVERY_MS = 5000
 const HISTORY_MS = 2000
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
+
+/** Wrong tokens that cost nothing: nobody guesses one of them, and a program may have an old one. */
+const TOKEN_GUESSES = { name: 30, source: 30, network: 100 }
 
 /**
  * What verification and compaction may read and write a second: while sessions run, a fraction of what the
@@ -70,14 +84,24 @@ const BACKGROUND_RATE = { busy: 16 * 2 ** 20, idle: 128 * 2 ** 20 }
 /** The owner of a data directory, without doors. */
 export class Upserv {
   readonly store: Store
+  /** As commands ask for them: what they change is remembered. */
   readonly operations: Operations
+  /** For who remembers by itself who asked. */
+  readonly operator: Operations
   readonly resolver: Resolver
   readonly fetches: Fetches
   readonly #history: History
   readonly #channels: Channels
   /** Set by `serve`: what only the server as a whole knows. */
-  facts: { listening: string[]; httpUrls: string[]; sessions: () => number; inLine: () => number } = {
+  facts: {
+    listening: string[]
+    tlsListening: string[]
+    httpUrls: string[]
+    sessions: () => number
+    inLine: () => number
+  } = {
     listening: [],
+    tlsListening: [],
     httpUrls: [],
     sessions: () => 0,
     inLine: () => 0,
@@ -150,7 +174,7 @@ export class Upserv {
       onProblem: complain('an access could not be noted'),
     })
     this.parent = new Parent({ store, catalog, resolver: this.resolver, available, verifier: this.verifier })
-    this.operations = new Operator({
+    this.operator = new Operator({
       store,
       catalog,
       budget,
@@ -166,12 +190,14 @@ export class Upserv {
       facts: () => ({
         version: VERSION,
         listening: this.facts.listening,
+        tlsListening: this.facts.tlsListening,
         httpUrls: this.facts.httpUrls,
         sessions: this.facts.sessions(),
         inLine: this.facts.inLine(),
         uptimeSeconds: Math.round((performance.now() - this.#began) / 1000),
       }),
     })
+    this.operations = audited(this.operator, BY_COMMAND, rememberIn(history, log))
   }
 
   /** @throws StoreLocked when another process owns the directory; StoreFormat, ConfigError. */
@@ -301,6 +327,8 @@ export interface RunningServer {
   readonly operations: Promise<Operations>
   /** Addresses of the rsync doors. */
   readonly listening: readonly string[]
+  /** Addresses of those that speak rsync over TLS. */
+  readonly tlsListening: readonly string[]
   readonly httpUrls: readonly string[]
   /** How long `stop` lets sessions go on. */
   readonly shutdownMs: number
@@ -316,8 +344,8 @@ export interface RunningServer {
 }
 
 export interface ServeOptions {
-  /** Descriptors that listen already, in place of the addresses in `rsync.listen`. */
-  handed?: readonly number[]
+  /** Sockets that listen already, in place of the addresses in `rsync.listen` or `rsync.tls_listen`. */
+  handed?: readonly HandedSocket[]
   /** Reads the configuration again. Without it there is only the one that it began with. */
   load?: () => Config
 }
@@ -329,6 +357,14 @@ export async function serve(
   { handed = [], load = () => config }: ServeOptions = {},
 ): Promise<RunningServer> {
   useThreads()
+  const doorsteps = new Doorsteps(doorstepsOf(config), {
+    onProblem: (problem) => log.error({ reason: problem }, 'certificate not used'),
+    onCertificate: (file, { certificate }) => {
+      const { subject, subjectAltName: names, validToDate: expires } = certificate
+      const level = expires.getTime() - Date.now() < EXPIRES_SOON_MS ? 'warn' : 'info'
+      log[level]({ file, subject, names, expires }, 'certificate')
+    },
+  })
   const ground = await layGround(config, log)
   const { claim, channels, activity, history, pool } = ground
   // Before any device hears of them. On a full disk they are served all the same, and count as new next time.
@@ -370,16 +406,25 @@ export async function serve(
   })
   // Whoever waits for it hears when it fails, and so does who waits for our end.
   const operations = quietly(opened.then((open) => open.operations))
+  const operator = quietly(opened.then((open) => open.operator))
+  const remember = rememberIn(history, log)
   const modules = new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver)))
   let busySince = now()
-  const makePolicy = ({ access }: Config) =>
-    new Policy(access, (problem) => log.error({ reason: problem }, 'secrets not used'))
+  const bandwidth = new Bandwidth(config.limits.rates)
+  const [fetchAllowance, attempts] = [new FetchAllowance(config.fetchLimits), new Attempts()]
+  const guesses = new Attempts({ free: TOKEN_GUESSES })
+  const makePolicy = ({ access, sources }: Config) =>
+    new Policy(access, (problem) => log.error({ reason: problem }, 'secrets not used'), {
+      supplies: supplierOf(sources),
+      fetches: fetchAllowance,
+      attempts,
+    })
   let policy = makePolicy(config)
   const turns = new TurnsInLine({ ...turnsOf(config), now })
   const doors = new Doors(
     {
       modules,
-      visitor: (address) => policy.visitor(address),
+      visitor: (client) => policy.visitor(client),
       turns,
       derived,
       answers,
@@ -392,6 +437,7 @@ export async function serve(
     log,
     {
       first: (await lastSession(history)) + 1,
+      bandwidth,
       onChange: () => {
         busySince = now()
       },
@@ -420,7 +466,8 @@ export async function serve(
   const stopChildren = new AbortController()
   const children = parentDoor({
     parent: quietly(opened.then(({ parent }) => parent)),
-    visitor: (address) => policy.visitor(address),
+    visitor: (client) => policy.visitor(client),
+    pace: (client) => bandwidth.join(`source ${sourceOf(client, prefixesOf(current))}`),
     signal: stopChildren.signal,
     onRequest,
     log: (fields, message) => log.info(fields, message),
@@ -431,6 +478,7 @@ export async function serve(
   const lastClosers: (() => void)[] = []
   const httpUrls: string[] = []
   const listening: string[] = []
+  const tlsListening: string[] = []
   const { promise: ended, resolve: setEnded } = Promise.withResolvers<void>()
   quietly(ended)
 
@@ -461,11 +509,15 @@ export async function serve(
   const readAgain = async (): Promise<readonly string[]> => {
     const next = load()
     const nextPolicy = makePolicy(next)
+    const changeDoorsteps = doorsteps.prepare(doorstepsOf(next))
     // What is still being opened goes by the configuration before.
     const open = await opened
     open.change(next)
     cache.limit = next.cache
     policy = nextPolicy
+    changeDoorsteps()
+    bandwidth.change(next.limits.rates)
+    fetchAllowance.change(next.fetchLimits)
     turns.change(turnsOf(next))
     doors.change(mannersOf(next), doorLimitsOf(next))
     const left = restartKeys(config, next)
@@ -492,20 +544,38 @@ export async function serve(
     const control = await listenControl(claim.paths.socket, {
       operations,
       rsync: (socket, peer) => doors.admit(socket, socket, peer),
-      reload,
+      reload: async () => {
+        const about = { ...BY_COMMAND, what: 'reload', target: '' }
+        try {
+          const left = await reload()
+          remember({ ...about, result: 'done', code: '', reason: '' })
+          return left
+        } catch (error) {
+          const { code, message } = reportError(error)
+          remember({ ...about, result: 'failed', code, reason: message })
+          throw error
+        }
+      },
       onRequest,
     })
     closers.push(() => control.close())
     lastClosers.push(() => control.hangUp())
-    if (config.http.listen.length > 0) {
+    if (config.http.listen.length + config.http.tlsListen.length > 0) {
       if (config.http.tokenFile === undefined) makeTokenFile(claim.paths.token)
       // With all that it brings along it is a third of the program: not where nobody wants it, as under xinetd.
       const { Http } = await import('./http/server.ts')
       const http = await Http.create({
-        operations: laterOperations(operations),
+        operations: laterOperations(operator),
+        onChangeBy: remember,
+        bandwidth,
+        limits: () => ({ perSource: current.limits.httpPerSource, prefixes: prefixesOf(current) }),
+        judgeGuess: (client, isGood) => {
+          const [source, network] = [sourceOf, networkOf].map((of) => of(client, prefixesOf(current)))
+          return guesses.judge({ source: source!, network: network! }, 'token', isGood)
+        },
         activity,
         modules,
-        visitor: (address) => policy.visitor(address),
+        visitor: (client) => policy.visitor(client),
         tokenFile: config.http.tokenFile ?? claim.paths.token,
         children,
         names: config.http.names,
@@ -519,11 +589,23 @@ export async function serve(
       })
       closers.push(() => http.close())
       lastClosers.push(() => http.hangUp())
-      for (const address of config.http.listen) httpUrls.push(await http.listen(address))
+      for (const address of config.http.listen) httpUrls.push(await http.listen(address, doorsteps.http))
+      for (const address of config.http.tlsListen) httpUrls.push(await http.listen(address, doorsteps.https))
     }
-    for (const fd of handed) listening.push(await doors.listenOn(fd))
-    for (const address of handed.length > 0 ? [] : config.rsync.listen) {
-      listening.push(await doors.listen(address))
+    if (handed.some(({ tls }) => tls) && !doorsteps.rsyncTls.speaksTls) {
+      throw new ConfigError('systemd hands over a socket for TLS, and there is no certificate to show', {
+        hint: 'Set tls.cert and tls.key, or: systemctl disable --now upserv-tls.socket',
+      })
+    }
+    const ways = [
+      { tls: false, doorstep: doorsteps.rsync, addresses: config.rsync.listen, into: listening },
+      { tls: true, doorstep: doorsteps.rsyncTls, addresses: config.rsync.tlsListen, into: tlsListening },
+    ]
+    for (const { tls, doorstep, addresses, into } of ways) {
+      const sockets = handed.filter((socket) => socket.tls === tls)
+      for (const { fd } of sockets) into.push(await doors.listenOn(fd, doorstep))
+      if (sockets.length > 0) continue
+      for (const address of addresses) into.push(await doors.listen(address, doorstep))
     }
   } catch (error) {
     await stop()
@@ -531,7 +613,10 @@ export async function serve(
   }
   void opened.then(
     async (open) => {
-      open.facts = { listening, httpUrls, sessions: () => doors.sessions, inLine: () => turns.waiting }
+      open.facts = {
+        ...{ listening, tlsListening, httpUrls },
+        ...{ sessions: () => doors.sessions, inLine: () => turns.waiting },
+      }
       log.info({ builds: open.store.ids().length, ms: Math.round(now() - began) }, 'store open')
       // Nobody waits for this; it ends with the store when we are stopped.
       await open.tidy().catch((error: Error) => {
@@ -552,6 +637,7 @@ export async function serve(
   return {
     operations,
     listening,
+    tlsListening,
     httpUrls,
     get shutdownMs() {
       return current.shutdownMs
@@ -588,14 +674,40 @@ function turnsOf({ rsync }: Config) {
 
 function mannersOf({ rsync }: Config) {
   const limits = { handshakeMs: rsync.handshakeTimeoutMs, idleMs: rsync.idleTimeoutMs }
-  return { motd: rsync.motd, charset: rsync.charset, limits }
+  return { motd: rsync.motd, charset: rsync.charset, authDigestMin: rsync.authDigestMin, limits }
 }
 
-function doorLimitsOf({ rsync }: Config) {
+function doorstepsOf({ rsync, http, tls, proxyProtocolFrom }: Config): DoorstepsConfig {
+  const proxies = new HostRules({ allow: proxyProtocolFrom, deny: [] })
   return {
+    rsyncFiles: tls.files,
+    httpFiles: http.tlsFiles ?? tls.files,
+    clientCerts: { rsync: rsync.clientCerts, http: http.clientCerts },
+    devices: tls.devices,
+    isProxy: (address) => proxyProtocolFrom.length > 0 && proxies.admits(address),
+  }
+}
+
+function doorLimitsOf({ rsync, limits, access }: Config) {
+  return {
+    perNetwork: limits.perNetwork,
+    handshakesPerSource: limits.handshakesPerSource,
+    prefixes: access.limits?.prefixes ?? USUAL_PREFIXES,
     handshakes: rsync.maxHandshakes,
     perSource: rsync.maxPerSource,
     inside: rsync.maxConnections + rsync.waitingLine,
+  }
+}
+
+function prefixesOf({ access }: Config): Prefixes {
+  return access.limits?.prefixes ?? USUAL_PREFIXES
+}
+
+/** Who changed what, from where, and what came of it: in the log, and for a while in the history. */
+function rememberIn(history: History, log: Logger): (change: Omit<ChangeRecord, 'id' | 'at'>) => void {
+  return (change) => {
+    log.info({ audit: change }, 'change')
+    history.note({ at: new Date().toISOString(), ...change })
   }
 }
 

@@ -2,6 +2,7 @@
 import type { Explanation } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
 import { ConfigError } from '../errors.ts'
+import type { ChangeRecord } from '../history/change-record.ts'
 import type { CostlyFile, RecordQuery, SessionRecord } from '../history/session-record.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withOperations } from './operations.ts'
@@ -10,6 +11,7 @@ import { formatTable, paint, print, shortTime } from './text.ts'
 export interface HistoryFlags {
   build?: string
   address?: string
+  device?: string
   user?: string
   outcome?: string
   since?: string
@@ -17,6 +19,7 @@ export interface HistoryFlags {
   limit?: string
   forget?: boolean
   yes?: boolean
+  audit?: boolean
   json?: boolean
 }
 
@@ -24,9 +27,10 @@ const DEFAULT_LIMIT = 30
 const MAX_LIMIT = 1000
 
 export async function historyCommand(config: Config, flags: HistoryFlags): Promise<void> {
-  const { build, address, user, outcome } = flags
+  if (flags.audit) return auditCommand(config, flags)
+  const { build, address, device, user, outcome } = flags
   const query: RecordQuery = {
-    ...{ build, address, user, outcome },
+    ...{ build, address, device, user, outcome },
     since: flagTime('--since', flags.since),
     until: flagTime('--until', flags.until),
   }
@@ -43,6 +47,31 @@ export async function historyCommand(config: Config, flags: HistoryFlags): Promi
   const limit = flagLimit(flags.limit)
   const { records } = await withOperations(config, (operations) => operations.history(query, limit))
   print(flags.json ? JSON.stringify(records, null, 2) : formatHistory(records))
+}
+
+async function auditCommand(config: Config, flags: HistoryFlags): Promise<void> {
+  const others = (['build', 'address', 'user', 'outcome', 'since', 'until', 'forget'] as const).filter(
+    (flag) => flags[flag],
+  )
+  if (others.length > 0) throw new ConfigError(`--audit shows changes, of which --${others[0]} says nothing`)
+  const limit = flagLimit(flags.limit)
+  const { changes } = await withOperations(config, (operations) => operations.changes(limit))
+  print(flags.json ? JSON.stringify(changes, null, 2) : formatChanges(changes))
+}
+
+export function formatChanges(changes: readonly ChangeRecord[]): string {
+  if (changes.length === 0) return 'No changes are remembered.'
+  const rows = changes.map(({ id, at, who, from, what, target, result, reason }) => {
+    return [
+      String(id),
+      shortTime(at),
+      `${who}, ${from}`,
+      what,
+      target,
+      reason === '' ? result : `${result}: ${reason}`,
+    ]
+  })
+  return formatTable([['CHANGE', 'AT', 'BY', 'WHAT', 'OF', 'RESULT'], ...rows])
 }
 
 export async function whyCommand(config: Config, which: string, { json }: { json?: boolean }): Promise<void> {
@@ -63,9 +92,18 @@ export function formatHistory(records: readonly SessionRecord[]): string {
   return formatTable([['SESSION', 'ENDED', 'DEVICE', 'MODULE', 'OUTCOME', 'SENT'], ...rows])
 }
 
-export function deviceOf({ user, address }: { user: string; address: string }): string {
-  const from = address === '' ? 'unknown' : address
-  return user === '' ? from : `${user}@${from}`
+export function deviceOf({
+  device,
+  user,
+  address,
+}: {
+  device: string
+  user: string
+  address: string
+}): string {
+  const place = address === '' ? 'unknown' : address
+  const from = user === '' ? place : `${user}@${place}`
+  return device === '' ? from : `${device} (${from})`
 }
 
 /** What a client had of a file, in words. */
@@ -85,7 +123,12 @@ export function formatExplanation({ record, hints }: Explanation): string {
   const facts: [string, string][] = [
     ['asked for', `${record.module}${build}  ${record.paths}`.trimEnd()],
     ['options', record.options],
-    ['agreed on', [`protocol ${record.protocol}`, record.codec, record.digest].filter(Boolean).join(', ')],
+    [
+      'agreed on',
+      [...(record.tls ? ['TLS'] : []), `protocol ${record.protocol}`, record.codec, record.digest]
+        .filter(Boolean)
+        .join(', '),
+    ],
     ['list', `${record.entries} entries, ${formatSize(record.listedBytes)} together`],
     ['sent', `${record.files} files, ${record.newFiles} of them new to the device`],
     ['content', `${formatSize(matchedBytes)} matched, ${formatSize(literalBytes)} literal${share}`],

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import type { Config } from '../config/config.ts'
 import { ServiceManager, takeSockets } from '../daemon/systemd.ts'
 import { keepCompiledCode } from '../lib/code-cache.ts'
+import { meansOfConfinement } from '../lib/confined.ts'
 import { createLogger } from '../lib/log.ts'
 import type { RunningServer } from '../server.ts'
 import { StorePaths } from '../store/paths.ts'
@@ -48,7 +49,7 @@ export async function runServe(load: () => Config): Promise<void> {
       .then(() => manager.ready(describe(server)))
   })
   // For whoever started us: this line says that clients can connect.
-  const rsync = server.listening.map((address) => `rsync://${address}`)
+  const rsync = rsyncUrls(server)
   process.stdout.write(`listening ${[...rsync, ...server.httpUrls].join(' ')}\n`)
   log.info(
     {
@@ -60,11 +61,35 @@ export async function runServe(load: () => Config): Promise<void> {
     },
     'ready',
   )
+  if (process.getuid?.() === 0)
+    log.warn('root runs this: nothing here needs it, and whoever owns the data directory would do (chown it)')
   await manager.ready(describe(server))
+  const { strength, refused } = await meansOfConfinement()
+  if (strength.startsWith('sealed'))
+    log.info({ programs: strength }, 'programs that read archives are confined')
+  else
+    log.warn(
+      { programs: strength, reason: refused[0] },
+      'programs that read archives are not confined: see upserv doctor',
+    )
   await server.ended
   manager.close()
 }
 
 function describe(server: RunningServer): string {
-  return `serving ${server.listening.map((address) => `rsync://${address}`).join(' ') || 'commands only'}`
+  return `serving ${rsyncUrls(server).join(' ') || 'commands only'}`
+}
+
+/** `rsync-ssl` takes the same addresses as `rsync`: what it is called here is to tell them apart. */
+export function rsyncUrls({
+  listening,
+  tlsListening,
+}: {
+  listening: readonly string[]
+  tlsListening: readonly string[]
+}): string[] {
+  return [
+    ...listening.map((address) => `rsync://${address}`),
+    ...tlsListening.map((address) => `rsync-ssl://${address}`),
+  ]
 }

@@ -28,6 +28,7 @@ const word = z.string().max(300).optional()
 const querySchema = z.strictObject({
   build: word,
   address: word,
+  device: word,
   user: word,
   outcome: word,
   since: word,
@@ -44,6 +45,11 @@ const requestSchema = z.discriminatedUnion('type', [
   z.strictObject({
     type: z.literal('history'),
     query: querySchema,
+    limit: z.number().int().positive(),
+    before: z.number().int().optional(),
+  }),
+  z.strictObject({
+    type: z.literal('changes'),
     limit: z.number().int().positive(),
     before: z.number().int().optional(),
   }),
@@ -201,6 +207,7 @@ export function remoteOperations(connection: () => Promise<Socket>): Remote {
     timeline: (span) => ask({ type: 'timeline', span }),
     history: (query, limit, before) =>
       ask({ type: 'history', query, limit, ...(before === undefined ? {} : { before }) }),
+    changes: (limit, before) => ask({ type: 'changes', limit, ...(before === undefined ? {} : { before }) }),
     explain: (which) => ask({ type: 'explain', which }),
     forget: (query) => ask({ type: 'forget', query }),
     fetch: (build, say, signal) => ask({ type: 'fetch', id: build }, say, signal),
@@ -280,6 +287,8 @@ function carryOut(
       return operations.timeline(request.span)
     case 'history':
       return operations.history(request.query, request.limit, request.before)
+    case 'changes':
+      return operations.changes(request.limit, request.before)
     case 'explain':
       return operations.explain(request.which)
     case 'forget':

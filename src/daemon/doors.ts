@@ -3,20 +3,23 @@
  * and closes gracefully.
  *
  * Handshakes are counted apart from transfers: whose turn it is to transfer is a matter of turns.ts. Where
- * there are too many handshakes, the oldest one goes of whoever has begun the most and finished none: so idle
- * connections keep nobody out, however many one address opens.
+ * there are too many handshakes, the oldest one goes of whoever has begun the most and finished none: the network
+ * that has the most, and in it the source. So idle connections keep nobody out, however many one address opens,
+ * and however many addresses one network has.
  */
-import type { Server } from 'node:net'
-import { createServer } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { idOfModule } from '../build/build-id.ts'
 import type { SessionStatus } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
-import { ConfigError, reportError, ServerBusy, UpservError } from '../errors.ts'
+import type { Doorstep } from '../doorstep/doorstep.ts'
+import { ConfigError, PeerError, reportError, ServerBusy, UpservError } from '../errors.ts'
 import type { SessionRecord } from '../history/session-record.ts'
+import { Bandwidth } from '../lib/bandwidth.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, type Peer, peerFrom, sourceOf } from '../lib/peer.ts'
+import { formatPeer, networkOf, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
+import { Tally } from '../lib/tally.ts'
 import { Session, type SessionContext, type SessionProgress, type SessionReport } from '../rsync/session.ts'
 import { StreamDuplex } from './duplex.ts'
 
@@ -32,11 +35,23 @@ const MAX_WAITING_FOR_BUILDS = 10_000
 /** Clients that are being told why they can't come in, each for some seconds; more just see us hang up. */
 const MAX_TURNED_AWAY = 1000
 
+const LF = 0x0a
+/** A client's greeting, and the name of a module. */
+const LINES_BEFORE_LOOKING = 2
+/** How long one who is turned away may take to begin. */
+const LAST_WORDS_MS = 5000
+
 export interface DoorLimits {
   /** Clients that have not asked completely yet; one more, and the oldest goes of who has the most. */
   readonly handshakes: number
   /** Connections from one address, or from one /64 of IPv6; 0 for any number. */
   readonly perSource: number
+  /** Connections from one network; 0 for any number. */
+  readonly perNetwork?: number
+  /** Handshakes under way from one source; 0 for any number. One more, and the oldest of them goes. */
+  readonly handshakesPerSource?: number
+  /** What a source and a network are. */
+  readonly prefixes?: Prefixes
   /** Those who transfer, or wait in line for it. */
   readonly inside: number
 }
@@ -48,6 +63,38 @@ export interface DoorsOptions {
   readonly onChange?: () => void
   /** Told how each session went. */
   readonly onEnd?: (record: SessionRecord) => void
+  /** What all who are served share. */
+  readonly bandwidth?: Bandwidth
+}
+
+interface Running {
+  readonly visit: Visit
+  readonly source: string
+  readonly network: string
+  readonly arrived: number
+  hangUp(): void
+}
+
+/** As how many clients there may be, there are. */
+interface Full {
+  readonly most: number
+  readonly what: string
+  /** Of which ones, for the client. */
+  readonly of?: string
+}
+
+/** What a client's connections count for. */
+interface Where {
+  readonly source: string
+  readonly network: string
+}
+
+/** Who is on a doorstep: of their handshake the first part is under way. */
+interface Arriving {
+  readonly source: string
+  readonly network: string
+  readonly began: number
+  giveUp(why: string): void
 }
 
 /** Which session it is. */
@@ -56,6 +103,13 @@ interface Visit {
   readonly peer: Peer
   /** By the clock on the wall. */
   readonly began: Date
+}
+
+interface Running {
+  readonly visit: Visit
+  readonly source: string
+  readonly arrived: number
+  hangUp(): void
 }
 
 export class Doors {
@@ -67,9 +121,13 @@ export class Doors {
   readonly #listeners: Server[] = []
   readonly #sessions = new Set<Promise<void>>()
   /** Who is served, the oldest first. */
-  readonly #running = new Map<Session, { readonly visit: Visit; readonly source: string; hangUp(): void }>()
+  readonly #running = new Map<Session, Running>()
+  readonly #arriving = new Set<Arriving>()
+  #closed = false
   #turnedAway = 0
-  readonly #bySource = new Map<string, number>()
+  /** Connections of each source and network that has any. */
+  readonly #counts = new Tally()
+  readonly #bandwidth: Bandwidth
   readonly #abort = new AbortController()
   #next: number
 
@@ -79,6 +137,7 @@ export class Doors {
     this.#context = context
     this.#log = log
     this.#next = options.first ?? 1
+    this.#bandwidth = options.bandwidth ?? new Bandwidth()
     this.#onChange = options.onChange ?? (() => {})
     this.#onEnd = options.onEnd ?? (() => {})
   }
@@ -116,8 +175,8 @@ export class Doors {
   }
 
   /** Opens a TCP port. @returns the address that clients can connect to. */
-  async listen(address: Listen): Promise<string> {
-    const { port } = await this.#open({ host: address.host, port: address.port }, (cause) =>
+  async listen(address: Listen, doorstep: Doorstep): Promise<string> {
+    const { port } = await this.#open({ host: address.host, port: address.port }, doorstep, (cause) =>
       cannotListen(address, cause),
     )
     return formatListen({ host: address.host, port })
@@ -127,9 +186,10 @@ export class Doors {
    * Takes over a socket that listens already, which somebody handed us. Closing it closes our side only: who
    * connects after that waits for whoever is handed it next.
    */
-  async listenOn(fd: number): Promise<string> {
+  async listenOn(fd: number, doorstep: Doorstep): Promise<string> {
     const { address, port } = await this.#open(
       { fd },
+      doorstep,
       (cause) => new ConfigError(`descriptor ${fd} is no socket to listen on: ${cause.message}`, { cause }),
     )
     return address === undefined ? `descriptor ${fd}` : formatListen({ host: address, port })
@@ -137,11 +197,14 @@ export class Doors {
 
   async #open(
     where: { host: string; port: number } | { fd: number },
+    doorstep: Doorstep,
     explain: (cause: NodeJS.ErrnoException) => ConfigError,
   ): Promise<{ address: string | undefined; port: number }> {
-    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) =>
-      this.admit(socket, socket, peerFrom(socket.remoteAddress, socket.remotePort)),
-    )
+    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+      const peer = peerOf(socket)
+      if (doorstep.hasToWait(peer)) void this.#meet(socket, peer, doorstep)
+      else this.admit(socket, socket, peer)
+    })
     await new Promise<void>((resolve, reject) => {
       server.once('error', (cause: NodeJS.ErrnoException) => reject(explain(cause)))
       server.listen(where, () => resolve())
@@ -151,61 +214,141 @@ export class Doors {
     return typeof bound === 'object' && bound ? bound : { address: undefined, port: 0 }
   }
 
-  /** Serves one client on streams that are open. */
-  admit(input: Readable, output: Writable, peer: Peer): void {
-    const refused = this.#whyFull(peer)
-    if (refused) {
-      void this.#turnAway(input, output, peer, refused)
+  /** Lets a client on the doorstep say what comes before rsync. It is in its handshake, and counts as such. */
+  async #meet(socket: Socket, peer: Peer, doorstep: Doorstep): Promise<void> {
+    const full = this.#whyFull(peer, doorstep.isProxy(peer))
+    if (full || this.#closed) {
+      // Before TLS there is no way to say why.
+      if (full) this.#logTurnedAway(peer, full)
+      socket.on('error', () => {}).destroy()
       return
     }
-    this.#makeRoom()
-    const source = sourceOf(peer)
-    this.#bySource.set(source, (this.#bySource.get(source) ?? 0) + 1)
-    const session = this.#serve(input, output, peer).finally(() => {
+    const where = this.#whereFrom(peer)
+    this.#makeRoom(where.source)
+    const began = this.#context.now()
+    let gaveUp: string | undefined
+    const arriving: Arriving = {
+      ...where,
+      began,
+      giveUp: (why) => {
+        gaveUp = why
+        socket.destroy()
+      },
+    }
+    this.#arriving.add(arriving)
+    // A proxy has any number of clients: whose connection it is shows when its header is there.
+    const leave = doorstep.isProxy(peer) ? () => {} : this.#count(where)
+    try {
+      const {
+        socket: inside,
+        peer: who,
+        refusal,
+      } = await doorstep.meet(socket, this.#context.limits.handshakeMs)
+      this.#arriving.delete(arriving)
+      leave()
+      if (gaveUp !== undefined || this.#closed) inside.destroy()
+      else if (refusal) await this.#refuse(inside, inside, who, refusal)
+      else this.admit(inside, inside, who, began)
+    } catch (error) {
+      this.#arriving.delete(arriving)
+      leave()
+      const { code, message } = reportError(error)
+      if (error instanceof PeerError) await this.#refuse(socket, socket, peer, error)
+      else this.#log.info({ peer: formatPeer(peer), code, reason: gaveUp ?? message }, 'handshake failed')
+    }
+  }
+
+  /** Counts a connection. @returns how to count it no more. */
+  #count(where: Where): () => void {
+    const keys = [where.source, where.network]
+    for (const key of keys) this.#counts.add(key)
+    return () => {
+      for (const key of keys) this.#counts.remove(key)
+    }
+  }
+
+  /** Serves one client on streams that are open. @param arrived when it came, if that was earlier than now. */
+  admit(input: Readable, output: Writable, peer: Peer, arrived: number = this.#context.now()): void {
+    const refused = this.#whyFull(peer)
+    if (refused) {
+      this.#logTurnedAway(peer, refused)
+      void this.#turnAway(input, output, new ServerBusy(refused.most, refused.of).message)
+      return
+    }
+    const where = this.#whereFrom(peer)
+    this.#makeRoom(where.source)
+    const leave = this.#count(where)
+    const session = this.#serve(input, output, peer, where, arrived).finally(() => {
       this.#sessions.delete(session)
-      const left = this.#bySource.get(source)! - 1
-      if (left > 0) this.#bySource.set(source, left)
-      else this.#bySource.delete(source)
+      leave()
       this.#onChange()
     })
     this.#sessions.add(session)
     this.#onChange()
   }
 
-  #whyFull(peer: Peer): { most: number; what: string } | undefined {
-    const { handshakes, perSource, inside } = this.#limits
-    if (perSource > 0 && (this.#bySource.get(sourceOf(peer)) ?? 0) >= perSource) {
-      return { most: perSource, what: 'too many connections from this address' }
+  /** What a client's connections count for. */
+  #whereFrom(peer: Peer): Where {
+    const { prefixes } = this.#limits
+    return { source: `source ${sourceOf(peer, prefixes)}`, network: `network ${networkOf(peer, prefixes)}` }
+  }
+
+  #whyFull(peer: Peer, isProxy = false): Full | undefined {
+    const { handshakes, perSource, perNetwork = 0, inside } = this.#limits
+    const { source, network } = this.#whereFrom(peer)
+    if (!isProxy && perSource > 0 && this.#counts.of(source) >= perSource) {
+      return { most: perSource, what: 'too many connections from this address', of: 'from your address' }
+    }
+    if (!isProxy && perNetwork > 0 && this.#counts.of(network) >= perNetwork) {
+      return { most: perNetwork, what: 'too many connections from this network', of: 'from your network' }
     }
     const most = handshakes + inside + MAX_WAITING_FOR_BUILDS
     return this.#sessions.size >= most ? { most, what: 'too many sessions' } : undefined
   }
 
   /** Hangs up on one handshake if there are as many as may be, so that somebody else can begin one. */
-  #makeRoom(): void {
-    let count = 0
-    const bySource = new Map<string, Session[]>()
-    for (const [session, { source }] of this.#running) {
-      if (!session.inHandshake) continue
-      count++
-      const theirs = bySource.get(source)
-      if (theirs) theirs.push(session)
-      else bySource.set(source, [session])
+  #makeRoom(newcomer: string): void {
+    const { handshakes, handshakesPerSource = 0 } = this.#limits
+    const under = [...this.#arriving]
+    for (const [session, running] of this.#running) {
+      if (session.inHandshake) under.push(this.#asArriving(session, running))
     }
-    if (count < this.#limits.handshakes) return
-    let most: readonly Session[] = []
-    for (const theirs of bySource.values()) if (theirs.length > most.length) most = theirs
-    const [oldest] = most
-    const running = oldest && this.#running.get(oldest)
-    if (!running) return
-    oldest.giveUp(`too many handshakes: of ${count}, ${most.length} were from this address`)
-    running.hangUp()
-    this.#running.delete(oldest)
+    const theirs = handshakesPerSource > 0 ? under.filter(({ source }) => source === newcomer) : []
+    if (handshakesPerSource > 0 && theirs.length >= handshakesPerSource) {
+      this.#hangUpOnOldest(theirs, `too many handshakes: ${theirs.length} were from this address`)
+    } else if (under.length >= handshakes) {
+      const network = largestOf(under, (one) => one.network)
+      const most = largestOf(network, (one) => one.source)
+      const count = `of ${under.length}, ${most.length}`
+      this.#hangUpOnOldest(most, `too many handshakes: ${count} were from this address`)
+    }
+  }
+
+  #hangUpOnOldest(arriving: readonly Arriving[], why: string): void {
+    if (arriving.length === 0) return
+    const oldest = arriving.reduce((one, other) => (other.began < one.began ? other : one))
+    oldest.giveUp(why)
+    this.#arriving.delete(oldest)
+  }
+
+  #asArriving(session: Session, { source, network, arrived, hangUp }: Running): Arriving {
+    return {
+      source,
+      network,
+      began: arrived,
+      giveUp: (why) => {
+        session.giveUp(why)
+        hangUp()
+        this.#running.delete(session)
+      },
+    }
   }
 
   /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. */
   async close(patienceMs: number): Promise<void> {
+    this.#closed = true
     for (const listener of this.#listeners) listener.close()
+    for (const arriving of this.#arriving) arriving.giveUp('the server is stopping')
     const gone = Promise.all(this.#sessions)
     const waiting = new AbortController()
     await Promise.race([gone, sleep(patienceMs, undefined, { signal: waiting.signal }).catch(() => {})])
@@ -215,31 +358,51 @@ export class Doors {
     waiting.abort()
   }
 
-  /** A greeting has to come first, or the client would not understand the rest. */
-  async #turnAway(
-    input: Readable,
-    output: Writable,
-    peer: Peer,
-    { most, what }: { most: number; what: string },
-  ): Promise<void> {
+  #logTurnedAway(peer: Peer, { most, what }: Full): void {
     this.#log.warn({ peer: formatPeer(peer), sessions: this.#sessions.size, most }, `turned away: ${what}`)
+  }
+
+  /** Of one who has come to the doorstep and may not come in. */
+  async #refuse(input: Readable, output: Writable, peer: Peer, error: UpservError): Promise<void> {
+    const { code, message } = error
+    this.#log.info({ peer: formatPeer(peer), ...proofOf(peer), code, reason: message }, 'turned away')
+    await this.#turnAway(input, output, message)
+  }
+
+  /** A greeting has to come first, or the client would not understand the rest. */
+  async #turnAway(input: Readable, output: Writable, message: string): Promise<void> {
     const duplex = new StreamDuplex(input, output)
     if (this.#turnedAway >= MAX_TURNED_AWAY) return duplex.destroy()
     this.#turnedAway++
-    const { message } = new ServerBusy(most)
-    await duplex.write(Buffer.from(`@RSYNCD: 31.0 md5\n@ERROR: ${message}\n`)).catch(() => {})
+    const timer = setTimeout(() => duplex.destroy(), LAST_WORDS_MS)
+    try {
+      await duplex.write(Buffer.from(`@RSYNCD: 31.0 md5\n@ERROR: ${message}\n`))
+      // Clients greet and name a module before they look. A program between us, as of rsync-ssl, ends as soon
+      // as we do, and a client that still writes to it fails without having read a word.
+      let lines = 0
+      while (lines < LINES_BEFORE_LOOKING) {
+        const said = await duplex.read()
+        if (!said) break
+        for (const byte of said) if (byte === LF) lines++
+      }
+    } catch {
+      // The client hung up first.
+    } finally {
+      clearTimeout(timer)
+    }
     await duplex.close()
     this.#turnedAway--
   }
 
-  async #serve(input: Readable, output: Writable, peer: Peer): Promise<void> {
+  async #serve(input: Readable, output: Writable, peer: Peer, where: Where, arrived: number): Promise<void> {
     const visit = { id: this.#next++, peer, began: new Date() }
     const began = this.#context.now()
-    const duplex = new StreamDuplex(input, output)
+    const share = this.#bandwidth.join(where.source)
+    const duplex = new StreamDuplex(input, output, share)
     const hangUp = (): void => duplex.destroy()
     this.#abort.signal.addEventListener('abort', hangUp, { once: true })
-    const session = new Session(duplex, peer, this.#context, this.#abort.signal)
-    this.#running.set(session, { visit, source: sourceOf(peer), hangUp })
+    const session = new Session(duplex, peer, this.#context, this.#abort.signal, arrived)
+    this.#running.set(session, { visit, ...where, arrived, hangUp })
     try {
       const report = await session.run(hangUp)
       // Saying goodbye to a client that does not hang up is no handshake.
@@ -252,6 +415,7 @@ export class Doors {
       this.#log.error({ session: visit.id, peer: formatPeer(peer), err: error }, 'session failed')
       duplex.destroy()
     } finally {
+      share.leave()
       this.#running.delete(session)
       this.#abort.signal.removeEventListener('abort', hangUp)
     }
@@ -260,7 +424,15 @@ export class Doors {
   #report({ id: session, peer }: Visit, report: SessionReport, ms: number): void {
     const { error, figures, outcome, modules: _modules, place: _place, stateMs: _states, ...rest } = report
     const { costliest: _files, position: _position, ...counts } = figures
-    const facts = { session, peer: formatPeer(peer), outcome, ...rest, ...counts, ms: Math.round(ms) }
+    const facts = {
+      session,
+      peer: formatPeer(peer),
+      ...proofOf(peer),
+      outcome,
+      ...rest,
+      ...counts,
+      ms: Math.round(ms),
+    }
     if (outcome === 'failed') this.#log.error({ ...facts, err: error }, 'session failed')
     else if (error instanceof UpservError)
       this.#log.info({ ...facts, code: error.code, reason: error.message }, 'session ended')
@@ -268,12 +440,20 @@ export class Doors {
   }
 }
 
+/** Those of the most frequent kind. */
+function largestOf<T>(items: readonly T[], kindOf: (item: T) => string): readonly T[] {
+  const kinds = Map.groupBy(items, kindOf)
+  let largest: readonly T[] = []
+  for (const kind of kinds.values()) if (kind.length > largest.length) largest = kind
+  return largest
+}
+
 function cannotListen(address: Listen, cause: NodeJS.ErrnoException): ConfigError {
   const where = formatListen(address)
   if (cause.code === 'EACCES') {
     return new ConfigError(`may not listen on ${where}: ports below 1024 are for privileged processes`, {
       cause,
-      hint: 'Use systemd socket activation, or another port: --rsync :8873.',
+      hint: 'Use systemd socket activation (upserv.socket, upserv-tls.socket), or another port: --rsync :8873, --rsync-tls :8874.',
     })
   }
   if (cause.code === 'EADDRINUSE') {
@@ -285,12 +465,32 @@ function cannotListen(address: Listen, cause: NodeJS.ErrnoException): ConfigErro
   return new ConfigError(`cannot listen on ${where}: ${cause.message}`, { cause })
 }
 
+/** For the log: what TLS says of a client that came by it. */
+function proofOf({ tls, devices }: Peer): { tls?: true; device?: string } {
+  const [device] = devices
+  return { ...(tls ? { tls } : {}), ...(device === undefined ? {} : { device }) }
+}
+
 /** What is known of a session from who it is and what it is about. */
 function aboutOf({ id, peer, began }: Visit, { modules, ...progress }: SessionProgress) {
   const { user, module, paths, options, protocol, state, bytesIn, bytesOut, entries, listedBytes } = progress
   const build = modules.map(idOfModule).findLast((held) => held !== undefined) ?? ''
-  const who = { id, began: began.toISOString(), address: peer.address ?? '', port: peer.port, user }
-  return { ...who, module, build, paths, options, protocol, state, bytesIn, bytesOut, entries, listedBytes }
+  const who = { id, began: began.toISOString(), address: peer.address ?? '', port: peer.port }
+  const proof = { device: peer.devices[0] ?? '', tls: peer.tls, user }
+  return {
+    ...who,
+    ...proof,
+    module,
+    build,
+    paths,
+    options,
+    protocol,
+    state,
+    bytesIn,
+    bytesOut,
+    entries,
+    listedBytes,
+  }
 }
 
 function statusOf(visit: Visit, progress: SessionProgress): SessionStatus {

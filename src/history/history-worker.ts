@@ -7,6 +7,7 @@
 import { closeSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
 import { DatabaseSync, type SQLInputValue } from 'node:sqlite'
 import { parentPort, workerData } from 'node:worker_threads'
+import type { ChangePage, ChangeRecord } from './change-record.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
 
 export interface HistoryWorkerData {
@@ -20,6 +21,8 @@ export type HistoryOrder =
   | { type: 'add'; record: SessionRecord }
   | { type: 'find'; query: RecordQuery; limit: number; before: number | null }
   | { type: 'forget'; query: RecordQuery }
+  | { type: 'note'; change: Omit<ChangeRecord, 'id'> }
+  | { type: 'changes'; limit: number; before: number | null }
   | { type: 'close' }
 
 export type HistoryMessage =
@@ -30,10 +33,16 @@ export type HistoryMessage =
   | { type: 'failed'; number: number; reason: string }
 
 /** Names the layout of the database, in its `user_version`. */
-const FORMAT = 1
+const FORMAT = 2
+/** What makes a layout of the one before it. */
+const MIGRATIONS: Record<number, string> = {
+  1: "ALTER TABLE sessions ADD COLUMN device TEXT NOT NULL DEFAULT ''",
+}
 /** Records are written after this time, or as soon as there are so many. */
 const WRITE_AFTER_MS = 500
 const WRITE_AT = 500
+/** Changes that are remembered: they are made by hand, and guesses of the token are slowed down. */
+const MAX_CHANGES = 20_000
 const PRUNE_EVERY_MS = 3_600_000
 /** Deleted as soon as there are so many more than may be, as a part of those. */
 const MAX_EXCESS = 0.1
@@ -69,6 +78,10 @@ port.on('message', (order: HistoryOrder & { number?: number }) => {
     else timer ??= setTimeout(() => attempt(write), WRITE_AFTER_MS)
     return
   }
+  if (order.type === 'note') {
+    attempt(() => note(order.change))
+    return
+  }
   attempt(write)
   if (order.type === 'close') {
     clearInterval(pruning)
@@ -85,7 +98,7 @@ port.on('message', (order: HistoryOrder & { number?: number }) => {
   }
 })
 
-function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'close' }>): unknown {
+function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'note' | 'close' }>): unknown {
   switch (order.type) {
     case 'last':
       // Also when the records themselves have been deleted.
@@ -96,6 +109,8 @@ function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'close' }>): unkn
       return find(order.query, order.limit, order.before)
     case 'forget':
       return forget(order.query)
+    case 'changes':
+      return changes(order.limit, order.before)
   }
 }
 
@@ -146,17 +161,17 @@ function open(): DatabaseSync {
     candidate.exec(
       'PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON',
     )
-    const { user_version: format } = candidate.prepare('PRAGMA user_version').get()!
-    if (format !== 0 && format !== FORMAT)
-      throw new OtherFormat(`it has format ${format}, this program reads ${FORMAT}`)
+    migrate(candidate)
     candidate.exec(`
       CREATE TABLE IF NOT EXISTS sessions (
         id INTEGER PRIMARY KEY AUTOINCREMENT, ended TEXT NOT NULL, address TEXT NOT NULL, user TEXT NOT NULL,
-        build TEXT NOT NULL, outcome TEXT NOT NULL, record TEXT NOT NULL
+        build TEXT NOT NULL, outcome TEXT NOT NULL, record TEXT NOT NULL, device TEXT NOT NULL DEFAULT ''
       ) STRICT;
       CREATE INDEX IF NOT EXISTS sessions_ended ON sessions (ended);
       CREATE INDEX IF NOT EXISTS sessions_address ON sessions (address);
       CREATE INDEX IF NOT EXISTS sessions_build ON sessions (build);
+      CREATE INDEX IF NOT EXISTS sessions_device ON sessions (device) WHERE device <> '';
+      CREATE TABLE IF NOT EXISTS changes (id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, record TEXT NOT NULL) STRICT;
       PRAGMA user_version = ${FORMAT};
     `)
     return candidate
@@ -164,6 +179,16 @@ function open(): DatabaseSync {
     candidate.close()
     throw error
   }
+}
+
+/** Brings an older layout up to ours, all of it or nothing. @throws OtherFormat for one that we don't know. */
+function migrate(db: DatabaseSync): void {
+  const found = Number(db.prepare('PRAGMA user_version').get()!.user_version)
+  if (found > FORMAT || found < 0)
+    throw new OtherFormat(`it has format ${found}, this program reads ${FORMAT}`)
+  if (found === 0) return
+  for (let format = found; format < FORMAT; format++)
+    db.exec(`BEGIN; ${MIGRATIONS[format]}; PRAGMA user_version = ${format + 1}; COMMIT`)
 }
 
 function write(): void {
@@ -175,13 +200,13 @@ function write(): void {
   try {
     const db = database()
     const insert = db.prepare(
-      'INSERT OR REPLACE INTO sessions (id, ended, address, user, build, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      'INSERT OR REPLACE INTO sessions (id, ended, address, device, user, build, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
     )
     db.exec('BEGIN')
     try {
       for (const record of records) {
-        const { id, ended, address, user, build, outcome } = record
-        insert.run(id, ended, address, user, build, outcome, JSON.stringify(record))
+        const { id, ended, address, device, user, build, outcome } = record
+        insert.run(id, ended, address, device, user, build, outcome, JSON.stringify(record))
       }
       db.exec('COMMIT')
     } catch (error) {
@@ -197,6 +222,21 @@ function write(): void {
   if (added > maxRows * MAX_EXCESS) prune()
 }
 
+function note(change: Omit<ChangeRecord, 'id'>): void {
+  database().prepare('INSERT INTO changes (at, record) VALUES (?, ?)').run(change.at, JSON.stringify(change))
+  measure()
+}
+
+function changes(limit: number, before: number | null): ChangePage {
+  const rows = database()
+    .prepare('SELECT id, record FROM changes WHERE id < ? ORDER BY id DESC LIMIT ?')
+    .all(before ?? Number.MAX_SAFE_INTEGER, limit + 1)
+  const found = rows
+    .slice(0, limit)
+    .map(({ id, record }) => ({ id: Number(id), ...JSON.parse(String(record)) }) as ChangeRecord)
+  return { changes: found, next: rows.length > limit ? found.at(-1)!.id : null }
+}
+
 function find(query: RecordQuery, limit: number, before: number | null): RecordPage {
   const { where, values } = conditions(query)
   if (before !== null) {
@@ -206,8 +246,13 @@ function find(query: RecordQuery, limit: number, before: number | null): RecordP
   const rows = database()
     .prepare(`SELECT record FROM sessions ${clause(where)} ORDER BY id DESC LIMIT ?`)
     .all(...values, limit + 1)
-  const records = rows.slice(0, limit).map(({ record }) => JSON.parse(String(record)) as SessionRecord)
+  const records = rows.slice(0, limit).map(({ record }) => asRecord(String(record)))
   return { records, next: rows.length > limit ? records.at(-1)!.id : null }
+}
+
+/** What was written before there was TLS says nothing of it. */
+function asRecord(json: string): SessionRecord {
+  return { device: '', tls: false, ...(JSON.parse(json) as Omit<SessionRecord, 'device' | 'tls'>) }
 }
 
 function forget(query: RecordQuery): number {
@@ -231,6 +276,10 @@ function prune(): void {
   db.prepare(
     'DELETE FROM sessions WHERE id <= (SELECT id FROM sessions ORDER BY id DESC LIMIT 1 OFFSET ?)',
   ).run(maxRows)
+  db.prepare('DELETE FROM changes WHERE at < ?').run(new Date(oldest).toISOString())
+  db.prepare(
+    'DELETE FROM changes WHERE id <= (SELECT id FROM changes ORDER BY id DESC LIMIT 1 OFFSET ?)',
+  ).run(MAX_CHANGES)
   db.exec('PRAGMA wal_checkpoint(TRUNCATE)')
   added = 0
   measure()
@@ -246,6 +295,7 @@ function conditions(query: RecordQuery): { where: string[]; values: SQLInputValu
   }
   add('build = ?', query.build)
   add('address = ?', query.address)
+  add('device = ?', query.device)
   add('user = ?', query.user)
   add('outcome = ?', query.outcome)
   add('ended >= ?', query.since)

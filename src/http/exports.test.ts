@@ -5,6 +5,7 @@ import type { Operations } from '../build/operations.ts'
 import { createLogger } from '../lib/log.ts'
 import { apiRoutes } from './api.ts'
 import { BuildsView } from './builds-view.ts'
+import { OPERATORS_VIEW } from './view.ts'
 
 test('few export at a time, however slowly they read', async () => {
   const operations = {
@@ -18,7 +19,7 @@ test('few export at a time, however slowly they read', async () => {
   })
   const ways = ['exportHistoryCsv', 'exportHistoryJson'].map((id) => routes.find((route) => route.id === id)!)
   const begin = async (n: number): Promise<AsyncIterator<string>> => {
-    const asked = { params: {}, query: {}, body: {} }
+    const asked = { params: {}, query: {}, body: {}, view: OPERATORS_VIEW }
     const { file } = await ways[n % 2]!.run(asked, new AbortController().signal)
     const content = file!.content[Symbol.asyncIterator]()
     assert.notEqual((await content.next()).value, '')

@@ -35,6 +35,7 @@ const WORD: Schema = { type: 'string', maxLength: 300 }
 export const RECORD_QUERY: Record<string, Schema> = {
   build: BUILD_ID,
   address: WORD,
+  device: WORD,
   user: WORD,
   outcome: oneOf('done', 'listed', 'refused', 'peer-error', 'lost', 'failed'),
   since: { ...time, maxLength: 40 },
@@ -48,6 +49,8 @@ const session: Record<string, Schema> = {
   began: time,
   address: string,
   port: count,
+  device: string,
+  tls: { type: 'boolean' },
   user: string,
   module: string,
   build: string,
@@ -150,6 +153,25 @@ export const SCHEMAS = {
     ),
   }),
   RecordPage: page({ $ref: '#/components/schemas/SessionRecord' }),
+  ChangePage: page({ $ref: '#/components/schemas/Change' }),
+  Change: object({
+    id: integer,
+    at: time,
+    who: string,
+    from: string,
+    what: string,
+    target: string,
+    result: oneOf('done', 'refused', 'failed'),
+    code: string,
+    reason: string,
+  }),
+  Login: object({
+    operator: boolean,
+    expiresInSeconds: orNull({
+      ...count,
+      description: 'Of the session, if it is not used; null without one.',
+    }),
+  }),
   Explanation: object({
     record: { $ref: '#/components/schemas/SessionRecord' },
     hints: list(
@@ -165,6 +187,7 @@ export const SCHEMAS = {
     pid: count,
     dataDir: string,
     listening: list(string),
+    tlsListening: list(string),
     httpUrls: list(string),
     uptimeSeconds: count,
     budgetBytes: count,

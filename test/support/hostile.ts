@@ -8,6 +8,7 @@
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Attempts } from '../../src/access/attempts.ts'
 import { after, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type ModuleRules, Policy } from '../../src/access/policy.ts'
@@ -154,11 +155,13 @@ export class HostileServer {
         modules: [rules(LOCKED, locked), rules(FULL, { maxConnections: 0 })],
       },
       assert.fail,
+      // All come from one address: that they are slowed down is tested elsewhere.
+      { attempts: new Attempts({ free: { name: 1e9, source: 1e9, network: 1e9 } }) },
     )
     this.context = {
       ...sessionContext({}, { now: () => performance.now() }),
       modules: this.modules,
-      visitor: (address) => policy.visitor(address),
+      visitor: (client) => policy.visitor(client),
       derived: this.#derived,
       answers: new Answers({ derived: this.#derived, kept: memoryKept() }),
       lists: new Lists(this.#derived, memoryKept()),

@@ -92,7 +92,7 @@ export function sessionContext(
   const { derived = sharedDerived } = changes
   return {
     modules: new FixedModules(trees),
-    visitor: (address) => noRules.visitor(address),
+    visitor: (client) => noRules.visitor(client),
     turns: manyTurns,
     derived,
     answers: new Answers({ derived, kept: memoryKept() }),
