@@ -111,7 +111,7 @@ describe('the npm package', { skip, timeout: 2 * PATIENCE_MS }, () => {
         )
         mirror.assertTree('1', place)
       }
-      await assertHttp(page!, '1')
+      await assertHttp(page!, '1', readFileSync(join(mirror.data, 'http.token'), 'utf8').trim())
       // As xinetd starts it, with this Node too.
       const listing = await run('npx', ['--no-install', 'upserv', 'list', '--data', mirror.data], {
         cwd: home,
@@ -150,9 +150,9 @@ describe('the npm package', { skip, timeout: 2 * PATIENCE_MS }, () => {
 })
 
 /** The page with all that it loads, metrics, a build as an archive, and which device got it. */
-async function assertHttp(base: string, build: string): Promise<void> {
+async function assertHttp(base: string, build: string, token: string): Promise<void> {
   const get = async (path: string): Promise<string> => {
-    const response = await fetch(new URL(path, base))
+    const response = await fetch(new URL(path, base), { headers: { authorization: `Bearer ${token}` } })
     assert.equal(response.status, 200, path)
     return await response.text()
   }
