@@ -192,6 +192,11 @@ export class Fetches {
     await Promise.all([...this.#running.values()].map((flight) => flight.stop()))
   }
 
+  /** After `close`: fetches may begin again. */
+  reopen(): void {
+    this.#closed = false
+  }
+
   #start(id: string, mayHear: (id: string) => boolean): Flight {
     const sources = this.#sourcesOf(id)
     if (sources.length === 0) throw this.#noSuchBuild(id, mayHear)

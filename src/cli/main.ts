@@ -100,6 +100,16 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     async (flags) => (await import('./reload.ts')).reloadCommand(config(flags)),
   )
 
+  sub(
+    'handover',
+    'let the server that runs give its place to a new process, and finish its clients',
+    'upserv handover',
+    'upserv handover --prepare     # before the files of the program are replaced',
+  )
+    .option('--prepare', 'only load what it may still need of its files')
+    .option('--json', 'for programs')
+    .action(async (flags) => (await import('./handover.ts')).handoverCommand(config(flags), flags))
+
   sub('fetch', 'fetch a build now, if it is not held', 'upserv fetch 802')
     .argument('<id>')
     .action(async (id: string, flags) => (await import('./bring.ts')).fetchCommand(config(flags), id))

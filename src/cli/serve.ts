@@ -1,6 +1,7 @@
 /** `upserv serve`: runs until it is told to stop. */
 import { existsSync } from 'node:fs'
 import type { Config } from '../config/config.ts'
+import { Predecessor } from '../daemon/handover.ts'
 import { ServiceManager, takeSockets } from '../daemon/systemd.ts'
 import { keepCompiledCode } from '../lib/code-cache.ts'
 import { createLogger } from '../lib/log.ts'
@@ -20,6 +21,16 @@ const CLOSE_MS = 15_000
 /** @param load reads the configuration; once more on SIGHUP. */
 export async function runServe(load: () => Config): Promise<void> {
   process.umask(UMASK)
+  const predecessor = Predecessor.take(process.env)
+  try {
+    await serveUntilTold(load, predecessor)
+  } catch (error) {
+    predecessor?.failed((error as Error).message)
+    throw error
+  }
+}
+
+async function serveUntilTold(load: () => Config, predecessor: Predecessor | undefined): Promise<void> {
   const config = load()
   becomeOwner(config.dataDir)
   const log = createLogger()
@@ -31,7 +42,13 @@ export async function runServe(load: () => Config): Promise<void> {
     log.warn({ reason: problem.message }, 'systemd could not be told'),
   )
   const { serve } = await import('../server.ts')
-  const server = await serve(config, log, { handed, load })
+  const server = await serve(config, log, {
+    handed,
+    load,
+    predecessor,
+    environment: () => manager.inheritance,
+  })
+  void server.handedOver.then((pid) => manager.handedOver(pid))
   const onStop = (signal: NodeJS.Signals): void => {
     log.info({ signal }, 'told to stop')
     void manager.stopping(server.shutdownMs + CLOSE_MS)

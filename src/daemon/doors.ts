@@ -13,8 +13,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { idOfModule } from '../build/build-id.ts'
 import type { SessionStatus } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
-import { ConfigError, reportError, ServerBusy, UpservError } from '../errors.ts'
+import { ConfigError, type Visit as EarlierVisit, reportError, ServerBusy, UpservError } from '../errors.ts'
 import type { SessionRecord } from '../history/session-record.ts'
+import { descriptorOf } from '../lib/descriptor.ts'
 import type { Logger } from '../lib/log.ts'
 import { formatPeer, type Peer, peerFrom, sourceOf } from '../lib/peer.ts'
 import { Session, type SessionContext, type SessionProgress, type SessionReport } from '../rsync/session.ts'
@@ -151,8 +152,21 @@ export class Doors {
     return typeof bound === 'object' && bound ? bound : { address: undefined, port: 0 }
   }
 
-  /** Serves one client on streams that are open. */
-  admit(input: Readable, output: Writable, peer: Peer): void {
+  /** Descriptors of the sockets that listen; undefined where the runtime does not tell. */
+  get listening(): (number | undefined)[] {
+    return this.#listeners.map(descriptorOf)
+  }
+
+  /** The number of the next session. */
+  get next(): number {
+    return this.#next
+  }
+
+  /**
+   * Serves one client on streams that are open.
+   * @param visit what it has said already, to a process that hands over to this one.
+   */
+  admit(input: Readable, output: Writable, peer: Peer, visit?: EarlierVisit): void {
     const refused = this.#whyFull(peer)
     if (refused) {
       void this.#turnAway(input, output, peer, refused)
@@ -161,7 +175,7 @@ export class Doors {
     this.#makeRoom()
     const source = sourceOf(peer)
     this.#bySource.set(source, (this.#bySource.get(source) ?? 0) + 1)
-    const session = this.#serve(input, output, peer).finally(() => {
+    const session = this.#serve(input, output, peer, visit).finally(() => {
       this.#sessions.delete(session)
       const left = this.#bySource.get(source)! - 1
       if (left > 0) this.#bySource.set(source, left)
@@ -203,7 +217,7 @@ export class Doors {
     this.#running.delete(oldest)
   }
 
-  /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. */
+  /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. May be called again, to be shorter. */
   async close(patienceMs: number): Promise<void> {
     for (const listener of this.#listeners) listener.close()
     const gone = Promise.all(this.#sessions)
@@ -232,21 +246,23 @@ export class Doors {
     this.#turnedAway--
   }
 
-  async #serve(input: Readable, output: Writable, peer: Peer): Promise<void> {
+  async #serve(input: Readable, output: Writable, peer: Peer, before?: EarlierVisit): Promise<void> {
     const visit = { id: this.#next++, peer, began: new Date() }
     const began = this.#context.now()
     const duplex = new StreamDuplex(input, output)
     const hangUp = (): void => duplex.destroy()
     this.#abort.signal.addEventListener('abort', hangUp, { once: true })
-    const session = new Session(duplex, peer, this.#context, this.#abort.signal)
+    const session = new Session(duplex, peer, this.#context, this.#abort.signal, before)
     this.#running.set(session, { visit, source: sourceOf(peer), hangUp })
     try {
       const report = await session.run(hangUp)
       // Saying goodbye to a client that does not hang up is no handshake.
       this.#running.delete(session)
       const ms = this.#context.now() - began
-      this.#report(visit, report, ms)
-      this.#onEnd(recordOf(visit, report, ms))
+      if (!report.relayed) {
+        this.#report(visit, report, ms)
+        this.#onEnd(recordOf(visit, report, ms))
+      }
       await duplex.close()
     } catch (error) {
       this.#log.error({ session: visit.id, peer: formatPeer(peer), err: error }, 'session failed')
@@ -258,7 +274,7 @@ export class Doors {
   }
 
   #report({ id: session, peer }: Visit, report: SessionReport, ms: number): void {
-    const { error, figures, outcome, modules: _modules, place: _place, stateMs: _states, ...rest } = report
+    const { error, figures, outcome, modules: _m, place: _p, relayed: _r, stateMs: _s, ...rest } = report
     const { costliest: _files, position: _position, ...counts } = figures
     const facts = { session, peer: formatPeer(peer), outcome, ...rest, ...counts, ms: Math.round(ms) }
     if (outcome === 'failed') this.#log.error({ ...facts, err: error }, 'session failed')

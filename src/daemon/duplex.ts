@@ -65,6 +65,12 @@ export class StreamDuplex implements Duplex {
     if (this.#failure) throw this.#failure
   }
 
+  /** Says no more; what still comes can be read. */
+  end(): void {
+    this.#closing = true
+    this.#output.end()
+  }
+
   /** Ends whatever waits, at once. */
   destroy(): void {
     this.#input.destroy()
@@ -78,9 +84,8 @@ export class StreamDuplex implements Duplex {
    */
   async close(): Promise<void> {
     const timer = setTimeout(() => this.destroy(), DRAIN_MS)
-    this.#closing = true
     try {
-      this.#output.end()
+      this.end()
       while ((await this.read()) !== undefined) {
         // Nobody listens any more.
       }

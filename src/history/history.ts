@@ -88,6 +88,11 @@ export class History {
     await this.#ended
   }
 
+  /** After `close`: as if it had just been made. */
+  reopen(): void {
+    this.#closed = false
+  }
+
   #ask<T>(order: HistoryOrder): Promise<T> {
     if (this.#closed) return Promise.reject(new StoreError('the history is closed'))
     const number = ++this.#asked

@@ -12,12 +12,15 @@
  * Reading is open to whoever reaches the address that we listen on; what changes anything takes the token.
  */
 import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Activity } from '../build/activity.ts'
 import type { Operations } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
 import { ConfigError, RequestError, UpservError } from '../errors.ts'
+import { descriptorOf } from '../lib/descriptor.ts'
 import type { Logger } from '../lib/log.ts'
 import { formatPeer, peerFrom } from '../lib/peer.ts'
 import type { Visitor } from '../rsync/access.ts'
@@ -65,6 +68,8 @@ const HEADERS_MS = 30_000
 const KEEP_ALIVE_MS = 10_000
 /** Connections at a time; more are closed at once. */
 const MAX_CONNECTIONS = 1000
+/** How often it is looked whether a connection that nobody may use any more has become idle. */
+const LOOK_EVERY_MS = 100
 /** Bytes of a path: Linux's limit, each byte as %XX, and some. */
 const MAX_PATH = 16 * 1024
 
@@ -74,6 +79,8 @@ export class Http {
   readonly #events: Events
   readonly #ending = new AbortController()
   readonly #servers: Server[] = []
+  /** Those that have connections, or may get some. */
+  readonly #busy = new Set<Server>()
 
   private constructor(app: FastifyInstance, children: ChildHandler, events: Events, ending: AbortController) {
     this.#app = app
@@ -111,6 +118,34 @@ export class Http {
 
   /** @returns the address that it can be reached at. */
   async listen(address: Listen): Promise<string> {
+    const { port } = await this.#open({ port: address.port, host: address.host }, (cause) => {
+      const hint = 'Choose another with --http HOST:PORT, or --http off.'
+      return new ConfigError(`cannot listen on http ${formatListen(address)}: ${cause.message}`, {
+        cause,
+        hint,
+      })
+    })
+    return `http://${formatListen({ host: address.host, port })}`
+  }
+
+  /** Takes over a socket that listens already. @returns the address that it can be reached at. */
+  async listenOn(fd: number): Promise<string> {
+    const { address, port } = await this.#open(
+      { fd },
+      (cause) => new ConfigError(`descriptor ${fd} is no socket to listen on: ${cause.message}`, { cause }),
+    )
+    return `http://${formatListen({ host: address, port })}`
+  }
+
+  /** Descriptors of the sockets that listen; undefined where the runtime does not tell. */
+  get listening(): (number | undefined)[] {
+    return this.#servers.map(descriptorOf)
+  }
+
+  async #open(
+    where: { port: number; host: string } | { fd: number },
+    explain: (cause: Error) => ConfigError,
+  ): Promise<{ address: string; port: number }> {
     const [app, children] = [this.#app, this.#children]
     const server = createServer(
       { requestTimeout: REQUEST_MS, headersTimeout: HEADERS_MS, keepAliveTimeout: KEEP_ALIVE_MS },
@@ -120,26 +155,26 @@ export class Http {
     )
     server.maxConnections = MAX_CONNECTIONS
     await new Promise<void>((resolve, reject) => {
-      server.once('error', (cause) =>
-        reject(
-          new ConfigError(`cannot listen on http ${formatListen(address)}: ${cause.message}`, {
-            cause,
-            hint: 'Choose another with --http HOST:PORT, or --http off.',
-          }),
-        ),
-      )
-      server.listen(address.port, address.host, () => resolve())
+      server.once('error', (cause) => reject(explain(cause)))
+      server.listen(where, () => resolve())
     })
     this.#servers.push(server)
-    const bound = server.address()
-    const port = typeof bound === 'object' && bound ? bound.port : address.port
-    return `http://${formatListen({ host: address.host, port })}`
+    this.#busy.add(server)
+    return server.address() as AddressInfo
   }
 
   /** Takes no more requests; those under way go on, but nobody watches any more. */
   close(): void {
     this.#events.close()
-    for (const server of this.#servers) server.close()
+    for (const server of this.#servers) server.close(() => this.#busy.delete(server))
+  }
+
+  /** Once it takes no more requests: resolves when those under way have ended, and their connections with them. */
+  async finished(): Promise<void> {
+    while (this.#busy.size > 0) {
+      for (const server of this.#servers) server.closeIdleConnections()
+      await sleep(LOOK_EVERY_MS, undefined, { ref: false })
+    }
   }
 
   /** Ends what is left. */

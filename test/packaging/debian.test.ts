@@ -227,32 +227,40 @@ systemctl daemon-reload; systemctl restart upserv; kill -STOP $(systemctl show -
     )
   })
 
-  test('an upgrade while a client syncs: it finishes, who comes meanwhile waits, nothing is lost', async () => {
+  test('an upgrade while a client syncs: it finishes, nobody is refused, nothing is lost', async () => {
     await sync('2')
-    // About four seconds of data, in pieces that are looked at.
-    const slow = sync('2', '--bwlimit=600k')
+    // Were it stopped, the server would cut this client off: it takes about ten seconds.
+    await shell(
+      `sed -i 's/^#* *shutdown_timeout.*/shutdown_timeout = 1/' /etc/upserv/upserv.toml; systemctl reload upserv`,
+    )
+    const slow = sync('2', '--bwlimit=250k')
     const place = places
     await until(
       'the client has begun',
       async () => (await machine.run('test', ['-e', `/shared/clients/${place}/file-1`])).code === 0,
     )
     const old = await property('MainPID')
-    const upgraded = machine.succeeds('dpkg', ['--install', `/shared/${basename(next)}`], {
-      timeoutMs: PATIENCE_MS,
-    })
-    await until(
-      'the old server lets sessions end',
-      async () => (await property('ActiveState')) === 'deactivating',
-    )
-    // Nothing was unpacked yet: what the old server still loads is its own.
-    assert.equal(await shell(`grep '"version"' /usr/lib/upserv/package.json`), `  "version": "${VERSION}",\n`)
-    // The socket is still there, so this one waits for the new server instead of being refused.
-    const early = sync('1')
-    await Promise.all([slow, early])
+    const restarts = await property('NRestarts')
+    let over = false
+    const upgraded = machine
+      .succeeds('dpkg', ['--install', `/shared/${basename(next)}`], { timeoutMs: PATIENCE_MS })
+      .finally(() => {
+        over = true
+      })
+    while (!over) await sync('1')
     const said = await upgraded
+    await sync('1')
     assert.match(said, new RegExp(`Unpacking upserv \\(${NEXT_VERSION}\\) over`))
     assert.doesNotMatch(said, /What comes next/)
-    assert.notEqual(await property('MainPID'), old)
+    const taken = await property('MainPID')
+    assert.notEqual(taken, old)
+    await slow
+    await until(
+      'the old process has ended',
+      async () => (await machine.run('test', ['-e', `/proc/${old}`])).code !== 0,
+    )
+    assert.equal(await property('NRestarts'), restarts)
+    assert.deepEqual([await property('MainPID'), await property('ActiveState')], [taken, 'active'])
     const { version, builds } = JSON.parse(await machine.succeeds('upserv', ['status', '--json'])) as {
       version: string
       builds: number
@@ -261,6 +269,10 @@ systemctl daemon-reload; systemctl restart upserv; kill -STOP $(systemctl show -
     assert.match(await shell('cat /etc/upserv/upserv.toml'), /name = "stick"/)
     await sync('1')
     assert.equal(await property('Result'), 'success')
+    // It is systemd's own from now on, which restarts it when it dies.
+    await shell(`kill -KILL ${taken}`)
+    await until('it is restarted', async () => Number(await property('NRestarts')) === Number(restarts) + 1)
+    await sync('1')
   })
 
   test('under xinetd, with the file that is shipped', { skip: skipXinetd }, async () => {
