@@ -4,7 +4,7 @@ import type { Config } from '../config/config.ts'
 import { Predecessor } from '../daemon/handover.ts'
 import { ServiceManager, takeSockets } from '../daemon/systemd.ts'
 import { keepCompiledCode } from '../lib/code-cache.ts'
-import { createLogger } from '../lib/log.ts'
+import { closeLog, createLogger } from '../lib/log.ts'
 import type { RunningServer } from '../server.ts'
 import { StorePaths } from '../store/paths.ts'
 import { becomeOwner } from './owner.ts'
@@ -27,13 +27,15 @@ export async function runServe(load: () => Config): Promise<void> {
   } catch (error) {
     predecessor?.failed((error as Error).message)
     throw error
+  } finally {
+    await closeLog()
   }
 }
 
 async function serveUntilTold(load: () => Config, predecessor: Predecessor | undefined): Promise<void> {
   const config = load()
   becomeOwner(config.dataDir)
-  const log = createLogger()
+  const log = createLogger({ fields: true })
   const paths = new StorePaths(config.dataDir)
   // A directory that is not a store yet must stay empty until it is one.
   if (config.cache >= CACHE_FOR_CODE && existsSync(paths.format)) keepCompiledCode(paths.code, paths.root)

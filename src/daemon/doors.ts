@@ -276,7 +276,9 @@ export class Doors {
   #report({ id: session, peer }: Visit, report: SessionReport, ms: number): void {
     const { error, figures, outcome, modules: _m, place: _p, relayed: _r, stateMs: _s, ...rest } = report
     const { costliest: _files, position: _position, ...counts } = figures
-    const facts = { session, peer: formatPeer(peer), outcome, ...rest, ...counts, ms: Math.round(ms) }
+    const build = buildOf(report.modules)
+    const about = { session, peer: formatPeer(peer), device: peer.address, ...(build !== '' && { build }) }
+    const facts = { ...about, outcome, ...rest, ...counts, ms: Math.round(ms) }
     if (outcome === 'failed') this.#log.error({ ...facts, err: error }, 'session failed')
     else if (error instanceof UpservError)
       this.#log.info({ ...facts, code: error.code, reason: error.message }, 'session ended')
@@ -301,10 +303,15 @@ function cannotListen(address: Listen, cause: NodeJS.ErrnoException): ConfigErro
   return new ConfigError(`cannot listen on ${where}: ${cause.message}`, { cause })
 }
 
+/** The build that a session is about; '' for none. */
+function buildOf(modules: readonly string[]): string {
+  return modules.map(idOfModule).findLast((held) => held !== undefined) ?? ''
+}
+
 /** What is known of a session from who it is and what it is about. */
 function aboutOf({ id, peer, began }: Visit, { modules, ...progress }: SessionProgress) {
   const { user, module, paths, options, protocol, state, bytesIn, bytesOut, entries, listedBytes } = progress
-  const build = modules.map(idOfModule).findLast((held) => held !== undefined) ?? ''
+  const build = buildOf(modules)
   const who = { id, began: began.toISOString(), address: peer.address ?? '', port: peer.port, user }
   return { ...who, module, build, paths, options, protocol, state, bytesIn, bytesOut, entries, listedBytes }
 }

@@ -153,6 +153,27 @@ systemctl reload upserv`)
     await until('the session is remembered', async () =>
       / build-1 +done/.test(await machine.succeeds('upserv', ['history', '--build', '1'])),
     )
+    // In the journal each fact has a field. What a client sends stays inside of its own, and no secret is in any.
+    await machine.run('sh', ['-c', `rsync "rsync://127.0.0.1/bu$(printf '\\033[2J')x/"`])
+    const entries = async (match: string): Promise<Record<string, unknown>[]> =>
+      (await shell(`journalctl -u upserv -o json ${match}`))
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => JSON.parse(line) as Record<string, unknown>)
+    await until('the refusal is in the journal', async () => {
+      const refused = await entries('UPSERV_OUTCOME=refused')
+      return refused.some(({ UPSERV_MODULE }) => /^bu\S*2Jx$/.test(String(UPSERV_MODULE)))
+    })
+    const [entry] = await entries('UPSERV_BUILD=1 UPSERV_DEVICE=127.0.0.1 UPSERV_OUTCOME=done')
+    assert.ok(entry)
+    assert.match(String(entry.UPSERV_SESSION), /^\d+$/)
+    assert.deepEqual(
+      [entry.PRIORITY, entry.SYSLOG_IDENTIFIER, entry._SYSTEMD_UNIT, entry.UPSERV_MODULE],
+      ['6', 'upserv', 'upserv.service', 'build-1'],
+    )
+    const journal = await shell('journalctl -u upserv -o json')
+    assert.ok(!journal.includes((await machine.succeeds('upserv', ['token'])).trim()))
+    assert.doesNotMatch(journal, /\\u001b/)
     assert.match(
       await shell('curl -sSf http://127.0.0.1:8730/metrics'),
       /^process_resident_memory_bytes [1-9]/m,
