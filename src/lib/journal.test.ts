@@ -5,8 +5,8 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { encodeEntry, fieldName, Journal } from './journal.ts'
 import { entryOf } from './log.ts'
 
@@ -28,7 +28,11 @@ test('each entry is one datagram, in order, also when they come faster than they
     })
     const journal = Journal.open(path)!
     for (let n = 0; n < many; n++) {
-      const taken = journal.write({ priority: 6, message: `entry ${n}`, fields: [['UPSERV_N', 'x'.repeat(n % 500)]] })
+      const taken = journal.write({
+        priority: 6,
+        message: `entry ${n}`,
+        fields: [['UPSERV_N', 'x'.repeat(n % 500)]],
+      })
       assert.ok(taken)
       // The bound on what waits in memory must not be met here.
       if (n % 100 === 0) await sleep(1)
@@ -37,7 +41,10 @@ test('each entry is one datagram, in order, also when they come faster than they
     await all.promise
     assert.deepEqual(
       lines,
-      Array.from({ length: many }, (_, n) => `PRIORITY=6|MESSAGE=entry ${n}|UPSERV_N=${'x'.repeat(n % 500)}|`),
+      Array.from(
+        { length: many },
+        (_, n) => `PRIORITY=6|MESSAGE=entry ${n}|UPSERV_N=${'x'.repeat(n % 500)}|`,
+      ),
     )
     assert.equal(journal.write({ priority: 6, message: 'late', fields: [] }), false)
   } finally {
@@ -53,7 +60,13 @@ test('without a journal there is none', () => {
 
 test('what a peer sent can neither begin a field nor end an entry', () => {
   const hostile = 'a\nUPSERV_BUILD=forged\n\nMESSAGE=\x1b[2J\u009b'
-  const json = JSON.stringify({ level: 40, time: '', msg: 'session ended', user: hostile, waitedMs: { build: 1 } })
+  const json = JSON.stringify({
+    level: 40,
+    time: '',
+    msg: 'session ended',
+    user: hostile,
+    waitedMs: { build: 1 },
+  })
   const entry = entryOf(json)
   assert.equal(
     encodeEntry(entry),
