@@ -151,7 +151,10 @@ export class Upserv {
       sources: config.sources,
       log,
       onChange: () => void this.#spare.refresh().catch(complain('counting what is spare failed')),
-      onEnd: (end) => activity.fetchEnded(end),
+      onEnd: (end) => {
+        activity.fetchEnded(end)
+        history.addFetch(end)
+      },
     })
     this.verifier = new Verifier({ store, catalog, fetches: this.fetches, log })
     this.resolver = new Resolver({
@@ -272,7 +275,9 @@ export class Upserv {
   /** Writes nothing to the data directory any more, so that another process may; whoever reads goes on. */
   async pause(): Promise<Paused> {
     const fetching = this.fetches.status().map(({ id }) => id)
-    await Promise.all([this.fetches.close(), this.verifier.close(), this.#history.close()])
+    // How they ended is remembered as well.
+    await this.fetches.close()
+    await Promise.all([this.verifier.close(), this.#history.close()])
     const goOn = await this.store.pause()
     this.resolver.holdAll()
     const held = this.#catalog.leased()

@@ -2,6 +2,7 @@
  * What an operator can ask of upserv, whoever carries it out: the process itself, or the one that owns the
  * data directory, through its control socket.
  */
+import type { FetchEnd, FetchPage, FetchQuery } from '../history/fetch-record.ts'
 import type { RecordPage, RecordQuery, SessionFacts, SessionRecord } from '../history/session-record.ts'
 import type { StockRelease } from '../rsync/stock-releases.ts'
 import type { WarmRequest } from './warm-request.ts'
@@ -72,19 +73,6 @@ export interface FetchStatus {
   secondsLeft: number | null
   /** Clients and commands that wait for it. */
   waiting: number
-}
-
-/** A fetch that has ended. */
-export interface FetchEnd {
-  id: string
-  source: string
-  began: string
-  ended: string
-  outcome: 'done' | 'failed' | 'stopped'
-  /** Of the error; '' when all went well. */
-  code: string
-  reason: string
-  receivedBytes: number
 }
 
 /** A client that is connected. */
@@ -332,6 +320,10 @@ export interface Operations {
   explain(which: string): Promise<Explanation>
   /** Deletes what is remembered of sessions, for good. @returns how many. */
   forget(query: RecordQuery): Promise<number>
+  /** Fetches that have ended, the latest first. @param before only those whose number is less. */
+  fetchHistory(query: FetchQuery, limit: number, before?: number): Promise<FetchPage>
+  /** Deletes what is remembered of fetches, for good. @returns how many. */
+  forgetFetches(query: FetchQuery): Promise<number>
   available(signal: AbortSignal): Promise<AvailableBuilds>
   /** Gets a build that is not held; `say` is told how it goes. @returns false when it was held already. */
   fetch(id: string, say: (line: string) => void, signal: AbortSignal): Promise<boolean>

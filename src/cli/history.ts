@@ -2,6 +2,7 @@
 import type { Explanation } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
 import { ConfigError } from '../errors.ts'
+import type { FetchQuery, FetchRecord } from '../history/fetch-record.ts'
 import type { CostlyFile, RecordQuery, SessionRecord } from '../history/session-record.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withOperations } from './operations.ts'
@@ -12,6 +13,8 @@ export interface HistoryFlags {
   address?: string
   user?: string
   outcome?: string
+  fetches?: boolean
+  source?: string
   since?: string
   until?: string
   limit?: string
@@ -24,18 +27,24 @@ const DEFAULT_LIMIT = 30
 const MAX_LIMIT = 1000
 
 export async function historyCommand(config: Config, flags: HistoryFlags): Promise<void> {
-  const { build, address, user, outcome } = flags
-  const query: RecordQuery = {
-    ...{ build, address, user, outcome },
-    since: flagTime('--since', flags.since),
-    until: flagTime('--until', flags.until),
+  const { build, address, user, outcome, source } = flags
+  const during = { since: flagTime('--since', flags.since), until: flagTime('--until', flags.until) }
+  if (flags.forget && !flags.yes) {
+    throw new ConfigError('--forget deletes for good', {
+      hint: 'Say --yes as well, if that is what you want.',
+    })
   }
+  if (flags.fetches) {
+    const strange = address !== undefined ? '--address' : user !== undefined ? '--user' : undefined
+    if (strange)
+      throw new ConfigError(`${strange} is of sessions, and --fetches shows what came from sources`)
+    return fetchHistory(config, flags, { build, source, outcome, ...during })
+  }
+  if (source !== undefined) {
+    throw new ConfigError('--source is of fetches', { hint: 'Say --fetches as well.' })
+  }
+  const query: RecordQuery = { build, address, user, outcome, ...during }
   if (flags.forget) {
-    if (!flags.yes) {
-      throw new ConfigError('--forget deletes for good', {
-        hint: 'Say --yes as well, if that is what you want.',
-      })
-    }
     const deleted = await withOperations(config, (operations) => operations.forget(query))
     print(flags.json ? JSON.stringify({ deleted }) : `${deleted} sessions are forgotten.`)
     return
@@ -43,6 +52,17 @@ export async function historyCommand(config: Config, flags: HistoryFlags): Promi
   const limit = flagLimit(flags.limit)
   const { records } = await withOperations(config, (operations) => operations.history(query, limit))
   print(flags.json ? JSON.stringify(records, null, 2) : formatHistory(records))
+}
+
+async function fetchHistory(config: Config, flags: HistoryFlags, query: FetchQuery): Promise<void> {
+  if (flags.forget) {
+    const deleted = await withOperations(config, (operations) => operations.forgetFetches(query))
+    print(flags.json ? JSON.stringify({ deleted }) : `${deleted} fetches are forgotten.`)
+    return
+  }
+  const limit = flagLimit(flags.limit)
+  const { records } = await withOperations(config, (operations) => operations.fetchHistory(query, limit))
+  print(flags.json ? JSON.stringify(records, null, 2) : formatFetches(records))
 }
 
 export async function whyCommand(config: Config, which: string, { json }: { json?: boolean }): Promise<void> {
@@ -61,6 +81,20 @@ export function formatHistory(records: readonly SessionRecord[]): string {
     record.outcome === 'done' ? formatSize(record.bytesOut) : record.reason,
   ])
   return formatTable([['SESSION', 'ENDED', 'DEVICE', 'MODULE', 'OUTCOME', 'SENT'], ...rows])
+}
+
+export function formatFetches(records: readonly FetchRecord[]): string {
+  if (records.length === 0) return 'No fetches are remembered.'
+  const rows = records.map(({ id, source, url, began, ended, outcome, receivedBytes, reason }) => [
+    shortTime(ended),
+    id,
+    source,
+    outcome,
+    formatSize(receivedBytes),
+    formatDuration(Date.parse(ended) - Date.parse(began)),
+    outcome === 'done' ? url : reason,
+  ])
+  return formatTable([['ENDED', 'BUILD', 'SOURCE', 'OUTCOME', 'RECEIVED', 'TOOK', 'FROM'], ...rows])
 }
 
 export function deviceOf({ user, address }: { user: string; address: string }): string {

@@ -161,14 +161,20 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .action(async (flags) => (await import('./top.ts')).topCommand(config(flags), flags))
   sub(
     'history',
-    'show which device got which build, when, and how it ended',
+    'show which device got which build, or what came from sources, when, and how it ended',
     'upserv history --build 802 --since 7d',
+    'upserv history --fetches --outcome failed',
     'upserv history --address 192.0.2.7 --forget --yes',
   )
     .option('--build <id>', 'of this build')
     .option('--address <address>', 'of the device with this address')
     .option('--user <name>', 'of this rsync user')
-    .option('--outcome <outcome>', 'done, lost, refused, peer-error or failed')
+    .option(
+      '--outcome <outcome>',
+      'done, lost, refused, peer-error or failed; of a fetch done, failed or stopped',
+    )
+    .option('--fetches', 'fetches instead of sessions')
+    .option('--source <name>', 'with --fetches: from this source')
     .option('--since <time>', 'as in 2026-11-29, or 7d, 12h, 30min ago')
     .option('--until <time>', 'as --since')
     .option('--limit <number>', 'so many of the latest (default: 30)')

@@ -39,6 +39,13 @@ const querySchema = z.strictObject({
   since: word,
   until: word,
 })
+const fetchQuerySchema = z.strictObject({
+  build: word,
+  source: word,
+  outcome: word,
+  since: word,
+  until: word,
+})
 const requestSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('rsync'), peer: peerSchema, visit: visitSchema.optional() }),
   z.strictObject({ type: z.literal('list') }),
@@ -56,6 +63,13 @@ const requestSchema = z.discriminatedUnion('type', [
   }),
   z.strictObject({ type: z.literal('explain'), which: z.string().max(300) }),
   z.strictObject({ type: z.literal('forget'), query: querySchema }),
+  z.strictObject({
+    type: z.literal('fetchHistory'),
+    query: fetchQuerySchema,
+    limit: z.number().int().positive(),
+    before: z.number().int().optional(),
+  }),
+  z.strictObject({ type: z.literal('forgetFetches'), query: fetchQuerySchema }),
   z.strictObject({ type: z.literal('fetch'), id }),
   z.strictObject({ type: z.literal('import'), file: path, id, form: z.enum(['archive', 'export']) }),
   z.strictObject({ type: z.literal('importStick'), directory: path }),
@@ -223,6 +237,9 @@ export function remoteOperations(connection: () => Promise<Socket>): Remote {
       ask({ type: 'history', query, limit, ...(before === undefined ? {} : { before }) }),
     explain: (which) => ask({ type: 'explain', which }),
     forget: (query) => ask({ type: 'forget', query }),
+    fetchHistory: (query, limit, before) =>
+      ask({ type: 'fetchHistory', query, limit, ...(before === undefined ? {} : { before }) }),
+    forgetFetches: (query) => ask({ type: 'forgetFetches', query }),
     fetch: (build, say, signal) => ask({ type: 'fetch', id: build }, say, signal),
     import: (file, build, form, say, signal) => ask({ type: 'import', file, id: build, form }, say, signal),
     importStick: (directory, say, signal) => ask({ type: 'importStick', directory }, say, signal),
@@ -308,6 +325,10 @@ function carryOut(
       return operations.explain(request.which)
     case 'forget':
       return operations.forget(request.query)
+    case 'fetchHistory':
+      return operations.fetchHistory(request.query, request.limit, request.before)
+    case 'forgetFetches':
+      return operations.forgetFetches(request.query)
     case 'fetch':
       return operations.fetch(request.id, say, signal)
     case 'import':

@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { StoreError } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
+import type { FetchEnd, FetchPage, FetchQuery } from './fetch-record.ts'
 import type { HistoryMessage, HistoryOrder, HistoryWorkerData } from './history-worker.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
 
@@ -59,13 +60,22 @@ export class History {
 
   /** Keeps a record, some time soon. */
   add(record: SessionRecord): void {
+    this.#add({ type: 'add', record })
+  }
+
+  /** Keeps a fetch, some time soon. */
+  addFetch(end: FetchEnd): void {
+    this.#add({ type: 'addFetch', end })
+  }
+
+  #add(order: HistoryOrder): void {
     if (!this.isOn || this.#closed) return
     if (this.#waiting >= MAX_WAITING) {
       if (this.#dropped++ === 0) this.#options.onProblem(new StoreError('the disk is too slow for it'))
       return
     }
     this.#waiting++
-    this.#post({ type: 'add', record })
+    this.#post(order)
   }
 
   /** The latest first. @param before only records whose id is less. @throws StoreError */
@@ -78,6 +88,18 @@ export class History {
   /** Deletes records for good. @returns how many. @throws StoreError */
   async forget(query: RecordQuery): Promise<number> {
     return this.isOn ? this.#ask<number>({ type: 'forget', query }) : 0
+  }
+
+  /** As `find`. @param before only records whose number is less. */
+  async findFetches(query: FetchQuery, limit: number, before?: number): Promise<FetchPage> {
+    if (!this.isOn) return { records: [], next: null }
+    const most = Math.min(limit, MAX_PAGE)
+    return this.#ask<FetchPage>({ type: 'findFetches', query, limit: most, before: before ?? null })
+  }
+
+  /** As `forget`. */
+  async forgetFetches(query: FetchQuery): Promise<number> {
+    return this.isOn ? this.#ask<number>({ type: 'forgetFetches', query }) : 0
   }
 
   /** When this returns, all that was added is on disk. */

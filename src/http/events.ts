@@ -31,12 +31,20 @@ interface Watcher {
 export class Events {
   readonly #operations: Operations
   readonly #builds: BuildsView
+  readonly #now: () => number
   readonly #watchers = new Set<Watcher>()
   #timer: NodeJS.Timeout | undefined
   #telling = false
   #lastBuilds = ''
 
-  constructor(operations: Operations, activity: Activity, builds: BuildsView) {
+  /** @param now milliseconds on a clock that never jumps. */
+  constructor(
+    operations: Operations,
+    activity: Activity,
+    builds: BuildsView,
+    now: () => number = () => performance.now(),
+  ) {
+    this.#now = now
     this.#operations = operations
     this.#builds = builds
     activity.events.on('session', (record) => this.#tellAll('session', () => record))
@@ -100,7 +108,7 @@ export class Events {
   #tellAll(event: string, make: () => unknown): void {
     if (this.#watchers.size === 0) return
     const text = `event: ${event}\ndata: ${JSON.stringify(make())}\n\n`
-    const now = performance.now()
+    const now = this.#now()
     for (const watcher of this.#watchers) {
       const { response } = watcher
       if (response.writableLength < MAX_BACKLOG) {
