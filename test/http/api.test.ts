@@ -227,7 +227,7 @@ describe('the API', () => {
     const shown = await upserv.cli(['history', '--fetches', '--build', '1'])
     assert.match(
       shown.stdout,
-      /^ENDED +BUILD +SOURCE +OUTCOME +RECEIVED +TOOK +FROM\n\S.* 1 +127\.0\.0\.1 +done /,
+      /^ENDED +BUILD +SOURCE +OUTCOME +RECEIVED +TOOK +FROM\n\S.* 1 +127\.0\.0\.1:\d+ +done /,
     )
     assert.match((await upserv.cli(['history', '--source', 'x'])).stderr, /Say --fetches as well/)
     assert.match((await upserv.cli(['history', '--fetches', '--user', 'x'])).stderr, /--user is of sessions/)
