@@ -181,7 +181,9 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .option('--forget', 'delete them for good, all of them')
     .option('--yes', 'as --forget asks for')
     .option('--json', 'for programs')
-    .action(async (flags) => (await import('./history.ts')).historyCommand(config({ ...flags, source: undefined }), flags))
+    .action(async (flags) =>
+      (await import('./history.ts')).historyCommand(config({ ...flags, source: undefined }), flags),
+    )
   sub(
     'why',
     'explain a session: what was asked, what matched, what took the time, and a hint',

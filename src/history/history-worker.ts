@@ -5,10 +5,11 @@
  * transaction. Deleted rows are overwritten (`secure_delete`), as they may be deleted for the sake of privacy.
  */
 import { closeSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
-import { DatabaseSync, type SQLInputValue } from 'node:sqlite'
+import type { DatabaseSync as Database, SQLInputValue } from 'node:sqlite'
 import { parentPort, workerData } from 'node:worker_threads'
 import type { FetchEnd, FetchPage, FetchQuery, FetchRecord } from './fetch-record.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
+import { DatabaseSync } from './sqlite.ts'
 
 export interface HistoryWorkerData {
   file: string
@@ -60,7 +61,7 @@ let saidProblem = ''
 let size = -1
 /** Rows that were written since those too many were deleted. */
 let added = 0
-let opened: DatabaseSync | undefined
+let opened: Database | undefined
 /** Why what is there has to be put aside. */
 let ruin: Error | undefined
 
@@ -110,13 +111,13 @@ function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'addFetch' | 'clo
 }
 
 /** Opened when it is needed, and tried again the next time: a disk that is full, or another program, gets over it. */
-function database(): DatabaseSync {
+function database(): Database {
   opened ??= openOrReplace()
   return opened
 }
 
 /** What can never be read is put aside: a history that is lost must not keep devices from updating. */
-function openOrReplace(): DatabaseSync {
+function openOrReplace(): Database {
   if (ruin) putAside(ruin)
   try {
     return open()
@@ -148,7 +149,7 @@ function isRuined(error: unknown): boolean {
   return error instanceof OtherFormat || (typeof errcode === 'number' && RUINED.includes(errcode & 0xff))
 }
 
-function open(): DatabaseSync {
+function open(): Database {
   // SQLite gives its other files the mode of this one.
   closeSync(openSync(file, 'a', FILE_MODE))
   const candidate = new DatabaseSync(file)
