@@ -27,6 +27,9 @@ const CLIENTS = 6
 
 const skip = (await whyNoDeb()) || (await whyNoMachine())
 const skipLintian = (await findProgram('lintian')) === undefined && 'needs lintian: apt-get install lintian'
+const skipCross =
+  (await findProgram('aarch64-linux-gnu-strip')) === undefined &&
+  'needs aarch64-linux-gnu-strip: apt-get install binutils-aarch64-linux-gnu'
 const skipXinetd = (await findProgram('xinetd')) === undefined && 'needs xinetd: apt-get install xinetd'
 
 describe('the Debian package', { skip, timeout: 15 * 60_000 }, () => {
@@ -111,6 +114,23 @@ describe('the Debian package', { skip, timeout: 15 * 60_000 }, () => {
     )
     assert.equal(code, 0, stdout + stderr)
     assert.doesNotMatch(stdout, /^E:/m)
+  })
+
+  test('for another architecture, with the maintainer that the environment names', {
+    skip: skipCross,
+  }, async () => {
+    const out = join(scratch.path, 'arm64')
+    const env = { DEBFULLNAME: 'Ana Operator', DEBEMAIL: 'ana@example.org' }
+    const made = await pack(join(scratch.path, 'one'), out, ['--arch', 'arm64', 'deb'], env)
+    const fields = async (path: string): Promise<string> => (await run('dpkg-deb', ['--field', path])).stdout
+    const [here, there] = [await fields(deb), await fields(made.deb)]
+    assert.match(there, /^Architecture: arm64$/m)
+    assert.match(there, /^Maintainer: Ana Operator <ana@example\.org>$/m)
+    const depends = /^Depends: .*libc6 \(>= .*$/m
+    assert.deepEqual(depends.exec(there), depends.exec(here))
+    await run('dpkg-deb', ['--extract', made.deb, join(out, 'root')], { timeoutMs: PATIENCE_MS })
+    const { stdout } = await run('readelf', ['--file-header', join(out, 'root/usr/lib/upserv/node')])
+    assert.match(stdout, /Machine: +AArch64/)
   })
 
   test('dpkg -i: a user, a directory, a configuration, and a server that listens', async () => {
