@@ -546,11 +546,12 @@ export async function serve(
   const stop = (): Promise<void> => {
     stopping ??= (async () => {
       await handing?.catch(() => {})
-      log.info({ sessions: doors.sessions }, 'stopping')
       predecessor?.stop()
       for (const close of closers) close()
       stopChildren.abort(new CommandError('the server is stopping'))
       const goodbye = doors.close(current.shutdownMs)
+      // Once it is so: who reads this may count on it that nobody is let in any more.
+      log.info({ sessions: doors.sessions }, 'stopping')
       // A store can't be closed before it is open.
       const open = await opening.catch(() => undefined)
       // Who waits for a fetch is told to come back, rather than kept for a build that won't be complete.

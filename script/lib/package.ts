@@ -201,7 +201,7 @@ function notice(): string {
 Upstream-Name: upserv
 
 Files: *
-Copyright: The upserv authors
+Copyright: 2026 The upserv authors
 License: Apache-2.0
 ${indent(APACHE_NOTICE)}
 `
