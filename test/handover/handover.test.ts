@@ -175,6 +175,24 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     assert.equal(ownersPid(mirror), report.pid)
   })
 
+  test('who stops the new process stops the old one, with the same patience', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 10, 400_000))
+    await mirror.startNginx()
+    const upserv = await start(mirror)
+    await mirror.assertServes(upserv, '1')
+    await using line = new Line(upserv)
+    const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', '--bwlimit=100k'])
+    await slow.client.waitForLine(/^file-1$/)
+    const { pid } = await line.handOver()
+    assert.ok(lives(upserv.process.child.pid!))
+    process.kill(pid, 'SIGTERM')
+    // It would have taken a minute more.
+    assert.equal(await exitOf(upserv), 0)
+    await slow.client.ended
+    await until('both have ended', () => !lives(pid))
+  })
+
   test("a new process that can't read its configuration changes nothing", async () => {
     await using mirror = new Mirror()
     await mirror.publish('1', randomTree(1, 5, 1000))
