@@ -66,7 +66,7 @@ describe('the Debian package', { skip, timeout: 15 * 60_000 }, () => {
       NEXT_VERSION,
       'deb',
     ]))
-    for (const path of [deb, next]) copyFileSync(path, shared(basename(path)))
+    for (const path of [deb, next, update]) copyFileSync(path, shared(basename(path)))
     machine = await Machine.boot(join(scratch.path, 'machine'))
   })
   after(async () => {
@@ -348,6 +348,35 @@ systemctl enable --now upserv.socket upserv.service`)
     await sync('2')
   })
 
+  test('every command of docs/updating-devices.md, as it is typed', async () => {
+    // Of another time: of equal files with one time for all, rsync without -c would take the old ones for the new.
+    await shell(`mkdir /root/801 && tar -C /root/801 -xf /shared/upstream/1.tar.gz
+find /root/801 -exec touch --no-dereference --date=2020-01-01 {} +
+tar -C /root/801 -czf /shared/upstream/801.tar.gz . && rm -r /root/801
+cp /shared/upstream/2.tar.gz /shared/upstream/802.tar.gz`)
+    await machine.succeeds('dpkg', ['--install', `/shared/${basename(update)}`], { timeoutMs: PATIENCE_MS })
+    await shell(`printf '[channels]\\nstable = "802"\\n' >>/etc/upserv/upserv.toml; systemctl reload upserv
+echo 127.0.0.1 SERVER updates.example.org >>/etc/hosts
+upserv-update --dir /versions rsync://updates.example.org 801`)
+    const [script, ...recipes] = indentedIn('docs/updating-devices.md')
+    assert.equal(recipes.length, 4)
+    const current = (): Promise<string> => shell('basename $(readlink /versions/current)')
+    for (const [i, line] of script!.trimEnd().split('\n').entries()) {
+      await machine.succeeds('sh', ['-ec', line], { timeoutMs: PATIENCE_MS })
+      assert.equal(await current(), ['802\n', '801\n', '801\n'][i], line)
+    }
+    // What that has left of 802 would make the recipes too easy.
+    await shell('rm -rf /versions/builds/802')
+    let said = ''
+    for (const recipe of recipes)
+      said += await machine.succeeds('sh', ['-ec', recipe], { timeoutMs: PATIENCE_MS })
+    assert.match(said, /^802$/m)
+    assert.equal(await current(), '802\n')
+    await shell('cp -a /versions/current/root /shared/clients/by-hand')
+    assertSameTree(snapshot(shared('clients', 'by-hand')), trees.get('2')!)
+    await machine.succeeds('dpkg', ['--purge', 'upserv-update'], { timeoutMs: PATIENCE_MS })
+  })
+
   test('purge asks nothing and leaves nothing', async () => {
     await machine.succeeds('dpkg', ['--purge', 'upserv'], { timeoutMs: PATIENCE_MS })
     const left = await shell(
@@ -404,4 +433,10 @@ const DEVICE = 'rsync -aHAX --numeric-ids --delete rsync://SERVER:8873/build-802
 function commandsOf(page: string): string[] {
   const text = readFileSync(join(ROOT, page), 'utf8')
   return [...text.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block]) => block!)
+}
+
+/** What a page has to be typed where it is set in by four spaces, a block after the other. */
+function indentedIn(page: string): string[] {
+  const text = readFileSync(join(ROOT, page), 'utf8')
+  return [...text.matchAll(/(?<=\n\n)(?: {4}.*\n)+/g)].map(([block]) => block.replaceAll(/^ {4}/gm, ''))
 }
