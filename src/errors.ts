@@ -90,9 +90,41 @@ export class AccessDenied extends RefusedError {
 export class ServerBusy extends RefusedError {
   override readonly code = 'SERVER_BUSY'
 
-  constructor(most: number) {
-    super(`max connections (${most}) reached -- try again later`)
+  /** @param of which ones, as in "from your address"; '' for all. */
+  constructor(most: number, of = '') {
+    // The stock daemon's words: scripts look for them.
+    super(`max connections (${most}) reached -- try again later${of === '' ? '' : ` (${of})`}`)
   }
+}
+
+/** Too many logins have failed from where this one comes; it was not looked at. */
+export class LoginsSlowed extends RefusedError {
+  override readonly code = 'LOGINS_SLOWED'
+  readonly retryAfterS: number
+
+  constructor(retryAfterS: number) {
+    super(`too many logins from your address have failed: try again in ${retryAfterS} seconds`)
+    this.retryAfterS = retryAfterS
+  }
+}
+
+/** A build is not held, and for who asks nothing more is fetched now. */
+export class FetchesSpent extends RefusedError {
+  override readonly code = 'FETCHES_SPENT'
+  readonly retryAfterS: number | undefined
+
+  constructor(why: string, retryAfterS: number | undefined) {
+    const when = retryAfterS === undefined ? 'when these are done' : `in ${inWords(retryAfterS)}`
+    super(`this build is not held here, and ${why}: try again ${when}`, undefined, {
+      hint: 'Builds that are held are served all the same.',
+    })
+    this.retryAfterS = retryAfterS === undefined ? undefined : Math.ceil(retryAfterS)
+  }
+}
+
+function inWords(seconds: number): string {
+  const minutes = Math.max(1, Math.ceil(seconds / 60))
+  return minutes === 1 ? 'a minute' : `${minutes} minutes`
 }
 
 /** The connection ended or stalled; nobody is left to tell. */
@@ -102,7 +134,12 @@ export class ConnectionLost extends UpservError {
 
 /** What another process has to know to go on with a client that has named its module. */
 export interface Visit {
-  peer: { readonly address: string | undefined; readonly port: number }
+  peer: {
+    readonly address: string | undefined
+    readonly port: number
+    readonly devices: readonly string[]
+    readonly tls: boolean
+  }
   greeting: string
   module: string
   /** Who it has proven to be; undefined where it was not asked. */
@@ -258,6 +295,15 @@ export class TokenMissing extends RequestError {
 
   constructor(message: string, details?: ErrorDetails) {
     super(401, message, details)
+  }
+}
+
+/** A browser says that the request was made by a page from elsewhere. */
+export class CrossSite extends RequestError {
+  override readonly code = 'CROSS_SITE'
+
+  constructor(message: string, details?: ErrorDetails) {
+    super(403, message, details)
   }
 }
 

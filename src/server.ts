@@ -11,9 +11,13 @@
 import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { Attempts } from './access/attempts.ts'
+import { FetchAllowance } from './access/fetch-allowance.ts'
+import { HostRules } from './access/hosts.ts'
 import { Policy } from './access/policy.ts'
 import { Activity } from './build/activity.ts'
-import { Available } from './build/available.ts'
+import { audited, BY_COMMAND } from './build/audited.ts'
+import { Available, supplierOf } from './build/available.ts'
 import { Catalog } from './build/catalog.ts'
 import { Channels } from './build/channels.ts'
 import { BuildEvictor } from './build/evictor.ts'
@@ -40,17 +44,29 @@ import {
 } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { StreamDuplex } from './daemon/duplex.ts'
-import { type HandedSocket, type Legacy, type Predecessor, Successor } from './daemon/handover.ts'
+import { type InheritedSocket, type Legacy, type Predecessor, Successor } from './daemon/handover.ts'
+import type { HandedSocket } from './daemon/systemd.ts'
 import { TurnsInLine } from './daemon/turns.ts'
-import { CommandError, type RelayedConnection, type UpservError, type Visit } from './errors.ts'
+import { Doorsteps, type DoorstepsConfig } from './doorstep/doorsteps.ts'
+import {
+  CommandError,
+  ConfigError,
+  type RelayedConnection,
+  reportError,
+  type UpservError,
+  type Visit,
+} from './errors.ts'
+import type { ChangeRecord } from './history/change-record.ts'
 import { History } from './history/history.ts'
 import type { SessionRecord } from './history/session-record.ts'
 import { parentDoor } from './http/parent.ts'
 import type { Http } from './http/server.ts'
 import { makeTokenFile } from './http/token.ts'
+import { Bandwidth } from './lib/bandwidth.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import { realDisk } from './lib/disk.ts'
 import type { Logger } from './lib/log.ts'
+import { networkOf, type Prefixes, sourceOf, USUAL_PREFIXES } from './lib/peer.ts'
 import { Throttle } from './lib/throttle.ts'
 import { Answers } from './rsync/answers.ts'
 import { Derived } from './rsync/derived.ts'
@@ -63,6 +79,8 @@ import { diskUsage } from './store/disk-usage.ts'
 import { Store } from './store/store.ts'
 import { VERSION } from './version.ts'
 
+/** From then on the log warns of a certificate: whoever renews them does it earlier. */
+const EXPIRES_SOON_MS = 14 * 86_400_000
 /** What was read from packs and derived data, in memory that all clients share. */
 const POOL_MEMORY = 24 * 2 ** 20
 /** How often it is noted what live sessions have sent. */
@@ -75,6 +93,9 @@ const TELL_EVERY_MS = 1000
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
 
+/** Wrong tokens that cost nothing: nobody guesses one of them, and a program may have an old one. */
+const TOKEN_GUESSES = { name: 30, source: 30, network: 100 }
+
 /**
  * What verification and compaction may read and write a second: while sessions run, a fraction of what the
  * slowest disk that one would use for this gives; otherwise about all of it.
@@ -84,14 +105,24 @@ const BACKGROUND_RATE = { busy: 16 * 2 ** 20, idle: 128 * 2 ** 20 }
 /** The owner of a data directory, without doors. */
 export class Upserv {
   readonly store: Store
+  /** As commands ask for them: what they change is remembered. */
   readonly operations: Operations
+  /** For who remembers by itself who asked. */
+  readonly operator: Operations
   readonly resolver: Resolver
   readonly fetches: Fetches
   readonly #history: History
   readonly #channels: Channels
   /** Set by `serve`: what only the server as a whole knows. */
-  facts: { listening: string[]; httpUrls: string[]; sessions: () => number; inLine: () => number } = {
+  facts: {
+    listening: string[]
+    tlsListening: string[]
+    httpUrls: string[]
+    sessions: () => number
+    inLine: () => number
+  } = {
     listening: [],
+    tlsListening: [],
     httpUrls: [],
     sessions: () => 0,
     inLine: () => 0,
@@ -167,7 +198,7 @@ export class Upserv {
       onProblem: complain('an access could not be noted'),
     })
     this.parent = new Parent({ store, catalog, resolver: this.resolver, available, verifier: this.verifier })
-    this.operations = new Operator({
+    this.operator = new Operator({
       store,
       catalog,
       budget,
@@ -183,12 +214,14 @@ export class Upserv {
       facts: () => ({
         version: VERSION,
         listening: this.facts.listening,
+        tlsListening: this.facts.tlsListening,
         httpUrls: this.facts.httpUrls,
         sessions: this.facts.sessions(),
         inLine: this.facts.inLine(),
         uptimeSeconds: Math.round((performance.now() - this.#began) / 1000),
       }),
     })
+    this.operations = audited(this.operator, BY_COMMAND, rememberIn(history, log))
   }
 
   /** @throws StoreLocked when another process owns the directory; StoreFormat, ConfigError. */
@@ -389,6 +422,8 @@ export interface RunningServer {
   readonly operations: Promise<Operations>
   /** Addresses of the rsync doors. */
   readonly listening: readonly string[]
+  /** Addresses of those that speak rsync over TLS. */
+  readonly tlsListening: readonly string[]
   readonly httpUrls: readonly string[]
   /** How long `stop` lets sessions go on. */
   readonly shutdownMs: number
@@ -406,8 +441,8 @@ export interface RunningServer {
 }
 
 export interface ServeOptions {
-  /** Descriptors that listen already, in place of the addresses in `rsync.listen`. */
-  handed?: readonly number[]
+  /** Sockets that listen already, in place of the addresses in `rsync.listen` or `rsync.tls_listen`. */
+  handed?: readonly HandedSocket[]
   /** Reads the configuration again. Without it there is only the one that it began with. */
   load?: () => Config
   /** The process that hands over to us: its sockets and its data directory become ours. */
@@ -424,6 +459,14 @@ export async function serve(
 ): Promise<RunningServer> {
   useThreads()
   const legacy = await predecessor?.ready(VERSION)
+  const doorsteps = new Doorsteps(doorstepsOf(config), {
+    onProblem: (problem) => log.error({ reason: problem }, 'certificate not used'),
+    onCertificate: (file, { certificate }) => {
+      const { subject, subjectAltName: names, validToDate: expires } = certificate
+      const level = expires.getTime() - Date.now() < EXPIRES_SOON_MS ? 'warn' : 'info'
+      log[level]({ file, subject, names, expires }, 'certificate')
+    },
+  })
   const ground = await layGround(config, log, predecessor?.lock)
   const { claim, channels, activity, history, pool } = ground
   // Before any device hears of them. On a full disk they are served all the same, and count as new next time.
@@ -456,18 +499,30 @@ export async function serve(
     upserv = open
     // Once, before what it takes is counted: a server that ends by kill -9 would never get to it.
     flushCompileCache()
-    const best: Kitchen['best'] = (codec) => refiner.best(codec)
+    const best: Kitchen['best'] = {
+      squeeze: (codec) => refiner.best(codec),
+      frame: () => refiner.bestFrame(),
+    }
     await open.attach(cache, { derived, answers, lists, best, checksumSeed })
     return open
   })
   // Whoever waits for it hears when it fails, and so does who waits for our end.
   const operations = quietly(opened.then((open) => open.operations))
+  const operator = quietly(opened.then((open) => open.operator))
+  const remember = rememberIn(history, log)
   const modules = new MovingModules(
     new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver))),
   )
   let busySince = now()
-  const makePolicy = ({ access }: Config) =>
-    new Policy(access, (problem) => log.error({ reason: problem }, 'secrets not used'))
+  const bandwidth = new Bandwidth(config.limits.rates)
+  const [fetchAllowance, attempts] = [new FetchAllowance(config.fetchLimits), new Attempts()]
+  const guesses = new Attempts({ free: TOKEN_GUESSES })
+  const makePolicy = ({ access, sources }: Config) =>
+    new Policy(access, (problem) => log.error({ reason: problem }, 'secrets not used'), {
+      supplies: supplierOf(sources),
+      fetches: fetchAllowance,
+      attempts,
+    })
   let policy = makePolicy(config)
   /** The process that has taken our place. */
   let successor: Successor | undefined
@@ -485,7 +540,7 @@ export async function serve(
   const doors = new Doors(
     {
       modules,
-      visitor: (address) => policy.visitor(address),
+      visitor: (client) => policy.visitor(client),
       turns,
       derived,
       answers,
@@ -498,6 +553,7 @@ export async function serve(
     log,
     {
       first: Math.max(legacy?.firstSession ?? 0, (await lastSession(history)) + 1),
+      bandwidth,
       onChange: () => {
         busySince = now()
       },
@@ -527,7 +583,8 @@ export async function serve(
   const stopChildren = new AbortController()
   const children = parentDoor({
     parent: quietly(opened.then(({ parent }) => parent)),
-    visitor: (address) => policy.visitor(address),
+    visitor: (client) => policy.visitor(client),
+    pace: (client) => bandwidth.join(`source ${sourceOf(client, prefixesOf(current))}`),
     signal: stopChildren.signal,
     onRequest,
     log: (fields, message) => log.info(fields, message),
@@ -536,10 +593,11 @@ export async function serve(
   const closers: (() => void)[] = [() => clearInterval(sampling)]
   /** For connections that nobody uses: they would keep the process from ending. */
   const lastClosers: (() => void)[] = []
-  const inherited = (kind: HandedSocket['kind']): number[] =>
+  const inherited = (kind: InheritedSocket['kind']): number[] =>
     predecessor?.sockets.filter((socket) => socket.kind === kind).map(({ fd }) => fd) ?? []
   const httpUrls: string[] = []
   const listening: string[] = []
+  const tlsListening: string[] = []
   const { promise: ended, resolve: setEnded } = Promise.withResolvers<void>()
   quietly(ended)
 
@@ -578,8 +636,19 @@ export async function serve(
   const openControl = async (): Promise<ControlDoor> =>
     await listenControl(claim.paths.socket, {
       operations,
-      rsync: (socket, peer, visit) => doors.admit(socket, socket, peer, visit),
-      reload,
+      rsync: (socket, peer, visit) => doors.admit(socket, socket, peer, { visit }),
+      reload: async () => {
+        const about = { ...BY_COMMAND, what: 'reload', target: '' }
+        try {
+          const left = await reload()
+          remember({ ...about, result: 'done', code: '', reason: '' })
+          return left
+        } catch (error) {
+          const { code, message } = reportError(error)
+          remember({ ...about, result: 'failed', code, reason: message })
+          throw error
+        }
+      },
       handOver: (prepare) => handOver(prepare),
       onRequest,
     })
@@ -590,10 +659,16 @@ export async function serve(
     requestRsync(socket, peer, visit)
     return new StreamDuplex(socket, socket)
   }
-  const socketsThatListen = (): HandedSocket[] => {
+  const socketsThatListen = (): InheritedSocket[] => {
     const all = [
-      ...doors.listening.map((fd) => ({ kind: 'rsync' as const, fd })),
-      ...(http?.listening ?? []).map((fd) => ({ kind: 'http' as const, fd })),
+      ...doors.listening.map(({ fd, tls }) => ({
+        kind: tls ? ('rsync-tls' as const) : ('rsync' as const),
+        fd,
+      })),
+      ...(http?.listening ?? []).map(({ fd, tls }) => ({
+        kind: tls ? ('https' as const) : ('http' as const),
+        fd,
+      })),
     ]
     return all.map(({ kind, fd }) => {
       if (fd !== undefined) return { kind, fd }
@@ -643,7 +718,7 @@ export async function serve(
     const telling = setInterval(() => next.live(doors.live(MAX_TOLD)), TELL_EVERY_MS)
     const patience = current.handoverMs
     await Promise.all([
-      doors.close(patience),
+      doors.leave(patience),
       http && Promise.race([http.finished(), sleep(patience, undefined, { ref: false })]),
     ])
     clearInterval(telling)
@@ -670,11 +745,15 @@ export async function serve(
   const readAgain = async (): Promise<readonly string[]> => {
     const next = load()
     const nextPolicy = makePolicy(next)
+    const changeDoorsteps = doorsteps.prepare(doorstepsOf(next))
     // What is still being opened goes by the configuration before.
     const open = await opened
     open.change(next)
     cache.limit = next.cache
     policy = nextPolicy
+    changeDoorsteps()
+    bandwidth.change(next.limits.rates)
+    fetchAllowance.change(next.fetchLimits)
     turns.change(turnsOf(next))
     doors.change(mannersOf(next), doorLimitsOf(next))
     const left = restartKeys(config, next)
@@ -706,15 +785,22 @@ export async function serve(
     control = await openControl()
     closers.push(() => control?.close())
     lastClosers.push(() => control?.hangUp())
-    if (config.http.listen.length > 0) {
+    if (config.http.listen.length + config.http.tlsListen.length > 0) {
       if (config.http.tokenFile === undefined) makeTokenFile(claim.paths.token)
       // With all that it brings along it is a third of the program: not where nobody wants it, as under xinetd.
       const { Http: Site } = await import('./http/server.ts')
       const site = await Site.create({
-        operations: laterOperations(operations),
+        operations: laterOperations(operator),
+        onChangeBy: remember,
+        bandwidth,
+        limits: () => ({ perSource: current.limits.httpPerSource, prefixes: prefixesOf(current) }),
+        judgeGuess: (client, isGood) => {
+          const [source, network] = [sourceOf, networkOf].map((of) => of(client, prefixesOf(current)))
+          return guesses.judge({ source: source!, network: network! }, 'token', isGood)
+        },
         activity,
         modules,
-        visitor: (address) => policy.visitor(address),
+        visitor: (client) => policy.visitor(client),
         tokenFile: config.http.tokenFile ?? claim.paths.token,
         children,
         names: config.http.names,
@@ -729,15 +815,42 @@ export async function serve(
       http = site
       closers.push(() => site.close())
       lastClosers.push(() => site.hangUp())
-      const given = inherited('http')
-      for (const fd of given) httpUrls.push(await site.listenOn(fd))
-      for (const address of given.length > 0 ? [] : config.http.listen)
-        httpUrls.push(await site.listen(address))
+      const ways = [
+        { kind: 'http', doorstep: doorsteps.http, addresses: config.http.listen },
+        { kind: 'https', doorstep: doorsteps.https, addresses: config.http.tlsListen },
+      ] as const
+      for (const { kind, doorstep, addresses } of ways) {
+        const given = inherited(kind)
+        for (const fd of given) httpUrls.push(await site.listenOn(fd, doorstep))
+        if (given.length > 0) continue
+        for (const address of addresses) httpUrls.push(await site.listen(address, doorstep))
+      }
     }
-    const given = [...handed, ...inherited('rsync')]
-    for (const fd of given) listening.push(await doors.listenOn(fd))
-    for (const address of given.length > 0 ? [] : config.rsync.listen) {
-      listening.push(await doors.listen(address))
+    const withoutCertificate =
+      (inherited('rsync-tls').length > 0 && !doorsteps.rsyncTls.speaksTls) ||
+      (inherited('https').length > 0 && !doorsteps.https.speaksTls)
+    if (withoutCertificate) {
+      throw new ConfigError('a socket for TLS is handed over, and there is no certificate to show', {
+        hint: 'Set tls.cert and tls.key, or restart the server: then its sockets are opened anew.',
+      })
+    }
+    if (handed.some(({ tls }) => tls) && !doorsteps.rsyncTls.speaksTls) {
+      throw new ConfigError('systemd hands over a socket for TLS, and there is no certificate to show', {
+        hint: 'Set tls.cert and tls.key, or: systemctl disable --now upserv-tls.socket',
+      })
+    }
+    const ways = [
+      { tls: false, doorstep: doorsteps.rsync, addresses: config.rsync.listen, into: listening },
+      { tls: true, doorstep: doorsteps.rsyncTls, addresses: config.rsync.tlsListen, into: tlsListening },
+    ]
+    for (const { tls, doorstep, addresses, into } of ways) {
+      const sockets = [
+        ...handed.filter((socket) => socket.tls === tls).map(({ fd }) => fd),
+        ...inherited(tls ? 'rsync-tls' : 'rsync'),
+      ]
+      for (const fd of sockets) into.push(await doors.listenOn(fd, doorstep))
+      if (sockets.length > 0) continue
+      for (const address of addresses) into.push(await doors.listen(address, doorstep))
     }
     predecessor?.serving()
   } catch (error) {
@@ -747,7 +860,10 @@ export async function serve(
   void opened.then(
     async (open) => {
       const sessions = (): number => doors.sessions + othersClients().length
-      open.facts = { listening, httpUrls, sessions, inLine: () => turns.waiting }
+      open.facts = {
+        ...{ listening, tlsListening, httpUrls },
+        ...{ sessions, inLine: () => turns.waiting },
+      }
       log.info({ builds: open.store.ids().length, ms: Math.round(now() - began) }, 'store open')
       // Nobody waits for this; it ends with the store when we are stopped.
       await open.tidy().catch((error: Error) => {
@@ -768,6 +884,7 @@ export async function serve(
   return {
     operations,
     listening,
+    tlsListening,
     httpUrls,
     get shutdownMs() {
       return current.shutdownMs
@@ -805,14 +922,40 @@ function turnsOf({ rsync }: Config) {
 
 function mannersOf({ rsync }: Config) {
   const limits = { handshakeMs: rsync.handshakeTimeoutMs, idleMs: rsync.idleTimeoutMs }
-  return { motd: rsync.motd, charset: rsync.charset, limits }
+  return { motd: rsync.motd, charset: rsync.charset, authDigestMin: rsync.authDigestMin, limits }
 }
 
-function doorLimitsOf({ rsync }: Config) {
+function doorstepsOf({ rsync, http, tls, proxyProtocolFrom }: Config): DoorstepsConfig {
+  const proxies = new HostRules({ allow: proxyProtocolFrom, deny: [] })
   return {
+    rsyncFiles: tls.files,
+    httpFiles: http.tlsFiles ?? tls.files,
+    clientCerts: { rsync: rsync.clientCerts, http: http.clientCerts },
+    devices: tls.devices,
+    isProxy: (address) => proxyProtocolFrom.length > 0 && proxies.admits(address),
+  }
+}
+
+function doorLimitsOf({ rsync, limits, access }: Config) {
+  return {
+    perNetwork: limits.perNetwork,
+    handshakesPerSource: limits.handshakesPerSource,
+    prefixes: access.limits?.prefixes ?? USUAL_PREFIXES,
     handshakes: rsync.maxHandshakes,
     perSource: rsync.maxPerSource,
     inside: rsync.maxConnections + rsync.waitingLine,
+  }
+}
+
+function prefixesOf({ access }: Config): Prefixes {
+  return access.limits?.prefixes ?? USUAL_PREFIXES
+}
+
+/** Who changed what, from where, and what came of it: in the log, and for a while in the history. */
+function rememberIn(history: History, log: Logger): (change: Omit<ChangeRecord, 'id' | 'at'>) => void {
+  return (change) => {
+    log.info({ audit: change }, 'change')
+    history.note({ at: new Date().toISOString(), ...change })
   }
 }
 

@@ -15,23 +15,35 @@ const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
 
 /**
  * What each folder of src/ may import beside itself. Everyone may use errors.ts, version.ts and lib/. The
- * leaves (access, history, rsync, store, source, archive) don't know each other.
+ * leaves (access, doorstep, history, rsync, store, source, archive) don't know each other.
  */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   lib: [],
   access: [],
+  doorstep: [],
   cache: [],
   history: [],
   rsync: [],
   store: [],
   source: [],
   archive: [],
-  config: ['access', 'source', 'rsync', 'build'],
+  config: ['access', 'doorstep', 'source', 'rsync', 'build'],
   build: ['rsync', 'store', 'source', 'archive', 'history'],
-  daemon: ['build', 'rsync', 'config', 'history'],
-  http: ['build', 'config', 'rsync', 'history', 'source'],
-  'server.ts': ['access', 'cache', 'build', 'rsync', 'store', 'config', 'daemon', 'http', 'history'],
-  cli: ['server.ts', 'build', 'daemon', 'config', 'store', 'history', 'access', 'http', 'source'],
+  daemon: ['build', 'doorstep', 'rsync', 'config', 'history'],
+  http: ['build', 'doorstep', 'config', 'rsync', 'history', 'source'],
+  'server.ts': [
+    'access',
+    'cache',
+    'build',
+    'rsync',
+    'store',
+    'config',
+    'daemon',
+    'doorstep',
+    'http',
+    'history',
+  ],
+  cli: ['server.ts', 'build', 'doorstep', 'daemon', 'config', 'store', 'history', 'access', 'http', 'source'],
   'errors.ts': [],
   'version.ts': [],
 }
@@ -88,6 +100,29 @@ test('whatever writes into the data directory does it through lib/disk.ts', () =
   assert.ok(writers.length > 20)
   for (const path of writers.filter((path) => !elsewhere.includes(path)))
     assert.doesNotMatch(read(path), /from 'node:fs/, path)
+})
+
+test('no shell, ever; and programs that outside bytes reach are started by lib/confined.ts alone', () => {
+  /** What others start, and with what: words of our own, or of the operator's own command line. */
+  const starters = [
+    'src/lib/confined.ts',
+    'src/lib/flock.ts', // flock(1), for a lock
+    'src/daemon/systemd.ts', // systemd-notify
+    'src/daemon/handover.ts', // upserv itself, by setsid
+    'src/lib/journal.ts', // perl, with a program of ours; log entries reach it by stdin, without control characters
+    'src/cli/bring.ts', // tar, mkdir and mkfifo, for the operator who types a command
+    'src/cli/inetd.ts', // upserv itself
+  ]
+  for (const path of modules) {
+    const text = read(path)
+    if (!starters.includes(path)) assert.doesNotMatch(text, /^import (?!type ).*child_process/m, path)
+    assert.doesNotMatch(
+      text,
+      /\bshell: (?:true|[^a-z ])|(?<!\.)\bexec(?:Sync)?\(|\beval\(|new Function\(|\/bin\/(?:ba|da|z)?sh\b/,
+      path,
+    )
+    assert.doesNotMatch(text, /import \{[^}]*\bexec(?:Sync)?\b[^}]*\} from 'node:child_process'/, path)
+  }
 })
 
 test('no imports go round in a circle', () => {

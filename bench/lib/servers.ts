@@ -1,6 +1,6 @@
 /** The two that are compared, each with a meter on it: upserv and the stock daemon, over the same builds. */
 import assert from 'node:assert/strict'
-import { mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { run } from '../../test/support/processes.ts'
 import { startRsyncd } from '../../test/support/rsyncd.ts'
@@ -75,8 +75,13 @@ export async function canWarm(): Promise<boolean> {
   return /^ {2}warm\b/m.test((await run(UPSERV, ['--help'])).stdout)
 }
 
+/** The stock daemon knows no limit; ours would have all but 200 wait in line. */
+const NO_LIMIT = '[rsync]\nmax_connections = 10000\n'
+
 export async function startOurs(data: string, env: NodeJS.ProcessEnv = {}): Promise<Server> {
-  const server = await startUpserv({ data, budget: '1TB', env })
+  const config = `${data}.toml`
+  writeFileSync(config, NO_LIMIT)
+  const server = await startUpserv({ data, budget: '1TB', config, env })
   const meter = new Meter(server.process.child.pid!)
   return {
     kind: 'upserv',

@@ -26,6 +26,7 @@ import { debianChangelog } from './changelog.ts'
 import { maintainer } from './maintainer.ts'
 import { completions, manPages } from './manual.ts'
 import { type Arch, checkArch, dependenciesOf, machineArch, runtimeFor } from './runtime.ts'
+import { holderIn, licenceOf, type NpmPackage, runtimePackages } from './runtime-packages.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
 /** Files of npm packages that nothing runs. */
@@ -128,6 +129,8 @@ function layOut(stage: string, arch: Arch): void {
   const control = readFileSync(join(ROOT, 'packaging/debian/control'), 'utf8')
   write('debian/control', control.replace(/^Maintainer: .*$/m, `Maintainer: ${maintainer()}`))
   for (const unit of ['upserv.socket', 'upserv.service']) copy(`packaging/systemd/${unit}`, `debian/${unit}`)
+  // As debhelper wants a unit that is not called after its package.
+  copy('packaging/systemd/upserv-tls.socket', 'debian/upserv.upserv-tls.socket')
   const date = new Date(epoch * 1000)
   write(
     'debian/changelog',
@@ -145,7 +148,7 @@ function layOut(stage: string, arch: Arch): void {
   write(main, readFileSync(join(stage, main), 'utf8').replace(/^#!.*\n/, ''))
   const { name, type, license } = packageJson()
   write('app/package.json', `${JSON.stringify({ name, version, type, license }, null, 2)}\n`)
-  const packages = installedPackages()
+  const packages = runtimePackages()
   for (const { path, name } of packages) copyPackage(join(ROOT, path), join(stage, 'app', path), name)
   const runtime = runtimeFor(arch)
   cpSync(runtime.program, join(stage, 'app/node'))
@@ -162,25 +165,9 @@ function layOut(stage: string, arch: Arch): void {
   copy('README.md', 'doc/README.md')
   for (const example of readdirSync(join(ROOT, 'examples')))
     copy(`examples/${example}`, `examples/${example}`)
-  write('debian/upserv.copyright', `${notice()}${packages.map(licenceOf).join('')}${runtimeNotice()}`)
+  write('debian/upserv.copyright', `${notice()}${packages.map(licenceParagraph).join('')}${runtimeNotice()}`)
   write('doc/LICENSE.node', readFileSync(runtime.licence, 'utf8'))
   write('debian/upserv-update.copyright', notice())
-}
-
-interface NpmPackage {
-  name: string
-  version: string
-  path: string
-}
-
-/** Those that run, as package-lock.json has them, without binaries that are optional. */
-function installedPackages(): NpmPackage[] {
-  const { packages } = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
-    packages: Record<string, { version: string; dev?: boolean; optional?: boolean }>
-  }
-  return Object.entries(packages)
-    .filter(([path, { dev, optional }]) => path !== '' && !dev && !optional)
-    .map(([path, { version }]) => ({ name: path.replace(/^.*node_modules\//, ''), version, path }))
 }
 
 function copyPackage(from: string, to: string, name: string): void {
@@ -208,14 +195,12 @@ ${indent(APACHE_NOTICE)}
 }
 
 /** A paragraph of debian/copyright, with the licence as the package brings it. */
-function licenceOf({ name, version, path }: NpmPackage): string {
-  const directory = join(ROOT, path)
-  const file = readdirSync(directory).find((entry) => /^LICEN[CS]E/i.test(entry))
-  const { license } = JSON.parse(readFileSync(join(directory, 'package.json'), 'utf8')) as { license: string }
-  const text = file === undefined ? 'As package.json says.' : readFileSync(join(directory, file), 'utf8')
+function licenceParagraph(each: NpmPackage): string {
+  const { name, version, path } = each
+  const { id, text = 'As package.json says.' } = licenceOf(each)
   // A licence that is among Debian's own is named, and not repeated.
-  const shown = license === 'Apache-2.0' ? APACHE_NOTICE : text
-  const label = `${license}-${name.replaceAll(/[^a-z0-9.]+/gi, '-')}`
+  const shown = id === 'Apache-2.0' ? APACHE_NOTICE : text
+  const label = `${id}-${name.replaceAll(/[^a-z0-9.]+/gi, '-')}`
   return paragraph(`usr/lib/upserv/${path}/*`, holderIn(text) ?? `${name} ${version}`, label, shown)
 }
 
@@ -228,14 +213,6 @@ License: MIT-and-others
  The licences of Node.js and of all that it contains are in
  /usr/share/doc/upserv/LICENSE.node.gz.
 `
-}
-
-/** Whom the text of a licence names; the template of one that nobody has filled in does not count. */
-function holderIn(text: string): string | undefined {
-  return text
-    .match(/^\s*Copyright.*$/gim)
-    ?.find((line) => !line.includes('[yyyy]'))
-    ?.trim()
 }
 
 function paragraph(files: string, copyright: string, name: string, text: string): string {

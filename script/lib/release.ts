@@ -1,17 +1,20 @@
 /** What `script/release` does beside git: versions and dates in files, the notes, the SBOM. */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { notesOf, withRelease } from './changelog.ts'
+import { runtimePackages } from './runtime-packages.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
 const [step, version = '', out = ''] = process.argv.slice(2)
 
 if (step === 'prepare') prepare()
 else if (step === 'describe') describe()
-else throw new Error('Usage: release.ts prepare VERSION | describe VERSION DIRECTORY')
+else if (step === 'attest') attest()
+else
+  throw new Error('Usage: release.ts prepare VERSION | describe VERSION DIRECTORY | attest VERSION DIRECTORY')
 
 function prepare(): void {
   for (const file of ['package.json', 'package-lock.json']) {
@@ -34,6 +37,45 @@ function describe(): void {
     `${notesOf(readFileSync(join(ROOT, 'CHANGELOG.md'), 'utf8'), version)}\n`,
   )
   writeFileSync(join(out, `upserv-${version}.cdx.json`), `${JSON.stringify(sbom(), null, 2)}\n`)
+}
+
+/**
+ * How the files of a release came to be: a statement as in-toto and SLSA have them, about every file that is there.
+ * It holds nothing that another build of the same commit would not say, so it is reproduced with them.
+ */
+function attest(): void {
+  const git = (...args: string[]): string => execFileSync('git', args, { cwd: ROOT, encoding: 'utf8' }).trim()
+  const sha256 = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex')
+  const name = `upserv-${version}.provenance.json`
+  const statement = {
+    _type: 'https://in-toto.io/Statement/v1',
+    subject: readdirSync(out)
+      .filter((file) => file !== name && file !== 'SHA256SUMS')
+      .sort()
+      .map((file) => ({ name: file, digest: { sha256: sha256(join(out, file)) } })),
+    predicateType: 'https://slsa.dev/provenance/v1',
+    predicate: {
+      buildDefinition: {
+        buildType: 'urn:upserv:script/release',
+        externalParameters: { version, arch: process.arch, fast: process.env.UPSERV_FAST === 'yes' },
+        internalParameters: { sourceDateEpoch: Number(git('log', '-1', '--format=%ct')) },
+        resolvedDependencies: [
+          {
+            name: 'checkout',
+            digest: { gitCommit: git('rev-parse', 'HEAD'), gitTree: git('rev-parse', 'HEAD^{tree}') },
+          },
+          { name: 'package-lock.json', digest: { sha256: sha256(join(ROOT, 'package-lock.json')) } },
+          { name: `node ${process.versions.node}`, digest: { sha256: sha256(process.execPath) } },
+          ...runtimePackages().map((each) => ({
+            uri: `pkg:npm/${each.name.replace('@', '%40')}@${each.version}`,
+            digest: { sha512: Buffer.from(each.integrity.replace('sha512-', ''), 'base64').toString('hex') },
+          })),
+        ],
+      },
+      runDetails: { builder: { id: 'urn:upserv:checkout' } },
+    },
+  }
+  writeFileSync(join(out, name), `${JSON.stringify(statement, null, 2)}\n`)
 }
 
 interface Bom {

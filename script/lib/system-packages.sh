@@ -5,6 +5,9 @@ rsync:rsync
 nginx:nginx-light
 xinetd:xinetd
 openssl:openssl
+gnutls-cli:gnutls-bin
+stunnel4:stunnel4
+haproxy:haproxy
 xz:xz-utils
 bzip2:bzip2
 lbzip2:lbzip2
@@ -39,6 +42,13 @@ mke2fs:e2fsprogs
 docker-registry:docker-registry
 skopeo:skopeo
 umoci:umoci
+memcached:memcached
+swift-proxy-server:swift-proxy
+swift-object-server:swift-object
+swift-container-server:swift-container
+swift-account-server:swift-account
+bwrap:bubblewrap
+strace:strace
 "
 
 # Debian keeps some of them where only root looks.

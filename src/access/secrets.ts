@@ -8,13 +8,11 @@
  * Reading is synchronous: a small local file, read once for each change of it, and whoever asks for a
  * password can't wait in the middle of judging a client.
  */
-import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { byteString, splitBytes } from '../lib/bytes.ts'
+import { readPrivateFile, stampOf } from '../lib/private-file.ts'
 
 /** Some twenty thousand users; a larger file is not what its name says. */
 const MAX_BYTES = 1 << 20
-/** Clocks of file systems tick so often: what was changed so recently may change again unseen. */
-const UNSETTLED_MS = 2000
 
 export class SecretsFile {
   readonly #path: string
@@ -40,11 +38,10 @@ export class SecretsFile {
   /** Reads the file if it is not the one that was read. Never throws: the problem is told. */
   refresh(): void {
     try {
-      const stats = statSync(this.#path, { bigint: true })
-      const stamp = stampOf(stats)
-      if (stamp === this.#stamp) return
-      this.#passwords = readSecrets(this.#path)
-      this.#stamp = Date.now() - Number(stats.ctimeMs) < UNSETTLED_MS ? undefined : stamp
+      const stamp = stampOf(this.#path)
+      if (stamp !== undefined && stamp === this.#stamp) return
+      this.#passwords = parseSecrets(readPrivateFile(this.#path, MAX_BYTES))
+      this.#stamp = stamp
       this.#told = undefined
     } catch (error) {
       this.#passwords = new Map()
@@ -53,31 +50,6 @@ export class SecretsFile {
       if (problem !== this.#told) this.#onProblem(problem)
       this.#told = problem
     }
-  }
-}
-
-function stampOf({ dev, ino, mode, uid, size, mtimeNs, ctimeNs }: BigIntStats): string {
-  return [dev, ino, mode, uid, size, mtimeNs, ctimeNs].join(':')
-}
-
-function readSecrets(path: string): Map<string, Buffer> {
-  // What is opened is what is checked; a named pipe must not make the server wait.
-  const file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
-  try {
-    const stats = fstatSync(file)
-    if (!stats.isFile()) throw new Error('it is no regular file')
-    if ((stats.mode & 0o007) !== 0 || (stats.mode & 0o020) !== 0) {
-      throw new Error('others may read or change it; type: chmod 600 FILE')
-    }
-    const us = process.getuid?.() ?? stats.uid
-    if (stats.uid !== us && stats.uid !== 0) {
-      throw new Error(`it belongs to user ${stats.uid}, neither to root nor to the server's own user ${us}`)
-    }
-    if (stats.size > MAX_BYTES) throw new Error(`it has ${stats.size} bytes, more than ${MAX_BYTES}`)
-    const bytes = Buffer.alloc(MAX_BYTES)
-    return parseSecrets(bytes.subarray(0, readSync(file, bytes, 0, MAX_BYTES, 0)))
-  } finally {
-    closeSync(file)
   }
 }
 

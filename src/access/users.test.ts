@@ -19,8 +19,11 @@ for (const [text, why] of [
   ['alice, bob:deny', /one entry for each user/],
   [' alice', /one entry for each user/],
   ['alice\n', /one entry for each user/],
-  ['@wheel', /groups are not supported/],
-  ['@wheel:deny', /groups are not supported/],
+  ['@', /no name of a group/],
+  ['@@wheel', /no name of a group/],
+  ['@wheel*', /patterns of users/],
+  ['cert:', /no name in a certificate/],
+  ['cert:a:b', /":ro" or ":deny", nothing else/],
   ['*', /patterns of users/],
   ['al?ce', /patterns of users/],
   ['[ab]*:deny', /patterns of users/],
@@ -39,3 +42,13 @@ for (const [text, why] of [
     assert.match(result, why)
   })
 }
+
+test('auth_users: groups and certificates', () => {
+  assert.deepEqual(parseUserRule('@staff'), { group: 'staff', admitted: true })
+  assert.deepEqual(parseUserRule('@staff:deny'), { group: 'staff', admitted: false })
+  assert.deepEqual(parseUserRule('cert:xo-*.example.org'), {
+    certificate: 'xo-*.example.org',
+    admitted: true,
+  })
+  assert.deepEqual(parseUserRule('cert:xo-7:deny'), { certificate: 'xo-7', admitted: false })
+})

@@ -16,6 +16,7 @@
 import { constants, createGunzip, createZstdDecompress, type Gunzip, type ZstdDecompress } from 'node:zlib'
 import { ArchiveError, ToolMissing } from '../errors.ts'
 import { asBuffer, byteString, showBytes } from '../lib/bytes.ts'
+import { DECOMPRESSOR_MEMORY } from '../lib/confined.ts'
 import { findProgram } from '../lib/find-program.ts'
 import { detectContainer, sniff } from './container.ts'
 import { pump, type Stage, startProgram, writeChunk } from './program.ts'
@@ -230,7 +231,8 @@ function xzArgs(format: string): string[] {
 
 async function programStage(format: ProgramFormat): Promise<Stage> {
   const { path, args } = await findDecompressor(format)
-  return startProgram(path, args, {
+  return await startProgram(path, args, {
+    confinement: { maxMemoryBytes: DECOMPRESSOR_MEMORY },
     // Only what the programs need: XZ_OPT, BZIP2 and their like would add options of the user's.
     env: { PATH: process.env.PATH, LC_ALL: 'C' },
     explain: (status, complaint) => explainExit(format, path, status, complaint),

@@ -7,6 +7,7 @@
  */
 import { ArchiveError, ToolMissing } from '../errors.ts'
 import { asBuffer, byteString, showBytes } from '../lib/bytes.ts'
+import { DECOMPRESSOR_MEMORY } from '../lib/confined.ts'
 import { findProgram } from '../lib/find-program.ts'
 import { pump, type Stage, startProgram } from './program.ts'
 import { BLOCK_BYTES, checksumMatches } from './tar-header.ts'
@@ -112,11 +113,12 @@ export async function* asTar(
       `the ${container} archive is damaged: ${firstLine(complaint) ?? `${program} ended with ${status}`}`,
     )
   const filled = args.map((arg) => arg.replace('{file}', file))
-  yield* pump(
-    nothing(),
-    startProgram(path, filled, { env: { PATH: process.env.PATH, LC_ALL: 'C.UTF-8' }, explain }),
-    signal,
-  )
+  const stage = await startProgram(path, filled, {
+    env: { PATH: process.env.PATH, LC_ALL: 'C.UTF-8' },
+    confinement: { reads: [file], maxMemoryBytes: DECOMPRESSOR_MEMORY },
+    explain,
+  })
+  yield* pump(nothing(), stage, signal)
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -127,6 +129,10 @@ export interface Extractor {
   /** The program and its arguments: no shell looks at them. `{file}` is the archive, which comes on standard input otherwise. */
   command: readonly string[]
   timeLimitMs: number
+  /** Empty, and its own: the one place that it may write in. Its home, and where its temporary files go. */
+  directory: string
+  /** The largest file that it may write there. */
+  maxFileBytes: number
   /** What else it finds in its environment. */
   env: Readonly<Record<string, string>>
 }
@@ -151,11 +157,16 @@ export async function* extracted(
       hint: "The source's extract_timeout says how long it may take.",
     },
   )
-  const stage: Stage = startProgram(
-    path,
-    args.map((arg) => arg.replaceAll('{file}', file)),
-    {
-      env: { PATH: process.env.PATH, HOME: '/nonexistent', LC_ALL: 'C.UTF-8', ...extractor.env },
+  const { directory, maxFileBytes } = extractor
+  const filled = args.map((arg) => arg.replaceAll('{file}', file))
+  let stage: Stage
+  try {
+    stage = await startProgram(path, filled, {
+      env: {
+        ...{ PATH: process.env.PATH, HOME: directory, TMPDIR: directory, LC_ALL: 'C.UTF-8' },
+        ...extractor.env,
+      },
+      confinement: { reads: file === '' ? [] : [file], directory, maxFileBytes },
       timeLimit: { ms: extractor.timeLimitMs, error },
       explain: (status, complaint) => {
         const said = firstLine(complaint)
@@ -163,15 +174,13 @@ export async function* extracted(
           `the extractor ${program} ended with ${status}${said === undefined ? '' : `: ${said}`}`,
         )
       },
-    },
-  )
-  try {
-    yield* pump(chunks, stage, signal)
+    })
   } catch (failure) {
     const { code } = failure as NodeJS.ErrnoException
     if (code !== 'ENOENT' && code !== 'EACCES') throw failure
     throw new ArchiveError(`the extractor ${program} cannot be run (${code})`, { cause: failure })
   }
+  yield* pump(chunks, stage, signal)
 }
 
 /** For programs that read a file. */

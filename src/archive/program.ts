@@ -2,8 +2,9 @@
  * Bytes through a program, or through anything else that takes bytes and gives others: fed and read at the
  * same time, ended at once whatever fails on either side.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcessWithoutNullStreams } from 'node:child_process'
 import type { Readable, Writable } from 'node:stream'
+import { type Confinement, spawnConfined } from '../lib/confined.ts'
 
 /** Of what a program complains about, only this much is kept. */
 const MAX_STDERR_BYTES = 4096
@@ -79,66 +80,55 @@ export function writeChunk(stream: Writable, chunk: Uint8Array): Promise<void> {
   })
 }
 
-/** How a program that was started is to be understood. */
+/** How a program is started, and how to be understood. */
 export interface ProgramOptions {
   env: NodeJS.ProcessEnv
+  /** What it may touch: nothing unless told otherwise. */
+  confinement?: Confinement
   /** What it means that it ended with this status. */
   explain(status: number | NodeJS.Signals | null, complaint: Uint8Array): Error
   /** It is ended when it has not ended by itself by then; the error says why. */
   timeLimit?: { ms: number; error: Error } | undefined
 }
 
-/** Starts a program, without a shell and in a process group of its own, so that all of it can be ended. */
-export function startProgram(path: string, args: readonly string[], options: ProgramOptions): Stage {
-  const { env, explain, timeLimit } = options
-  const child = spawn(path, args, { stdio: ['pipe', 'pipe', 'pipe'], env, detached: true })
-  const complaint = keepStart(child.stderr)
-  child.stdin.on('error', ignore) // EPIPE: the program ended first, and its exit status says why
-  const closed = whenClosed(child)
-  closed.catch(ignore) // looked at when the output has ended
+/** Starts a program, as lib/confined.ts does. @throws an error with a code when there is no such program. */
+export async function startProgram(
+  path: string,
+  args: readonly string[],
+  options: ProgramOptions,
+): Promise<Stage> {
+  const { env, confinement, explain, timeLimit } = options
+  const program = await spawnConfined(path, args, { ...confinement, env, stdio: ['pipe', 'pipe', 'pipe'] })
+  const { stdin, stdout, stderr } = program.child as ChildProcessWithoutNullStreams
+  const complaint = keepStart(stderr)
+  stdin.on('error', ignore) // EPIPE: the program ended first, and its exit status says why
   let late = false
-  const end = (): void => {
-    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
-    try {
-      process.kill(-child.pid, 'SIGKILL')
-    } catch {
-      // It has just ended.
-    }
-  }
   const timer =
     timeLimit &&
     setTimeout(() => {
       late = true
-      end()
+      program.kill()
     }, timeLimit.ms)
   return {
-    input: child.stdin,
-    output: child.stdout,
+    input: stdin,
+    output: stdout,
     write: async (chunk) => {
-      await writeChunk(child.stdin, chunk)
-      return !child.stdin.destroyed
+      await writeChunk(stdin, chunk)
+      return !stdin.destroyed
     },
     finished: async () => {
-      const status = await closed
+      const status = await program.ended
       if (late) throw timeLimit!.error
       if (status !== 0) throw explain(status, complaint())
     },
     explain: (error) => (late ? timeLimit!.error : error),
     kill: () => {
       clearTimeout(timer)
-      child.stdin.destroy()
-      child.stdout.destroy()
-      end()
+      stdin.destroy()
+      stdout.destroy()
+      program.kill()
     },
   }
-}
-
-/** Resolves with the exit code or the name of the signal, rejects when the program could not be started. */
-function whenClosed(child: ChildProcess): Promise<number | NodeJS.Signals | null> {
-  return new Promise((resolve, reject) => {
-    child.once('error', reject)
-    child.once('close', (code, signalName) => resolve(code ?? signalName))
-  })
 }
 
 /** Reads a stream to its end but keeps only its start, which is what the returned function gives. */

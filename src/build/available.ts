@@ -6,7 +6,7 @@ import type { SourceError } from '../errors.ts'
 import { SingleFlight, untilAborted } from '../lib/single-flight.ts'
 import { type AnySource, createSource } from '../source/create.ts'
 import type { SourceConfig } from '../source/source.ts'
-import { compareIds, isBuildId } from './build-id.ts'
+import { compareIds, idOfModule, isBuildId } from './build-id.ts'
 import type { AvailableBuilds } from './operations.ts'
 
 /** An upstream changes a few times a day; a person who has just put a build there waits no longer than this. */
@@ -18,6 +18,8 @@ export class Available {
   #sources: readonly AnySource[]
   readonly #now: () => number
   readonly #asking = new SingleFlight<'all', AvailableBuilds>()
+  /** When it was first seen there, in ms since 1970, of what upstream has now. */
+  #seen = new Map<string, number>()
   #known: { builds: AvailableBuilds; until: number } | undefined
 
   /**
@@ -41,6 +43,11 @@ export class Available {
     return this.#sources.length > 0
   }
 
+  /** Since when we know that it can be had, in ms since 1970: for those of which upstream does not tell. */
+  firstSeen(id: string): number {
+    return this.#seen.get(id) ?? Date.now()
+  }
+
   /** @throws the signal's reason. */
   async list(signal: AbortSignal): Promise<AvailableBuilds> {
     if (this.#known && this.#known.until > this.#now()) return this.#known.builds
@@ -58,6 +65,7 @@ export class Available {
       builds: [...builds.values()].sort((a, b) => compareIds(a.id, b.id)),
       gaps: answers.flatMap(({ gap, source }) => (gap === undefined ? [] : [{ source, reason: gap }])),
     }
+    this.#seen = new Map([...builds.keys()].map((id) => [id, this.firstSeen(id)]))
     if (sources === this.#sources) this.#known = { builds: all, until: this.#now() + FRESH_MS }
     return all
   }
@@ -94,5 +102,21 @@ async function askOne(source: AnySource, signal: AbortSignal): Promise<Answer> {
     signal.throwIfAborted()
     const reason = late.aborted ? 'does not answer' : (error as SourceError).message
     return { source: name, builds: [], gap: reason }
+  }
+}
+
+/**
+ * For rules on sources: whether one could supply the build that a module is, going by its id alone, so that the
+ * answer is the same whether there is such a build or not. Undefined: there is no such source.
+ * @throws ConfigError for a source that can't be right.
+ */
+export function supplierOf(
+  configs: readonly SourceConfig[],
+): (source: string, module: string) => boolean | undefined {
+  const sources = new Map(configs.map((config) => [config.name, createSource(config)]))
+  return (name, module) => {
+    const id = idOfModule(module)
+    const source = sources.get(name)
+    return source && id !== undefined && source.offers(id)
   }
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
+import { fc } from '../../test/support/property.ts'
 import { type Candidate, type DepartureLedger, planEviction } from './eviction.ts'
 
 /** Builds as sets of blobs; a blob of name "a3" has 3 bytes. */

@@ -5,7 +5,15 @@ import { type Circumstances, hintsFor } from './explain.ts'
 
 const RECORD: SessionRecord = {
   ...{ id: 1, began: '2026-01-01T00:00:00.000Z', ended: '2026-01-01T00:00:05.000Z' },
-  ...{ address: '192.0.2.1', port: 4000, user: '', module: 'build-802', build: '802' },
+  ...{
+    address: '192.0.2.1',
+    port: 4000,
+    device: '',
+    tls: false,
+    user: '',
+    module: 'build-802',
+    build: '802',
+  },
   ...{ paths: 'root/', options: '-logDtprze.iLsfxCIvu', protocol: 31, codec: 'zstd', digest: 'xxh128' },
   ...{ outcome: 'done', code: '', reason: '', state: 'closed', ms: 5000, waitedMs: { build: 0, line: 0 } },
   ...{ stateMs: {}, bytesIn: 1, bytesOut: 2, entries: 3, listedBytes: 4, files: 5, newFiles: 0, newBytes: 0 },

@@ -7,6 +7,7 @@
  * to publish, or nothing.
  */
 import { createHash, type Hash } from 'node:crypto'
+import { join } from 'node:path'
 import type { ArchiveSink } from '../archive/archive.ts'
 import type { Extractor } from '../archive/container.ts'
 import { readArchive } from '../archive/read.ts'
@@ -27,9 +28,11 @@ import type { SignatureCheck } from '../source/signature.ts'
 import type { Download, Layer, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
 import { generateContents } from '../store/contents.ts'
+import { removeTree } from '../store/durable.ts'
 import { KnownBlobs, type KnownBlobsData } from '../store/known-blobs.ts'
 import { Manifest, readSeal, type TreeTotals } from '../store/manifest.ts'
 import { DIGEST_BYTES } from '../store/pack.ts'
+import { DIRECTORY_MODE } from '../store/paths.ts'
 import type { IngestRoom } from './blob-sink.ts'
 import { Ingest, type IngestResult } from './ingest.ts'
 import { checkManifest, earlierVersions, lackingBlobs, Replica } from './replica.ts'
@@ -232,12 +235,14 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
         ...describe(Manifest.decode(result.manifest)),
       }
     }
+    const extractor = await extractorOf(config, job, url, disk)
     await readArchive(meter.downloads(archive.bytes(), digests), meter.unpacks(ingest), {
       signal,
       afterChunk: () => meter.show(),
       spill: (chunks) => spillTo(job.directory, chunks, account, disk.now),
-      extractor: extractorOf(config, job.id, url),
+      extractor,
     })
+    if (extractor) await removeTree(disk, extractor.directory)
     tell({ type: 'finishing' })
     digests.verify(archive)
     const vouchers = await vouchersOf(archive)
@@ -258,14 +263,18 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
   }
 }
 
-function extractorOf(
+async function extractorOf(
   { extract, extractTimeoutMs }: SourceConfig,
-  id: string,
+  { id, directory: parent, mostBytes }: FetchJob,
   url: string,
-): Extractor | undefined {
+  disk: Disk,
+): Promise<Extractor | undefined> {
   if (!extract) return undefined
+  const directory = join(parent, 'extractor')
+  await disk.mkdir(directory, DIRECTORY_MODE)
   const env = { UPSERV_BUILD: id, UPSERV_URL: url }
-  return { command: extract, timeLimitMs: extractTimeoutMs ?? EXTRACT_TIMEOUT_MS, env }
+  const timeLimitMs = extractTimeoutMs ?? EXTRACT_TIMEOUT_MS
+  return { command: extract, timeLimitMs, directory, maxFileBytes: mostBytes, env }
 }
 
 /** Each layer is an archive, checked by its digest before the next one begins. @returns bytes of all of them. */

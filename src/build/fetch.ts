@@ -24,6 +24,7 @@ import { nearestOf } from '../lib/nearest.ts'
 import { untilAborted } from '../lib/single-flight.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { WaitingLine } from '../lib/waiting-line.ts'
+import type { FetchTicket } from '../rsync/modules.ts'
 import { type AnySource, createSource } from '../source/create.ts'
 import { Pace } from '../source/pace.ts'
 import type { SourceConfig, SourceEvent } from '../source/source.ts'
@@ -74,6 +75,17 @@ export interface FetchesOptions {
   now?: () => number
 }
 
+/** On whose behalf a build is fetched. */
+export interface ForWhom {
+  /** Whether it may hear of a build, should the one that it asked for not exist. */
+  mayHear(id: string): boolean
+  /** Called before a fetch is begun; who joins one that goes on is not asked. @throws what says why not. */
+  begin(): FetchTicket
+}
+
+/** Whoever runs the server may hear of everything, and have everything. */
+const FOR_THE_OPERATOR: ForWhom = { mayHear: () => true, begin: () => ({ end: () => {} }) }
+
 export class Fetches {
   readonly #options: FetchesOptions
   #sources: readonly { config: SourceConfig; source: AnySource }[]
@@ -111,16 +123,15 @@ export class Fetches {
   /**
    * Gets a build that is not held, or joins those who wait for it. Whoever stops waiting leaves the fetch
    * running: the next one who asks will be glad of it.
-   * @param mayHear whether who asks may hear of a build, should this one not exist.
    * @returns a lease on the build. @throws NoSuchBuild, NotPublished and whatever else went wrong.
    */
   async get(
     id: string,
     say: (line: string) => void,
     signal: AbortSignal,
-    mayHear: (id: string) => boolean = () => true,
+    forWhom: ForWhom = FOR_THE_OPERATOR,
   ): Promise<Lease> {
-    const flight = this.#running.get(id) ?? this.#start(id, mayHear)
+    const flight = this.#running.get(id) ?? this.#start(id, forWhom)
     return this.#wait(flight, say, signal)
   }
 
@@ -128,13 +139,18 @@ export class Fetches {
    * Makes a damaged build whole: gets its archive again, of which only what is missing is written. As `get`,
    * for who wants the build. @throws BuildDamaged when that can't be done.
    */
-  async repair(id: string, say: (line: string) => void, signal: AbortSignal): Promise<Lease> {
+  async repair(
+    id: string,
+    say: (line: string) => void,
+    signal: AbortSignal,
+    forWhom: ForWhom = FOR_THE_OPERATOR,
+  ): Promise<Lease> {
     const { store } = this.#options
     const damage = store.has(id) ? await store.damage(id) : undefined
-    if (!damage) return await this.get(id, say, signal)
+    if (!damage) return await this.get(id, say, signal, forWhom)
     let failure: Error
     try {
-      const lease = await this.#wait(await this.#startRepair(id), say, signal)
+      const lease = await this.#wait(await this.#startRepair(id, forWhom), say, signal)
       if (!(await store.damage(id))) return lease
       lease.release()
       failure = new StoreError('it came in damaged again')
@@ -161,7 +177,9 @@ export class Fetches {
   ): Promise<void> {
     const stats = await stat(file).catch(() => undefined)
     if (!stats?.isFile() && !stats?.isFIFO()) {
-      throw new CommandError(`${file} is no file that this user can read`)
+      throw new CommandError(`${file} is no file that the server can read`, {
+        hint: `It sees nothing below /root and /home, and another /tmp, as systemd starts it. Let the shell open the file: upserv import - --as ${id} <${file}`,
+      })
     }
     const { href } = pathToFileURL(file)
     const scheme = form === 'export' ? 'bundle' : stats.isFIFO() ? 'pipe' : 'file'
@@ -183,7 +201,7 @@ export class Fetches {
         hint: 'Choose another id, or `upserv remove` it first.',
       })
     }
-    const lease = await this.#wait(this.#launch(id, [source], repairs), say, signal)
+    const lease = await this.#wait(this.#launch(id, [source], { repairs }), say, signal)
     lease.release()
   }
 
@@ -198,21 +216,21 @@ export class Fetches {
     this.#closed = false
   }
 
-  #start(id: string, mayHear: (id: string) => boolean): Flight {
+  #start(id: string, { mayHear, begin }: ForWhom): Flight {
     const sources = this.#sourcesOf(id)
     if (sources.length === 0) throw this.#noSuchBuild(id, mayHear)
-    return this.#launch(id, sources)
+    return this.#launch(id, sources, { begin })
   }
 
   /** The fetch under way, or a new one that makes the build whole. An import is read again where it was. */
-  async #startRepair(id: string): Promise<Flight> {
+  async #startRepair(id: string, { begin }: ForWhom): Promise<Flight> {
     const info = await this.#options.store.info(id).catch(() => undefined)
     const running = this.#running.get(id)
     if (running) return running
-    if (info?.source === IMPORT) return this.#launch(id, [importSource(info.url)], true)
+    if (info?.source === IMPORT) return this.#launch(id, [importSource(info.url)], { repairs: true, begin })
     const sources = this.#sourcesOf(id)
     if (sources.length === 0) throw new SourceError('no source offers it')
-    return this.#launch(id, sources, true)
+    return this.#launch(id, sources, { repairs: true, begin })
   }
 
   /** Those that offer the build. @throws NotPublished when it is known that none of them has it. */
@@ -223,11 +241,16 @@ export class Fetches {
     return this.#sources.filter(({ source }) => source.offers(id)).map(({ config }) => config)
   }
 
-  #launch(id: string, sources: readonly SourceConfig[], repairs = false): Flight {
+  #launch(
+    id: string,
+    sources: readonly SourceConfig[],
+    { repairs = false, begin = FOR_THE_OPERATOR.begin }: { repairs?: boolean; begin?: ForWhom['begin'] } = {},
+  ): Flight {
     if (this.#closed) throw serverIsStopping()
     if (this.#line.length >= MAX_IN_LINE) {
       throw new SourceError(`${this.#line.length} fetches wait already`, { hint: 'Try again later.' })
     }
+    const ticket = begin()
     const flight = new Flight(
       id,
       sources,
@@ -247,7 +270,9 @@ export class Fetches {
       .then((error) => {
         this.#running.delete(id)
         this.#options.onChange?.()
-        this.#options.onEnd?.(flight.end(error))
+        const end = flight.end(error)
+        ticket.end({ receivedBytes: end.receivedBytes, absent: end.code === 'BUILD_NOT_PUBLISHED' })
+        this.#options.onEnd?.(end)
       })
     return flight
   }

@@ -8,6 +8,7 @@ export function laterOperations(operations: Promise<Operations>): Operations {
     activity: async () => (await operations).activity(),
     timeline: async (...args) => (await operations).timeline(...args),
     history: async (...args) => (await operations).history(...args),
+    changes: async (...args) => (await operations).changes(...args),
     explain: async (...args) => (await operations).explain(...args),
     forget: async (...args) => (await operations).forget(...args),
     fetchHistory: async (...args) => (await operations).fetchHistory(...args),

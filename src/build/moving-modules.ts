@@ -5,7 +5,7 @@
  */
 import { HandedOver } from '../errors.ts'
 import { untilAborted } from '../lib/single-flight.ts'
-import type { MayHave, ModuleLine, Modules, OpenModule } from '../rsync/modules.ts'
+import type { Asker, MayHave, ModuleLine, Modules, OpenModule } from '../rsync/modules.ts'
 
 type Relay = HandedOver['relay']
 
@@ -43,7 +43,7 @@ export class MovingModules implements Modules {
 
   async open(
     name: string,
-    mayHave: MayHave,
+    asker: Asker,
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<OpenModule> {
@@ -52,7 +52,7 @@ export class MovingModules implements Modules {
       if (this.#relay) throw new HandedOver(this.#relay)
       const holds = this.#holds
       try {
-        const module = await this.#modules.open(name, mayHave, say, signal)
+        const module = await this.#modules.open(name, asker, say, signal)
         if (this.#holds === holds) return module
         // What is held by now was told to the other process before this was.
         module.release()

@@ -2,7 +2,7 @@
  * The modules of a store that is still being opened: who asks for one waits for that, and is told so. What a
  * name is ruled by is known from the configuration, so who may not have a module is refused at once.
  */
-import type { MayHave, ModuleLine, Modules, OpenModule } from '../rsync/modules.ts'
+import type { Asker, MayHave, ModuleLine, Modules, OpenModule } from '../rsync/modules.ts'
 import type { Channels } from './channels.ts'
 
 /** The first line comes after this time as well: most starts take less. */
@@ -40,12 +40,12 @@ export class OpeningModules implements Modules {
 
   async open(
     name: string,
-    mayHave: MayHave,
+    asker: Asker,
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<OpenModule> {
     const modules = this.#open ?? (await this.#opened(say, signal))
-    return modules.open(name, mayHave, say, signal)
+    return modules.open(name, asker, say, signal)
   }
 
   /** @throws the signal's reason, and whatever keeps the store from being opened. */

@@ -2,6 +2,7 @@
  * What an operator can ask of upserv, whoever carries it out: the process itself, or the one that owns the
  * data directory, through its control socket.
  */
+import type { ChangePage } from '../history/change-record.ts'
 import type { FetchEnd, FetchPage, FetchQuery } from '../history/fetch-record.ts'
 import type { RecordPage, RecordQuery, SessionFacts, SessionRecord } from '../history/session-record.ts'
 import type { StockRelease } from '../rsync/stock-releases.ts'
@@ -182,6 +183,8 @@ export interface Status {
   dataDir: string
   /** Addresses that clients can connect to. */
   listening: string[]
+  /** Addresses of those that speak rsync over TLS. */
+  tlsListening: string[]
   /** Where page, API and metrics are. */
   httpUrls: string[]
   uptimeSeconds: number
@@ -316,7 +319,7 @@ export interface Operations {
   timeline(span: TimelineSpan): Promise<TimelineReport>
   /** Sessions that have ended, the latest first. @param before only those whose id is less. */
   history(query: RecordQuery, limit: number, before?: number): Promise<RecordPage>
-  /** @param which a session's id, an address or a user: then its last session. @throws CommandError */
+  /** @param which a session's id, an address, a device or a user: then its last session. @throws CommandError */
   explain(which: string): Promise<Explanation>
   /** Deletes what is remembered of sessions, for good. @returns how many. */
   forget(query: RecordQuery): Promise<number>
@@ -324,6 +327,8 @@ export interface Operations {
   fetchHistory(query: FetchQuery, limit: number, before?: number): Promise<FetchPage>
   /** Deletes what is remembered of fetches, for good. @returns how many. */
   forgetFetches(query: FetchQuery): Promise<number>
+  /** Changes that were made or tried, the latest first. @param before only those whose id is less. */
+  changes(limit: number, before?: number): Promise<ChangePage>
   available(signal: AbortSignal): Promise<AvailableBuilds>
   /** Gets a build that is not held; `say` is told how it goes. @returns false when it was held already. */
   fetch(id: string, say: (line: string) => void, signal: AbortSignal): Promise<boolean>

@@ -2,6 +2,7 @@
 
 import { isIP } from 'node:net'
 import { CommandError, SessionUnknown, StoreError } from '../errors.ts'
+import type { ChangePage } from '../history/change-record.ts'
 import type { FetchEnd, FetchPage, FetchQuery } from '../history/fetch-record.ts'
 import type { History } from '../history/history.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from '../history/session-record.ts'
@@ -61,7 +62,10 @@ export interface OperatorParts {
   activity: ActivityLog
   history: History
   /** What only the server as a whole knows. */
-  facts: () => Pick<Status, 'version' | 'listening' | 'httpUrls' | 'uptimeSeconds' | 'sessions' | 'inLine'>
+  facts: () => Pick<
+    Status,
+    'version' | 'listening' | 'tlsListening' | 'httpUrls' | 'uptimeSeconds' | 'sessions' | 'inLine'
+  >
 }
 
 /** Sessions that are told of at a time. */
@@ -162,6 +166,10 @@ export class Operator implements Operations {
     return await this.#parts.history.find(query, limit, before)
   }
 
+  async changes(limit: number, before?: number): Promise<ChangePage> {
+    return await this.#parts.history.changes(limit, before)
+  }
+
   async forget(query: RecordQuery): Promise<number> {
     const { history, activity } = this.#parts
     // What is in memory goes as well: who wants to be forgotten is not shown as the last one who was here.
@@ -198,7 +206,7 @@ export class Operator implements Operations {
     return { record, hints: hintsFor(record, circumstances) }
   }
 
-  /** The session of that number, or the last one of an address or a user. */
+  /** The session of that number, or the last one of an address, a device or a user. */
   async #findSession(which: string): Promise<SessionRecord> {
     const { activity, history } = this.#parts
     if (/^\d{1,15}$/.test(which)) {
@@ -212,19 +220,25 @@ export class Operator implements Operations {
         hint: 'See `upserv history`; sessions are remembered for `history.days`.',
       })
     }
-    const query = isIP(which) ? { address: normalizeAddress(which) ?? which } : { user: which }
-    const recent = activity.recent.find((record) => record.module !== '' && matches(record, query))
-    const found = recent ?? (await history.find(query, 1)).records[0]
-    if (found) return found
+    const queries = isIP(which)
+      ? [{ address: normalizeAddress(which) ?? which }]
+      : [{ device: which }, { user: which }]
+    for (const query of queries) {
+      const recent = activity.recent.find((record) => record.module !== '' && matches(record, query))
+      const found = recent ?? (await history.find(query, 1)).records[0]
+      if (found) return found
+    }
     throw new SessionUnknown(`nothing is known of a session of ${which}`, {
-      hint: 'Name a session by its number, or a device by its address or its user: see `upserv history`.',
+      hint: 'Name a session by its number, or a device by its address, its name or its user: see `upserv history`.',
     })
   }
 
   /** Which build the same device last got something of, before this session. */
-  async #previousBuild({ id, address, user, build }: SessionRecord): Promise<string | null> {
-    if (address === '' || build === '') return null
-    const query = { address, ...(user === '' ? {} : { user }), outcome: 'done' }
+  async #previousBuild({ id, address, device, user, build }: SessionRecord): Promise<string | null> {
+    if ((address === '' && device === '') || build === '') return null
+    // A device goes where it likes, and keeps its name.
+    const who = device === '' ? { address, ...(user === '' ? {} : { user }) } : { device }
+    const query = { ...who, outcome: 'done' }
     const { records } = await this.#parts.history.find(query, LOOK_BACK, id)
     return records.find((record) => record.build !== '' && record.files > 0)?.build ?? null
   }
@@ -447,6 +461,7 @@ function matches(record: SessionRecord, query: RecordQuery): boolean {
   return (
     (query.build === undefined || record.build === query.build) &&
     (query.address === undefined || record.address === query.address) &&
+    (query.device === undefined || record.device === query.device) &&
     (query.user === undefined || record.user === query.user) &&
     (query.outcome === undefined || record.outcome === query.outcome) &&
     (query.since === undefined || record.ended >= query.since) &&

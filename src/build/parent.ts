@@ -12,7 +12,7 @@ import { zstdCompress } from 'node:zlib'
 import { RefusedError, StoreCorrupt } from '../errors.ts'
 import { asBuffer, type ByteString, byteString } from '../lib/bytes.ts'
 import { Pacer } from '../lib/pacer.ts'
-import type { MayHave } from '../rsync/modules.ts'
+import type { Asker } from '../rsync/modules.ts'
 import {
   type BlobRequest,
   type BuildLine,
@@ -57,17 +57,17 @@ export class Parent {
   }
 
   /** What is held, and what could be fetched. */
-  async list(mayHave: MayHave, signal: AbortSignal): Promise<ListAnswer> {
+  async list(asker: Asker, signal: AbortSignal): Promise<ListAnswer> {
     const { store, catalog, available } = this.#parts
     const builds = new Map<string, ListAnswer['builds'][number]>()
     for (const id of catalog.ids()) {
       const info =
-        mayHave(moduleOf(id)) && store.has(id) ? await store.info(id).catch(() => undefined) : undefined
+        asker.mayHave(moduleOf(id)) && store.has(id) ? await store.info(id).catch(() => undefined) : undefined
       if (info) builds.set(id, { id, published: info.fetched })
     }
     const others = available.hasSources ? await available.list(signal) : { builds: [], gaps: [] }
     for (const { id, published } of others.builds) {
-      if (!builds.has(id) && mayHave(moduleOf(id))) builds.set(id, { id, published })
+      if (!builds.has(id) && asker.mayHave(moduleOf(id))) builds.set(id, { id, published })
     }
     return { builds: [...builds.values()], complete: others.gaps.length === 0 }
   }
@@ -80,16 +80,16 @@ export class Parent {
   async describe(
     id: string,
     seals: readonly string[],
-    mayHave: MayHave,
+    asker: Asker,
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<{ line: BuildLine; body: Uint8Array }> {
     const { store, resolver } = this.#parts
-    const lease = await resolver.lease(id, mayHave, say, signal)
+    const lease = await resolver.lease(id, asker, say, signal)
     try {
       const info = await store.info(id)
       const bytes = await store.manifestBytes(id)
-      const base = bytes.length > MAX_DICTIONARY_BYTES ? undefined : await this.#heldBy(seals, id, mayHave)
+      const base = bytes.length > MAX_DICTIONARY_BYTES ? undefined : await this.#heldBy(seals, id, asker)
       const dictionary = base?.bytes
       const body = await compress(bytes, {
         params: frameParams(bytes.length, dictionary?.length ?? 0),
@@ -111,9 +111,9 @@ export class Parent {
   }
 
   /** The file `contents`, for a child that cannot make it by itself. */
-  async contents(id: string, mayHave: MayHave, signal: AbortSignal): Promise<Uint8Array> {
+  async contents(id: string, asker: Asker, signal: AbortSignal): Promise<Uint8Array> {
     const { store, resolver } = this.#parts
-    const lease = await resolver.lease(id, mayHave, () => {}, signal)
+    const lease = await resolver.lease(id, asker, () => {}, signal)
     try {
       return await store.contents(id)
     } finally {
@@ -128,14 +128,14 @@ export class Parent {
   async *blobs(
     id: string,
     request: BlobRequest,
-    mayHave: MayHave,
+    asker: Asker,
     signal: AbortSignal,
   ): AsyncGenerator<Uint8Array, void, undefined> {
     const { store, catalog, resolver } = this.#parts
-    const lease = await resolver.lease(id, mayHave, () => {}, signal)
+    const lease = await resolver.lease(id, asker, () => {}, signal)
     // A build that is no longer held here cannot help; the child asks again without it.
     const base =
-      request.base === null ? undefined : mayHave(moduleOf(request.base)) && catalog.lease(request.base)
+      request.base === null ? undefined : asker.mayHave(moduleOf(request.base)) && catalog.lease(request.base)
     try {
       if (request.base !== null && !base) throw new RefusedError(`build ${request.base} is not held here`)
       const asked = await this.#sizesOf(
@@ -169,12 +169,12 @@ export class Parent {
   }
 
   /** The manifest of a held build among these, as a dictionary: the first that there is. */
-  async #heldBy(seals: readonly string[], target: string, mayHave: MayHave) {
+  async #heldBy(seals: readonly string[], target: string, asker: Asker) {
     if (seals.length === 0) return undefined
     const { store, catalog } = this.#parts
     const bySeal = new Map<string, string>()
     for (const id of catalog.ids()) {
-      if (id === target || !mayHave(moduleOf(id)) || !store.has(id)) continue
+      if (id === target || !asker.mayHave(moduleOf(id)) || !store.has(id)) continue
       const seal = await store.manifestSeal(id).catch(() => undefined)
       if (seal !== undefined) bySeal.set(seal, id)
     }

@@ -12,7 +12,7 @@ import { eachAtOnce } from '../lib/at-once.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
 import { nearestOf } from '../lib/nearest.ts'
 import { formatSize } from '../lib/units.ts'
-import type { MayHave, ModuleLine, Modules, OpenModule } from '../rsync/modules.ts'
+import type { Asker, MayHave, ModuleLine, Modules, OpenModule } from '../rsync/modules.ts'
 import type { Tree } from '../rsync/tree.ts'
 import { type BuildInfo, checkedBy } from '../store/build-info.ts'
 import type { Store } from '../store/store.ts'
@@ -91,21 +91,22 @@ export class Resolver implements Modules {
 
   async open(
     name: string,
-    mayHave: MayHave,
+    asker: Asker,
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<OpenModule> {
+    const mayHave: MayHave = (module) => asker.mayHave(module)
     const id = idOfModule(name)
-    if (id !== undefined) return this.#openBuild(id, mayHave, say, signal)
+    if (id !== undefined) return this.#openBuild(id, asker, say, signal)
     const channel = channelOfModule(name)
-    if (channel !== undefined) return this.#openChannel(channel, mayHave, say, signal)
+    if (channel !== undefined) return this.#openChannel(channel, asker, say, signal)
     switch (name) {
       case CHANNELS:
         return virtual(this.#channelFiles(mayHave))
       case BUILDS:
         return this.#openBuilds(mayHave)
       case AVAILABLE:
-        return virtual(await this.#availableFiles(mayHave, say, signal))
+        return virtual(await this.#availableFiles(asker, say, signal))
       default:
         throw new NoSuchBuild(`Unknown module '${showBytes(name as ByteString, 100)}'`, {
           hint: 'Modules are named build-<id>, such as build-802.',
@@ -116,13 +117,15 @@ export class Resolver implements Modules {
   // -------------------------------------------------------------------------------------------------
   // One build
 
+  /** @param ruledBy the modules that were asked for, where it was not the build's own alone. */
   async #openBuild(
     id: string,
-    mayHave: MayHave,
+    asker: Asker,
     say: (line: string) => void,
     signal: AbortSignal,
+    ruledBy: readonly string[] = [moduleOf(id)],
   ): Promise<OpenModule> {
-    const lease = await this.lease(id, mayHave, say, signal)
+    const lease = await this.lease(id, asker, say, signal, ruledBy)
     try {
       return { tree: await this.#treeOf(id), release: () => lease.release() }
     } catch (error) {
@@ -134,12 +137,13 @@ export class Resolver implements Modules {
   /** Gets a build ready for who wants its content, as `open` does. */
   async lease(
     id: string,
-    mayHave: MayHave,
+    asker: Asker,
     say: (line: string) => void,
     signal: AbortSignal,
+    ruledBy: readonly string[] = [moduleOf(id)],
   ): Promise<Lease> {
     await this.#parts.catalog.left(id)
-    const lease = await this.#leaseWhole(id, mayHave, say, signal)
+    const lease = await this.#leaseWhole(id, { asker, ruledBy }, say, signal)
     await this.#noteAccess(id)
     return lease
   }
@@ -147,20 +151,23 @@ export class Resolver implements Modules {
   /** A lease on a build of which, as far as we know, nothing is missing. */
   async #leaseWhole(
     id: string,
-    mayHave: MayHave,
+    { asker, ruledBy }: { asker: Asker; ruledBy: readonly string[] },
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<Lease> {
     const { store, catalog, fetches } = this.#parts
-    const mayHear = (other: string): boolean => mayHave(moduleOf(other))
-    const lease = catalog.lease(id) ?? (await fetches.get(id, say, signal, mayHear))
+    const forWhom = {
+      mayHear: (other: string) => asker.mayHave(moduleOf(other)),
+      begin: () => asker.beginFetch(ruledBy),
+    }
+    const lease = catalog.lease(id) ?? (await fetches.get(id, say, signal, forWhom))
     let whole = false
     try {
       whole = !(await store.damage(id)) && (await this.#isReadable(id))
     } finally {
       if (!whole) lease.release()
     }
-    return whole ? lease : await fetches.repair(id, say, signal)
+    return whole ? lease : await fetches.repair(id, say, signal, forWhom)
   }
 
   /** False when the build's own files have rotted; it is marked as damaged then. */
@@ -180,13 +187,13 @@ export class Resolver implements Modules {
 
   async #openChannel(
     name: string,
-    mayHave: MayHave,
+    asker: Asker,
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<OpenModule> {
     const channel = this.#parts.channels.get(name)
-    if (channel) return this.#openBuild(channel.id, mayHave, say, signal)
-    const names = this.#channelsFor(mayHave).map((other) => other.name)
+    if (channel) return this.#openBuild(channel.id, asker, say, signal, this.ruledBy(moduleOfChannel(name)))
+    const names = this.#channelsFor((module) => asker.mayHave(module)).map((other) => other.name)
     const near = nearestOf(name, names)
     const known = (near.length > 0 ? near : names).map(moduleOfChannel)
     throw new NoSuchBuild(
@@ -288,23 +295,24 @@ export class Resolver implements Modules {
   }
 
   async #availableFiles(
-    mayHave: MayHave,
+    asker: Asker,
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<VirtualTree> {
     const { available } = this.#parts
     if (!available.hasSources) throw new NoSuchBuild('no source is configured: only held builds can be had')
-    const { builds, gaps } = await available.list(signal)
+    const { builds, gaps: all } = await available.list(signal)
+    const gaps = all.filter(({ source }) => asker.mayHearOf(source))
     if (gaps.length > 0) {
       // In one line: of several at once a client gets the first.
       say(`there may be more: ${gaps.map(({ source, reason }) => `${source} ${reason}`).join('; ')}`)
     }
     const files = builds
-      .filter(({ id }) => mayHave(moduleOf(id)))
+      .filter(({ id }) => asker.mayHave(moduleOf(id)))
       .map(({ id, source, published }) => ({
         name: ascii(id),
         content: Buffer.from(`from ${source}\n`),
-        mtime: published === null ? 0 : Math.floor(Date.parse(published) / 1000),
+        mtime: Math.floor((published === null ? available.firstSeen(id) : Date.parse(published)) / 1000),
       }))
     return new VirtualTree(files, latest(files))
   }

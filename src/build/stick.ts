@@ -25,7 +25,10 @@ export interface StickBuild {
 export async function buildsOnStick(directory: string, disk: Disk = realDisk): Promise<StickBuild[]> {
   const place = join(directory, STICK_DIRECTORY)
   const names = await disk.readdir(place).catch((cause: Error) => {
-    throw new CommandError(`${place} cannot be read: ${cause.message}`, { cause })
+    throw new CommandError(`${place} cannot be read: ${cause.message}`, {
+      hint: 'The server sees nothing below /root and /home, and another /tmp, as systemd starts it: mount the stick elsewhere, as below /media.',
+      cause,
+    })
   })
   const builds: StickBuild[] = []
   for (const name of names.filter((one) => one.endsWith('.name')).sort()) {

@@ -10,7 +10,15 @@ import { CommandError } from '../errors.ts'
 import { ascii } from '../lib/bytes.ts'
 import { isPossible, type StockVisit, visitOf } from '../rsync/stock-clients.ts'
 import type { StockRelease } from '../rsync/stock-releases.ts'
-import { type Kitchen, planUpdate, type Update, warmAnswers, warmList } from '../rsync/warm.ts'
+import {
+  framedQuestions,
+  isFramed,
+  type Kitchen,
+  planUpdate,
+  type Update,
+  warmAnswers,
+  warmList,
+} from '../rsync/warm.ts'
 import type { Store } from '../store/store.ts'
 import { checkBuildId, moduleOf } from './build-id.ts'
 import type { HeldTree } from './builds-tree.ts'
@@ -185,7 +193,10 @@ class Warming {
     const updates = new Map<string, Update>()
     for (const old of from) {
       const update = await planUpdate(this.#held.get(old)!.tree, to, ascii(ROOT), this.#signal)
-      for (const { node } of update.questions) this.#total += to.size(node) * clients.length
+      for (const release of clients) {
+        const frames = (await this.#visits(release)).filter(isFramed).map(() => framedQuestions(update))
+        for (const { node } of [update.questions, ...frames].flat()) this.#total += to.size(node)
+      }
       updates.set(old, update)
     }
     return updates
@@ -219,11 +230,12 @@ class Warming {
     const unreadable = new Set<number>()
     for (const release of clients) {
       const visits = await this.#visits(release)
-      const counts = visits.map(({ agreement }): WarmedClient => {
-        const codec = agreement.codec ?? 'none'
-        return { client: release, codec, bytes: 0, answers: 0, newAnswers: 0, unready: 0 }
-      })
-      warmed.clients.push(...counts)
+      const counts = new Map<StockVisit, WarmedClient>()
+      for (const visit of visits) {
+        const codec = visit.agreement.codec ?? 'none'
+        counts.set(visit, { client: release, codec, bytes: 0, answers: 0, newAnswers: 0, unready: 0 })
+      }
+      warmed.clients.push(...counts.values())
       const pause = (workedMs: number): Promise<void> => this.#pause(workedMs)
       await warmAnswers(
         kitchen,
@@ -238,9 +250,9 @@ class Warming {
             warmed.writtenBytes = cache.tally.written - written
             if (!prepared) unreadable.add(node)
             warmed.unreadable = unreadable.size
-            for (const [i, { bytes, ready, isNew }] of (prepared ?? []).entries()) {
-              const count = counts[i]!
-              count.bytes += bytes * times
+            for (const [visit, { bytes, ready, isNew }] of prepared ?? []) {
+              const count = counts.get(visit)!
+              count.bytes += bytes * (isFramed(visit) ? Math.min(times, 1) : times)
               count.answers++
               if (isNew) count.newAnswers++
               if (!ready) count.unready++

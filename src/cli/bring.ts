@@ -10,6 +10,7 @@ import {
   readSync,
   renameSync,
   rmSync,
+  type Stats,
   statSync,
 } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
@@ -42,15 +43,15 @@ export async function fetchCommand(config: Config, id: string): Promise<void> {
 /** @param id undefined where it was not given. @throws CommandError where it has to be. */
 export async function importCommand(config: Config, what: string, id: string | undefined): Promise<void> {
   if (what === '-') {
-    await importStream(config, await startOf(process.stdin), id)
+    const started = await startOf(process.stdin)
+    if (started.start.length === 0)
+      throw new CommandError('there is nothing to import: standard input is empty')
+    await importStream(config, started, id)
     return
   }
   const path = resolve(what)
-  const stats = statSync(path, { throwIfNoEntry: false })
-  if (
-    stats?.isDirectory() &&
-    statSync(join(path, STICK_DIRECTORY), { throwIfNoEntry: false })?.isDirectory()
-  ) {
+  const stats = statsOf(path)
+  if (stats?.isDirectory() && statsOf(join(path, STICK_DIRECTORY))?.isDirectory()) {
     const ids = await withProgress((say, signal) =>
       withOperations(config, (operations) => operations.importStick(path, say, signal), { long: true }),
     )
@@ -88,6 +89,15 @@ export async function importCommand(config: Config, what: string, id: string | u
   }
 }
 
+/** Undefined for what cannot be looked at, as another user may be able to: the server says what it is. */
+function statsOf(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false })
+  } catch {
+    return undefined
+  }
+}
+
 async function importFile(config: Config, file: string, id: string, form: ImportForm): Promise<void> {
   await withProgress((say, signal) =>
     withOperations(config, (operations) => operations.import(file, id, form, say, signal), { long: true }),
@@ -106,16 +116,30 @@ async function importStream(
   config: Config,
   { start, stream }: Started,
   given: string | undefined,
-  check = async (): Promise<void> => {},
+  check?: () => Promise<void>,
 ): Promise<void> {
   const bundle = parseBundleHead(start)
   const id = given ?? bundle?.id ?? missingId()
   await withFifo(config, async (fifo) => {
     const abort = new AbortController()
-    const pouring = pour(start, stream, fifo, check, abort.signal)
+    let unread: Error | undefined
+    const noting =
+      check &&
+      (async (): Promise<void> => {
+        try {
+          await check()
+        } catch (error) {
+          unread = error as Error
+          throw error
+        }
+      })
+    const pouring = pour(start, stream, fifo, noting, abort.signal)
     pouring.catch(() => {})
     try {
       await importFile(config, fifo, id, bundle ? 'export' : 'archive')
+    } catch (error) {
+      // What could not be read here is why it broke off there.
+      throw unread ?? error
     } finally {
       abort.abort()
     }
@@ -123,18 +147,40 @@ async function importStream(
   })
 }
 
+/** The end of an archive, as tar writes it: two records, over which its closing zeros may lie. */
+const TAR_END_BYTES = 2 * 10_240
+const TAR_BLOCK_BYTES = 512
+
+/** The same bytes, of which the last come only once the check has passed: without them it is no archive. */
+async function* endingWith(
+  check: () => Promise<void>,
+  stream: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  let held: Uint8Array = Buffer.alloc(0)
+  let isFirst = true
+  for await (const chunk of stream) {
+    const both = Buffer.concat([held, chunk])
+    // The first block comes at once: whoever reads waits for it, and not for long.
+    const sure = Math.max(isFirst ? TAR_BLOCK_BYTES : 0, both.length - TAR_END_BYTES)
+    if (sure > 0) yield both.subarray(0, sure)
+    held = both.subarray(sure)
+    isFirst = false
+  }
+  await check()
+  yield held
+}
+
 /** A stream that failed is broken off without an end, so that no half of it is taken for a whole. */
 async function pour(
   start: Buffer,
   stream: Readable,
   fifo: string,
-  check: () => Promise<void>,
+  check: (() => Promise<void>) | undefined,
   signal: AbortSignal,
 ): Promise<void> {
   async function* all(): AsyncGenerator<Uint8Array> {
     if (start.length > 0) yield start
-    yield* stream as AsyncIterable<Uint8Array>
-    await check()
+    yield* check ? endingWith(check, stream) : (stream as AsyncIterable<Uint8Array>)
   }
   // What a program has written is lost when it ends before anybody reads: that begins at once.
   const begun = new PassThrough()

@@ -1,10 +1,14 @@
 /** What `upserv doctor` looks at, beside ports: a function for each thing, which returns what it found. */
+import type { X509Certificate } from 'node:crypto'
 import { accessSync, constants, existsSync, statfsSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Policy } from '../access/policy.ts'
 import type { Status } from '../build/operations.ts'
 import { type Config, DEFAULT_CONFIG_FILE, type Flags } from '../config/config.ts'
+import { type CertificateFiles, readCredentials } from '../doorstep/certificates.ts'
+import type { UpservError } from '../errors.ts'
 import { readToken } from '../http/token.ts'
+import { meansOfConfinement } from '../lib/confined.ts'
 import { realDisk } from '../lib/disk.ts'
 import { findProgram } from '../lib/find-program.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
@@ -27,6 +31,8 @@ export const PATIENCE_MS = 5000
 const MAX_SKEW_MS = 5 * 60_000
 /** No clock is right that says an earlier time than this program was written. */
 const EARLIEST_MS = Date.UTC(2026, 0)
+/** Whoever renews certificates does it earlier than that. */
+const CERTIFICATE_ENDS_SOON_MS = 14 * 86_400_000
 /** With less than this of the file system left, other programs on the machine are about to fail. */
 const LITTLE_SPACE = 100e6
 /** Room that a disk should have beyond the budget. */
@@ -52,6 +58,45 @@ export function checkConfiguration(config: Config, flags: Flags): Finding {
   const file = flags.config ?? process.env.UPSERV_CONFIG ?? DEFAULT_CONFIG_FILE
   const says = existsSync(file) ? `${file} is right` : `${file} does not exist: every key has its default`
   return ok('configuration', `${says}; data in ${config.dataDir}, at most ${formatSize(config.budget)}`)
+}
+
+/** The certificates that the server shows, and whom those of clients are from. */
+export function checkCertificates({ tls, http, rsync }: Config): Finding[] {
+  const { files } = tls
+  const all = [...(files ? [files] : []), ...(http.tlsFiles ? [http.tlsFiles] : [])]
+  const findings = all.map(checkCertificate)
+  if (files && rsync.tlsListen.length + http.tlsListen.length === 0) {
+    const hint = 'Remove rsync.tls_listen = [], or set http.tls_listen.'
+    findings.push(warning('certificate', `${files.cert} is shown to nobody: no port speaks TLS`, hint))
+  }
+  return findings
+}
+
+function checkCertificate(files: CertificateFiles): Finding {
+  const about = 'certificate'
+  const { cert, key } = files
+  let certificate: X509Certificate
+  try {
+    certificate = readCredentials(files).certificate
+  } catch (error) {
+    const { message, hint = `chown upserv ${key}; chmod 600 ${key}; openssl x509 -in ${cert} -noout -text` } =
+      error as UpservError
+    return problem(about, message, hint)
+  }
+  const { validFromDate: from, validToDate: to, subjectAltName } = certificate
+  const day = (date: Date): string => date.toISOString().slice(0, 10)
+  const renew = 'Renew it; the server takes another one by itself: upserv reload says whether it can.'
+  if (to.getTime() < Date.now()) return problem(about, `${cert} expired on ${day(to)}`, renew)
+  if (from.getTime() > Date.now()) return problem(about, `${cert} is not valid before ${day(from)}`, 'date')
+  const left = to.getTime() - Date.now()
+  if (left < CERTIFICATE_ENDS_SOON_MS) {
+    return warning(about, `${cert} expires in ${formatDuration(left)}, on ${day(to)}`, renew)
+  }
+  if (subjectAltName === undefined) {
+    const hint = 'Have one made with subjectAltName = DNS:NAME-THAT-CLIENTS-USE'
+    return warning(about, `${cert} names no host, so clients refuse it`, hint)
+  }
+  return ok(about, `${cert} is for ${subjectAltName}, until ${day(to)}`)
 }
 
 export function checkSecrets({ access }: Config): Finding[] {
@@ -195,13 +240,23 @@ export async function checkSources({
   const reached = await Promise.all(
     sources.map(async (source) => {
       const about = `source ${source.name}`
-      const { place, failure, look, skewMs } = await reachSource(source, AbortSignal.timeout(PATIENCE_MS))
-      const finding = failure === undefined ? ok(about, `${place} answers`) : problem(about, failure, look)
-      return { finding, skewMs }
+      const places = await reachSource(source, AbortSignal.timeout(PATIENCE_MS))
+      const answering = places.filter(({ failure }) => failure === undefined).map(({ place }) => place)
+      const failed = places.filter(({ failure }) => failure !== undefined)
+      const failures = failed.map(({ failure }) => failure).join('; ')
+      const look = failed[0]?.look ?? ''
+      const answer = `${answering.join(', ')} ${answering.length === 1 ? 'answers' : 'answer'}`
+      const finding =
+        failed.length === 0
+          ? ok(about, answer)
+          : answering.length > 0
+            ? warning(about, `${failures}; ${answer}`, look)
+            : problem(about, failures, look)
+      return { finding, places }
     }),
   )
   const [skewMs] = reached
-    .flatMap(({ skewMs }) => skewMs ?? [])
+    .flatMap(({ places }) => places.flatMap(({ skewMs }) => skewMs ?? []))
     .sort((one, other) => Math.abs(one) - Math.abs(other))
   return { findings: reached.map(({ finding }) => finding), skewMs }
 }
@@ -220,5 +275,27 @@ export async function checkPrograms(): Promise<Finding[]> {
         `apt-get install ${debianPackage}`,
       )
     }),
+  )
+}
+
+/** What is kept from programs that read archives and signatures: see lib/confined.ts. */
+export async function checkConfinement(): Promise<Finding> {
+  const about = 'confinement'
+  const { strength, bounded, refused } = await meansOfConfinement()
+  if (strength.startsWith('sealed') && bounded)
+    return ok(
+      about,
+      'programs that read archives have no network, and see nothing of this machine but the archive',
+    )
+  const missing = (await findProgram('bwrap')) === undefined
+  const keeps = strength === 'no network' ? 'have no network, but may' : 'may use the network, and'
+  return warning(
+    about,
+    strength.startsWith('sealed')
+      ? `nothing bounds the memory of programs that read archives: ${refused[0]}`
+      : `programs that read archives ${keeps} read and write what the server may: ${missing ? 'bwrap is not installed' : refused[0]}`,
+    missing
+      ? 'apt-get install bubblewrap'
+      : 'Permit user namespaces: sysctl user.max_user_namespaces kernel.apparmor_restrict_unprivileged_userns',
   )
 }

@@ -8,8 +8,10 @@ import { connectControl, remoteOperations } from '../daemon/control.ts'
 import { CommandError, UpservError } from '../errors.ts'
 import { StorePaths } from '../store/paths.ts'
 import {
+  checkCertificates,
   checkClock,
   checkConfiguration,
+  checkConfinement,
   checkData,
   checkPrograms,
   checkSecrets,
@@ -55,6 +57,7 @@ async function examine(load: () => Config, flags: Flags): Promise<Finding[]> {
     checkConfiguration(config, flags),
     ...checkSecrets(config),
     ...checkToken(config),
+    ...checkCertificates(config),
     checkClock(skewMs),
     checkData(config),
     ...(await checkSpace(config, server)),
@@ -62,6 +65,7 @@ async function examine(load: () => Config, flags: Flags): Promise<Finding[]> {
     ...(await ports),
     ...sources,
     ...(await checkPrograms()),
+    await checkConfinement(),
   ]
 }
 

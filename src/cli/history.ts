@@ -2,6 +2,7 @@
 import type { Explanation } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
 import { ConfigError } from '../errors.ts'
+import type { ChangeRecord } from '../history/change-record.ts'
 import type { FetchQuery, FetchRecord } from '../history/fetch-record.ts'
 import type { CostlyFile, RecordQuery, SessionRecord } from '../history/session-record.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
@@ -11,6 +12,7 @@ import { formatTable, paint, print, shortTime } from './text.ts'
 export interface HistoryFlags {
   build?: string
   address?: string
+  device?: string
   user?: string
   outcome?: string
   fetches?: boolean
@@ -20,6 +22,7 @@ export interface HistoryFlags {
   limit?: string
   forget?: boolean
   yes?: boolean
+  audit?: boolean
   json?: boolean
 }
 
@@ -27,7 +30,8 @@ const DEFAULT_LIMIT = 30
 const MAX_LIMIT = 1000
 
 export async function historyCommand(config: Config, flags: HistoryFlags): Promise<void> {
-  const { build, address, user, outcome, source } = flags
+  if (flags.audit) return auditCommand(config, flags)
+  const { build, address, device, user, outcome, source } = flags
   const during = { since: flagTime('--since', flags.since), until: flagTime('--until', flags.until) }
   if (flags.forget && !flags.yes) {
     throw new ConfigError('--forget deletes for good', {
@@ -35,15 +39,15 @@ export async function historyCommand(config: Config, flags: HistoryFlags): Promi
     })
   }
   if (flags.fetches) {
-    const strange = address !== undefined ? '--address' : user !== undefined ? '--user' : undefined
+    const strange = Object.entries({ address, device, user }).find(([, value]) => value !== undefined)
     if (strange)
-      throw new ConfigError(`${strange} is of sessions, and --fetches shows what came from sources`)
+      throw new ConfigError(`--${strange[0]} is of sessions, and --fetches shows what came from sources`)
     return fetchHistory(config, flags, { build, source, outcome, ...during })
   }
   if (source !== undefined) {
     throw new ConfigError('--source is of fetches', { hint: 'Say --fetches as well.' })
   }
-  const query: RecordQuery = { build, address, user, outcome, ...during }
+  const query: RecordQuery = { build, address, device, user, outcome, ...during }
   if (flags.forget) {
     const deleted = await withOperations(config, (operations) => operations.forget(query))
     print(flags.json ? JSON.stringify({ deleted }) : `${deleted} sessions are forgotten.`)
@@ -63,6 +67,41 @@ async function fetchHistory(config: Config, flags: HistoryFlags, query: FetchQue
   const limit = flagLimit(flags.limit)
   const { records } = await withOperations(config, (operations) => operations.fetchHistory(query, limit))
   print(flags.json ? JSON.stringify(records, null, 2) : formatFetches(records))
+}
+
+async function auditCommand(config: Config, flags: HistoryFlags): Promise<void> {
+  const said = [
+    'build',
+    'address',
+    'device',
+    'user',
+    'outcome',
+    'fetches',
+    'source',
+    'since',
+    'until',
+    'forget',
+  ]
+  const others = said.filter((flag) => flags[flag as keyof HistoryFlags])
+  if (others.length > 0) throw new ConfigError(`--audit shows changes, of which --${others[0]} says nothing`)
+  const limit = flagLimit(flags.limit)
+  const { changes } = await withOperations(config, (operations) => operations.changes(limit))
+  print(flags.json ? JSON.stringify(changes, null, 2) : formatChanges(changes))
+}
+
+export function formatChanges(changes: readonly ChangeRecord[]): string {
+  if (changes.length === 0) return 'No changes are remembered.'
+  const rows = changes.map(({ id, at, who, from, what, target, result, reason }) => {
+    return [
+      String(id),
+      shortTime(at),
+      `${who}, ${from}`,
+      what,
+      target,
+      reason === '' ? result : `${result}: ${reason}`,
+    ]
+  })
+  return formatTable([['CHANGE', 'AT', 'BY', 'WHAT', 'OF', 'RESULT'], ...rows])
 }
 
 export async function whyCommand(config: Config, which: string, { json }: { json?: boolean }): Promise<void> {
@@ -97,9 +136,18 @@ export function formatFetches(records: readonly FetchRecord[]): string {
   return formatTable([['ENDED', 'BUILD', 'SOURCE', 'OUTCOME', 'RECEIVED', 'TOOK', 'FROM'], ...rows])
 }
 
-export function deviceOf({ user, address }: { user: string; address: string }): string {
-  const from = address === '' ? 'unknown' : address
-  return user === '' ? from : `${user}@${from}`
+export function deviceOf({
+  device,
+  user,
+  address,
+}: {
+  device: string
+  user: string
+  address: string
+}): string {
+  const place = address === '' ? 'unknown' : address
+  const from = user === '' ? place : `${user}@${place}`
+  return device === '' ? from : `${device} (${from})`
 }
 
 /** What a client had of a file, in words. */
@@ -119,7 +167,12 @@ export function formatExplanation({ record, hints }: Explanation): string {
   const facts: [string, string][] = [
     ['asked for', `${record.module}${build}  ${record.paths}`.trimEnd()],
     ['options', record.options],
-    ['agreed on', [`protocol ${record.protocol}`, record.codec, record.digest].filter(Boolean).join(', ')],
+    [
+      'agreed on',
+      [...(record.tls ? ['TLS'] : []), `protocol ${record.protocol}`, record.codec, record.digest]
+        .filter(Boolean)
+        .join(', '),
+    ],
     ['list', `${record.entries} entries, ${formatSize(record.listedBytes)} together`],
     ['sent', `${record.files} files, ${record.newFiles} of them new to the device`],
     ['content', `${formatSize(matchedBytes)} matched, ${formatSize(literalBytes)} literal${share}`],

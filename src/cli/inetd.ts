@@ -102,7 +102,8 @@ function startOwner(config: Config, flags: Flags): OwnerStart {
   const idleSeconds = config.exitWhenIdleMs > 0 ? config.exitWhenIdleMs / 1000 : OWNER_IDLE_SECONDS
   const configFile = flags.config ?? process.env.UPSERV_CONFIG
   const args = [
-    ...['serve', '--data', config.dataDir, '--rsync', 'off', '--http', 'off'],
+    ...['serve', '--data', config.dataDir, '--rsync', 'off', '--rsync-tls', 'off'],
+    ...['--http', 'off', '--https', 'off'],
     ...['--exit-when-idle', String(idleSeconds)],
     ...(configFile === undefined ? [] : ['--config', resolve(configFile)]),
   ]

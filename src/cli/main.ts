@@ -78,7 +78,12 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
       '--rsync <host:port>',
       'listen here for rsync (default: [::]:873; port 0: any free one; off: nowhere)',
     )
+    .option(
+      '--rsync-tls <host:port>',
+      'listen here for rsync over TLS (default: [::]:874 with tls.cert; off: nowhere)',
+    )
     .option('--http <host:port>', 'listen here for HTTP (default: 127.0.0.1:8730; off: nowhere)')
+    .option('--https <host:port>', 'listen here for HTTPS (default: off)')
     .option(
       '--source <url>',
       'fetch missing builds from here, as in http://host/os{build}.tar.gz; may be repeated',
@@ -165,9 +170,11 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     'upserv history --build 802 --since 7d',
     'upserv history --fetches --outcome failed',
     'upserv history --address 192.0.2.7 --forget --yes',
+    'upserv history --audit',
   )
     .option('--build <id>', 'of this build')
     .option('--address <address>', 'of the device with this address')
+    .option('--device <name>', 'of the device whose certificate proves this name')
     .option('--user <name>', 'of this rsync user')
     .option(
       '--outcome <outcome>',
@@ -178,6 +185,7 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .option('--since <time>', 'as in 2026-11-29, or 7d, 12h, 30min ago')
     .option('--until <time>', 'as --since')
     .option('--limit <number>', 'so many of the latest (default: 30)')
+    .option('--audit', 'show instead who changed what, from where, and what came of it')
     .option('--forget', 'delete them for good, all of them')
     .option('--yes', 'as --forget asks for')
     .option('--json', 'for programs')
@@ -190,7 +198,7 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     'upserv why 1742',
     'upserv why 192.0.2.7     # the last session of that device',
   )
-    .argument('<session-or-device>', "a session's number, a device's address or an rsync user")
+    .argument('<session-or-device>', "a session's number, a device's address or name, or an rsync user")
     .option('--json', 'for programs')
     .action(async (which: string, flags) =>
       (await import('./history.ts')).whyCommand(config(flags), which, flags),
@@ -247,9 +255,12 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .option('--quick', 'compress quickly; as well as can be later, in the background of a server')
     .option('--json', 'for programs')
     .action(async (id: string, flags) => (await import('./warm.ts')).warmCommand(config(flags), id, flags))
-  sub('token', 'print the token that changes by HTTP take', 'upserv token').action(async (flags) =>
-    (await import('./token.ts')).tokenCommand(config(flags)),
-  )
+  sub('token', 'print the token that changes by HTTP take', 'upserv token', 'upserv token --new')
+    .option(
+      '--new',
+      'put another one in its place: whoever has the old one, and sessions of browsers, are out',
+    )
+    .action(async (flags) => (await import('./token.ts')).tokenCommand(config(flags), flags))
   sub(
     'completion',
     'print a script that completes commands, for bash, zsh or fish',

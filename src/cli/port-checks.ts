@@ -3,7 +3,8 @@
  * itself; where none runs, those of the configuration are looked at.
  */
 import { connect, createServer } from 'node:net'
-import { request } from 'undici'
+import { connect as connectTls } from 'node:tls'
+import { Agent, request } from 'undici'
 import { type Config, formatListen, type Listen, parseListen } from '../config/config.ts'
 import { PATIENCE_MS, type ServerState } from './checks.ts'
 import { type Finding, ok, problem, warning } from './finding.ts'
@@ -12,7 +13,7 @@ import { type Finding, ok, problem, warning } from './finding.ts'
 type Met = 'ours' | 'other' | 'nobody'
 
 interface Protocol {
-  readonly name: 'rsync' | 'HTTP'
+  readonly name: 'rsync' | 'rsync over TLS' | 'HTTP' | 'HTTPS'
   /** Where the server that runs says that it has it. */
   readonly running: readonly Listen[] | undefined
   readonly configured: readonly Listen[]
@@ -31,20 +32,32 @@ export async function checkPorts(
       name: 'rsync',
       running: status?.listening.flatMap((address) => parseListen(address) ?? []),
       configured: rsync.listen,
-      meet: meetRsync,
+      meet: (host, port) => meetRsync(host, port, false),
+    },
+    {
+      name: 'rsync over TLS',
+      running: status?.tlsListening.flatMap((address) => parseListen(address) ?? []),
+      configured: rsync.tlsListen,
+      meet: (host, port) => meetRsync(host, port, true),
+    },
+    {
+      name: 'HTTPS',
+      running: status?.httpUrls.flatMap((url) => listenOf(url, 'https')),
+      configured: http.tlsListen,
+      meet: (host, port) => meetHttp(host, port, 'https'),
     },
     {
       name: 'HTTP',
-      running: status?.httpUrls.flatMap((url) => parseListen(url.replace(/^http:\/\//, '')) ?? []),
+      running: status?.httpUrls.flatMap((url) => listenOf(url, 'http')),
       configured: http.listen,
-      meet: meetHttp,
+      meet: (host, port) => meetHttp(host, port, 'http'),
     },
   ]
   const checks = protocols.flatMap((protocol) => {
-    const { name, running, configured } = protocol
+    const { running, configured } = protocol
     if (running && running.length > 0) return running.map((listen) => checkOpened(protocol, listen))
     // One that a command or xinetd's client started has no port of its own, and nobody misses its page.
-    if (running && name === 'HTTP') return []
+    if (running && isHttp(protocol)) return []
     return configured.map((listen) => checkConfigured(protocol, listen, server.runs, askAgain))
   })
   return Promise.all(checks)
@@ -73,9 +86,13 @@ async function checkConfigured(
   if (listen.port === 0) return warning(about, `${where} is another one at each start`, 'Give it a number.')
   const failure = await whyNotListen(listen)
   if (!failure) {
-    return protocol.name === 'HTTP'
+    return isHttp(protocol)
       ? ok(about, `${where} is free`)
-      : warning(about, `nobody listens on ${where}`, 'systemctl enable --now upserv.socket, or upserv serve')
+      : warning(
+          about,
+          `nobody listens on ${where}`,
+          `systemctl enable --now ${socketOf(protocol)}, or upserv serve`,
+        )
   }
   if (failure.code !== 'EADDRINUSE' && failure.code !== 'EACCES') {
     const hint = 'Name an address of this machine: ip addr'
@@ -84,7 +101,7 @@ async function checkConfigured(
   const met = await meet(protocol, listen)
   if (met === 'ours' && (runs || (await askAgain()).runs))
     return ok(about, `clients are answered on ${where}`)
-  if (met === 'ours' && protocol.name === 'rsync') {
+  if (met === 'ours' && !isHttp(protocol)) {
     return warning(
       about,
       `something that speaks rsync listens on ${where}, but no server owns the data directory`,
@@ -95,7 +112,7 @@ async function checkConfigured(
     return warning(
       about,
       `nobody listens on ${where}, which is for privileged processes`,
-      'systemctl enable --now upserv.socket, or another port: --rsync :8873',
+      `systemctl enable --now ${socketOf(protocol)}, or another port, as in --rsync :8873`,
     )
   }
   return problem(about, `${where} is taken by another program`, whoHas(listen))
@@ -116,8 +133,18 @@ async function meet({ meet }: Protocol, { host, port }: Listen): Promise<Met> {
   return met === 'nobody' ? await meet('127.0.0.1', port) : met
 }
 
-function meetRsync(host: string, port: number): Promise<Met> {
-  const socket = connect({ host, port })
+const socketOf = ({ name }: Protocol): string =>
+  name === 'rsync over TLS' ? 'upserv-tls.socket' : 'upserv.socket'
+const isHttp = ({ name }: Protocol): boolean => name.startsWith('HTTP')
+
+function listenOf(url: string, scheme: 'http' | 'https'): Listen[] {
+  const [, found, address = ''] = /^(\w+):\/\/(.*)$/.exec(url) ?? []
+  return found === scheme ? [parseListen(address) ?? []].flat() : []
+}
+
+/** Whether a port answers is asked here; whether its certificate is good is another check's. */
+function meetRsync(host: string, port: number, tls: boolean): Promise<Met> {
+  const socket = tls ? connectTls({ host, port, rejectUnauthorized: false }) : connect({ host, port })
   return new Promise((resolve) => {
     const settle = (met: Met): void => {
       clearTimeout(late)
@@ -135,14 +162,21 @@ function meetRsync(host: string, port: number): Promise<Met> {
   })
 }
 
-async function meetHttp(host: string, port: number): Promise<Met> {
+async function meetHttp(host: string, port: number, scheme: 'http' | 'https'): Promise<Met> {
+  const dispatcher = new Agent({ connect: { rejectUnauthorized: false } })
   try {
-    const { body } = await request(`http://${formatListen({ host, port })}/healthz`, {
+    const { statusCode, body } = await request(`${scheme}://${formatListen({ host, port })}/healthz`, {
+      dispatcher,
       signal: AbortSignal.timeout(PATIENCE_MS),
     })
-    return /^(?:ok|stopping)\n$/.test(await body.text()) ? 'ours' : 'other'
+    const text = await body.text()
+    // Where clients need certificates, we have none to show.
+    const wantsCertificate = statusCode === 403 && text.includes('"ACCESS_DENIED"')
+    return wantsCertificate || /^(?:ok|stopping)\n$/.test(text) ? 'ours' : 'other'
   } catch (error) {
     return isNobody(error) ? 'nobody' : 'other'
+  } finally {
+    await dispatcher.destroy()
   }
 }
 

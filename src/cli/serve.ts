@@ -4,6 +4,7 @@ import type { Config } from '../config/config.ts'
 import { Predecessor } from '../daemon/handover.ts'
 import { ServiceManager, takeSockets } from '../daemon/systemd.ts'
 import { keepCompiledCode } from '../lib/code-cache.ts'
+import { meansOfConfinement } from '../lib/confined.ts'
 import { closeLog, createLogger } from '../lib/log.ts'
 import type { RunningServer } from '../server.ts'
 import { StorePaths } from '../store/paths.ts'
@@ -36,6 +37,8 @@ async function serveUntilTold(load: () => Config, predecessor: Predecessor | und
   const config = load()
   becomeOwner(config.dataDir)
   const log = createLogger({ fields: true })
+  if (process.getuid?.() === 0)
+    log.warn('root runs this: nothing here needs it, and whoever owns the data directory would do (chown it)')
   const paths = new StorePaths(config.dataDir)
   // A directory that is not a store yet must stay empty until it is one.
   if (config.cache >= CACHE_FOR_CODE && existsSync(paths.format)) keepCompiledCode(paths.code, paths.root)
@@ -67,7 +70,7 @@ async function serveUntilTold(load: () => Config, predecessor: Predecessor | und
       .then(() => manager.ready(describe(server)))
   })
   // For whoever started us: this line says that clients can connect.
-  const rsync = server.listening.map((address) => `rsync://${address}`)
+  const rsync = rsyncUrls(server)
   process.stdout.write(`listening ${[...rsync, ...server.httpUrls].join(' ')}\n`)
   log.info(
     {
@@ -80,10 +83,32 @@ async function serveUntilTold(load: () => Config, predecessor: Predecessor | und
     'ready',
   )
   await manager.ready(describe(server))
+  const { strength, refused } = await meansOfConfinement()
+  if (strength.startsWith('sealed'))
+    log.info({ programs: strength }, 'programs that read archives are confined')
+  else
+    log.warn(
+      { programs: strength, reason: refused[0] },
+      'programs that read archives are not confined: see upserv doctor',
+    )
   await server.ended
   manager.close()
 }
 
 function describe(server: RunningServer): string {
-  return `serving ${server.listening.map((address) => `rsync://${address}`).join(' ') || 'commands only'}`
+  return `serving ${rsyncUrls(server).join(' ') || 'commands only'}`
+}
+
+/** `rsync-ssl` takes the same addresses as `rsync`: what it is called here is to tell them apart. */
+export function rsyncUrls({
+  listening,
+  tlsListening,
+}: {
+  listening: readonly string[]
+  tlsListening: readonly string[]
+}): string[] {
+  return [
+    ...listening.map((address) => `rsync://${address}`),
+    ...tlsListening.map((address) => `rsync-ssl://${address}`),
+  ]
 }

@@ -1,14 +1,14 @@
 /** `upserv token`: the token that changes by HTTP take. */
 import type { Config } from '../config/config.ts'
 import { CommandError } from '../errors.ts'
-import { readToken } from '../http/token.ts'
+import { readToken, renewToken } from '../http/token.ts'
 import { StorePaths } from '../store/paths.ts'
 import { print } from './text.ts'
 
-export function tokenCommand(config: Config): void {
+export function tokenCommand(config: Config, flags: { new?: boolean }): void {
   const path = config.http.tokenFile ?? new StorePaths(config.dataDir).token
   try {
-    print(readToken(path))
+    print(flags.new ? renewToken(path) : readToken(path))
   } catch (error) {
     throw new CommandError((error as Error).message, {
       hint: 'It is made when the server starts for the first time, and only its own user may read it.',

@@ -9,19 +9,46 @@ import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parse, TomlError } from 'smol-toml'
 import { z } from 'zod'
+import type { FetchLimits } from '../access/fetch-allowance.ts'
 import type { PolicyConfig } from '../access/policy.ts'
 import { BUILD_ID_RULE, isBuildId } from '../build/build-id.ts'
+import type { CertificateFiles } from '../doorstep/certificates.ts'
+import type { ClientCerts } from '../doorstep/doorstep.ts'
 import { ConfigError } from '../errors.ts'
+import type { BandwidthLimits } from '../lib/bandwidth.ts'
 import { nearest } from '../lib/nearest.ts'
+import { USUAL_PREFIXES } from '../lib/peer.ts'
 import { parseSize } from '../lib/units.ts'
+import { AUTH_DIGESTS } from '../rsync/wire/auth.ts'
 import { type SourceConfig, sourceFromUrl } from '../source/source.ts'
-import { moduleSchema, modulesSchema, networksSchema, toModuleRules } from './modules.ts'
+import {
+  fetchRulesSchema,
+  groupsSchema,
+  moduleSchema,
+  modulesSchema,
+  networksSchema,
+  toModuleRules,
+  unknownGroup,
+} from './modules.ts'
 
 /** Where a packaged upserv looks when nobody says otherwise. */
 export const DEFAULT_CONFIG_FILE = '/etc/upserv/upserv.toml'
 
 /** Of the budget, for derived data: it pays for itself many times over in a fleet, and gives way to builds. */
 const CACHE_SHARE = 1 / 8
+
+/**
+ * Builds that a stranger's address may have fetched in an hour. A fleet behind one address asks for a few in a
+ * day; whoever counts ids up is stopped after a minute.
+ */
+const FETCHES_PER_SOURCE = 30
+/**
+ * Of the budget, what all strangers together may have fetched in an hour, and what one source of them may: the
+ * whole store is not turned over in less, and not by one of them. However small the budget is, a few builds are
+ * what the server is there for.
+ */
+const FETCHED_SHARE = { all: 1, perSource: 1 / 2 }
+const FETCHED_AT_LEAST = { all: 8e9, perSource: 4e9 }
 
 const DAY_MS = 86_400_000
 
@@ -41,6 +68,9 @@ export interface Config {
   readonly rsync: {
     /** Empty: no listener of our own. */
     readonly listen: readonly Listen[]
+    /** The same for rsync over TLS. */
+    readonly tlsListen: readonly Listen[]
+    readonly clientCerts: ClientCerts
     /** Text that every client sees first; '' for none. */
     readonly motd: string
     /** The charset of all names; undefined where nobody has said so. */
@@ -53,20 +83,47 @@ export interface Config {
     readonly maxHandshakes: number
     /** Connections from one address, or from one /64 of IPv6; 0 for any number. */
     readonly maxPerSource: number
+    /** The weakest digest by which passwords are proven. */
+    readonly authDigestMin: (typeof AUTH_DIGESTS)[number]
     readonly handshakeTimeoutMs: number
     readonly idleTimeoutMs: number
   }
   readonly http: {
     readonly listen: readonly Listen[]
+    /** The same for HTTPS. */
+    readonly tlsListen: readonly Listen[]
+    readonly clientCerts: ClientCerts
+    /** In place of `tls.files`. */
+    readonly tlsFiles: CertificateFiles | undefined
     /** Holds the token that changes take; undefined: one is made in the data directory. */
     readonly tokenFile: string | undefined
     /** That it may be called by, in small letters; none: any, except on a loopback address. */
     readonly names: readonly string[]
   }
+  readonly tls: {
+    /** Undefined: there is no TLS. */
+    readonly files: CertificateFiles | undefined
+    /** Devices by the names in their certificates; undefined: those names are theirs. */
+    readonly devices: Readonly<Record<string, string>> | undefined
+  }
+  /** Addresses and networks of proxies that say which client they carry. */
+  readonly proxyProtocolFrom: readonly string[]
   /** How long it is remembered which device got which build; 0 for not at all. */
   readonly historyMs: number
-  /** Who may have which module. */
+  /** Who may have which module, and how much of it at a time. */
   readonly access: PolicyConfig
+  /** What one source, one network and all together may take beside what `rsync` says; 0 for any number. */
+  readonly limits: {
+    /** Connections from one network. */
+    readonly perNetwork: number
+    /** Handshakes under way from one source. */
+    readonly handshakesPerSource: number
+    /** Connections by HTTP from one source. */
+    readonly httpPerSource: number
+    readonly rates: BandwidthLimits
+  }
+  /** What strangers may have fetched within an hour. */
+  readonly fetchLimits: FetchLimits
   /** In the order in which they are tried. */
   readonly sources: readonly SourceConfig[]
   /** Ids of builds by the names of the channels that stand for them. */
@@ -87,7 +144,9 @@ export interface Flags {
   data?: string | undefined
   budget?: string | undefined
   rsync?: string | undefined
+  rsyncTls?: string | undefined
   http?: string | undefined
+  https?: string | undefined
   source?: string[] | undefined
   exitWhenIdle?: string | undefined
 }
@@ -176,6 +235,8 @@ const sourceSchema = z.strictObject({
     .positive()
     .max(30 * 86_400)
     .optional(),
+  stall: seconds.optional(),
+  attempts: z.int().positive().max(1000).optional(),
   pristine: z.boolean().optional(),
   subtree: z.string().min(1).optional(),
   exclude: z.array(z.string().min(1)).optional(),
@@ -192,23 +253,65 @@ const sourceSchema = z.strictObject({
   names: z.string().min(1).optional(),
 })
 
+const absolutePath = z.string().startsWith('/', 'the path of a file is absolute')
+const clientCerts = z.enum(['off', 'optional', 'required'] satisfies ClientCerts[]).optional()
+
+const tlsSchema = z.strictObject({
+  cert: absolutePath.optional(),
+  key: absolutePath.optional(),
+  client_ca: absolutePath.optional(),
+  devices: z.record(z.string(), z.string().min(1).max(255)).optional(),
+})
+
 const rsyncSchema = z.strictObject({
   listen: listens.default([{ host: '::', port: 873 }]),
+  tls_listen: listens.optional(),
+  client_certs: clientCerts,
   motd: z.string().default(''),
   charset: z.enum(['', 'utf-8']).default(''),
   max_connections: count.positive().default(200),
   waiting_line: count.default(1000),
-  max_handshakes: count.positive().default(1000),
+  max_handshakes: count.positive().default(4000),
   max_per_source: count.default(0),
+  auth_digest_min: z.enum(AUTH_DIGESTS).default('md4'),
   hosts_allow: networksSchema.default([]),
   hosts_deny: networksSchema.default([]),
   handshake_timeout: seconds.default(60),
   idle_timeout: seconds.default(1800),
 })
 
+const rate = bytesPerSecond.optional()
+const ipv6Bits = z.number().int().min(16).max(128)
+
+const limitsSchema = z.strictObject({
+  rate,
+  rate_per_source: rate,
+  rate_per_session: rate,
+  per_network: count.default(0),
+  handshakes_per_source: count.default(0),
+  waiting_per_source: count.default(0),
+  transfers_per_source: count.default(0),
+  transfers_per_user: count.default(0),
+  http_per_source: count.default(500),
+  ipv4_network: z.number().int().min(8).max(32).default(USUAL_PREFIXES.ipv4Network),
+  ipv6_source: ipv6Bits.default(USUAL_PREFIXES.ipv6Source),
+  ipv6_network: ipv6Bits.default(USUAL_PREFIXES.ipv6Network),
+})
+
+const fetchSchema = z.strictObject({
+  allow: fetchRulesSchema.optional(),
+  per_source: count.default(FETCHES_PER_SOURCE),
+  bytes_per_source: size.optional(),
+  bytes: size.optional(),
+})
+
 const httpSchema = z.strictObject({
   listen: listens.default([{ host: '127.0.0.1', port: 8730 }]),
-  token_file: z.string().startsWith('/', 'the path of a file is absolute').optional(),
+  tls_listen: listens.default([]),
+  client_certs: clientCerts,
+  tls_cert: absolutePath.optional(),
+  tls_key: absolutePath.optional(),
+  token_file: absolutePath.optional(),
   names: z
     .array(z.string().regex(/^[A-Za-z0-9_.-]+$/, 'a name of a host has no port and no pattern'))
     .default([]),
@@ -239,30 +342,38 @@ const fileSchema = z.strictObject({
   cache: size.optional(),
   shutdown_timeout: seconds.default(30),
   handover_timeout: seconds.default(86_400),
+  proxy_protocol_from: networksSchema.default([]),
   rsync: rsyncSchema.prefault({}),
+  tls: tlsSchema.prefault({}),
   http: httpSchema.prefault({}),
   history: historySchema.prefault({}),
   channels: channelsSchema.default({}),
   evict_channels: z.boolean().default(false),
   source: z.array(sourceSchema).default([]),
   module: modulesSchema.default([]),
+  groups: groupsSchema.default({}),
+  limits: limitsSchema.prefault({}),
+  fetch: fetchSchema.prefault({}),
 })
 
 /** Tables of the file, by name. */
 const SECTIONS: Record<string, z.ZodObject> = {
   rsync: rsyncSchema,
+  tls: tlsSchema,
   http: httpSchema,
   history: historySchema,
   source: sourceSchema,
   module: moduleSchema,
+  limits: limitsSchema,
+  fetch: fetchSchema,
 }
 
 type FileInput = z.output<typeof fileSchema>
 
 /** @throws ConfigError that names the key and, where there is one, the nearest right one. */
 export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config {
-  const named = flags.config ?? environment.UPSERV_CONFIG
-  const file = named ?? (existsSync(DEFAULT_CONFIG_FILE) ? DEFAULT_CONFIG_FILE : undefined)
+  const chosen = flags.config ?? environment.UPSERV_CONFIG
+  const file = chosen ?? (existsSync(DEFAULT_CONFIG_FILE) ? DEFAULT_CONFIG_FILE : undefined)
   const fromFile = file === undefined ? fileSchema.parse({}) : readConfigFile(file)
   const budget = flags.budget === undefined ? fromFile.budget : flagSize('--budget', flags.budget)
   const extract = environment.EXTRACT_BUILD || undefined
@@ -273,39 +384,113 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     })),
     ...fromFile.source.map((source) => toSourceConfig(source, extract)),
   ]
-  return deepFreeze({
+  const { files, httpFiles } = tlsFiles(fromFile)
+  const rsyncTls = fromFile.rsync.tls_listen ?? (files ? [DEFAULT_TLS_LISTEN] : [])
+  const named = uniqueNames(sources)
+  checkNames(fromFile, named)
+  const { limits, fetch } = fromFile
+  const config: Config = {
     dataDir: resolve(flags.data ?? environment.UPSERV_DIR ?? fromFile.data_dir),
     budget,
     cache: Math.min(budget, fromFile.cache ?? budget * CACHE_SHARE),
     rsync: {
       listen: flags.rsync === undefined ? fromFile.rsync.listen : flagListen('--rsync', flags.rsync),
+      tlsListen: flags.rsyncTls === undefined ? rsyncTls : flagListen('--rsync-tls', flags.rsyncTls),
+      clientCerts: fromFile.rsync.client_certs ?? (files?.clientCa === undefined ? 'off' : 'optional'),
       motd: fromFile.rsync.motd,
       charset: fromFile.rsync.charset || undefined,
       maxConnections: fromFile.rsync.max_connections,
       waitingLine: fromFile.rsync.waiting_line,
       maxHandshakes: fromFile.rsync.max_handshakes,
       maxPerSource: fromFile.rsync.max_per_source,
+      authDigestMin: fromFile.rsync.auth_digest_min,
       handshakeTimeoutMs: fromFile.rsync.handshake_timeout * 1000,
       idleTimeoutMs: fromFile.rsync.idle_timeout * 1000,
     },
     http: {
       listen: flags.http === undefined ? fromFile.http.listen : flagListen('--http', flags.http),
+      tlsListen: flags.https === undefined ? fromFile.http.tls_listen : flagListen('--https', flags.https),
+      clientCerts: fromFile.http.client_certs ?? 'off', // a browser would ask everybody for one
+      tlsFiles: httpFiles,
       tokenFile: fromFile.http.token_file,
       names: fromFile.http.names.map((name) => name.toLowerCase()),
     },
+    tls: { files, devices: fromFile.tls.devices },
+    proxyProtocolFrom: fromFile.proxy_protocol_from,
     historyMs: fromFile.history.days * DAY_MS,
     access: {
       hosts: { allow: fromFile.rsync.hosts_allow, deny: fromFile.rsync.hosts_deny },
       modules: fromFile.module.map(toModuleRules),
+      groups: fromFile.groups,
+      ...(fetch.allow === undefined ? {} : { fetchAllow: fetch.allow }),
+      limits: {
+        transfersPerSource: limits.transfers_per_source,
+        transfersPerUser: limits.transfers_per_user,
+        waitingPerSource: limits.waiting_per_source,
+        prefixes: {
+          ipv4Network: limits.ipv4_network,
+          ipv6Source: limits.ipv6_source,
+          ipv6Network: limits.ipv6_network,
+        },
+      },
     },
-    sources: uniqueNames(sources),
+    limits: {
+      perNetwork: limits.per_network,
+      handshakesPerSource: limits.handshakes_per_source,
+      httpPerSource: limits.http_per_source,
+      rates: { all: limits.rate, perSource: limits.rate_per_source, perSession: limits.rate_per_session },
+    },
+    fetchLimits: {
+      perSource: fetch.per_source,
+      bytesPerSource: fetch.bytes_per_source ?? fetchedOf(budget, 'perSource'),
+      bytes: fetch.bytes ?? fetchedOf(budget, 'all'),
+    },
+    sources: named,
     channels: fromFile.channels,
     evictChannels: fromFile.evict_channels,
     shutdownMs: fromFile.shutdown_timeout * 1000,
     handoverMs: fromFile.handover_timeout * 1000,
     exitWhenIdleMs:
       flags.exitWhenIdle === undefined ? 0 : flagSeconds('--exit-when-idle', flags.exitWhenIdle) * 1000,
-  })
+  }
+  checkTls(config)
+  return deepFreeze(config)
+}
+
+/** What stock `rsync-ssl` connects to. */
+const DEFAULT_TLS_LISTEN: Listen = { host: '::', port: 874 }
+
+/** The pairs of files that the keys name. @throws ConfigError for half a pair. */
+function tlsFiles({ tls, http }: FileInput): {
+  files: CertificateFiles | undefined
+  httpFiles: CertificateFiles | undefined
+} {
+  const pair = (table: string, cert: string | undefined, key: string | undefined) => {
+    if (cert !== undefined && key !== undefined) return { cert, key, clientCa: tls.client_ca }
+    if (cert === undefined && key === undefined) return undefined
+    throw new ConfigError(`${table}cert and ${table}key go together: one of them is missing`)
+  }
+  return { files: pair('tls.', tls.cert, tls.key), httpFiles: pair('http.tls_', http.tls_cert, http.tls_key) }
+}
+
+/** @throws ConfigError for what would leave clients without what the configuration promises. */
+function checkTls({ rsync, http, tls }: Config): void {
+  const listeners = [
+    { table: 'rsync', ...rsync, files: tls.files },
+    { table: 'http', ...http, files: http.tlsFiles ?? tls.files },
+  ]
+  for (const { table, tlsListen, clientCerts, files } of listeners) {
+    if (tlsListen.length > 0 && !files) {
+      throw new ConfigError(`${table}.tls_listen: there is no certificate to show`, {
+        hint: 'Name one, and its key: tls.cert and tls.key.',
+      })
+    }
+    if (clientCerts !== 'off' && files?.clientCa === undefined) {
+      throw new ConfigError(`${table}.client_certs is "${clientCerts}", but no certificate could be right`, {
+        hint: 'Name the authorities that clients have theirs from: tls.client_ca, beside tls.cert and tls.key.',
+      })
+    }
+  }
 }
 
 /** "HOST:PORT", "[::1]:873", ":873" (every address); undefined when it is none of these. */
@@ -391,9 +576,43 @@ function toSourceConfig(source: z.output<typeof sourceSchema>, extract: string |
     platform: source.platform,
     s3: { endpoint: source.endpoint, region: source.region, credentialsFile: source.credentials_file },
     deadlineMs: source.deadline === undefined ? undefined : source.deadline * 1000,
+    stallMs: source.stall === undefined ? undefined : source.stall * 1000,
+    attempts: source.attempts,
     tree: { pristine, subtree, exclude, users, groups, contentMtimes: source.mtimes === 'content' },
     extract: command === undefined ? undefined : [command].flat(),
     extractTimeoutMs: source.extract_timeout === undefined ? undefined : source.extract_timeout * 1000,
+  }
+}
+
+function fetchedOf(budget: number, whose: 'all' | 'perSource'): number {
+  return Math.max(budget * FETCHED_SHARE[whose], FETCHED_AT_LEAST[whose])
+}
+
+/** Groups and sources that rules name must be there. @throws ConfigError */
+function checkNames({ groups, fetch, module: modules }: FileInput, sources: readonly SourceConfig[]): void {
+  const places = Object.fromEntries(
+    modules.flatMap(({ auth_users, fetch_allow }, i) => [
+      [`module[${i}].auth_users`, auth_users],
+      [`module[${i}].fetch_allow`, fetch_allow],
+    ]),
+  )
+  const unknown = unknownGroup(groups, { 'fetch.allow': fetch.allow, ...places })
+  if (unknown) {
+    const near = nearest(unknown.group, Object.keys(groups))
+    throw new ConfigError(
+      `${unknown.place}: there is no group "@${unknown.group}"${near ? `; did you mean "@${near}"?` : ''}`,
+      {
+        hint: 'Groups stand in [groups]: staff = ["alice", "bob"].',
+      },
+    )
+  }
+  const names = sources.map(({ name }) => name)
+  for (const [i, { source }] of modules.entries()) {
+    if (source === undefined || names.includes(source)) continue
+    const near = nearest(source, names)
+    throw new ConfigError(
+      `module[${i}].source: there is no source "${source}"${near ? `; did you mean "${near}"?` : ''}`,
+    )
   }
 }
 

@@ -15,8 +15,10 @@ const LIVE = new Set([
     'access',
     'exit_when_idle',
   ],
+  ...['tls', 'proxy_protocol_from', 'rsync.client_certs', 'http.client_certs', 'http.tls_files'],
   ...['rsync.motd', 'rsync.charset', 'rsync.max_connections', 'rsync.waiting_line', 'rsync.max_handshakes'],
   ...['rsync.max_per_source', 'rsync.handshake_timeout', 'rsync.idle_timeout'],
+  ...['rsync.auth_digest_min', 'limits', 'fetch_limits'],
 ])
 
 /** Keys, as upserv.toml has them, that differ and that only a restart can bring into force. */

@@ -23,6 +23,8 @@ const path = z.string().max(4096)
 const peerSchema = z.strictObject({
   address: z.string().max(100).optional(),
   port: z.number().int().min(0).max(65_535),
+  devices: z.array(z.string().max(300)).max(100).default([]),
+  tls: z.boolean().default(false),
 })
 /** What the client has said so far to the process that hands it over to us. */
 const visitSchema = z.strictObject({
@@ -34,6 +36,7 @@ const word = z.string().max(300).optional()
 const querySchema = z.strictObject({
   build: word,
   address: word,
+  device: word,
   user: word,
   outcome: word,
   since: word,
@@ -58,6 +61,11 @@ const requestSchema = z.discriminatedUnion('type', [
   z.strictObject({
     type: z.literal('history'),
     query: querySchema,
+    limit: z.number().int().positive(),
+    before: z.number().int().optional(),
+  }),
+  z.strictObject({
+    type: z.literal('changes'),
     limit: z.number().int().positive(),
     before: z.number().int().optional(),
   }),
@@ -182,8 +190,16 @@ export async function connectControl(path: string): Promise<Socket | undefined> 
 }
 
 /** Asks the owner for a session: from then on the socket speaks rsync. */
-export function requestRsync(socket: Socket, { address, port }: Peer, visit?: Omit<Visit, 'peer'>): void {
-  const request: Request = { type: 'rsync', peer: { address, port }, ...(visit && { visit }) }
+export function requestRsync(
+  socket: Socket,
+  { address, port, devices, tls }: Peer,
+  visit?: Omit<Visit, 'peer'>,
+): void {
+  const request: Request = {
+    type: 'rsync',
+    peer: { address, port, devices: [...devices], tls },
+    ...(visit && { visit }),
+  }
   socket.write(`${JSON.stringify(request)}\n`)
 }
 
@@ -235,6 +251,7 @@ export function remoteOperations(connection: () => Promise<Socket>): Remote {
     timeline: (span) => ask({ type: 'timeline', span }),
     history: (query, limit, before) =>
       ask({ type: 'history', query, limit, ...(before === undefined ? {} : { before }) }),
+    changes: (limit, before) => ask({ type: 'changes', limit, ...(before === undefined ? {} : { before }) }),
     explain: (which) => ask({ type: 'explain', which }),
     forget: (query) => ask({ type: 'forget', query }),
     fetchHistory: (query, limit, before) =>
@@ -275,7 +292,8 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
   if (request.type === 'rsync') {
     socket.removeAllListeners('error')
     const { visit } = request
-    const peer = peerFrom(request.peer.address, request.peer.port)
+    const { address, port, devices, tls } = request.peer
+    const peer = { ...peerFrom(address, port), devices, tls }
     handlers.rsync(socket, peer, visit && { peer, ...visit, user: visit.user })
     return
   }
@@ -321,6 +339,8 @@ function carryOut(
       return operations.timeline(request.span)
     case 'history':
       return operations.history(request.query, request.limit, request.before)
+    case 'changes':
+      return operations.changes(request.limit, request.before)
     case 'explain':
       return operations.explain(request.which)
     case 'forget':

@@ -3,22 +3,31 @@
  * and closes gracefully.
  *
  * Handshakes are counted apart from transfers: whose turn it is to transfer is a matter of turns.ts. Where
- * there are too many handshakes, the oldest one goes of whoever has begun the most and finished none: so idle
- * connections keep nobody out, however many one address opens.
+ * there are too many handshakes, the oldest one goes of whoever has begun the most and finished none: the network
+ * that has the most, and in it the source. So idle connections keep nobody out, however many one address opens,
+ * and however many addresses one network has.
  */
-import type { Server } from 'node:net'
-import { createServer } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { idOfModule } from '../build/build-id.ts'
 import type { SessionStatus } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
-import { ConfigError, type Visit as EarlierVisit, reportError, ServerBusy, UpservError } from '../errors.ts'
+import type { Doorstep } from '../doorstep/doorstep.ts'
+import { ConfigError, PeerError, reportError, ServerBusy, UpservError } from '../errors.ts'
 import type { SessionRecord } from '../history/session-record.ts'
+import { Bandwidth } from '../lib/bandwidth.ts'
 import { descriptorOf } from '../lib/descriptor.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, type Peer, peerFrom, sourceOf } from '../lib/peer.ts'
-import { Session, type SessionContext, type SessionProgress, type SessionReport } from '../rsync/session.ts'
+import { formatPeer, networkOf, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
+import { Tally } from '../lib/tally.ts'
+import {
+  type Before,
+  Session,
+  type SessionContext,
+  type SessionProgress,
+  type SessionReport,
+} from '../rsync/session.ts'
 import { StreamDuplex } from './duplex.ts'
 
 /** After sessions were told to end at once, how long they are waited for. */
@@ -33,11 +42,23 @@ const MAX_WAITING_FOR_BUILDS = 10_000
 /** Clients that are being told why they can't come in, each for some seconds; more just see us hang up. */
 const MAX_TURNED_AWAY = 1000
 
+const LF = 0x0a
+/** A client's greeting, and the name of a module. */
+const LINES_BEFORE_LOOKING = 2
+/** How long one who is turned away may take to begin. */
+const LAST_WORDS_MS = 5000
+
 export interface DoorLimits {
   /** Clients that have not asked completely yet; one more, and the oldest goes of who has the most. */
   readonly handshakes: number
   /** Connections from one address, or from one /64 of IPv6; 0 for any number. */
   readonly perSource: number
+  /** Connections from one network; 0 for any number. */
+  readonly perNetwork?: number
+  /** Handshakes under way from one source; 0 for any number. One more, and the oldest of them goes. */
+  readonly handshakesPerSource?: number
+  /** What a source and a network are. */
+  readonly prefixes?: Prefixes
   /** Those who transfer, or wait in line for it. */
   readonly inside: number
 }
@@ -49,6 +70,38 @@ export interface DoorsOptions {
   readonly onChange?: () => void
   /** Told how each session went. */
   readonly onEnd?: (record: SessionRecord) => void
+  /** What all who are served share. */
+  readonly bandwidth?: Bandwidth
+}
+
+interface Running {
+  readonly visit: Visit
+  readonly source: string
+  readonly network: string
+  readonly arrived: number
+  hangUp(): void
+}
+
+/** As how many clients there may be, there are. */
+interface Full {
+  readonly most: number
+  readonly what: string
+  /** Of which ones, for the client. */
+  readonly of?: string
+}
+
+/** What a client's connections count for. */
+interface Where {
+  readonly source: string
+  readonly network: string
+}
+
+/** Who is on a doorstep: of their handshake the first part is under way. */
+interface Arriving {
+  readonly source: string
+  readonly network: string
+  readonly began: number
+  giveUp(why: string): void
 }
 
 /** Which session it is. */
@@ -65,12 +118,18 @@ export class Doors {
   readonly #log: Logger
   readonly #onChange: () => void
   readonly #onEnd: (record: SessionRecord) => void
-  readonly #listeners: Server[] = []
+  readonly #listeners: { readonly server: Server; readonly tls: boolean }[] = []
+  /** Meetings on doorsteps, as long as they last. */
+  readonly #meetings = new Set<Promise<void>>()
   readonly #sessions = new Set<Promise<void>>()
   /** Who is served, the oldest first. */
-  readonly #running = new Map<Session, { readonly visit: Visit; readonly source: string; hangUp(): void }>()
+  readonly #running = new Map<Session, Running>()
+  readonly #arriving = new Set<Arriving>()
+  #closed = false
   #turnedAway = 0
-  readonly #bySource = new Map<string, number>()
+  /** Connections of each source and network that has any. */
+  readonly #counts = new Tally()
+  readonly #bandwidth: Bandwidth
   readonly #abort = new AbortController()
   #next: number
 
@@ -80,6 +139,7 @@ export class Doors {
     this.#context = context
     this.#log = log
     this.#next = options.first ?? 1
+    this.#bandwidth = options.bandwidth ?? new Bandwidth()
     this.#onChange = options.onChange ?? (() => {})
     this.#onEnd = options.onEnd ?? (() => {})
   }
@@ -117,8 +177,8 @@ export class Doors {
   }
 
   /** Opens a TCP port. @returns the address that clients can connect to. */
-  async listen(address: Listen): Promise<string> {
-    const { port } = await this.#open({ host: address.host, port: address.port }, (cause) =>
+  async listen(address: Listen, doorstep: Doorstep): Promise<string> {
+    const { port } = await this.#open({ host: address.host, port: address.port }, doorstep, (cause) =>
       cannotListen(address, cause),
     )
     return formatListen({ host: address.host, port })
@@ -128,9 +188,10 @@ export class Doors {
    * Takes over a socket that listens already, which somebody handed us. Closing it closes our side only: who
    * connects after that waits for whoever is handed it next.
    */
-  async listenOn(fd: number): Promise<string> {
+  async listenOn(fd: number, doorstep: Doorstep): Promise<string> {
     const { address, port } = await this.#open(
       { fd },
+      doorstep,
       (cause) => new ConfigError(`descriptor ${fd} is no socket to listen on: ${cause.message}`, { cause }),
     )
     return address === undefined ? `descriptor ${fd}` : formatListen({ host: address, port })
@@ -138,23 +199,28 @@ export class Doors {
 
   async #open(
     where: { host: string; port: number } | { fd: number },
+    doorstep: Doorstep,
     explain: (cause: NodeJS.ErrnoException) => ConfigError,
   ): Promise<{ address: string | undefined; port: number }> {
-    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) =>
-      this.admit(socket, socket, peerFrom(socket.remoteAddress, socket.remotePort)),
-    )
+    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+      const peer = peerOf(socket)
+      if (doorstep.hasToWait(peer)) {
+        const meeting = this.#meet(socket, peer, doorstep).finally(() => this.#meetings.delete(meeting))
+        this.#meetings.add(meeting)
+      } else this.admit(socket, socket, peer)
+    })
     await new Promise<void>((resolve, reject) => {
       server.once('error', (cause: NodeJS.ErrnoException) => reject(explain(cause)))
       server.listen(where, () => resolve())
     })
-    this.#listeners.push(server)
+    this.#listeners.push({ server, tls: doorstep.speaksTls })
     const bound = server.address()
     return typeof bound === 'object' && bound ? bound : { address: undefined, port: 0 }
   }
 
-  /** Descriptors of the sockets that listen; undefined where the runtime does not tell. */
-  get listening(): (number | undefined)[] {
-    return this.#listeners.map(descriptorOf)
+  /** The sockets that listen; without a descriptor where the runtime does not tell. */
+  get listening(): { fd: number | undefined; tls: boolean }[] {
+    return this.#listeners.map(({ server, tls }) => ({ fd: descriptorOf(server), tls }))
   }
 
   /** The number of the next session. */
@@ -162,65 +228,150 @@ export class Doors {
     return this.#next
   }
 
-  /**
-   * Serves one client on streams that are open.
-   * @param visit what it has said already, to a process that hands over to this one.
-   */
-  admit(input: Readable, output: Writable, peer: Peer, visit?: EarlierVisit): void {
-    const refused = this.#whyFull(peer)
-    if (refused) {
-      void this.#turnAway(input, output, peer, refused)
+  /** Lets a client on the doorstep say what comes before rsync. It is in its handshake, and counts as such. */
+  async #meet(socket: Socket, peer: Peer, doorstep: Doorstep): Promise<void> {
+    const full = this.#whyFull(peer, doorstep.isProxy(peer))
+    if (full || this.#closed) {
+      // Before TLS there is no way to say why.
+      if (full) this.#logTurnedAway(peer, full)
+      socket.on('error', () => {}).destroy()
       return
     }
-    this.#makeRoom()
-    const source = sourceOf(peer)
-    this.#bySource.set(source, (this.#bySource.get(source) ?? 0) + 1)
-    const session = this.#serve(input, output, peer, visit).finally(() => {
+    const where = this.#whereFrom(peer)
+    this.#makeRoom(where.source)
+    const began = this.#context.now()
+    let gaveUp: string | undefined
+    const arriving: Arriving = {
+      ...where,
+      began,
+      giveUp: (why) => {
+        gaveUp = why
+        socket.destroy()
+      },
+    }
+    this.#arriving.add(arriving)
+    // A proxy has any number of clients: whose connection it is shows when its header is there.
+    const leave = doorstep.isProxy(peer) ? () => {} : this.#count(where)
+    try {
+      const {
+        socket: inside,
+        peer: who,
+        refusal,
+      } = await doorstep.meet(socket, this.#context.limits.handshakeMs)
+      this.#arriving.delete(arriving)
+      leave()
+      if (gaveUp !== undefined || this.#closed) inside.destroy()
+      else if (refusal) await this.#refuse(inside, inside, who, refusal)
+      else this.admit(inside, inside, who, { since: began })
+    } catch (error) {
+      this.#arriving.delete(arriving)
+      leave()
+      const { code, message } = reportError(error)
+      if (error instanceof PeerError) await this.#refuse(socket, socket, peer, error)
+      else this.#log.info({ peer: formatPeer(peer), code, reason: gaveUp ?? message }, 'handshake failed')
+    }
+  }
+
+  /** Counts a connection. @returns how to count it no more. */
+  #count(where: Where): () => void {
+    const keys = [where.source, where.network]
+    for (const key of keys) this.#counts.add(key)
+    return () => {
+      for (const key of keys) this.#counts.remove(key)
+    }
+  }
+
+  /**
+   * Serves one client on streams that are open.
+   * @param before when it came, and what it has said to a process that hands over to this one.
+   */
+  admit(input: Readable, output: Writable, peer: Peer, before: Before = {}): void {
+    const refused = this.#whyFull(peer)
+    if (refused) {
+      this.#logTurnedAway(peer, refused)
+      void this.#turnAway(input, output, new ServerBusy(refused.most, refused.of).message)
+      return
+    }
+    const where = this.#whereFrom(peer)
+    this.#makeRoom(where.source)
+    const leave = this.#count(where)
+    const session = this.#serve(input, output, peer, where, before).finally(() => {
       this.#sessions.delete(session)
-      const left = this.#bySource.get(source)! - 1
-      if (left > 0) this.#bySource.set(source, left)
-      else this.#bySource.delete(source)
+      leave()
       this.#onChange()
     })
     this.#sessions.add(session)
     this.#onChange()
   }
 
-  #whyFull(peer: Peer): { most: number; what: string } | undefined {
-    const { handshakes, perSource, inside } = this.#limits
-    if (perSource > 0 && (this.#bySource.get(sourceOf(peer)) ?? 0) >= perSource) {
-      return { most: perSource, what: 'too many connections from this address' }
+  /** What a client's connections count for. */
+  #whereFrom(peer: Peer): Where {
+    const { prefixes } = this.#limits
+    return { source: `source ${sourceOf(peer, prefixes)}`, network: `network ${networkOf(peer, prefixes)}` }
+  }
+
+  #whyFull(peer: Peer, isProxy = false): Full | undefined {
+    const { handshakes, perSource, perNetwork = 0, inside } = this.#limits
+    const { source, network } = this.#whereFrom(peer)
+    if (!isProxy && perSource > 0 && this.#counts.of(source) >= perSource) {
+      return { most: perSource, what: 'too many connections from this address', of: 'from your address' }
+    }
+    if (!isProxy && perNetwork > 0 && this.#counts.of(network) >= perNetwork) {
+      return { most: perNetwork, what: 'too many connections from this network', of: 'from your network' }
     }
     const most = handshakes + inside + MAX_WAITING_FOR_BUILDS
     return this.#sessions.size >= most ? { most, what: 'too many sessions' } : undefined
   }
 
   /** Hangs up on one handshake if there are as many as may be, so that somebody else can begin one. */
-  #makeRoom(): void {
-    let count = 0
-    const bySource = new Map<string, Session[]>()
-    for (const [session, { source }] of this.#running) {
-      if (!session.inHandshake) continue
-      count++
-      const theirs = bySource.get(source)
-      if (theirs) theirs.push(session)
-      else bySource.set(source, [session])
+  #makeRoom(newcomer: string): void {
+    const { handshakes, handshakesPerSource = 0 } = this.#limits
+    const under = [...this.#arriving]
+    for (const [session, running] of this.#running) {
+      if (session.inHandshake) under.push(this.#asArriving(session, running))
     }
-    if (count < this.#limits.handshakes) return
-    let most: readonly Session[] = []
-    for (const theirs of bySource.values()) if (theirs.length > most.length) most = theirs
-    const [oldest] = most
-    const running = oldest && this.#running.get(oldest)
-    if (!running) return
-    oldest.giveUp(`too many handshakes: of ${count}, ${most.length} were from this address`)
-    running.hangUp()
-    this.#running.delete(oldest)
+    const theirs = handshakesPerSource > 0 ? under.filter(({ source }) => source === newcomer) : []
+    if (handshakesPerSource > 0 && theirs.length >= handshakesPerSource) {
+      this.#hangUpOnOldest(theirs, `too many handshakes: ${theirs.length} were from this address`)
+    } else if (under.length >= handshakes) {
+      const network = largestOf(under, (one) => one.network)
+      const most = largestOf(network, (one) => one.source)
+      const count = `of ${under.length}, ${most.length}`
+      this.#hangUpOnOldest(most, `too many handshakes: ${count} were from this address`)
+    }
+  }
+
+  #hangUpOnOldest(arriving: readonly Arriving[], why: string): void {
+    if (arriving.length === 0) return
+    const oldest = arriving.reduce((one, other) => (other.began < one.began ? other : one))
+    oldest.giveUp(why)
+    this.#arriving.delete(oldest)
+  }
+
+  #asArriving(session: Session, { source, network, arrived, hangUp }: Running): Arriving {
+    return {
+      source,
+      network,
+      began: arrived,
+      giveUp: (why) => {
+        session.giveUp(why)
+        hangUp()
+        this.#running.delete(session)
+      },
+    }
   }
 
   /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. May be called again, to be shorter. */
   async close(patienceMs: number): Promise<void> {
-    for (const listener of this.#listeners) listener.close()
-    const gone = Promise.all(this.#sessions)
+    this.#closed = true
+    for (const arriving of this.#arriving) arriving.giveUp('the server is stopping')
+    await this.leave(patienceMs)
+  }
+
+  /** The same, when another process opens the doors from now on: who is on a doorstep is let in before. */
+  async leave(patienceMs: number): Promise<void> {
+    for (const { server } of this.#listeners) server.close()
+    const gone = this.#gone()
     const waiting = new AbortController()
     await Promise.race([gone, sleep(patienceMs, undefined, { signal: waiting.signal }).catch(() => {})])
     this.#abort.abort()
@@ -229,31 +380,60 @@ export class Doors {
     waiting.abort()
   }
 
-  /** A greeting has to come first, or the client would not understand the rest. */
-  async #turnAway(
-    input: Readable,
-    output: Writable,
-    peer: Peer,
-    { most, what }: { most: number; what: string },
-  ): Promise<void> {
+  async #gone(): Promise<void> {
+    while (this.#meetings.size + this.#sessions.size > 0)
+      await Promise.all([...this.#meetings, ...this.#sessions])
+  }
+
+  #logTurnedAway(peer: Peer, { most, what }: Full): void {
     this.#log.warn({ peer: formatPeer(peer), sessions: this.#sessions.size, most }, `turned away: ${what}`)
+  }
+
+  /** Of one who has come to the doorstep and may not come in. */
+  async #refuse(input: Readable, output: Writable, peer: Peer, error: UpservError): Promise<void> {
+    const { code, message } = error
+    this.#log.info({ peer: formatPeer(peer), ...proofOf(peer), code, reason: message }, 'turned away')
+    await this.#turnAway(input, output, message)
+  }
+
+  /** A greeting has to come first, or the client would not understand the rest. */
+  async #turnAway(input: Readable, output: Writable, message: string): Promise<void> {
     const duplex = new StreamDuplex(input, output)
     if (this.#turnedAway >= MAX_TURNED_AWAY) return duplex.destroy()
     this.#turnedAway++
-    const { message } = new ServerBusy(most)
-    await duplex.write(Buffer.from(`@RSYNCD: 31.0 md5\n@ERROR: ${message}\n`)).catch(() => {})
+    const timer = setTimeout(() => duplex.destroy(), LAST_WORDS_MS)
+    try {
+      await duplex.write(Buffer.from(`@RSYNCD: 31.0 md5\n@ERROR: ${message}\n`))
+      // Clients greet and name a module before they look. A program between us, as of rsync-ssl, ends as soon
+      // as we do, and a client that still writes to it fails without having read a word.
+      let lines = 0
+      while (lines < LINES_BEFORE_LOOKING) {
+        const said = await duplex.read()
+        if (!said) break
+        for (const byte of said) if (byte === LF) lines++
+      }
+    } catch {
+      // The client hung up first.
+    } finally {
+      clearTimeout(timer)
+    }
     await duplex.close()
     this.#turnedAway--
   }
 
-  async #serve(input: Readable, output: Writable, peer: Peer, before?: EarlierVisit): Promise<void> {
+  async #serve(input: Readable, output: Writable, peer: Peer, where: Where, before: Before): Promise<void> {
     const visit = { id: this.#next++, peer, began: new Date() }
     const began = this.#context.now()
-    const duplex = new StreamDuplex(input, output)
+    const share = this.#bandwidth.join(where.source)
+    const duplex = new StreamDuplex(input, output, share)
     const hangUp = (): void => duplex.destroy()
     this.#abort.signal.addEventListener('abort', hangUp, { once: true })
-    const session = new Session(duplex, peer, this.#context, this.#abort.signal, before)
-    this.#running.set(session, { visit, source: sourceOf(peer), hangUp })
+    const { since: arrived = began } = before
+    const session = new Session(duplex, peer, this.#context, this.#abort.signal, {
+      ...before,
+      since: arrived,
+    })
+    this.#running.set(session, { visit, ...where, arrived, hangUp })
     try {
       const report = await session.run(hangUp)
       // Saying goodbye to a client that does not hang up is no handshake.
@@ -268,6 +448,7 @@ export class Doors {
       this.#log.error({ session: visit.id, peer: formatPeer(peer), err: error }, 'session failed')
       duplex.destroy()
     } finally {
+      share.leave()
       this.#running.delete(session)
       this.#abort.signal.removeEventListener('abort', hangUp)
     }
@@ -277,7 +458,14 @@ export class Doors {
     const { error, figures, outcome, modules: _m, place: _p, relayed: _r, stateMs: _s, ...rest } = report
     const { costliest: _files, position: _position, ...counts } = figures
     const build = buildOf(report.modules)
-    const about = { session, peer: formatPeer(peer), device: peer.address, ...(build !== '' && { build }) }
+    const device = peer.devices[0] ?? peer.address
+    const about = {
+      session,
+      peer: formatPeer(peer),
+      ...proofOf(peer),
+      device,
+      ...(build !== '' && { build }),
+    }
     const facts = { ...about, outcome, ...rest, ...counts, ms: Math.round(ms) }
     if (outcome === 'failed') this.#log.error({ ...facts, err: error }, 'session failed')
     else if (error instanceof UpservError)
@@ -286,12 +474,20 @@ export class Doors {
   }
 }
 
+/** Those of the most frequent kind. */
+function largestOf<T>(items: readonly T[], kindOf: (item: T) => string): readonly T[] {
+  const kinds = Map.groupBy(items, kindOf)
+  let largest: readonly T[] = []
+  for (const kind of kinds.values()) if (kind.length > largest.length) largest = kind
+  return largest
+}
+
 function cannotListen(address: Listen, cause: NodeJS.ErrnoException): ConfigError {
   const where = formatListen(address)
   if (cause.code === 'EACCES') {
     return new ConfigError(`may not listen on ${where}: ports below 1024 are for privileged processes`, {
       cause,
-      hint: 'Use systemd socket activation, or another port: --rsync :8873.',
+      hint: 'Use systemd socket activation (upserv.socket, upserv-tls.socket), or another port: --rsync :8873, --rsync-tls :8874.',
     })
   }
   if (cause.code === 'EADDRINUSE') {
@@ -308,12 +504,32 @@ function buildOf(modules: readonly string[]): string {
   return modules.map(idOfModule).findLast((held) => held !== undefined) ?? ''
 }
 
+/** For the log: what TLS says of a client that came by it. */
+function proofOf({ tls, devices }: Peer): { tls?: true; device?: string } {
+  const [device] = devices
+  return { ...(tls ? { tls } : {}), ...(device === undefined ? {} : { device }) }
+}
+
 /** What is known of a session from who it is and what it is about. */
 function aboutOf({ id, peer, began }: Visit, { modules, ...progress }: SessionProgress) {
   const { user, module, paths, options, protocol, state, bytesIn, bytesOut, entries, listedBytes } = progress
   const build = buildOf(modules)
-  const who = { id, began: began.toISOString(), address: peer.address ?? '', port: peer.port, user }
-  return { ...who, module, build, paths, options, protocol, state, bytesIn, bytesOut, entries, listedBytes }
+  const who = { id, began: began.toISOString(), address: peer.address ?? '', port: peer.port }
+  const proof = { device: peer.devices[0] ?? '', tls: peer.tls, user }
+  return {
+    ...who,
+    ...proof,
+    module,
+    build,
+    paths,
+    options,
+    protocol,
+    state,
+    bytesIn,
+    bytesOut,
+    entries,
+    listedBytes,
+  }
 }
 
 function statusOf(visit: Visit, progress: SessionProgress): SessionStatus {

@@ -3,7 +3,7 @@
  */
 import type { Readable, Writable } from 'node:stream'
 import { ConnectionLost } from '../errors.ts'
-import type { Duplex } from '../rsync/connection.ts'
+import type { Duplex, Pace } from '../rsync/connection.ts'
 
 /** How long a client may take to read our last words and hang up. */
 const DRAIN_MS = 5000
@@ -18,8 +18,14 @@ export class StreamDuplex implements Duplex {
   /** Writers that wait for room. A keep-alive may come beside the session's own. */
   #drained: (() => void)[] = []
 
-  /** A socket is both; stdin and stdout are one each. */
-  constructor(input: Readable, output: Writable) {
+  readonly pace: Pace | undefined
+
+  /**
+   * A socket is both; stdin and stdout are one each.
+   * @param pace keeps it to its share of the bandwidth that there is.
+   */
+  constructor(input: Readable, output: Writable, pace?: Pace) {
+    this.pace = pace
     this.#input = input
     this.#output = output
     const fail = (error?: Error): void => {
@@ -85,10 +91,12 @@ export class StreamDuplex implements Duplex {
   async close(): Promise<void> {
     const timer = setTimeout(() => this.destroy(), DRAIN_MS)
     try {
-      this.end()
+      // Over TLS what was written is still on its way, also to a client that has said all and ended its side.
+      const said = new Promise<void>((resolve) => this.#output.end(() => resolve()))
       while ((await this.read()) !== undefined) {
         // Nobody listens any more.
       }
+      await said
     } catch {
       // The peer hung up first.
     } finally {

@@ -35,8 +35,8 @@ const READY_MS = 60_000
 const SERVING_MS = 120_000
 
 /** A socket that listens. */
-export interface HandedSocket {
-  kind: 'rsync' | 'http'
+export interface InheritedSocket {
+  kind: 'rsync' | 'rsync-tls' | 'http' | 'https'
   fd: number
 }
 
@@ -92,7 +92,7 @@ class Channel<In extends { type: string }, Out> {
 // The process before.
 
 export interface SuccessorOptions {
-  sockets: readonly HandedSocket[]
+  sockets: readonly InheritedSocket[]
   /** The file of the data directory's lock. */
   lock: number
   environment: NodeJS.ProcessEnv
@@ -214,7 +214,7 @@ async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
 // Its successor.
 
 interface Handed {
-  sockets: HandedSocket[]
+  sockets: InheritedSocket[]
   lock: number
   channel: number
 }
@@ -226,7 +226,7 @@ export interface PredecessorEvents {
 
 /** The process that hands over to us. */
 export class Predecessor {
-  readonly sockets: readonly HandedSocket[]
+  readonly sockets: readonly InheritedSocket[]
   readonly lock: number
   /** Whom it still serves. */
   live: readonly SessionStatus[] = []

@@ -16,17 +16,25 @@ const FIRST_FD = 3
 const MAX_SOCKETS = 64
 /** Names of sockets that carry rsync: ours, and what systemd calls those that nobody has named. */
 const RSYNC_NAMES = ['rsync', 'upserv.socket', 'unknown', '']
+/** Of those that carry it over TLS. */
+const RSYNC_TLS_NAMES = ['rsync-tls', 'upserv-tls.socket']
 /** As often within the time after which systemd takes us for dead, so that one that comes late does no harm. */
 const SIGNS_OF_LIFE = 3
 /** systemd-notify answers in milliseconds; a systemd that is stuck must not keep us. */
 const NOTIFY_TIMEOUT_MS = 10_000
 
+/** A listening socket that carries rsync. */
+export interface HandedSocket {
+  readonly fd: number
+  readonly tls: boolean
+}
+
 /**
- * Descriptors of the listening sockets that carry rsync. They are taken once: programs that we start must
+ * The listening sockets that carry rsync. They are taken once: programs that we start must
  * not think they were meant.
  * @throws ConfigError for a socket whose name says that it is for something that we don't do.
  */
-export function takeSockets(environment: NodeJS.ProcessEnv, pid: number): number[] {
+export function takeSockets(environment: NodeJS.ProcessEnv, pid: number): HandedSocket[] {
   const { LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES } = environment
   for (const name of ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES', 'LISTEN_PIDFDID'])
     delete environment[name]
@@ -39,12 +47,13 @@ export function takeSockets(environment: NodeJS.ProcessEnv, pid: number): number
   const names = LISTEN_FDNAMES?.split(':') ?? []
   return Array.from({ length: count }, (_, index) => {
     const name = names[index] ?? ''
-    if (!RSYNC_NAMES.includes(name)) {
+    const tls = RSYNC_TLS_NAMES.includes(name)
+    if (!tls && !RSYNC_NAMES.includes(name)) {
       throw new ConfigError(`systemd hands over a socket named "${name}", and upserv knows no use for it`, {
-        hint: 'Set FileDescriptorName=rsync in the socket unit, or remove it.',
+        hint: 'Set FileDescriptorName=rsync or rsync-tls in the socket unit, or remove it.',
       })
     }
-    return FIRST_FD + index
+    return { fd: FIRST_FD + index, tls }
   })
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { Turn } from '../rsync/access.ts'
+import type { Limit, Turn } from '../rsync/access.ts'
 import { TurnsInLine } from './turns.ts'
 
 const CLAIM_MS = 3000
@@ -13,7 +13,7 @@ function office(t: TestContext, most: number, places = 100) {
   const turns = new TurnsInLine({ most, places, now: () => clock, claimMs: CLAIM_MS })
   const never = new AbortController().signal
   const called: string[] = []
-  const client = (name: string, limits: { name: string; most: number }[] = [], signal = never) => {
+  const client = (name: string, limits: Limit[] = [], signal = never) => {
     const lines: string[] = []
     const turn = turns
       .enter(limits, (line) => lines.push(line), signal)
@@ -25,7 +25,7 @@ function office(t: TestContext, most: number, places = 100) {
     return { lines, turn }
   }
   /** One that has done its part. */
-  const inside = async (name: string, limits: { name: string; most: number }[] = []): Promise<Turn> => {
+  const inside = async (name: string, limits: Limit[] = []): Promise<Turn> => {
     const turn = await client(name, limits).turn
     await turn.begin(never)
     return turn
@@ -276,8 +276,9 @@ test('turns: nobody is passed by whoever wants the same', async (t) => {
     void turns
       .enter([], () => {}, never)
       .then(
-        (turn) => {
+        async (turn) => {
           order.push(n)
+          await turn.begin(never)
           held.push(turn)
         },
         () => {},
@@ -298,4 +299,97 @@ test('turns: nobody is passed by whoever wants the same', async (t) => {
     [...order].sort((a, b) => a - b),
   )
   assert.ok(order.length > 400)
+})
+
+test("turns: who waits for a limit of its own address stands in nobody else's way, and so many of them wait", async (t) => {
+  const { client, inside, called, turns } = office(t, 3)
+  const school = [{ name: 'school', most: 1, waiting: 2, of: 'of this address' }]
+  const a = await inside('a', school)
+  const [b, c] = [client('b', school), client('c', school)]
+  assert.match(c.lines[0]!, /^please wait: the one place of this address is taken; you are number 2 in line/)
+  await assert.rejects(client('d', school).turn, {
+    code: 'SERVER_BUSY',
+    message: 'max connections (2) reached -- try again later (waiting in line, of this address)',
+  })
+  const other = await inside('other')
+  assert.deepEqual(called, ['a', 'other'])
+  a.leave()
+  const second = await b.turn
+  second.leave()
+  const third = await c.turn
+  third.leave()
+  other.leave()
+  await nextTurn()
+  assert.equal(turns.waiting, 0)
+})
+
+test('turns: limits of addresses and users are forgotten when nobody names them any more', async (t) => {
+  const { client, inside, turns, called } = office(t, 1)
+  const of = (name: string): Limit[] => [
+    { name, most: Number.POSITIVE_INFINITY, waiting: 5, of: 'of this address' },
+  ]
+  const first = await inside('first', of('first'))
+  const leaving = new AbortController()
+  const gone = client('gone', of('gone'), leaving.signal)
+  leaving.abort(new Error('left'))
+  await assert.rejects(gone.turn, /left/)
+  for (let i = 0; i < 20; i++) client(`c${i}`, of(`c${i}`)).turn.then((turn) => turn.leave())
+  await assert.doesNotReject(async () => first.leave())
+  while (called.length < 21) await nextTurn()
+  await nextTurn()
+  // That of the server, which stays.
+  assert.ok(turns.limits <= 1, String(turns.limits))
+})
+
+test('turns: a place that was given up and taken again counts, whoever was there in between', async (t) => {
+  const { inside, client, pass, never } = office(t, 5)
+  const one: Limit[] = [{ name: 'alice', most: 1, of: 'of this user' }]
+  // Called up, but it does not come: its claim runs out, and its limit is forgotten.
+  const late = await client('late', one).turn
+  await pass(CLAIM_MS)
+  const second = await inside('second', one)
+  let began = false
+  const beginning = late.begin(never).then(() => {
+    began = true
+  })
+  await nextTurn()
+  assert.equal(began, false, 'the one place is taken by the second')
+  second.leave()
+  await beginning
+  late.leave()
+})
+
+test('turns: a crowd that claims and never comes keeps nobody out, and no more get in than may', async (t) => {
+  const { client, inside, called, pass, never } = office(t, 20)
+  for (let n = 0; n < 10; n++) await inside(`slow ${n}`)
+  const crowd = Array.from({ length: 30 }, (_, n) => client(`crowd ${n}`))
+  await pass(0)
+  assert.equal(called.length, 40, 'each of ten free places is promised to a few')
+  const honest = await inside('honest')
+  honest.leave()
+
+  // All of the crowd come after all: ten get in, and as others leave, the rest.
+  let begun = 0
+  const late = crowd.map(async ({ turn }) => {
+    const mine = await turn
+    await mine.begin(never)
+    begun++
+    return mine
+  })
+  await pass(0)
+  assert.equal(begun, 10)
+  const first = await Promise.race(late)
+  first.leave()
+  await pass(0)
+  assert.equal(begun, 11)
+})
+
+test('turns: the last free place is promised to one alone', async (t) => {
+  const { client, inside, called, pass } = office(t, 2)
+  await inside('a')
+  client('b')
+  const c = client('c')
+  await pass(0)
+  assert.deepEqual(called, ['a', 'b'])
+  assert.equal(c.lines.length, 1)
 })

@@ -4,7 +4,9 @@
  *
  * A client is called up before it has sent what it owes: only then can it still be told its place. Being
  * called up is a claim, and a claim runs out: a client that leaves its handshake half done keeps nobody
- * waiting. Who comes with the rest later than that waits again, ahead of the line.
+ * waiting. Who comes with the rest later than that waits again, ahead of the line. While several places are free
+ * each of them is promised to a few: a crowd that claims and never comes would keep everybody out else, and who
+ * comes and finds them all taken waits ahead of the line as well.
  *
  * Some modules have limits of their own. Who waits for one of these is passed by those who don't.
  */
@@ -20,6 +22,8 @@ const SAY_EVERY_MS = 2000
  * and wait again; a longer claim would let a crowd that never comes hold everybody up for longer.
  */
 const CLAIM_MS = 500
+/** So many claims stand for one place, but for the last place that is free. */
+const CLAIMS_FOR_ONE = 4
 /** How much the latest interval between two free places counts in their average. */
 const LATEST_COUNTS = 0.2
 
@@ -28,6 +32,8 @@ interface Pool {
   /** As of the latest session that named it: a limit can be changed while there are sessions. */
   limit: Limit
   taken: number
+  /** Of them by claims. */
+  claimed: number
   /** How many in line want one of its places. */
   wanted: number
   /** Since when it is full, or when the last place became free while it was. */
@@ -94,21 +100,36 @@ export class TurnsInLine implements Turns {
     signal: AbortSignal,
   ): Promise<Turn> {
     signal.throwIfAborted()
-    const pools = [this.#all, ...limits].map((limit) => this.#pool(limit))
+    let pools = [this.#all, ...limits].map((limit) => this.#pool(limit))
     if (hasRoom(pools)) {
-      this.#take(pools)
+      this.#claim(pools)
     } else {
-      if (this.waiting >= this.#places) throw new ServerBusy(fullOne(pools).limit.most)
+      const tooMany = this.waiting >= this.#places ? fullOne(pools) : pools.find(isQueueFull)
+      if (tooMany) {
+        this.#forget(pools)
+        throw refusal(tooMany, this.waiting >= this.#places)
+      }
       await this.#wait(pools, say, signal)
     }
-    return new CalledUp(
-      this.#claimMs,
-      () => this.#give(pools),
-      async (signal) => {
-        if (hasRoom(pools)) this.#take(pools)
+    return new CalledUp(this.#claimMs, {
+      redeem: () => {
+        this.#redeem(pools)
+        if (pools.every(isWithin)) return true
+        this.#give(pools)
+        return false
+      },
+      expire: () => {
+        this.#redeem(pools)
+        this.#give(pools)
+      },
+      give: () => this.#give(pools),
+      again: async (signal) => {
+        // Those of limits that nobody used meanwhile are gone.
+        pools = pools.map(({ limit }) => this.#pools.get(limit.name) ?? this.#pool(limit))
+        if (hasPlaces(pools)) this.#take(pools)
         else await this.#wait(pools, undefined, signal)
       },
-    )
+    })
   }
 
   /** Returns when the places are taken for who waits. Who was called up before goes ahead of those who were not. */
@@ -134,8 +155,11 @@ export class TurnsInLine implements Turns {
       await untilAborted(promise, signal)
     } catch (error) {
       // Called up and gone at once: its places go to the next ones.
-      if (!waiter.inLine) this.#give(pools)
-      else this.#remove(this.#line.indexOf(waiter))
+      if (!waiter.inLine) {
+        if (say) this.#redeem(pools)
+        this.#give(pools)
+      } else this.#remove(this.#line.indexOf(waiter))
+      this.#forget(pools)
       this.#rest()
       throw error
     }
@@ -144,7 +168,7 @@ export class TurnsInLine implements Turns {
   #pool(limit: Limit): Pool {
     let pool = this.#pools.get(limit.name)
     if (!pool) {
-      pool = { limit, taken: 0, wanted: 0, since: this.#now(), intervalMs: undefined }
+      pool = { limit, taken: 0, claimed: 0, wanted: 0, since: this.#now(), intervalMs: undefined }
       this.#pools.set(limit.name, pool)
     }
     pool.limit = limit
@@ -158,6 +182,16 @@ export class TurnsInLine implements Turns {
     }
   }
 
+  #claim(pools: readonly Pool[]): void {
+    for (const pool of pools) pool.claimed++
+    this.#take(pools)
+  }
+
+  /** A claim becomes a place, or is about to be given up. */
+  #redeem(pools: readonly Pool[]): void {
+    for (const pool of pools) pool.claimed--
+  }
+
   #give(pools: readonly Pool[]): void {
     const now = this.#now()
     for (const pool of pools) {
@@ -169,14 +203,30 @@ export class TurnsInLine implements Turns {
       pool.taken--
     }
     this.#callUp()
+    this.#forget(pools)
+  }
+
+  /** Limits are by users and addresses too, of which there is no end: a pool that nobody uses goes. */
+  #forget(pools: readonly Pool[]): void {
+    for (const pool of pools) {
+      const { name, of } = pool.limit
+      const isUsed = pool.taken > 0 || pool.wanted > 0
+      if (of !== undefined && !isUsed && this.#pools.get(name) === pool) this.#pools.delete(name)
+    }
+  }
+
+  /** How many limits are in use. */
+  get limits(): number {
+    return this.#pools.size
   }
 
   #callUp(): void {
     for (let i = 0; i < this.#line.length; ) {
       const waiter = this.#line[i]!
-      if (hasRoom(waiter.pools)) {
+      if (waiter.say ? hasRoom(waiter.pools) : hasPlaces(waiter.pools)) {
         this.#remove(i)
-        this.#take(waiter.pools)
+        if (waiter.say) this.#claim(waiter.pools)
+        else this.#take(waiter.pools)
         waiter.call()
       } else if (isFull(this.#pool(this.#all))) {
         break
@@ -220,8 +270,9 @@ export class TurnsInLine implements Turns {
   }
 
   #describe(pool: Pool, place: number): string {
-    const { most } = pool.limit
-    const taken = most === 1 ? 'the one place is taken' : `all ${most} places are taken`
+    const { most, of = '' } = pool.limit
+    const whose = of === '' ? '' : ` ${of}`
+    const taken = most === 1 ? `the one place${whose} is taken` : `all ${most} places${whose} are taken`
     return `please wait: ${taken}; you are number ${place} in line, ${this.#estimate(pool, place)}`
   }
 
@@ -232,36 +283,68 @@ export class TurnsInLine implements Turns {
   }
 }
 
+/** What becomes of places. */
+interface Places {
+  /** The claim becomes a place; false when all are taken by now, and nothing is held any more. */
+  redeem(): boolean
+  /** The claim is given up. */
+  expire(): void
+  give(): void
+  again(signal: AbortSignal): Promise<void>
+}
+
 /** A turn, from being called up on. */
 class CalledUp implements Turn {
-  readonly #give: () => void
-  readonly #again: (signal: AbortSignal) => Promise<void>
+  readonly #places: Places
   readonly #timer: NodeJS.Timeout
-  #has = true
+  #has: 'claim' | 'place' | 'nothing' = 'claim'
 
-  constructor(claimMs: number, give: () => void, again: (signal: AbortSignal) => Promise<void>) {
-    this.#give = give
-    this.#again = again
+  constructor(claimMs: number, places: Places) {
+    this.#places = places
     this.#timer = setTimeout(() => this.leave(), claimMs).unref()
   }
 
   async begin(signal: AbortSignal): Promise<void> {
     clearTimeout(this.#timer)
-    if (this.#has) return
-    await this.#again(signal)
-    this.#has = true
+    if (this.#has === 'claim') this.#has = this.#places.redeem() ? 'place' : 'nothing'
+    if (this.#has === 'place') return
+    await this.#places.again(signal)
+    this.#has = 'place'
   }
 
   leave(): void {
     clearTimeout(this.#timer)
-    if (!this.#has) return
-    this.#has = false
-    this.#give()
+    const had = this.#has
+    this.#has = 'nothing'
+    if (had === 'claim') this.#places.expire()
+    if (had === 'place') this.#places.give()
   }
 }
 
-function isFull({ taken, limit }: Pool): boolean {
-  return taken >= limit.most
+function isFull({ taken, claimed, limit }: Pool): boolean {
+  return taken - claimed + Math.ceil(claimed / CLAIMS_FOR_ONE) >= limit.most
+}
+
+/** Whether those who really transfer are no more than may. */
+function isWithin({ taken, claimed, limit }: Pool): boolean {
+  return taken - claimed <= limit.most
+}
+
+/** For who has said all that it owes: claims of others don't keep it waiting. */
+function hasPlaces(pools: readonly Pool[]): boolean {
+  return pools.every(({ taken, claimed, limit }) => taken - claimed < limit.most)
+}
+
+/** As many under this limit wait as may. */
+function isQueueFull({ wanted, limit }: Pool): boolean {
+  return limit.waiting !== undefined && wanted >= limit.waiting
+}
+
+/** @param lineIsFull there is no place in it for anybody; otherwise for nobody else of the same kind. */
+function refusal({ limit }: Pool, lineIsFull: boolean): ServerBusy {
+  return lineIsFull
+    ? new ServerBusy(limit.most, limit.of)
+    : new ServerBusy(limit.waiting!, `waiting in line, ${limit.of ?? 'of these modules'}`)
 }
 
 function hasRoom(pools: readonly Pool[]): boolean {

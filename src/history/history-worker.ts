@@ -7,6 +7,7 @@
 import { closeSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
 import type { DatabaseSync as Database, SQLInputValue } from 'node:sqlite'
 import { parentPort, workerData } from 'node:worker_threads'
+import type { ChangePage, ChangeRecord } from './change-record.ts'
 import type { FetchEnd, FetchPage, FetchQuery, FetchRecord } from './fetch-record.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
 import { DatabaseSync } from './sqlite.ts'
@@ -25,6 +26,8 @@ export type HistoryOrder =
   | { type: 'addFetch'; end: FetchEnd }
   | { type: 'findFetches'; query: FetchQuery; limit: number; before: number | null }
   | { type: 'forgetFetches'; query: FetchQuery }
+  | { type: 'note'; change: Omit<ChangeRecord, 'id'> }
+  | { type: 'changes'; limit: number; before: number | null }
   | { type: 'close' }
 
 export type HistoryMessage =
@@ -35,10 +38,16 @@ export type HistoryMessage =
   | { type: 'failed'; number: number; reason: string }
 
 /** Names the layout of the database, in its `user_version`. */
-const FORMAT = 1
+const FORMAT = 2
+/** What makes a layout of the one before it. */
+const MIGRATIONS: Record<number, string> = {
+  1: "ALTER TABLE sessions ADD COLUMN device TEXT NOT NULL DEFAULT ''",
+}
 /** Records are written after this time, or as soon as there are so many. */
 const WRITE_AFTER_MS = 500
 const WRITE_AT = 500
+/** Changes that are remembered: they are made by hand, and guesses of the token are slowed down. */
+const MAX_CHANGES = 20_000
 const PRUNE_EVERY_MS = 3_600_000
 /** Deleted as soon as there are so many more than may be, as a part of those. */
 const MAX_EXCESS = 0.1
@@ -76,6 +85,10 @@ port.on('message', (order: HistoryOrder & { number?: number }) => {
     else timer ??= setTimeout(() => attempt(write), WRITE_AFTER_MS)
     return
   }
+  if (order.type === 'note') {
+    attempt(() => note(order.change))
+    return
+  }
   attempt(write)
   if (order.type === 'close') {
     clearInterval(pruning)
@@ -92,7 +105,7 @@ port.on('message', (order: HistoryOrder & { number?: number }) => {
   }
 })
 
-function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'addFetch' | 'close' }>): unknown {
+function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'addFetch' | 'note' | 'close' }>): unknown {
   switch (order.type) {
     case 'last':
       // Also when the records themselves have been deleted.
@@ -107,6 +120,8 @@ function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'addFetch' | 'clo
       return findFetches(order.query, order.limit, order.before)
     case 'forgetFetches':
       return forget('fetches', fetchConditions(order.query))
+    case 'changes':
+      return changes(order.limit, order.before)
   }
 }
 
@@ -157,17 +172,17 @@ function open(): Database {
     candidate.exec(
       'PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON',
     )
-    const { user_version: format } = candidate.prepare('PRAGMA user_version').get()!
-    if (format !== 0 && format !== FORMAT)
-      throw new OtherFormat(`it has format ${format}, this program reads ${FORMAT}`)
+    migrate(candidate)
     candidate.exec(`
       CREATE TABLE IF NOT EXISTS sessions (
         id INTEGER PRIMARY KEY AUTOINCREMENT, ended TEXT NOT NULL, address TEXT NOT NULL, user TEXT NOT NULL,
-        build TEXT NOT NULL, outcome TEXT NOT NULL, record TEXT NOT NULL
+        build TEXT NOT NULL, outcome TEXT NOT NULL, record TEXT NOT NULL, device TEXT NOT NULL DEFAULT ''
       ) STRICT;
       CREATE INDEX IF NOT EXISTS sessions_ended ON sessions (ended);
       CREATE INDEX IF NOT EXISTS sessions_address ON sessions (address);
       CREATE INDEX IF NOT EXISTS sessions_build ON sessions (build);
+      CREATE INDEX IF NOT EXISTS sessions_device ON sessions (device) WHERE device <> '';
+      CREATE TABLE IF NOT EXISTS changes (id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, record TEXT NOT NULL) STRICT;
       CREATE TABLE IF NOT EXISTS fetches (
         id INTEGER PRIMARY KEY AUTOINCREMENT, ended TEXT NOT NULL, build TEXT NOT NULL, source TEXT NOT NULL,
         outcome TEXT NOT NULL, record TEXT NOT NULL
@@ -182,6 +197,16 @@ function open(): Database {
   }
 }
 
+/** Brings an older layout up to ours, all of it or nothing. @throws OtherFormat for one that we don't know. */
+function migrate(db: Database): void {
+  const found = Number(db.prepare('PRAGMA user_version').get()!.user_version)
+  if (found > FORMAT || found < 0)
+    throw new OtherFormat(`it has format ${found}, this program reads ${FORMAT}`)
+  if (found === 0) return
+  for (let format = found; format < FORMAT; format++)
+    db.exec(`BEGIN; ${MIGRATIONS[format]}; PRAGMA user_version = ${format + 1}; COMMIT`)
+}
+
 function write(): void {
   clearTimeout(timer)
   timer = undefined
@@ -194,7 +219,7 @@ function write(): void {
   try {
     const db = database()
     const insert = db.prepare(
-      'INSERT OR REPLACE INTO sessions (id, ended, address, user, build, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      'INSERT OR REPLACE INTO sessions (id, ended, address, device, user, build, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
     )
     const insertFetch = db.prepare(
       'INSERT INTO fetches (ended, build, source, outcome, record) VALUES (?, ?, ?, ?, ?)',
@@ -202,8 +227,8 @@ function write(): void {
     db.exec('BEGIN')
     try {
       for (const record of records) {
-        const { id, ended, address, user, build, outcome } = record
-        insert.run(id, ended, address, user, build, outcome, JSON.stringify(record))
+        const { id, ended, address, device, user, build, outcome } = record
+        insert.run(id, ended, address, device, user, build, outcome, JSON.stringify(record))
       }
       for (const end of fetches)
         insertFetch.run(end.ended, end.id, end.source, end.outcome, JSON.stringify(end))
@@ -221,11 +246,31 @@ function write(): void {
   if (added > maxRows * MAX_EXCESS) prune()
 }
 
+function note(change: Omit<ChangeRecord, 'id'>): void {
+  database().prepare('INSERT INTO changes (at, record) VALUES (?, ?)').run(change.at, JSON.stringify(change))
+  measure()
+}
+
+function changes(limit: number, before: number | null): ChangePage {
+  const rows = database()
+    .prepare('SELECT id, record FROM changes WHERE id < ? ORDER BY id DESC LIMIT ?')
+    .all(before ?? Number.MAX_SAFE_INTEGER, limit + 1)
+  const found = rows
+    .slice(0, limit)
+    .map(({ id, record }) => ({ id: Number(id), ...JSON.parse(String(record)) }) as ChangeRecord)
+  return { changes: found, next: rows.length > limit ? found.at(-1)!.id : null }
+}
+
 type Table = 'sessions' | 'fetches'
 
 function find(query: RecordQuery, limit: number, before: number | null): RecordPage {
   const { rows, next } = pageOf('sessions', conditions(query), limit, before)
-  return { records: rows.map(({ record }) => JSON.parse(record) as SessionRecord), next }
+  return { records: rows.map(({ record }) => asRecord(record)), next }
+}
+
+/** What was written before there was TLS says nothing of it. */
+function asRecord(json: string): SessionRecord {
+  return { device: '', tls: false, ...(JSON.parse(json) as Omit<SessionRecord, 'device' | 'tls'>) }
 }
 
 function findFetches(query: FetchQuery, limit: number, before: number | null): FetchPage {
@@ -275,6 +320,10 @@ function prune(): void {
       `DELETE FROM ${table} WHERE id <= (SELECT id FROM ${table} ORDER BY id DESC LIMIT 1 OFFSET ?)`,
     ).run(maxRows)
   }
+  db.prepare('DELETE FROM changes WHERE at < ?').run(new Date(oldest).toISOString())
+  db.prepare(
+    'DELETE FROM changes WHERE id <= (SELECT id FROM changes ORDER BY id DESC LIMIT 1 OFFSET ?)',
+  ).run(MAX_CHANGES)
   db.exec('PRAGMA wal_checkpoint(TRUNCATE)')
   added = 0
   measure()
@@ -285,10 +334,11 @@ interface Conditions {
   values: SQLInputValue[]
 }
 
-function conditions({ build, address, user, outcome, since, until }: RecordQuery): Conditions {
+function conditions({ build, address, device, user, outcome, since, until }: RecordQuery): Conditions {
   return allOf({
     'build = ?': build,
     'address = ?': address,
+    'device = ?': device,
     'user = ?': user,
     'outcome = ?': outcome,
     ...within(since, until),

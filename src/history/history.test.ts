@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { test } from 'node:test'
 import { makeScratch } from '../../test/support/scratch.ts'
 import type { FetchEnd } from './fetch-record.ts'
@@ -21,7 +22,18 @@ const DAY = 86_400_000
 function record(id: number, more: Partial<SessionRecord> = {}): SessionRecord {
   const ended = new Date(Date.now() - 1000 + id).toISOString()
   return {
-    ...{ id, began: ended, ended, address: '192.0.2.1', port: 4000, user: '', module: 'build-1', build: '1' },
+    ...{
+      id,
+      began: ended,
+      ended,
+      address: '192.0.2.1',
+      port: 4000,
+      device: '',
+      tls: false,
+      user: '',
+      module: 'build-1',
+      build: '1',
+    },
     ...{ paths: 'root/', options: '-a', protocol: 31, codec: 'zstd', digest: 'xxh128' },
     ...{ outcome: 'done', code: '', reason: '', state: 'closed', ms: 5, waitedMs: { build: 0, line: 0 } },
     ...{
@@ -97,6 +109,39 @@ test('records are found by what they say', async () => {
   assert.deepEqual(await find({ until: new Date(Date.now() - DAY / 2).toISOString() }), [3])
   assert.deepEqual(await find({ build: "1' OR '1'='1" }), [])
   await history.close()
+})
+
+test('a database from before there were names of devices is read on, and new sessions have them', async () => {
+  using scratch = makeScratch('history')
+  const { device: _device, tls: _tls, ...old } = record(1, { user: 'alice' })
+  // As the release before wrote it.
+  const db = new DatabaseSync(join(scratch.path, 'sessions.db'))
+  db.exec(`
+    CREATE TABLE sessions (
+      id INTEGER PRIMARY KEY AUTOINCREMENT, ended TEXT NOT NULL, address TEXT NOT NULL, user TEXT NOT NULL,
+      build TEXT NOT NULL, outcome TEXT NOT NULL, record TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX sessions_ended ON sessions (ended);
+    PRAGMA user_version = 1;
+  `)
+  db.prepare('INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)').run(
+    ...[1, old.ended, old.address, old.user, old.build, old.outcome, JSON.stringify(old)],
+  )
+  db.close()
+  for (const expected of [2, 3]) {
+    // The second time it is of the new layout already.
+    const { history, problems } = open(scratch.path)
+    history.add(record(expected, { device: 'library', tls: true }))
+    const { records } = await history.find({}, 10)
+    assert.deepEqual(problems, [])
+    assert.deepEqual(records.at(-1), { device: '', tls: false, ...old })
+    const { records: found } = await history.find({ device: 'library' }, 10)
+    assert.equal(found[0]!.id, expected)
+    assert.deepEqual([found[0]!.device, found[0]!.tls], ['library', true])
+    assert.equal(found.length, expected - 1)
+    await history.close()
+  }
+  assert.ok(!existsSync(join(scratch.path, 'sessions.db.damaged')))
 })
 
 test('what is forgotten is nowhere on the disk any more, and its number is not given again', async () => {

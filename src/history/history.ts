@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { StoreError } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
+import type { ChangePage, ChangeRecord } from './change-record.ts'
 import type { FetchEnd, FetchPage, FetchQuery } from './fetch-record.ts'
 import type { HistoryMessage, HistoryOrder, HistoryWorkerData } from './history-worker.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
@@ -76,6 +77,21 @@ export class History {
     }
     this.#waiting++
     this.#post(order)
+  }
+
+  /** Remembers a change, some time soon. */
+  note(change: Omit<ChangeRecord, 'id'>): void {
+    if (this.isOn && !this.#closed) this.#post({ type: 'note', change })
+  }
+
+  /** The latest first. @param before only changes whose id is less. @throws StoreError */
+  async changes(limit: number, before?: number): Promise<ChangePage> {
+    if (!this.isOn) return { changes: [], next: null }
+    return this.#ask<ChangePage>({
+      type: 'changes',
+      limit: Math.min(limit, MAX_PAGE),
+      before: before ?? null,
+    })
   }
 
   /** The latest first. @param before only records whose id is less. @throws StoreError */

@@ -18,6 +18,10 @@ export interface SessionFacts {
   /** '' where nobody knows it. */
   address: string
   port: number
+  /** The name that its certificate proves; '' without one. */
+  device: string
+  /** Whether it came by TLS. */
+  tls: boolean
   /** Who the client said it was; '' where it was not asked. */
   user: string
   module: string
@@ -65,6 +69,7 @@ export interface SessionRecord extends SessionFacts {
 export interface RecordQuery {
   build?: string | undefined
   address?: string | undefined
+  device?: string | undefined
   user?: string | undefined
   outcome?: string | undefined
   /** Those that ended at or after, and before this. ISO 8601. */

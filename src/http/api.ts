@@ -2,7 +2,8 @@
  * The JSON API, /api/v1: one table of what can be asked. The routes are made of it, what comes in is checked by
  * it, and the OpenAPI document tells it, so that none of the three says anything else than the others.
  *
- * Reading is open; what changes anything takes the token. Work that takes long is begun and then looked at.
+ * What changes anything is for the operator, and so is what tells who was where; of all else everybody gets what
+ * their view has (view.ts). Work that takes long is begun and then looked at.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Operations } from '../build/operations.ts'
@@ -14,6 +15,7 @@ import type { Logger } from '../lib/log.ts'
 import type { BuildsView } from './builds-view.ts'
 import { csvLine } from './csv.ts'
 import { BUILD_ID, CURSOR, FETCH_QUERY, LIMIT, object, RECORD_QUERY, ref, type Schema } from './schemas.ts'
+import { activityFor, OPERATORS_VIEW, type View } from './view.ts'
 
 export interface ApiParts {
   operations: Operations
@@ -28,6 +30,8 @@ export interface Asked {
   params: Record<string, string>
   query: Record<string, string | number | undefined>
   body: Record<string, unknown>
+  /** What who asks is shown. */
+  view: View
 }
 
 /** What is answered. */
@@ -48,6 +52,8 @@ export interface ApiRoute {
   params?: Record<string, Schema>
   query?: Record<string, Schema>
   body?: Schema
+  /** It tells who was where: for the operator alone. What changes anything is in any case. */
+  isPrivate?: boolean
   /** Of the answer by its status; a string stands for a media type that is no JSON, null for no body. */
   answers: Record<number, Schema | string | null>
   run: (asked: Asked, signal: AbortSignal) => Promise<Answered>
@@ -84,7 +90,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       id: 'getStatus',
       summary: 'What the server is doing, in a few numbers.',
       answers: { 200: ref('Status') },
-      run: async () => ok(await operations.status()),
+      run: async ({ view }) => ok(view.status(await operations.status(), await builds.get())),
     },
     {
       method: 'GET',
@@ -92,7 +98,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       id: 'getActivity',
       summary: 'Who is connected, what is being fetched, what has just ended, and sums since the start.',
       answers: { 200: ref('Activity') },
-      run: async () => ok(await operations.activity()),
+      run: async ({ view }) => ok(activityFor(view, await operations.activity(), await builds.get())),
     },
     {
       method: 'GET',
@@ -110,7 +116,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       summary: 'The builds that are held, in the order of their ids.',
       query: { cursor: CURSOR, limit: LIMIT },
       answers: { 200: ref('BuildPage') },
-      run: async ({ query }) => ok(pageOf(await builds.get(), query)),
+      run: async ({ query, view }) => ok(pageOf(view.builds(await builds.get()), query)),
     },
     {
       method: 'GET',
@@ -119,7 +125,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       summary: 'One build that is held.',
       params: { id: BUILD_ID },
       answers: { 200: ref('Build') },
-      run: async ({ params }) => ok(await heldBuild(params.id!)),
+      run: async ({ params, view }) => ok(await heldBuild(params.id!, view)),
     },
     {
       method: 'DELETE',
@@ -167,8 +173,8 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       summary: 'The builds that sources could supply, as far as they can tell.',
       query: { cursor: CURSOR, limit: LIMIT },
       answers: { 200: ref('AvailablePage') },
-      run: async ({ query }, signal) => {
-        const available = await operations.available(signal)
+      run: async ({ query, view }, signal) => {
+        const available = view.available(await operations.available(signal))
         return ok({ ...pageOf(available.builds, query), gaps: available.gaps })
       },
     },
@@ -178,9 +184,9 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       id: 'listFetches',
       summary: 'Fetches under way, and those that ended last.',
       answers: { 200: ref('Fetches') },
-      run: async () => {
+      run: async ({ view }) => {
         const { status, recentFetches } = await operations.activity()
-        return ok({ running: status.fetches, ended: recentFetches })
+        return ok({ running: view.fetches(status.fetches), ended: view.fetchEnds(recentFetches) })
       },
     },
     {
@@ -227,7 +233,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       id: 'getVerification',
       summary: 'The verification under way, or the last one; null when there was none since the start.',
       answers: { 200: { anyOf: [ref('Verification'), { type: 'null' }] } },
-      run: async () => ok((await operations.activity()).verification),
+      run: async ({ view }) => ok(view.verification((await operations.activity()).verification)),
     },
     {
       method: 'POST',
@@ -271,14 +277,15 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       id: 'listSessions',
       summary: 'Clients that are connected, the 200 latest.',
       answers: { 200: ref('Sessions') },
-      run: async () => {
+      run: async ({ view }) => {
         const { sessions, status } = await operations.activity()
-        return ok({ items: sessions, total: status.sessions })
+        return ok({ items: view.sessions(sessions), total: status.sessions })
       },
     },
     {
       method: 'GET',
       path: '/sessions/{which}',
+      isPrivate: true,
       id: 'explainSession',
       summary:
         'Why a session that has ended went as it did: by its number, or the last one of an address or user.',
@@ -289,6 +296,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
     {
       method: 'GET',
       path: '/history',
+      isPrivate: true,
       id: 'listHistory',
       summary: 'Sessions that have ended, the latest first.',
       query: { ...RECORD_QUERY, cursor: CURSOR, limit: LIMIT },
@@ -304,6 +312,20 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       },
     },
     {
+      method: 'GET',
+      path: '/changes',
+      isPrivate: true,
+      id: 'listChanges',
+      summary: 'What was changed, by whom and from where, the latest first: also what was refused.',
+      query: { cursor: CURSOR, limit: LIMIT },
+      answers: { 200: ref('ChangePage') },
+      run: async ({ query }) => {
+        const before = query.cursor === undefined ? undefined : numberOf(cursorText(query.cursor))
+        const { changes, next } = await operations.changes(Number(query.limit), before)
+        return ok({ items: changes, next: next === null ? null : encodeCursor(String(next)) })
+      },
+    },
+    {
       method: 'DELETE',
       path: '/history',
       id: 'forgetHistory',
@@ -315,6 +337,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
     {
       method: 'GET',
       path: '/history.csv',
+      isPrivate: true,
       id: 'exportHistoryCsv',
       summary: 'All that is remembered of sessions, for a spreadsheet.',
       query: RECORD_QUERY,
@@ -325,6 +348,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
     {
       method: 'GET',
       path: '/history.json',
+      isPrivate: true,
       id: 'exportHistoryJson',
       summary: 'All that is remembered of sessions, as one array.',
       query: RECORD_QUERY,
@@ -335,6 +359,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
     {
       method: 'GET',
       path: '/history/fetches',
+      isPrivate: true,
       id: 'listFetchHistory',
       summary: 'Fetches that have ended, the latest first.',
       query: { ...FETCH_QUERY, cursor: CURSOR, limit: LIMIT },
@@ -358,6 +383,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
     {
       method: 'GET',
       path: '/history/fetches.csv',
+      isPrivate: true,
       id: 'exportFetchesCsv',
       summary: 'All that is remembered of fetches, for a spreadsheet.',
       query: FETCH_QUERY,
@@ -368,6 +394,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
     {
       method: 'GET',
       path: '/history/fetches.json',
+      isPrivate: true,
       id: 'exportFetchesJson',
       summary: 'All that is remembered of fetches, as one array.',
       query: FETCH_QUERY,
@@ -382,8 +409,8 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
     return { status: 200, file: { type: `${type}; charset=utf-8`, name, content: oneOfFew(content) } }
   }
 
-  async function heldBuild(id: string): Promise<unknown> {
-    const build = (await builds.get()).find((one) => one.id === id)
+  async function heldBuild(id: string, view: View = OPERATORS_VIEW): Promise<unknown> {
+    const build = view.builds(await builds.get()).find((one) => one.id === id)
     if (!build) throw new NotHeld(id)
     return build
   }
@@ -480,7 +507,18 @@ function timeOf(text: string): string {
 
 const CSV_COLUMNS = [
   ...['id', 'began', 'ended', 'address', 'user', 'module', 'build', 'outcome', 'code', 'reason'],
-  ...['bytesIn', 'bytesOut', 'files', 'matchedBytes', 'literalBytes', 'ms', 'paths', 'options', 'protocol'],
+  ...[
+    'bytesIn',
+    'bytesOut',
+    'files',
+    'matchedBytes',
+    'literalBytes',
+    'ms',
+    'paths',
+    'options',
+    'protocol',
+    'device',
+  ],
 ] as (keyof SessionRecord)[]
 
 const FETCH_COLUMNS = [

@@ -8,6 +8,7 @@ import type { Operations } from '../build/operations.ts'
 import type { FetchEnd } from '../history/fetch-record.ts'
 import { BuildsView } from './builds-view.ts'
 import { Events } from './events.ts'
+import { OPERATORS_VIEW } from './view.ts'
 
 /** Far more than the server keeps for one who does not read, and than the system does. */
 const MANY = 2000
@@ -20,7 +21,7 @@ test('who watches and does not read costs little, is hung up on in the end, and 
   const responses: ServerResponse[] = []
   const server = createServer((_, response) => {
     responses.push(response)
-    events.watch(response)
+    events.watch(response, () => OPERATORS_VIEW)
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')

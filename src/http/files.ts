@@ -22,23 +22,26 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { isBuildId, moduleOf } from '../build/build-id.ts'
 import { contentOf, findNode, manifestJsonOf, tarOf, typeNameOf } from '../build/export.ts'
 import { AccessDenied, RequestError } from '../errors.ts'
+import { paced, type Share } from '../lib/bandwidth.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
 import { isDirectoryMode, isRegularMode } from '../lib/file-mode.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, peerFrom } from '../lib/peer.ts'
+import { formatPeer, type Peer, peerOf } from '../lib/peer.ts'
 import type { Visitor } from '../rsync/access.ts'
 import { HiddenTree } from '../rsync/hidden-tree.ts'
-import type { Modules, OpenModule } from '../rsync/modules.ts'
+import type { Asker, Modules, OpenModule } from '../rsync/modules.ts'
 import type { Tree } from '../rsync/tree.ts'
 import { parseRange } from './range.ts'
 
 export interface FilesParts {
   modules: Modules
   /** Begins to judge a client. */
-  visitor: (address: string | undefined) => Visitor
+  visitor: (client: Peer) => Visitor
   log: Logger
   /** One who takes nothing for so long is hung up on: a download keeps its build, and others out. */
   idleMs: () => number
+  /** Begins to count what one who comes from there is sent. */
+  pace: (client: Peer) => Share
   /** Ends what is under way. */
   signal: AbortSignal
 }
@@ -120,12 +123,11 @@ class Files {
   /** The tree as this client may see it. */
   async #open(
     id: string,
-    { ip }: FastifyRequest,
+    { socket }: FastifyRequest,
     signal: AbortSignal,
   ): Promise<{ tree: Tree; release: () => void }> {
     const { modules, visitor: begin } = this.#parts
-    const { address } = peerFrom(ip, 0)
-    const visitor = begin(address)
+    const visitor = begin(peerOf(socket))
     const name = moduleOf(id)
     const ruledBy = modules.ruledBy(name)
     if (!visitor.mayKnock(ruledBy)) throw new AccessDenied(`access denied to build ${id}`)
@@ -135,17 +137,17 @@ class Files {
       })
     }
     const { hides } = visitor.settings(ruledBy)
-    const { tree, release } = await this.#openSoon(name, (module) => visitor.mayHave(module))
+    const { tree, release } = await this.#openSoon(name, visitor)
     return { tree: hides.length > 0 ? new HiddenTree(tree, hides, signal) : tree, release }
   }
 
   /** @throws RequestError that says when to come again, for a build that takes long to be fetched. */
-  async #openSoon(name: string, mayHave: (module: string) => boolean): Promise<OpenModule> {
+  async #openSoon(name: string, asker: Asker): Promise<OpenModule> {
     const known = this.#opening.get(name)
     if (known) throw comeAgain(name)
     const { modules, signal, log } = this.#parts
     const tooMany = new AbortController()
-    const opening = modules.open(name, mayHave, () => {}, AbortSignal.any([signal, tooMany.signal]))
+    const opening = modules.open(name, asker, () => {}, AbortSignal.any([signal, tooMany.signal]))
     const soon = await Promise.race([opening, sleep(PATIENCE_MS, undefined, { ref: false })])
     if (soon) return soon
     // The fetch goes on. Whoever waits for it here keeps it from being given up while it is in line.
@@ -276,14 +278,18 @@ class Files {
     const params = { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL }
     const zstd = compress ? createZstdCompress({ params }) : undefined
     if (zstd) pipeline(readable, zstd).catch(() => {}) // what is sent has the error as well
-    const body = zstd ?? readable
+    const share = this.#parts.pace(peerOf(request.socket))
+    const sent = zstd ?? readable
+    const body = Readable.from(paced(sent, share), { objectMode: false, highWaterMark: 256 * 1024 })
     body.once('close', () => {
       this.#answers--
       if (isArchive) this.#archives--
+      share.leave()
+      sent.destroy()
       done()
       const failed = body.errored ?? readable.errored
       const facts = {
-        peer: formatPeer(peerFrom(request.ip, request.socket.remotePort)),
+        peer: formatPeer(peerOf(request.socket)),
         url: request.originalUrl,
         bytes,
         ms: Math.round(performance.now() - began),
@@ -305,7 +311,7 @@ const ARCHIVE_TYPES = {
 
 const SANDBOX = {
   'content-security-policy': "sandbox; default-src 'none'",
-  'cache-control': 'no-cache', // what a tag names never changes; whether one may still have it does
+  'cache-control': 'private, no-cache', // what a tag names never changes; whether one may still have it does
 }
 
 function comeAgain(name: string): RequestError {

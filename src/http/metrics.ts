@@ -6,18 +6,23 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 import type { Activity } from '../build/activity.ts'
 import type { Operations } from '../build/operations.ts'
 import type { SessionRecord } from '../history/session-record.ts'
+import type { BuildsView } from './builds-view.ts'
+import type { View } from './view.ts'
 
 const SECONDS = [0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 900, 3600]
 
 export interface MetricsParts {
   operations: Operations
   activity: Activity
+  builds: BuildsView
   /** Pages that are open. */
   watchers: () => number
 }
 
-/** @returns what makes the text of /metrics. */
-export function createMetrics({ operations, activity, watchers }: MetricsParts): () => Promise<{
+/** @returns what makes the text of /metrics, in which builds are counted that who asks may hear of. */
+export function createMetrics({ operations, activity, builds: held, watchers }: MetricsParts): (
+  view: View,
+) => Promise<{
   type: string
   text: string
 }> {
@@ -101,9 +106,9 @@ export function createMetrics({ operations, activity, watchers }: MetricsParts):
     to.remove(labels)
     to.inc(labels, value)
   }
-  return async () => {
+  return async (view) => {
     const { totals } = activity
-    const status = await operations.status()
+    const status = view.status(await operations.status(), await held.get())
     info.set({ version: status.version }, 1)
     sessionsNow.set(status.sessions)
     inLine.set(status.inLine)

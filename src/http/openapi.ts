@@ -1,7 +1,7 @@
 /** The OpenAPI document, made of the table of routes. */
 import { VERSION } from '../version.ts'
 import type { ApiRoute } from './api.ts'
-import { SCHEMAS, type Schema } from './schemas.ts'
+import { object, SCHEMAS, type Schema } from './schemas.ts'
 
 export function openApiDocument(routes: readonly ApiRoute[]): Record<string, unknown> {
   const paths: Record<string, Record<string, unknown>> = {}
@@ -21,27 +21,58 @@ export function openApiDocument(routes: readonly ApiRoute[]): Record<string, unk
       },
     },
   }
+  const login = { 200: { description: 'Who asks.', content: jsonOf('Login') }, default: PROBLEM }
+  paths['/session'] = {
+    get: { operationId: 'getSession', summary: 'Whether who asks is the operator.', responses: login },
+    post: {
+      operationId: 'login',
+      summary: 'Begins a session: the cookie comes with the answer.',
+      description: 'Takes the header `X-Upserv`, whatever its value, as every change by session does.',
+      requestBody: {
+        required: true,
+        content: {
+          'application/json': {
+            schema: object({ token: { type: 'string', minLength: 1, maxLength: 200 } }),
+          },
+        },
+      },
+      responses: login,
+    },
+    delete: { operationId: 'logout', summary: 'Ends the session.', responses: login },
+  }
   return {
     openapi: '3.1.0',
     info: {
       title: 'upserv',
       version: VERSION,
       description:
-        'What upserv holds, does and did. Reading is open on the address that it listens on; what changes anything takes the token that `upserv token` prints.',
+        'What upserv holds, does and did. Everybody may read what the rules let their address have, without users and addresses of devices; history and changes take the token that `upserv token` prints, or a session begun with it.',
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     servers: [{ url: '/api/v1' }],
     paths,
     components: {
       schemas: SCHEMAS,
-      securitySchemes: { token: { type: 'http', scheme: 'bearer' } },
+      securitySchemes: {
+        token: { type: 'http', scheme: 'bearer' },
+        session: { type: 'apiKey', in: 'cookie', name: 'upserv_session' },
+      },
     },
   }
 }
 
-/** Whether a route changes something, and so takes the token. */
-export function takesToken({ method }: Pick<ApiRoute, 'method'>): boolean {
+/** Whether a route changes something. */
+export function changes({ method }: Pick<ApiRoute, 'method'>): boolean {
   return method !== 'GET'
+}
+
+/** Whether it takes the token, or a session that was begun with it. */
+export function takesToken(route: Pick<ApiRoute, 'method' | 'isPrivate'>): boolean {
+  return changes(route) || route.isPrivate === true
+}
+
+function jsonOf(schema: keyof typeof SCHEMAS) {
+  return { 'application/json': { schema: { $ref: `#/components/schemas/${schema}` } } }
 }
 
 const PROBLEM = {
@@ -58,7 +89,7 @@ function operationOf(route: ApiRoute): Record<string, unknown> {
   return {
     operationId: id,
     summary,
-    ...(takesToken(route) ? { security: [{ token: [] }] } : {}),
+    ...(takesToken(route) ? { security: [{ token: [] }, { session: [] }] } : {}),
     ...(parameters.length > 0 ? { parameters } : {}),
     ...(body ? { requestBody: { required: true, content: { 'application/json': { schema: body } } } } : {}),
     responses: {

@@ -16,8 +16,20 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { isBuildId, moduleOf } from '../build/build-id.ts'
 import type { Parent } from '../build/parent.ts'
-import { AccessDenied, NoSuchBuild, RefusedError, reportError, ServerBusy, UpservError } from '../errors.ts'
+import {
+  AccessDenied,
+  FetchesSpent,
+  LoginsSlowed,
+  NoSuchBuild,
+  RefusedError,
+  reportError,
+  ServerBusy,
+  UpservError,
+} from '../errors.ts'
+import { paced, type Share } from '../lib/bandwidth.ts'
 import { utf8Bytes } from '../lib/bytes.ts'
+import { type Peer, peerOf } from '../lib/peer.ts'
+import type { Asker } from '../rsync/modules.ts'
 import {
   type AnswerLine,
   decodeBlobRequest,
@@ -36,18 +48,20 @@ const IDLE_MS = 120_000
 const BUSY_RETRY_S = 5
 
 /** What we ask of who knows the rules: access/policy.ts has it. */
-export interface ChildVisitor {
+export interface ChildVisitor extends Asker {
   mayKnock(modules: readonly string[]): boolean
   mustProve(modules: readonly string[]): boolean
-  prove(modules: readonly string[], proof: { user: string; provenBy(password: Uint8Array): boolean }): boolean
-  mayHave(module: string): boolean
+  proveSlowly(modules: readonly string[], proof: Proof): Promise<boolean>
+  introduce(proof: Proof): Promise<boolean>
   settings(modules: readonly string[]): { hides: readonly unknown[] }
 }
 
 export interface ParentDoorOptions {
   /** There once the store is open. */
   parent: Promise<Parent>
-  visitor(address: string | undefined): ChildVisitor
+  visitor(client: Peer): ChildVisitor
+  /** Begins to count what one who comes from there is sent. */
+  pace(client: Peer): Share
   /** Aborted when the server stops. */
   signal: AbortSignal
   onRequest(running: Promise<unknown>): void
@@ -93,8 +107,8 @@ class ParentDoor {
     const abort = new AbortController()
     response.once('close', () => abort.abort(new RefusedError('the child is gone')))
     response.setTimeout(IDLE_MS, () => response.destroy())
-    const { address, proof } = whoAsks(request)
-    const visitor = this.#options.visitor(address)
+    const { client, proof } = whoAsks(request)
+    const visitor = this.#options.visitor(client)
     const signal = AbortSignal.any([abort.signal, this.#options.signal])
     signal.throwIfAborted()
     const [, builds, id, part] = /^\/(builds)(?:\/([^/]+)(?:\/(contents|blobs))?)?$/.exec(path) ?? []
@@ -103,22 +117,23 @@ class ParentDoor {
     const wants = id === undefined || part === 'contents' ? 'GET' : 'POST'
     if (request.method !== wants) throw new RefusedError(`this is asked for by ${wants}`)
     if (id === undefined) {
-      if (proof) visitor.prove([], proof)
-      const listing = await (await this.#options.parent).list((module) => isOpenTo(visitor, module), signal)
+      if (proof) await visitor.introduce(proof)
+      const listing = await (await this.#options.parent).list(childOf(visitor), signal)
       sendJson(response, 200, listing)
       return
     }
-    this.#admit(visitor, id, proof)
+    await this.#admit(visitor, id, proof)
     const call: Call = { request, response, visitor, id, signal }
     if (part === 'blobs') await this.#sendBlobs(call)
     else if (part === 'contents') await this.#sendContents(call)
     else await this.#sendBuild(call)
-    this.#options.log({ build: id, part: part ?? 'manifest', child: address }, 'child served')
+    this.#options.log({ build: id, part: part ?? 'manifest', child: client.address }, 'child served')
   }
 
-  #admit(visitor: ChildVisitor, id: string, proof: Proof | undefined): void {
+  async #admit(visitor: ChildVisitor, id: string, proof: Proof | undefined): Promise<void> {
     const modules = [moduleOf(id)]
-    const proven = !visitor.mustProve(modules) || (proof !== undefined && visitor.prove(modules, proof))
+    const proven =
+      !visitor.mustProve(modules) || (proof !== undefined && (await visitor.proveSlowly(modules, proof)))
     if (!visitor.mayKnock(modules) || !proven) {
       throw new AccessDenied(`access denied to ${moduleOf(id)}`, {
         hint: 'The rules of the module hold for child servers too: let them in by address, or give them a password.',
@@ -141,7 +156,7 @@ class ParentDoor {
       const { line, body } = await (await this.#options.parent).describe(
         id,
         seals,
-        (module) => isOpenTo(visitor, module),
+        childOf(visitor),
         (say) => write({ say }),
         signal,
       )
@@ -161,30 +176,34 @@ class ParentDoor {
     const asked = decodeBlobRequest(await readBody(request, MAX_REQUEST_BYTES))
     if (!asked) throw new RefusedError('this is no request for blobs')
     await this.#work(async () => {
-      const blobs = (await this.#options.parent).blobs(
-        id,
-        asked,
-        (module) => isOpenTo(visitor, module),
-        signal,
-      )
+      const blobs = (await this.#options.parent).blobs(id, asked, childOf(visitor), signal)
       // What is refused is refused before there is a status.
       const first = await blobs.next()
       response.writeHead(200, { 'content-type': 'application/octet-stream' })
       if (first.done) response.end()
-      else await pipeline(Readable.from(behind(first.value, blobs)), response)
+      else await this.#send(request, behind(first.value, blobs), response)
     })
   }
 
-  async #sendContents({ response, visitor, id, signal }: Call): Promise<void> {
+  async #sendContents({ request, response, visitor, id, signal }: Call): Promise<void> {
     await this.#work(async () => {
-      const bytes = await (await this.#options.parent).contents(
-        id,
-        (module) => isOpenTo(visitor, module),
-        signal,
-      )
+      const bytes = await (await this.#options.parent).contents(id, childOf(visitor), signal)
       response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes.length })
-      await pipeline(Readable.from([bytes]), response)
+      await this.#send(request, [bytes], response)
     })
+  }
+
+  async #send(
+    { socket }: IncomingMessage,
+    content: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+    response: ServerResponse,
+  ): Promise<void> {
+    const share = this.#options.pace(peerOf(socket))
+    try {
+      await pipeline(Readable.from(paced(Readable.from(content), share)), response)
+    } finally {
+      share.leave()
+    }
   }
 
   async #work(work: () => Promise<void>): Promise<void> {
@@ -217,6 +236,7 @@ function statusOf(error: unknown): number {
   if (error instanceof AccessDenied) return 403
   if (error instanceof NoSuchBuild) return 404
   if (error instanceof ServerBusy) return 503
+  if (error instanceof LoginsSlowed || error instanceof FetchesSpent) return 429
   if (error instanceof RefusedError) return 400
   const code = error instanceof UpservError ? error.code : ''
   if (code === 'BUILD_NOT_PUBLISHED' || code === 'BUILD_UNKNOWN') return 404
@@ -228,20 +248,24 @@ interface Proof {
   provenBy(password: Uint8Array): boolean
 }
 
-function whoAsks(request: IncomingMessage): { address: string | undefined; proof: Proof | undefined } {
-  const address = request.socket.remoteAddress
+function whoAsks(request: IncomingMessage): { client: Peer; proof: Proof | undefined } {
+  const client = peerOf(request.socket)
   const [, encoded] = /^Basic ([A-Za-z0-9+/=]{1,1000})$/i.exec(request.headers.authorization ?? '') ?? []
   const [, user, given] = /^([^:]*):(.*)$/s.exec(Buffer.from(encoded ?? '', 'base64').toString('utf8')) ?? []
-  if (user === undefined || given === undefined) return { address, proof: undefined }
+  if (user === undefined || given === undefined) return { client, proof: undefined }
   const digest = (bytes: Uint8Array): Buffer => createHash('sha256').update(bytes).digest()
   const provenBy = (password: Uint8Array): boolean =>
     timingSafeEqual(digest(password), digest(Buffer.from(given)))
-  return { address, proof: { user: utf8Bytes(user), provenBy } }
+  return { client, proof: { user: utf8Bytes(user), provenBy } }
 }
 
-/** Whether a child may hear of a module and have all of it. */
-function isOpenTo(visitor: ChildVisitor, module: string): boolean {
-  return visitor.mayHave(module) && visitor.settings([module]).hides.length === 0
+/** A child may have a module if it may have all of it. */
+function childOf(visitor: ChildVisitor): Asker {
+  return {
+    mayHave: (module) => visitor.mayHave(module) && visitor.settings([module]).hides.length === 0,
+    mayHearOf: (source) => visitor.mayHearOf(source),
+    beginFetch: (modules) => visitor.beginFetch(modules),
+  }
 }
 
 async function readBody(request: IncomingMessage, limit: number): Promise<Uint8Array> {

@@ -35,6 +35,7 @@ const WORD: Schema = { type: 'string', maxLength: 300 }
 export const RECORD_QUERY: Record<string, Schema> = {
   build: BUILD_ID,
   address: WORD,
+  device: WORD,
   user: WORD,
   outcome: oneOf('done', 'listed', 'refused', 'peer-error', 'lost', 'failed'),
   since: { ...time, maxLength: 40 },
@@ -69,6 +70,8 @@ const session: Record<string, Schema> = {
   began: time,
   address: string,
   port: count,
+  device: string,
+  tls: { type: 'boolean' },
   user: string,
   module: string,
   build: string,
@@ -164,6 +167,25 @@ export const SCHEMAS = {
   FetchRecord: object({ number: count, ...fetchEnd }),
   FetchPage: page({ $ref: '#/components/schemas/FetchRecord' }),
   RecordPage: page({ $ref: '#/components/schemas/SessionRecord' }),
+  ChangePage: page({ $ref: '#/components/schemas/Change' }),
+  Change: object({
+    id: integer,
+    at: time,
+    who: string,
+    from: string,
+    what: string,
+    target: string,
+    result: oneOf('done', 'refused', 'failed'),
+    code: string,
+    reason: string,
+  }),
+  Login: object({
+    operator: boolean,
+    expiresInSeconds: orNull({
+      ...count,
+      description: 'Of the session, if it is not used; null without one.',
+    }),
+  }),
   Explanation: object({
     record: { $ref: '#/components/schemas/SessionRecord' },
     hints: list(
@@ -179,6 +201,7 @@ export const SCHEMAS = {
     pid: count,
     dataDir: string,
     listening: list(string),
+    tlsListening: list(string),
     httpUrls: list(string),
     uptimeSeconds: count,
     budgetBytes: count,

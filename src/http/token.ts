@@ -5,7 +5,17 @@
  * token that nobody can guess. The file is read for each change, so another token holds from its next use on.
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto'
-import { closeSync, fstatSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  chownSync,
+  closeSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { TokenMissing } from '../errors.ts'
 
 const TOKEN_BYTES = 32
@@ -49,16 +59,26 @@ export function readToken(path: string): string {
   return token
 }
 
-/** @param header that of the request. @throws TokenMissing unless it holds the token. */
-export function checkToken(path: string, header: string | undefined): void {
-  const hint = 'Send the token that `upserv token` prints, as "Authorization: Bearer TOKEN".'
-  const given = /^Bearer +(\S{1,200})$/i.exec(header ?? '')?.[1]
-  if (given === undefined) throw new TokenMissing('changes take a token', { hint })
-  if (!isSame(given, readToken(path))) throw new TokenMissing('this is not the token', { hint })
+/** Puts another token in place of the one in the file; whatever was begun with that ends. @returns the new one. */
+export function renewToken(path: string): string {
+  const token = randomBytes(TOKEN_BYTES).toString('base64url')
+  const made = `${path}.new`
+  rmSync(made, { force: true })
+  writeFileSync(made, `${token}\n`, { flag: 'wx', mode: FILE_MODE })
+  const { uid, gid } = statSync(path, { throwIfNoEntry: false }) ?? {}
+  // Root may do this for the server's own user.
+  if (uid !== undefined && gid !== undefined && uid !== process.getuid?.()) chownSync(made, uid, gid)
+  renameSync(made, path)
+  return token
+}
+
+/** The token in a header; undefined where there is none. */
+export function bearerOf(header: string | undefined): string | undefined {
+  return /^Bearer +(\S{1,200})$/i.exec(header ?? '')?.[1]
 }
 
 /** Takes the same time for every token that is wrong. */
-function isSame(given: string, token: string): boolean {
+export function isSameToken(given: string, token: string): boolean {
   const a = Buffer.alloc(MAX_LENGTH)
   const b = Buffer.alloc(MAX_LENGTH)
   a.write(given)

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
+import { fc } from '../../test/support/property.ts'
 import { Pacer, pacedSort } from './pacer.ts'
 
 test('pacedSort: any numbers come out sorted and equal ones keep their order', async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { formatPeer, normalizeAddress, peerFrom, sourceOf, UNKNOWN_PEER } from './peer.ts'
+import { formatPeer, networkOf, normalizeAddress, peerFrom, sourceOf, UNKNOWN_PEER } from './peer.ts'
 
 for (const [text, expected] of [
   ['192.0.2.1', '192.0.2.1'],
@@ -38,6 +38,23 @@ for (const [address, source, shown] of [
     const peer = peerFrom(address, 9)
     assert.equal(sourceOf(peer), source)
     assert.equal(formatPeer(peer), shown)
+  })
+}
+
+for (const [address, bits, network] of [
+  ['192.0.2.77', 24, '192.0.2.0/24'],
+  ['192.0.2.77', 26, '192.0.2.64/26'],
+  ['192.0.2.77', 32, '192.0.2.77/32'],
+  ['192.0.2.77', 0, '0.0.0.0/0'],
+  ['2001:db8:1:2::1', 48, '2001:db8:1::/48'],
+  ['2001:db8:1:2fe::1', 56, '2001:db8:1:200::/56'],
+  ['2001:db8::1', 128, '2001:db8:0:0:0:0:0:1/128'],
+  ['2001:db8::1', 0, '::/0'],
+] as const) {
+  test(`${address} is in the network ${network}`, () => {
+    const prefixes = { ipv4Network: bits, ipv6Source: bits, ipv6Network: bits }
+    assert.equal(networkOf({ address }, prefixes), network)
+    assert.equal(sourceOf({ address }, prefixes), address.includes(':') ? network : address)
   })
 }
 

@@ -1,5 +1,6 @@
 /** What a session asks of whoever knows the rules: who may have which module, and whose turn it is. */
 import type { Hides } from './hidden-tree.ts'
+import type { Asker } from './modules.ts'
 
 /** What a client said to prove who it is. */
 export interface Proof {
@@ -22,21 +23,32 @@ export interface VisitSettings {
 export interface Limit {
   readonly name: string
   readonly most: number
+  /** How many of them may wait in line; undefined for as many as there are places in it. */
+  readonly waiting?: number
+  /** Whose they are, for those who are told: "of this address". */
+  readonly of?: string
 }
 
 /** One client, and what the rules say of it. `modules` are the names that `Modules.ruledBy` gives. */
-export interface Visitor {
+export interface Visitor extends Asker {
   /** What the listing shows of a module: nothing, or maybe another comment. */
   listing(module: string): { comment: string | undefined } | undefined
   /** Whether the client may come from where it does. */
   mayKnock(modules: readonly string[]): boolean
   /** Whether it has to prove who it is. */
   mustProve(modules: readonly string[]): boolean
-  /** Takes the proof, if it is good for all of these. */
+  /** Whether it may hear that there is such a module. */
+  mayHear(module: string): boolean
+  /**
+   * Takes the proof, if it is good for all of these. Who has failed often has to wait for the answer.
+   * @throws LoginsSlowed when it would have to wait for long.
+   */
+  proveSlowly(modules: readonly string[], proof: Proof): Promise<boolean>
+  /** Takes a proof that another process of ours has judged already. */
   prove(modules: readonly string[], proof: Proof): boolean
-  /** Whether it may have a module that another one shows. */
-  mayHave(module: string): boolean
   settings(modules: readonly string[]): VisitSettings
+  /** Those of equal standing see the same in listings. */
+  readonly standing: string
   /** Whether any module at all hides names. */
   readonly hidesNames: boolean
 }

@@ -11,15 +11,38 @@
  * again, as hard as it can be done, and what it makes takes the place of what was kept.
  */
 import { hash } from 'node:crypto'
+import { StoreError } from '../errors.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
-import { type CodecName, canRefine, createCompressor, type Effort, MAX_PIECE } from './codecs.ts'
+import {
+  type CodecName,
+  canRefine,
+  createCompressor,
+  DEFLATE_WINDOW,
+  type Effort,
+  type FrameCompressor,
+  historyOf,
+  MAX_PIECE,
+  MOST_FED,
+} from './codecs.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import type { BlockSumRule } from './digests.ts'
 import type { AnswerTally } from './figures.ts'
+import {
+  belongsInFrame,
+  FramedAnswers,
+  type FramedQuestion,
+  isFramed,
+  MOST_INLINE,
+  MOST_STEPS,
+  PIECE,
+  quickFrames,
+} from './framed-answers.ts'
+import { FrameCursor, type FramedFile, frameKey, type Quality } from './frames.ts'
 import type { Kept, TakeMemory } from './kept.ts'
+import { Parts, withContent } from './parts.ts'
 import { isNumbered, RecentAnswers } from './recent-answers.ts'
 import type { Content, Tree } from './tree.ts'
 import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './wire/answers.ts'
@@ -42,12 +65,16 @@ export interface Manner {
   readonly rule: BlockSumRule
   readonly inplace: boolean
   readonly compression: Compression | undefined
+  /** The same without compression: one search for all codecs. */
+  readonly plain: Manner | undefined
 }
 
 export function mannerOf(rule: BlockSumRule, inplace: boolean, compression: Compression | undefined): Manner {
   // The level is no part of it: what is kept was compressed at one client's, or at the best.
   const how = compression ? `${compression.codec}:${compression.effort}` : 'plain'
-  return { name: `${how}:${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}`, rule, inplace, compression }
+  const name = `${how}:${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}`
+  const plain = compression && mannerOf(rule, inplace, undefined)
+  return { name, rule, inplace, compression, plain }
 }
 
 export interface Question {
@@ -58,8 +85,10 @@ export interface Question {
   manner: Manner
   /** What is kept was of no use to this client: it is worked out anew, and takes the place of what is kept. */
   fresh: boolean
+  /** Where the client is in frames that hold several files; undefined: what is compressed stands by itself. */
+  frames?: FrameCursor | undefined
   /** Told by `find` how the answer was had. */
-  tally?: AnswerTally
+  tally?: AnswerTally | undefined
 }
 
 /** Whether an answer has to be worked out at all: otherwise the content itself goes out. */
@@ -84,24 +113,16 @@ export interface Prepared {
 export type Squeeze = (
   bytes: Uint8Array,
   last: boolean,
+  history?: Uint8Array,
 ) => Promise<readonly Uint8Array[]> | readonly Uint8Array[]
 
-/** Literal data that an answer holds itself; with more of it, it refers to pieces. */
-const MOST_INLINE = 64 * 1024
 /** Plain literal data that an answer holds itself: more is read straight from the store. */
 const MOST_INLINE_PLAIN = 16 * 1024
-/** Literal data is cut into pieces of this size: what one client may take in memory at a time. */
-export const PIECE = 2 ** 20
 /** [piece] The first byte of a record says how well it is compressed. */
 const QUICK = 0
 const BEST = 1
-/**
- * Steps of a delta that are put together to an answer. With more of them (blocks of a few bytes, forced by -B)
- * the answer would take many times the memory of the delta: it is said step by step and not kept.
- */
-const MOST_STEPS = 10_000
 /** Changes whenever the meaning of a key or a record does. */
-const FORMAT = 1
+const FORMAT = 2
 
 export interface AnswersOptions {
   derived: Derived
@@ -114,20 +135,24 @@ export interface AnswersOptions {
 export type RefineJob =
   | { type: 'answer'; key: Uint8Array; question: Question; delta: Delta | undefined }
   | { type: 'piece'; key: Uint8Array; tree: Tree; node: number; part: PiecePart; codec: CodecName }
+  | { type: 'frame'; key: Uint8Array; files: readonly FramedFile[] }
 
 export type PiecePart = Extract<AnswerPart, { type: 'piece' }>
+export type FramedPart = Extract<AnswerPart, { type: 'framed' }>
 
 export class Answers {
   readonly #derived: Derived
   readonly #kept: Kept
   readonly #onQuick: (job: RefineJob) => void
   readonly #recent = new RecentAnswers()
+  readonly #framed: FramedAnswers
   readonly #working = new SingleFlight<string, Answer>()
   readonly #compressing = new SingleFlight<string, Uint8Array>()
 
   constructor({ derived, kept, onQuick = () => {} }: AnswersOptions) {
     this.#derived = derived
     this.#kept = kept
+    this.#framed = new FramedAnswers(kept)
     this.#onQuick = onQuick
   }
 
@@ -138,18 +163,24 @@ export class Answers {
   atHand(question: Question): Answer | undefined {
     const recent = this.#recentOf(question)
     if (recent || question.fresh) return recent
-    const record = this.#kept.peek(keyOf(question))
+    const { frames } = question
+    const key = keyOf(question)
+    const framed = frames && this.#framed.atHand(key, frames.state)
+    if (framed) return framed
+    const record = this.#kept.peek(key)
     if (!record) return undefined
     const answer = decodeAnswer(record)
     // What may yet be made better goes the long way, on which that is seen to.
-    if (!answer?.complete) return undefined
+    if (!answer?.complete || (frames && belongsInFrame(answer.literal))) return undefined
     this.#addRecent(question, answer)
     return answer.parts.every(({ type }) => type === 'bytes') ? answer : decodeAnswer(Uint8Array.from(record))
   }
 
-  #recentOf({ tree, node, sums, manner, fresh }: Question): Answer | undefined {
+  #recentOf({ tree, node, sums, manner, fresh, frames }: Question): Answer | undefined {
     if (!sums && !manner.compression) return wholePlain(tree, node)
-    return fresh || !isNumbered(tree) ? undefined : this.#recent.find(tree, manner, node, sums)
+    if (fresh || !isNumbered(tree)) return undefined
+    const recent = this.#recent.find(tree, manner, node, sums)
+    return recent && frames && belongsInFrame(recent.literal) ? undefined : recent
   }
 
   #addRecent({ tree, node, sums, manner }: Question, answer: Answer): void {
@@ -166,9 +197,52 @@ export class Answers {
     }
     const key = keyOf(question)
     if (question.fresh) return this.#workOut(question, key, signal)
+    if (question.frames) return this.#findFramed(question, key, question.frames, signal)
     const record = this.#kept.get(key)
     if (record instanceof Promise) return this.#findLater(question, key, record, signal)
     return this.#known(question, key, record) ?? this.#workOut(question, key, signal)
+  }
+
+  /** For one session, whose client's decoder goes through frames. */
+  openFrames(): FrameCursor {
+    return new FrameCursor((files) => {
+      this.#onQuick({ type: 'frame', key: frameKey('best', files[0]!.question), files })
+    })
+  }
+
+  /**
+   * The client does not go on with the frame that it is in.
+   * @param leads the quality of what is compressed for it: others go on with what is compressed for themselves.
+   */
+  leaveFrame(frames: FrameCursor, leads: Quality = 'quick'): void {
+    if (frames.state?.quality === leads) this.#framed.leave(frames.state)
+    frames.leave()
+  }
+
+  /** What it takes to compress a file better that is in a frame. */
+  framedFile(question: Question): FramedFile {
+    const { tree, node, sums, manner } = question
+    const plain = sums && keyOf({ ...question, manner: manner.plain! })
+    return { tree, node, head: sums?.head, question: keyOf(question), plain }
+  }
+
+  /** The bytes of a piece as they go out; undefined when they are not kept any more. */
+  framedPiece(
+    { key }: FramedPart,
+    take: TakeMemory,
+  ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+    return this.#kept.get(key, take)
+  }
+
+  /** The same data as a piece that stands by itself. */
+  loosePiece({ tree, node, manner }: Question, { from, length }: FramedPart): PiecePart {
+    const range = { from, length, last: true, history: 0 }
+    return { type: 'piece', ...range, key: pieceKey(tree, node, range, manner.compression!) }
+  }
+
+  /** What was kept under this key was of no use to a client. */
+  forget(key: Uint8Array): void {
+    this.#kept.put(key, NOTHING)
   }
 
   /** What lies behind the first `from` bytes, for --append. Only its pieces are kept. */
@@ -176,7 +250,7 @@ export class Answers {
     const parts = new Parts()
     const length = tree.size(node) - from
     if (manner.compression) {
-      addPieces(parts, tree, node, from, length, manner.compression)
+      addPieces(parts, { tree, node }, from, length, manner.compression, from)
       new BlockRuns().end(parts.out)
     } else {
       if (length > 0) parts.add({ type: 'plain', from, length })
@@ -209,7 +283,7 @@ export class Answers {
   /** What takes the place of a piece that can't be read: as many zeros. */
   async zeros({ manner }: Question, part: PiecePart): Promise<Uint8Array> {
     const zeros = Buffer.alloc(part.length)
-    const squeezed = await squeezeInSteps(zeros, part.last, quickSqueeze(manner.compression)!)
+    const squeezed = await squeezeInSteps(zeros, part.last, quickSqueeze(manner.compression)!, undefined)
     return encodePiece(QUICK, squeezed).subarray(1)
   }
 
@@ -238,6 +312,68 @@ export class Answers {
     return prepared
   }
 
+  /**
+   * As `prepare`, of files in the order in which a client asks for them, for a codec whose frames hold several.
+   * @param best compresses as well as can be; undefined: quickly, and what can be done better is told.
+   */
+  async prepareFramed(
+    question: Question & { frames: FrameCursor },
+    place: number,
+    best: { frame: () => FrameCompressor; squeeze: (codec: CodecName) => Squeeze } | undefined,
+    signal: AbortSignal,
+  ): Promise<Prepared> {
+    const { frames } = question
+    const tally = { searched: 0, prepared: 0, reused: 0 }
+    const manner = best ? ({ quality: 'best', create: best.frame } as const) : quickFrames(undefined)
+    const asked = this.#askedOf(question, keyOf(question), tally)
+    const answer = await this.#framed.find(asked, frames.state, manner, signal)
+    if (!isFramed(answer)) {
+      // As a session does before data that is in no frame, or in one of its own.
+      if (answer.literal > 0) this.leaveFrame(frames, manner.quality)
+      const search = (sums: RawSums) => this.#search(question, sums, signal)
+      return this.#prepare({ ...question, frames: undefined }, search, best?.squeeze, signal)
+    }
+    if (answer.step.begins) this.leaveFrame(frames, manner.quality)
+    frames.advance(place, answer.step, best ? undefined : this.framedFile(question))
+    await this.#kept.ready
+    const prepared = { bytes: 0, ready: true, isNew: tally.searched + tally.prepared > 0 }
+    prepared.ready = (await this.#kept.get(answer.step.key)) !== undefined
+    for (const part of answer.parts) {
+      if (part.type === 'bytes') prepared.bytes += part.bytes.length
+      if (part.type !== 'framed') continue
+      const piece = await this.#kept.get(part.key)
+      prepared.bytes += piece?.length ?? part.length
+      prepared.ready &&= piece !== undefined
+    }
+    return prepared
+  }
+
+  /** Compresses the files of a frame anew, and keeps what comes of it. For the refiner. */
+  async refineFrame(
+    files: readonly FramedFile[],
+    create: () => FrameCompressor,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const asked = ({ tree, node, head, question, plain }: FramedFile): FramedQuestion => ({
+      tree,
+      node,
+      head,
+      key: question,
+      whole: async () => undefined,
+      delta: async () => {
+        if (!plain) return wholeOf(tree, node)
+        const record = await this.#kept.get(plain)
+        const answer = record && decodeAnswer(record)
+        if (!answer) throw new StoreError('what a search led to is not kept any more')
+        return deltaOf(answer)
+      },
+      compose: async () => {
+        throw new StoreError('a file has changed')
+      },
+    })
+    await this.#framed.refine(files, asked, { quality: 'best', create }, signal)
+  }
+
   /** Works an answer out anew with `squeeze`, and keeps it. For the refiner. */
   async refine(
     question: Question,
@@ -254,8 +390,10 @@ export class Answers {
 
   /** Compresses a piece anew, and keeps it. For the refiner. */
   async refinePiece(job: Extract<RefineJob, { type: 'piece' }>, squeeze: Squeeze): Promise<void> {
-    const bytes = await withContent(job.tree, job.node, (content) => readPiece(content, job.part))
-    this.#kept.put(job.key, encodePiece(BEST, await squeeze(bytes, job.part.last)))
+    const { bytes, history } = await withContent(job.tree, job.node, (content) =>
+      readPiece(content, job.part),
+    )
+    this.#kept.put(job.key, encodePiece(BEST, await squeeze(bytes, job.part.last, history)))
   }
 
   async #findLater(
@@ -265,6 +403,45 @@ export class Answers {
     signal: AbortSignal,
   ): Promise<Answer> {
     return this.#known(question, key, await record) ?? this.#workOut(question, key, signal)
+  }
+
+  async #findFramed(
+    question: Question,
+    key: Uint8Array,
+    { state }: FrameCursor,
+    signal: AbortSignal,
+  ): Promise<Answer> {
+    const { tally, manner } = question
+    const had = { searched: 0, prepared: 0, reused: 0 }
+    const asked = this.#askedOf(question, key, had)
+    try {
+      return await this.#framed.find(asked, state, quickFrames(manner.compression?.level), signal)
+    } finally {
+      if (tally) tally[had.searched > 0 ? 'searched' : had.prepared > 0 ? 'prepared' : 'reused']++
+    }
+  }
+
+  /** @param tally told whether something had to be worked out. */
+  #askedOf(question: Question, key: Uint8Array, tally: AnswerTally): FramedQuestion {
+    const { tree, node, sums } = question
+    return {
+      tree,
+      node,
+      head: sums?.head,
+      key,
+      whole: async () => {
+        const record = await this.#kept.get(key)
+        const literal = record && decodeAnswer(record)?.literal
+        if (literal === undefined || belongsInFrame(literal)) return undefined
+        return this.#known({ ...question, tally: undefined }, key, record)
+      },
+      delta: (stop) => {
+        tally[sums ? 'searched' : 'prepared']++
+        return this.#deltaOf(question, stop)
+      },
+      compose: async (delta) =>
+        delta.length > MOST_STEPS ? stepByStep(question, delta) : this.#compose(question, key, delta),
+    }
   }
 
   #known(question: Question, key: Uint8Array, record: Uint8Array | undefined): Answer | undefined {
@@ -284,7 +461,10 @@ export class Answers {
       Buffer.from(key).toString('latin1'),
       async (stop) => {
         isFirst = true
-        const delta = sums && (await this.#search(question, sums, stop))
+        const { compression } = question.manner
+        const delta = await (compression
+          ? this.#deltaOf(question, stop)
+          : sums && this.#search(question, sums, stop))
         if (delta && delta.length > MOST_STEPS) return stepByStep(question, delta)
         return this.#compose(question, key, delta)
       },
@@ -369,6 +549,14 @@ export class Answers {
     return { bytes: record ? record.length - 1 : part.length, ready: record !== undefined, isNew }
   }
 
+  /** How to make the file of what the client has: as it was found for whoever asked first, whatever the codec. */
+  async #deltaOf(question: Question, signal: AbortSignal): Promise<Delta> {
+    const { tree, node, sums, manner } = question
+    if (!sums) return wholeOf(tree, node)
+    const plain = { ...question, manner: manner.plain!, frames: undefined, tally: undefined }
+    return deltaOf(await this.find(plain, signal))
+  }
+
   async #search(
     { tree, node, manner }: Question,
     sums: RawSums,
@@ -399,8 +587,8 @@ export class Answers {
     const record = await this.#compressing.run(
       Buffer.from(part.key).toString('latin1'),
       async () => {
-        const bytes = await withContent(tree, node, (content) => readPiece(content, part))
-        const squeezed = await squeezeInSteps(bytes, part.last, quickSqueeze(manner.compression)!)
+        const { bytes, history } = await withContent(tree, node, (content) => readPiece(content, part))
+        const squeezed = await squeezeInSteps(bytes, part.last, quickSqueeze(manner.compression)!, history)
         const encoded = encodePiece(QUICK, squeezed)
         this.#kept.put(part.key, encoded)
         if (canRefine(codec, effort)) this.#onQuick({ type: 'piece', key: part.key, tree, node, part, codec })
@@ -479,23 +667,28 @@ async function composeCompressed(
 ): Promise<AnswerPart[]> {
   const parts = new Parts()
   const runs = new BlockRuns()
+  const { codec } = compression
   let position = 0
+  /** Behind the last block that not every client feeds into its window. */
+  let knownFrom = 0
   await withContentIf(squeeze !== undefined, tree, node, async (content) => {
     const pacer = new Pacer()
     for (const step of delta) {
       if (pacer.due) await pacer.rest()
       if (step < 0) {
         runs.add(parts.out, -step - 1)
-        position += blockLengthOf(sums!.head, -step - 1)
+        const length = blockLengthOf(sums!.head, -step - 1)
+        position += length
+        if (length > MOST_FED) knownFrom = position
         continue
       }
       runs.flush(parts.out)
       if (squeeze) {
-        const bytes = Buffer.allocUnsafe(step)
-        await content!.read([bytes], position)
-        for (const part of await squeeze(bytes, true)) encodeChunks(parts.out, part)
+        const run = { from: position, length: step, history: historyOf(codec, position, position, knownFrom) }
+        const { bytes, history } = await readPiece(content!, run)
+        for (const part of await squeeze(bytes, true, history)) encodeChunks(parts.out, part)
       } else {
-        addPieces(parts, tree, node, position, step, compression)
+        addPieces(parts, { tree, node }, position, step, compression, knownFrom)
       }
       position += step
     }
@@ -504,21 +697,25 @@ async function composeCompressed(
   return parts.finish()
 }
 
-/** A literal run, cut into pieces. */
+/**
+ * A literal run, cut into pieces.
+ * @param knownFrom see `historyOf`.
+ */
 function addPieces(
   parts: Parts,
-  tree: Tree,
-  node: number,
+  { tree, node }: Pick<Question, 'tree' | 'node'>,
   start: number,
   size: number,
   compression: Compression,
+  knownFrom: number,
 ): void {
   for (let done = 0; done < size; done += PIECE) {
     const from = start + done
     const length = Math.min(PIECE, size - done)
     const last = done + length === size
-    const key = pieceKey(tree, node, from, length, last, compression)
-    parts.add({ type: 'piece', from, length, last, key })
+    const history = historyOf(compression.codec, from, start, knownFrom)
+    const range = { from, length, last, history }
+    parts.add({ type: 'piece', ...range, key: pieceKey(tree, node, range, compression) })
   }
 }
 
@@ -533,26 +730,6 @@ function stepByStep(question: Question, delta: Delta): Answer {
   return { complete: true, ...figuresOf(question, delta), parts: [{ type: 'steps', delta }] }
 }
 
-/** Collects parts; bytes that follow each other become one. */
-class Parts {
-  readonly out = new ByteWriter(256)
-  readonly #parts: AnswerPart[] = []
-
-  add(part: AnswerPart): void {
-    this.#flush()
-    this.#parts.push(part)
-  }
-
-  finish(): AnswerPart[] {
-    this.#flush()
-    return this.#parts
-  }
-
-  #flush(): void {
-    if (this.out.length > 0) this.#parts.push({ type: 'bytes', bytes: this.out.take() })
-  }
-}
-
 /** The whole content as plain literal tokens: nothing is worked out for that. */
 function wholePlain(tree: Tree, node: number): Answer {
   const size = tree.size(node)
@@ -561,6 +738,24 @@ function wholePlain(tree: Tree, node: number): Answer {
 }
 
 const END = new Uint8Array(4)
+/** A record that no answer is decoded from. */
+const NOTHING = new Uint8Array(1)
+
+/** What was found by the search that led to a plain answer. */
+function deltaOf({ parts }: Answer): Delta {
+  const delta: number[] = []
+  for (const part of parts) {
+    if (part.type === 'steps') return [...part.delta]
+    if (part.type === 'plain') delta.push(part.length)
+    if (part.type !== 'bytes') continue
+    for (let at = 0; at < part.bytes.length; ) {
+      const token = i32At(part.bytes, at)
+      if (token !== 0) delta.push(token)
+      at += 4 + Math.max(0, token)
+    }
+  }
+  return delta
+}
 
 function wholeOf(tree: Tree, node: number): Delta {
   const size = tree.size(node)
@@ -570,7 +765,7 @@ function wholeOf(tree: Tree, node: number): Delta {
 export function quickSqueeze(compression: Compression | undefined): Squeeze | undefined {
   if (!compression) return undefined
   const compressor = createCompressor(compression.codec, compression.level, compression.effort)
-  return (bytes, last) => compressor.compress(bytes, last)
+  return (bytes, last, history) => compressor.compress(bytes, last, history)
 }
 
 /** As arrays of which a worker thread needs no copy. */
@@ -587,11 +782,17 @@ async function parseSums({ head, bytes }: RawSums, pacer: Pacer): Promise<BlockS
 }
 
 /** In steps that each are a moment's work for a thread. */
-async function squeezeInSteps(bytes: Uint8Array, last: boolean, squeeze: Squeeze): Promise<Uint8Array[]> {
+async function squeezeInSteps(
+  bytes: Uint8Array,
+  last: boolean,
+  squeeze: Squeeze,
+  history: Uint8Array | undefined,
+): Promise<Uint8Array[]> {
   const all: Uint8Array[] = []
   for (let at = 0; at < bytes.length; at += MAX_PIECE) {
     const end = Math.min(bytes.length, at + MAX_PIECE)
-    all.push(...(await squeeze(bytes.subarray(at, end), last && end === bytes.length)))
+    const before = at === 0 ? history : bytes.subarray(Math.max(0, at - DEFLATE_WINDOW), at)
+    all.push(...(await squeeze(bytes.subarray(at, end), last && end === bytes.length, before)))
   }
   return all
 }
@@ -603,19 +804,13 @@ function encodePiece(quality: number, squeezed: readonly Uint8Array[]): Buffer {
   return out.take()
 }
 
-async function readPiece(content: Content, { from, length }: PiecePart): Promise<Buffer> {
-  const bytes = Buffer.allocUnsafe(length)
-  await content.read([bytes], from)
-  return bytes
-}
-
-async function withContent<T>(tree: Tree, node: number, use: (content: Content) => Promise<T>): Promise<T> {
-  const content = await tree.open(node)
-  try {
-    return await use(content)
-  } finally {
-    content.close()
-  }
+async function readPiece(
+  content: Content,
+  { from, length, history }: Pick<PiecePart, 'from' | 'length' | 'history'>,
+): Promise<{ bytes: Buffer; history: Buffer }> {
+  const whole = Buffer.allocUnsafe(history + length)
+  await content.read([whole], from - history)
+  return { bytes: whole.subarray(history), history: whole.subarray(0, history) }
 }
 
 async function withContentIf(
@@ -639,11 +834,10 @@ function keyOf({ tree, node, sums, manner }: Question): Uint8Array {
 function pieceKey(
   tree: Tree,
   node: number,
-  from: number,
-  length: number,
-  last: boolean,
+  { from, length, last, history }: Omit<PiecePart, 'type' | 'key'>,
   { codec, effort }: Compression,
 ): Uint8Array {
-  const text = `piece:${FORMAT}:${codec}:${effort}:${from}:${length}:${last}:${tree.contentKey(node)}`
+  const range = `${from}:${length}:${last}:${history}`
+  const text = `piece:${FORMAT}:${codec}:${effort}:${range}:${tree.contentKey(node)}`
   return hash('sha256', Buffer.from(text, 'latin1'), 'buffer').subarray(0, 16)
 }

@@ -2,13 +2,23 @@
  * The compression codecs of -z: what is offered, and how a piece of literal data is compressed.
  * docs/rsync-protocol.md, sections 3.4 and 8.6.
  *
- * Every piece is compressed on its own. For zlib that means a full flush at its end, behind which nothing
- * refers back, so that it does not matter that a client feeds matched blocks into its window; for zstd a
- * frame of its own, which clients accept wherever a literal run starts; for lz4 blocks of their own. So
- * the level may change from file to file, and what is known not to compress is hardly tried.
+ * Every piece is compressed on its own. For zlib what the client has in its window just then is handed in as a
+ * dictionary (`historyOf`); for zstd a piece is a frame of its own, which clients accept wherever a literal run
+ * starts; for lz4 it is blocks of their own. So the level may change from file to file, and what is known not to
+ * compress is hardly tried.
  */
+
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { constants, deflateRaw, deflateRawSync, zstdCompress, zstdCompressSync } from 'node:zlib'
+import {
+  constants,
+  createZstdCompress,
+  deflateRaw,
+  deflateRawSync,
+  type ZlibOptions,
+  zstdCompress,
+  zstdCompressSync,
+} from 'node:zlib'
 import { compressLz4Block } from './lz4.ts'
 
 export type CodecName = 'zstd' | 'lz4' | 'zlibx' | 'zlib'
@@ -30,10 +40,33 @@ export interface Compressor {
   /**
    * @param piece MAX_PIECE bytes at most.
    * @param last the piece ends its literal run.
+   * @param history the last bytes that the client's decoder has from this file, where the codec refers back.
    * @returns parts that each begin a chunk of their own; never an empty one.
    */
-  compress(piece: Uint8Array, last: boolean): Promise<readonly Uint8Array[]> | readonly Uint8Array[]
+  compress(
+    piece: Uint8Array,
+    last: boolean,
+    history?: Uint8Array,
+  ): Promise<readonly Uint8Array[]> | readonly Uint8Array[]
 }
+
+/** What deflate refers back to. */
+export const DEFLATE_WINDOW = 32 * 1024
+
+/**
+ * How many bytes of the file's content, just before byte `from`, a client's decoder still has.
+ *
+ * With zlib a client feeds the blocks that it has into its window as well. From long ones, clients below protocol 31
+ * feed other bytes (docs/rsync-protocol.md, section 8.6): `knownFrom` is the end of the last such block. With zlibx
+ * there are only literal bytes in it: of these, the run that `from` is in.
+ */
+export function historyOf(codec: CodecName, from: number, runStart: number, knownFrom: number): number {
+  if (codec === 'zlib') return Math.min(DEFLATE_WINDOW, from - knownFrom)
+  return codec === 'zlibx' ? Math.min(DEFLATE_WINDOW, from - runStart) : 0
+}
+
+/** Blocks of which every client feeds the right bytes into its window. */
+export const MOST_FED = 65535
 
 /**
  * Whether the codec does anything at this level: 0 turns zlib off, on both sides. zstd takes 0 for its
@@ -64,8 +97,14 @@ export function canRefine(codec: CodecName, effort: Effort): boolean {
 /**
  * Compresses a whole run, or a piece of one, as well as the codec can, at once: for a thread that has time.
  * @param last the piece ends its literal run.
+ * @param history as for `Compressor`.
  */
-export function squeezeBest(codec: CodecName, piece: Uint8Array, last: boolean): Uint8Array[] {
+export function squeezeBest(
+  codec: CodecName,
+  piece: Uint8Array,
+  last: boolean,
+  history?: Uint8Array,
+): Uint8Array[] {
   switch (codec) {
     case 'zstd': {
       const windowLog = Math.min(MAX_WINDOW_LOG, Math.max(10, Math.ceil(Math.log2(piece.length))))
@@ -79,8 +118,7 @@ export function squeezeBest(codec: CodecName, piece: Uint8Array, last: boolean):
       return [...(LZ4.compress(piece, last) as Uint8Array[])]
     case 'zlib':
     case 'zlibx': {
-      const options = { level: constants.Z_BEST_COMPRESSION, finishFlush: constants.Z_FULL_FLUSH }
-      const data = deflateRawSync(piece, options)
+      const data = deflateRawSync(piece, deflateOptions(constants.Z_BEST_COMPRESSION, history))
       return [last ? data.subarray(0, data.length - FLUSH_MARKER_SIZE) : data]
     }
   }
@@ -120,6 +158,77 @@ function createZstd(level: number): Compressor {
 
 const compressZstd = promisify(zstdCompress)
 
+/** A zstd frame that is compressed run by run, each of which can be decoded as soon as it is there. */
+export interface FrameCompressor {
+  /**
+   * One after the other.
+   * @param last the frame ends with it.
+   */
+  add(bytes: Uint8Array, last: boolean): Promise<Uint8Array>
+  /** Gives its memory back. */
+  close(): void
+}
+
+/** What began a frame is gone: it has to begin anew. */
+export class FrameLost extends Error {}
+
+/** @param level as for `createCompressor`. */
+export function createFrame(level?: number): FrameCompressor {
+  return frameOf({
+    [constants.ZSTD_c_compressionLevel]: Math.min(ZSTD_FRAME_MOST, Math.max(ZSTD_MIN, level ?? ZSTD_DEFAULT)),
+    [constants.ZSTD_c_windowLog]: ZSTD_FRAME_WINDOW_LOG,
+  })
+}
+
+/** As well as can be, for a thread that has time. */
+export function createBestFrame(): FrameCompressor {
+  return frameOf({
+    [constants.ZSTD_c_compressionLevel]: ZSTD_MAX,
+    [constants.ZSTD_c_windowLog]: MAX_WINDOW_LOG,
+    // The level's own tables take 80 MB: they are for frames of any length.
+    [constants.ZSTD_c_hashLog]: 21,
+    [constants.ZSTD_c_chainLog]: 22,
+  })
+}
+
+/** What level 3 takes by itself: 2 MiB. */
+const ZSTD_FRAME_WINDOW_LOG = 21
+/** Beyond, it takes seconds for what a client waits for, and tens of MB. */
+const ZSTD_FRAME_MOST = 12
+
+function frameOf(params: Record<number, number>): FrameCompressor {
+  const stream = createZstdCompress({ flush: constants.ZSTD_e_flush, params, chunkSize: 64 * 1024 })
+  let parts: Buffer[] = []
+  let failure: Error | undefined
+  let fail: ((error: Error) => void) | undefined
+  stream.on('data', (part: Buffer) => parts.push(part))
+  stream.on('error', (error) => {
+    failure = error
+    fail?.(error)
+  })
+  stream.on('close', () => fail?.(new FrameLost('the frame was given up')))
+  return {
+    async add(bytes, last) {
+      if (failure) throw failure
+      await new Promise<void>((resolve, reject) => {
+        fail = reject
+        if (last) {
+          stream.once('end', resolve)
+          stream.end(bytes)
+        } else {
+          stream.write(bytes, (error) => (error ? reject(error) : resolve()))
+        }
+      })
+      while (stream.readableLength > 0) await nextTurn()
+      if (failure) throw failure
+      const all = parts.length === 1 ? parts[0]! : Buffer.concat(parts)
+      parts = []
+      return all
+    },
+    close: () => stream.destroy(),
+  }
+}
+
 // ---------------------------------------------------------------------------------------------------
 // lz4
 
@@ -147,10 +256,15 @@ function zlibLevel(wish = -1): number {
   return wish === -1 ? ZLIB_DEFAULT : Math.min(9, Math.max(1, wish))
 }
 
+function deflateOptions(level: number, history: Uint8Array | undefined): ZlibOptions {
+  const options = { level, finishFlush: constants.Z_SYNC_FLUSH }
+  return history?.length ? { ...options, dictionary: history } : options
+}
+
 function createDeflate(level: number): Compressor {
-  const options = { level, finishFlush: constants.Z_FULL_FLUSH }
   return {
-    compress: async (piece, last) => {
+    compress: async (piece, last, history) => {
+      const options = deflateOptions(level, history)
       const data =
         piece.length <= INLINE_SIZE ? deflateRawSync(piece, options) : await compressDeflate(piece, options)
       return [last ? data.subarray(0, data.length - FLUSH_MARKER_SIZE) : data]

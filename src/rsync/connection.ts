@@ -29,6 +29,16 @@ export interface Duplex {
    * @throws ConnectionLost
    */
   write(data: Uint8Array, whenDone?: () => void): Promise<void>
+  /** How fast it may be written to, as the server has it; undefined for as fast as it goes. */
+  readonly pace?: Pace | undefined
+}
+
+/** What keeps a connection to its share of the server's bandwidth. */
+export interface Pace {
+  /** Bytes to write at a time. */
+  readonly pieceSize: number
+  /** Waits until so much may be written; undefined when that is now. */
+  take(bytes: number): Promise<void> | undefined
 }
 
 /** What a connection takes that says little. */
@@ -236,9 +246,14 @@ export class Connection {
   async #sendPart(data: Buffer, whenDone: (() => void) | undefined): Promise<void> {
     this.#written += data.length
     // At a limited rate in slices, so that the client sees something move however slow that is.
-    const slice = this.#bandwidth > 0 ? Math.ceil(this.#bandwidth / SLICES_PER_SECOND) : data.length
+    const { pace } = this.#door
+    const asked = this.#bandwidth > 0 ? Math.ceil(this.#bandwidth / SLICES_PER_SECOND) : data.length
+    const slice = Math.min(asked, pace?.pieceSize ?? asked)
     for (let at = 0; at < data.length; at += slice) {
       const piece = data.subarray(at, at + slice)
+      // Here it is we who keep the peer waiting.
+      const room = pace?.take(piece.length)
+      if (room) await room
       this.#writingSince = this.#now()
       if (this.#bandwidth > 0) await this.#pace(piece.length)
       await this.#door.write(piece, at + slice >= data.length ? whenDone : undefined)

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
-import fc from 'fast-check'
 import { decodeLz4Block } from '../../test/support/lz4.ts'
+import { fc } from '../../test/support/property.ts'
 import { compressLz4Block, lz4Bound, MAX_LZ4_SOURCE } from './lz4.ts'
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')

@@ -23,6 +23,26 @@ export interface OpenModule {
 /** Whether the client who asks may have the module of that name, as far as is known of the client. */
 export type MayHave = (module: string) => boolean
 
+/** Something that is worked for on behalf of who asks, and may cost it something. */
+export interface FetchTicket {
+  /** Called once, when it has ended. */
+  end(how: { receivedBytes: number; absent: boolean }): void
+}
+
+/** Who asks for a module. */
+export interface Asker {
+  /** Whether it may have a module, as far as is known. */
+  mayHave(module: string): boolean
+  /** Whether it may hear what is said of the source of that name. */
+  mayHearOf(source: string): boolean
+  /**
+   * Called before what is not held is fetched for it. To read something is one right, to have it fetched another.
+   * @param modules those that it asked for: the one that it named, and what that stands for.
+   * @throws an UpservError that says why not.
+   */
+  beginFetch(modules: readonly string[]): FetchTicket
+}
+
 /** Which modules there are. */
 export interface Modules {
   /** What a listing shows to this client; `say` hands the person who waits a line of text. */
@@ -34,8 +54,9 @@ export interface Modules {
   ruledBy(name: string): readonly string[]
   /**
    * Gets the module ready, however long that takes; `say` hands the person who waits a line of text. The
-   * caller has checked the rules of `ruledBy`; `mayHave` is for modules that show what others hold.
+   * caller has checked the rules of `ruledBy`; `asker` is for modules that show what others hold, and for what
+   * has to be fetched.
    * @throws an UpservError whose message the client is told, behind "@ERROR: ".
    */
-  open(name: string, mayHave: MayHave, say: (line: string) => void, signal: AbortSignal): Promise<OpenModule>
+  open(name: string, asker: Asker, say: (line: string) => void, signal: AbortSignal): Promise<OpenModule>
 }

@@ -8,13 +8,15 @@ import type { Piscina } from 'piscina'
 import { ConnectionLost, StoreError } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import type { Answers, RefineJob, Squeeze } from './answers.ts'
-import type { CodecName } from './codecs.ts'
-import type { SqueezeTask } from './refine-worker.ts'
+import { type CodecName, type FrameCompressor, FrameLost } from './codecs.ts'
+import type { FrameTask, SqueezeTask } from './refine-worker.ts'
 
 /** Jobs that wait: each holds the sums of one file. */
 const MAX_WAITING = 50_000
 /** Bytes of sums that waiting jobs hold. */
 const MAX_WAITING_BYTES = 32 * 2 ** 20
+/** What a file of a frame takes, with its keys. */
+const FRAMED_FILE_BYTES = 250
 /** Clients that are served come first, but what they get is not to stay large for ever where there are always some. */
 const PATIENCE_MS = 60_000
 const LOOK_EVERY_MS = 250
@@ -28,6 +30,7 @@ export class Refiner {
   readonly #isBusy: () => boolean
   #answers: Answers | undefined
   #waitingBytes = 0
+  #frames = 0
   #running: Promise<void> | undefined
   #pool: Promise<Piscina> | undefined
 
@@ -93,6 +96,8 @@ export class Refiner {
 
   async #refine(job: RefineJob): Promise<void> {
     if (job.type === 'piece') return this.#answers!.refinePiece(job, this.best(job.codec))
+    if (job.type === 'frame')
+      return this.#answers!.refineFrame(job.files, () => this.bestFrame(), this.#stop.signal)
     const { question, delta } = job
     await this.#answers!.refine(
       question,
@@ -104,10 +109,38 @@ export class Refiner {
 
   /** Compresses as hard as it can be done, in the thread that has the lowest priority. */
   best(codec: CodecName): Squeeze {
-    return (bytes, last) => this.#inThread({ codec, bytes, last })
+    return (bytes, last, history) => this.#inThread({ type: 'squeeze', codec, bytes, last, history })
   }
 
-  async #inThread(task: SqueezeTask): Promise<readonly Uint8Array[]> {
+  /** A frame that is compressed like that. */
+  bestFrame(): FrameCompressor {
+    const frame = ++this.#frames
+    let isOpen = false
+    return {
+      add: async (bytes, last) => {
+        const first = !isOpen
+        isOpen = !last
+        const added: Uint8Array | undefined = await this.#inThread({
+          type: 'frame',
+          frame,
+          first,
+          bytes,
+          last,
+        })
+        if (added) return added
+        isOpen = false
+        throw new FrameLost('the thread that began a frame has ended')
+      },
+      close: () => {
+        if (!isOpen) return
+        isOpen = false
+        const last = { type: 'frame', frame, first: false, bytes: undefined, last: true } as const
+        this.#inThread(last).catch(() => {})
+      },
+    }
+  }
+
+  async #inThread<T>(task: SqueezeTask | FrameTask): Promise<T> {
     this.#pool ??= startPool()
     return (await this.#pool).run(task, { signal: this.#stop.signal })
   }
@@ -125,5 +158,6 @@ async function startPool(): Promise<Piscina> {
 }
 
 function bytesOf(job: RefineJob): number {
+  if (job.type === 'frame') return job.files.length * FRAMED_FILE_BYTES
   return job.type === 'answer' ? (job.question.sums?.bytes.length ?? 0) + (job.delta?.length ?? 0) * 8 : 0
 }

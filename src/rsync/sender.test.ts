@@ -1,8 +1,8 @@
 /** Requests for data, answered to a client that plays its part: --append in all its ways, and what follows. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import fc from 'fast-check'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
+import { fc } from '../../test/support/property.ts'
 import { applyInPlace, sumsOf } from '../../test/support/receiver.ts'
 import { memoryKept, Pipe, SEED } from '../../test/support/session.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'

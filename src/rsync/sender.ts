@@ -15,6 +15,8 @@ import type { Connection } from './connection.ts'
 import type { Derived } from './derived.ts'
 import { DIGEST_LENGTH } from './digests.ts'
 import { countFile, type Had, rememberFile, type TransferFigures } from './figures.ts'
+import { isFramed } from './framed-answers.ts'
+import { END_OF_FRAME, type FrameCursor, type FrameStep } from './frames.ts'
 import type { PreparedList } from './lists.ts'
 import { type Agreement, blockSumRule, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
@@ -97,6 +99,8 @@ class Transfer {
   readonly #pacer: Pacer
   readonly #skipsCompression: ((name: ByteString) => boolean) | undefined
   readonly #manners: { inplace: boolean; least: boolean; manner: Manner }[] = []
+  /** Of clients whose codec has frames that hold several files. */
+  readonly #frames: FrameCursor | undefined
   #ioError = 0
   #ioErrorTold = 0
 
@@ -116,9 +120,18 @@ class Transfer {
     this.#pacer = new Pacer(context.signal)
     this.#skipsCompression =
       options.skipCompress === undefined ? undefined : parseSkipList(options.skipCompress)
+    this.#frames = agreement.codec === 'zstd' ? context.answers.openFrames() : undefined
   }
 
   async run(): Promise<void> {
+    try {
+      await this.#serveAll()
+    } finally {
+      if (this.#frames) this.#context.answers.leaveFrame(this.#frames)
+    }
+  }
+
+  async #serveAll(): Promise<void> {
     const { connection } = this.#context
     const phases = this.#protocol >= 29 ? 2 : 1
     for (let phase = 0; ; ) {
@@ -185,11 +198,13 @@ class Transfer {
   }
 
   async #sendLater(item: Item, head: SumHead, xattrNumbers?: readonly number[]): Promise<void> {
-    const { options, tree, signal } = this.#context
+    const { options, tree, answers, signal } = this.#context
     const again = this.#sentOnce[item.place] === 1
     const appending = options.append > 0 && !again
     // A client that appends asks again when its own part was another; all others when ours was.
     if (again && options.append === 0) tree.suspect?.(item.node)
+    const useless = again ? this.#frames?.takeSent(item.place) : undefined
+    if (useless) answers.forget(useless)
     this.#sentOnce[item.place] = 1
     const sums = appending ? undefined : await this.#readSums(head)
     signal.throwIfAborted()
@@ -209,7 +224,8 @@ class Transfer {
     const digest = derived.knownDigest(tree, node, agreement.transferDigest, agreement.seed)
     if (!digest) return undefined
     const sums = head.count === 0 ? undefined : { head, bytes: connection.in.peek(size) }
-    const question: Question = { tree, node, sums, manner: this.#mannerOf(item), fresh: false }
+    const manner = this.#mannerOf(item)
+    const question: Question = { tree, node, sums, manner, fresh: false, frames: this.#framesFor(manner) }
     const answer = answers.atHand(question)
     if (!answer?.parts.every((part) => isAtHand(tree, node, part))) return undefined
     connection.in.skip(size)
@@ -264,7 +280,8 @@ class Transfer {
     const from = appending ? Math.min(basisLength(head), tree.size(item.node)) : 0
     const manner = this.#mannerOf(item)
     // Who asks again could not use what was sent: what is kept may have been made from bytes that had rotted.
-    const question: Question = { tree, node: item.node, sums, manner, fresh: again, tally: figures }
+    const frames = again || appending ? undefined : this.#framesFor(manner)
+    const question: Question = { tree, node: item.node, sums, manner, fresh: again, frames, tally: figures }
 
     // What is worked out first, as it may take a while and fail: how to send the file, and its digest.
     let ready: Ready
@@ -289,12 +306,30 @@ class Transfer {
   #deliver(ready: Ready): Promise<void> | undefined {
     const { connection, tree, answers, signal } = this.#context
     const { item, head, question, answer, content, xattrNumbers } = ready
+    const { frames } = question
     tree.sent?.(item.node)
     this.#echo(item, xattrNumbers)
     encodeSumHead(connection.out, head)
-    const sending = sendAnswer({ connection, answers, question, content, signal }, answer)
-    if (sending) return sending.then((failure) => this.#finish(ready, failure))
-    return this.#finish(ready, undefined)
+    const step = isFramed(answer) ? answer.step : undefined
+    this.#endFrame(answer, step)
+    // While the sums are there.
+    const file = step?.quality === 'quick' ? answers.framedFile(question) : undefined
+    const sending = sendAnswer({ connection, answers, question, content, frames, signal }, answer)
+    if (!sending) {
+      if (step) frames?.advance(item.place, step, file)
+      return this.#finish(ready, undefined)
+    }
+    return sending.then((failure) => {
+      if (step) frames?.advance(item.place, step, file)
+      return this.#finish(ready, failure)
+    })
+  }
+
+  /** What does not go on with the frame that is open needs its end. */
+  #endFrame({ literal }: Answer, step: FrameStep | undefined): void {
+    if (!this.#frames?.isOpen || literal === 0 || (step && !step.begins)) return
+    this.#context.connection.out.bytes(END_OF_FRAME)
+    this.#context.answers.leaveFrame(this.#frames)
   }
 
   #finish(
@@ -351,6 +386,11 @@ class Transfer {
     const manner = mannerOf(blockSumRule(agreement), inplace, compression)
     this.#manners.push({ inplace, least, manner })
     return manner
+  }
+
+  /** Where the client is in its frames, for what goes into one. */
+  #framesFor({ compression }: Manner): FrameCursor | undefined {
+    return compression?.effort === 'normal' ? this.#frames : undefined
   }
 
   /** Of the whole file, or of what is appended where the client checks only that. */

@@ -7,7 +7,7 @@ import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { converse, FixedModules, sessionContext, startSession } from '../../test/support/session.ts'
 import { StoreError } from '../errors.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
-import type { MayHave, OpenModule } from './modules.ts'
+import type { Asker, OpenModule } from './modules.ts'
 import { advance, NEXT, type SessionContext, type State, type Step } from './session.ts'
 import type { Tree } from './tree.ts'
 
@@ -216,7 +216,7 @@ test('text phase: lines while a module is made ready, then OK; the hold is given
   const modules = {
     list: async () => [],
     ruledBy: (name: string) => [name],
-    open: async (_name: string, _mayHave: MayHave, say: (line: string) => void): Promise<OpenModule> => {
+    open: async (_name: string, _asker: Asker, say: (line: string) => void): Promise<OpenModule> => {
       say('fetching 12 %')
       await new Promise((resolve) => setTimeout(resolve, 10))
       say('@ERROR would end it')
@@ -242,7 +242,7 @@ test('text phase: who leaves while it waits does not keep the module', async () 
     ruledBy: (name: string) => [name],
     open: async (
       _name: string,
-      _mayHave: MayHave,
+      _asker: Asker,
       say: (line: string) => void,
       signal: AbortSignal,
     ): Promise<OpenModule> => {

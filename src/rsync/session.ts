@@ -42,9 +42,16 @@ import {
   splitArguments,
   type TransferOptions,
 } from './wire/arguments.ts'
-import { AUTH_DIGESTS, authResponse, chooseAuthDigest, isResponse, parseAuthAnswer } from './wire/auth.ts'
+import {
+  type AUTH_DIGESTS,
+  authDigestsFrom,
+  authResponse,
+  chooseAuthDigest,
+  isResponse,
+  parseAuthAnswer,
+} from './wire/auth.ts'
 import { type FilterRule, MAX_FILTER_BYTES, MAX_RULE_BYTES, parseRule } from './wire/filters.ts'
-import { agreeOnProtocol, formatGreeting, parseGreeting } from './wire/greeting.ts'
+import { agreeOnProtocol, checkFirstByte, formatGreeting, parseGreeting } from './wire/greeting.ts'
 import { decodeI32 } from './wire/ints.ts'
 import { TAG } from './wire/mux.ts'
 
@@ -123,7 +130,7 @@ export interface SessionLimits {
 export interface SessionContext {
   modules: Modules
   /** Begins to judge a client. */
-  visitor: (address: string | undefined) => Visitor
+  visitor: (client: Peer) => Visitor
   turns: Turns
   derived: Derived
   answers: Answers
@@ -137,6 +144,8 @@ export interface SessionContext {
    * UTF-8, so this is the one that needs no conversion. Undefined: nobody has said so, and they are refused.
    */
   charset?: 'utf-8' | undefined
+  /** The weakest digest by which a password may be proven; md4, of which any client has one, unless told otherwise. */
+  authDigestMin?: (typeof AUTH_DIGESTS)[number] | undefined
   limits: SessionLimits
   /** Milliseconds on a clock that never jumps. */
   now: () => number
@@ -195,6 +204,14 @@ const CHALLENGE_BYTES = 24
 /** Lines of the text phase stay below the stock server's own buffer. */
 const MAX_TEXT_LINE = 1000
 
+/** What was before a session began. */
+export interface Before {
+  /** When the client came, if that was earlier: its handshake began then. */
+  readonly since?: number
+  /** What the client has said to another process, and has been answered. */
+  readonly visit?: Visit | undefined
+}
+
 export class Session {
   readonly #connection: Connection
   readonly #context: SessionContext
@@ -236,17 +253,23 @@ export class Session {
 
   /**
    * @param signal ends the session at once, wherever it is.
-   * @param visit what the client has said to another process, and has been answered.
+   * @param before what was before it.
    */
-  constructor(door: Duplex, peer: Peer, context: SessionContext, signal: AbortSignal, visit?: Visit) {
+  constructor(
+    door: Duplex,
+    peer: Peer,
+    context: SessionContext,
+    signal: AbortSignal,
+    { since = context.now(), visit }: Before = {},
+  ) {
     this.#peer = peer
     this.#visit = visit
-    this.#visitor = context.visitor(peer.address)
+    this.#visitor = context.visitor(peer)
     this.#connection = new Connection(door, context.now)
     this.#context = context
     this.#signal = AbortSignal.any([signal, this.#abort.signal])
-    this.#owedSince = context.now()
-    this.#stateSince = this.#owedSince
+    this.#owedSince = since
+    this.#stateSince = context.now()
   }
 
   get state(): State {
@@ -359,6 +382,10 @@ export class Session {
   // -------------------------------------------------------------------------------------------------
   // The text phase
 
+  get #ourAuthDigests() {
+    return authDigestsFrom(this.#context.authDigestMin ?? 'md4')
+  }
+
   async #greet(): Promise<void> {
     const line = this.#visit ? (this.#visit.greeting as ByteString) : await this.#exchangeGreetings()
     this.#greeting = line
@@ -371,9 +398,10 @@ export class Session {
   async #exchangeGreetings(): Promise<ByteString> {
     const { motd } = this.#context
     // Both sides may greet first; ours goes out at once.
-    this.#connection.out.string(ascii(formatGreeting(AUTH_DIGESTS)))
+    this.#connection.out.string(ascii(formatGreeting(this.#ourAuthDigests)))
     if (motd !== '') for (const line of [...motd.trimEnd().split('\n'), '']) await this.#say(line)
     await this.#connection.flush()
+    await this.#connection.in.decode(checkFirstByte)
     return await this.#readLine('greeting')
   }
 
@@ -389,9 +417,9 @@ export class Session {
     }
     if (line === '' || line === '#list') {
       const visitor = this.#visitor
-      const mayKnock = (name: string): boolean => visitor.mayKnock([name])
+      const mayHear = (name: string): boolean => visitor.mayHear(name)
       const modules = await this.#keepWaiting('build', (say) =>
-        this.#context.modules.list(mayKnock, say, this.#signal),
+        this.#context.modules.list(mayHear, say, this.#signal),
       )
       for (const { name, comment } of modules) {
         const shown = visitor.listing(name)
@@ -422,14 +450,14 @@ export class Session {
       if (visitor.mustProve(modules) && !visitor.prove(modules, { user: this.#user, provenBy: () => true }))
         throw new AccessDenied(`auth failed on module ${this.#module}`)
     } else if (visitor.mustProve(modules)) {
-      const digest = chooseAuthDigest(this.#authDigests, this.#protocol)
+      const digest = chooseAuthDigest(this.#authDigests, this.#protocol, this.#ourAuthDigests)
       const challenge = randomBytes(CHALLENGE_BYTES).toString('base64').replaceAll('=', '')
       await this.#connection.line(`@RSYNCD: AUTHREQD ${challenge}`)
       const { user, response } = parseAuthAnswer(await this.#readLine('auth'))
       this.#user = user
       const provenBy = (password: Uint8Array): boolean =>
         isResponse(response, authResponse(digest, password, challenge))
-      if (!visitor.prove(modules, { user, provenBy })) {
+      if (!(await visitor.proveSlowly(modules, { user, provenBy }))) {
         throw new AccessDenied(`auth failed on module ${this.#module}`)
       }
     }
@@ -438,9 +466,8 @@ export class Session {
   }
 
   async #openModule(name: string): Promise<OpenModule> {
-    const mayHave = (module: string): boolean => this.#visitor.mayHave(module)
     const module = await this.#keepWaiting('build', (say) =>
-      this.#context.modules.open(name, mayHave, say, this.#signal),
+      this.#context.modules.open(name, this.#visitor, say, this.#signal),
     )
     this.#step('ready')
     return module

@@ -2,15 +2,16 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { constants, inflateRawSync, zstdDecompressSync } from 'node:zlib'
-import fc from 'fast-check'
 import { decodeLz4Block } from '../../test/support/lz4.ts'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
+import { fc } from '../../test/support/property.ts'
 import { memoryKept, Pipe } from '../../test/support/session.ts'
 import { StoreError } from '../errors.ts'
-import { Answers, mannerOf, PIECE, type Question } from './answers.ts'
+import { Answers, mannerOf, type Question } from './answers.ts'
 import { type CodecName, OFFERED_CODECS } from './codecs.ts'
 import { Connection } from './connection.ts'
 import type { Derived } from './derived.ts'
+import { PIECE } from './framed-answers.ts'
 import { sendAnswer } from './tokens.ts'
 import type { Content } from './tree.ts'
 
@@ -37,11 +38,27 @@ function contentOf(data: Buffer, failAt = Number.POSITIVE_INFINITY): Content {
 /** A run of literal bytes, or a block's number. */
 type Step = { literal: number } | { block: number }
 
-/** What goes over the wire for these steps; literal bytes come from the content, one after the other. */
+/** The one byte that a block holds. */
+const byteOf = (block: number): Buffer => Buffer.of(block & 0xff)
+
+/** The file that these steps make: literal bytes from the data, one after the other, and blocks of a byte each. */
+function fileOf(data: Buffer, steps: readonly Step[]): Buffer {
+  let position = 0
+  return Buffer.concat(
+    steps.map((step) => {
+      if ('block' in step) return byteOf(step.block)
+      position += step.literal
+      return data.subarray(position - step.literal, position)
+    }),
+  )
+}
+
+/** What goes over the wire for these steps. Reading fails from byte `failAt` on. */
 async function send(
-  content: Content,
+  data: Buffer,
   steps: readonly Step[],
   codec?: CodecName,
+  failAt?: number,
 ): Promise<{ connection: Buffer; failed: boolean }> {
   const pipe = new Pipe()
   const connection = new Connection(pipe, () => 0)
@@ -50,14 +67,9 @@ async function send(
     mtime: 0,
     children: { f: { mode: 0o100644, mtime: 0, data: NO_DATA } },
   })
-  // Blocks are of one byte each, which the content that is read does not have.
-  const blocks = steps.filter((step) => 'block' in step).length
-  const file: Content = {
-    ...content,
-    read: (targets, at) => content.read(targets, at - blocksBefore(steps, at)),
-  }
+  const file = contentOf(fileOf(data, steps), failAt)
   tree.open = async () => file
-  tree.size = () => content.size + blocks
+  tree.size = () => file.size
   const delta = steps.map((step) => ('block' in step ? -step.block - 1 : step.literal))
   const derived = { delta: async () => delta } as unknown as Derived
   const answers = new Answers({ derived, kept: memoryKept() })
@@ -75,22 +87,13 @@ async function send(
     ),
   }
   const answer = await answers.find(question, signal)
-  const failure = await sendAnswer({ connection, answers, question, content: file, signal }, answer)
+  const failure = await sendAnswer(
+    { connection, answers, question, content: file, frames: undefined, signal },
+    answer,
+  )
   await connection.flush()
   tree.close()
   return { connection: pipe.output, failed: failure !== undefined }
-}
-
-function blocksBefore(steps: readonly Step[], position: number): number {
-  let blocks = 0
-  let at = 0
-  for (const step of steps) {
-    if (at >= position && 'literal' in step) break
-    if ('block' in step) blocks++
-    at += 'block' in step ? 1 : step.literal
-    if (at > position) break
-  }
-  return blocks
 }
 
 /** The receiver of an uncompressed stream. */
@@ -118,9 +121,11 @@ function receiveCompressed(connection: Buffer, codec: CodecName): (Buffer | numb
   const got: (Buffer | number)[] = []
   let run: Buffer[] = []
   let last = 0
-  /** All runs of the file so far: for zlib they are one stream. */
-  const stream: Buffer[] = []
-  let inflated = 0
+  /** What the decoder of zlib and zlibx refers back to. */
+  let window = NO_DATA
+  const feed = (bytes: Buffer): void => {
+    window = Buffer.concat([window, bytes]).subarray(-32_768)
+  }
   const endRun = (): void => {
     if (run.length === 0) return
     if (codec === 'lz4') {
@@ -133,14 +138,18 @@ function receiveCompressed(connection: Buffer, codec: CodecName): (Buffer | numb
       got.push(zstdDecompressSync(data))
       return
     }
-    stream.push(data, Buffer.from('0000ffff', 'hex'))
-    const all = inflateRawSync(Buffer.concat(stream), { finishFlush: constants.Z_SYNC_FLUSH })
-    got.push(all.subarray(inflated))
-    inflated = all.length
+    const dictionary = window.length > 0 ? { dictionary: window } : {}
+    const whole = Buffer.concat([data, Buffer.from('0000ffff', 'hex')])
+    const literal = inflateRawSync(whole, { finishFlush: constants.Z_SYNC_FLUSH, ...dictionary })
+    got.push(literal)
+    feed(literal)
   }
   const blocks = (first: number, further: number): void => {
     endRun()
-    for (let k = 0; k <= further; k++) got.push(first + k)
+    for (let k = first; k <= first + further; k++) {
+      got.push(k)
+      if (codec === 'zlib') feed(byteOf(k))
+    }
     last = first + further
   }
   for (let at = 0; ; ) {
@@ -199,7 +208,7 @@ for (const codec of CODECS) {
     test(`${how}: ${size} literal bytes, between blocks`, async () => {
       const data = randomBytes(size)
       const steps = [{ block: 3 }, { block: 4 }, { literal: size }, { block: 100 }]
-      const { connection } = await send(contentOf(data), steps, codec)
+      const { connection } = await send(data, steps, codec)
       assert.deepEqual(receive(connection, codec), expected(data, steps))
     })
   }
@@ -214,7 +223,7 @@ for (const codec of CODECS) {
       const steps = all.filter((one, i) => 'block' in one || !('literal' in (all[i - 1] ?? {})))
       const length = steps.reduce((sum, one) => sum + ('literal' in one ? one.literal : 0), 0)
       const data = Buffer.alloc(length, `text number ${seed}, `)
-      const { connection } = await send(contentOf(data), steps, codec)
+      const { connection } = await send(data, steps, codec)
       assert.deepEqual(receive(connection, codec), expected(data, steps))
     })
     await fc.assert(property, { numRuns: 60 })
@@ -230,7 +239,7 @@ for (const codec of CODECS) {
       { block: 90_000 },
       { literal: 250 },
     ]
-    const { connection } = await send(contentOf(data), steps, codec)
+    const { connection } = await send(data, steps, codec)
     assert.deepEqual(receive(connection, codec), expected(data, steps))
     for (let at = 0; at < connection.length; at++) {
       assert.throws(() => receive(connection.subarray(0, at), codec), `cut at ${at}`)
@@ -238,7 +247,7 @@ for (const codec of CODECS) {
   })
 
   test(`${how}: nothing at all`, async () => {
-    const { connection } = await send(contentOf(Buffer.alloc(0)), [], codec)
+    const { connection } = await send(NO_DATA, [], codec)
     assert.deepEqual(receive(connection, codec), [])
   })
 
@@ -246,7 +255,7 @@ for (const codec of CODECS) {
     // What is compressed at a stretch is lost together.
     const data = Buffer.alloc(3 * PIECE, 'x')
     const failAt = 1.5 * PIECE
-    const { connection, failed } = await send(contentOf(data, failAt), [{ literal: data.length }], codec)
+    const { connection, failed } = await send(data, [{ literal: data.length }], codec, failAt)
     assert.ok(failed)
     const [hex] = receive(connection, codec) as [string]
     assert.equal(hex.length, 2 * data.length, 'as many bytes as were announced')

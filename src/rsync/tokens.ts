@@ -5,9 +5,10 @@
 import { StoreError } from '../errors.ts'
 import type { ByteWriter } from '../lib/byte-writer.ts'
 import { Pacer } from '../lib/pacer.ts'
-import { type Answers, type PiecePart, type Question, quickSqueeze } from './answers.ts'
+import { type Answers, type FramedPart, type PiecePart, type Question, quickSqueeze } from './answers.ts'
 import { MAX_PIECE } from './codecs.ts'
 import type { Connection } from './connection.ts'
+import { END_OF_FRAME, type FrameCursor } from './frames.ts'
 import { FRAME_SIZE, FRAME_SLACK, giveMemory, takeMemory } from './slabs.ts'
 import type { Content, Tree } from './tree.ts'
 import type { Answer, AnswerPart } from './wire/answers.ts'
@@ -23,6 +24,8 @@ export interface Delivery {
   question: Question
   /** Open, when the answer is said step by step, or has plain parts and the tree no shared memory. */
   content: Content | undefined
+  /** Where the client is, when the answer goes on with a frame. */
+  frames: FrameCursor | undefined
   signal: AbortSignal
 }
 
@@ -71,6 +74,7 @@ async function sendRest(
 function sendPart(delivery: Delivery, part: AnswerPart): Sending {
   if (part.type === 'bytes') return delivery.connection.append(part.bytes) as Sending
   if (part.type === 'piece') return sendPiece(delivery, part)
+  if (part.type === 'framed') return sendFramed(delivery, part)
   if (part.type === 'steps') return sendSteps(delivery, part.delta)
   return sendPlain(delivery, part.from, part.length)
 }
@@ -205,6 +209,28 @@ async function sendPiece(
   await connection.append(bytes, borrowed && (() => giveMemory(borrowed)))
   signal.throwIfAborted()
   return failure
+}
+
+/** A piece of a frame; where it is not kept any more the frame ends, and the rest of the file goes by itself. */
+async function sendFramed(delivery: Delivery, part: FramedPart): Promise<StoreError | undefined> {
+  const { connection, answers, question, signal } = delivery
+  const frames = delivery.frames!
+  let memory: Buffer | undefined
+  const take = (size: number): Buffer => {
+    memory = takeMemory(size)
+    return memory
+  }
+  const bytes = frames.isLost ? undefined : await answers.framedPiece(part, take)
+  if (!bytes) {
+    if (frames.isOpen) connection.out.bytes(END_OF_FRAME)
+    frames.lose()
+    return sendPiece(delivery, answers.loosePiece(question, part))
+  }
+  const borrowed = memory !== undefined && bytes.buffer === memory.buffer ? memory : undefined
+  frames.opened()
+  await connection.append(bytes, borrowed && (() => giveMemory(borrowed)))
+  signal.throwIfAborted()
+  return undefined
 }
 
 /** Fills the targets; at once when the bytes are in memory. */

@@ -9,7 +9,7 @@ import type { ByteString } from '../lib/bytes.ts'
 import { isDirectoryMode, isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { type Answers, type Manner, mannerOf, type Prepared, type Squeeze } from './answers.ts'
-import type { CodecName } from './codecs.ts'
+import type { CodecName, FrameCompressor } from './codecs.ts'
 import type { Derived } from './derived.ts'
 import type { Lists, PreparedList } from './lists.ts'
 import { findSources, lookup } from './paths.ts'
@@ -34,6 +34,8 @@ export interface Update {
   readonly from: Tree
   readonly to: Tree
   readonly questions: readonly DeviceQuestion[]
+  /** What a device with -H asks, one after the other. */
+  readonly sequence: readonly DeviceQuestion[]
 }
 
 /**
@@ -51,7 +53,9 @@ export async function planUpdate(
 ): Promise<Update> {
   const questions = new Map<string, DeviceQuestion>()
   /** What is asked for each hard-linked file: for the first name that the device has, else for the first. */
-  const groups = new Map<number, { question: DeviceQuestion | undefined; exists: boolean }>()
+  const groups = new Map<number, { question: DeviceQuestion | undefined; exists: boolean; at: number }>()
+  const sequence: { question: DeviceQuestion; at: number }[] = []
+  let at = 0
   const pacer = new Pacer(signal)
   const waiting = [{ node: await lookup(to, path, false), old: await lookup(from, path, false) }]
   for (let next = waiting.pop(); next; next = waiting.pop()) {
@@ -61,6 +65,7 @@ export async function planUpdate(
       if (pacer.due) await pacer.rest()
       const old = childOf(from, next.old, to.name(node))
       if (isDirectoryMode(to.mode(node))) directories.push({ node, old })
+      at++
       if (!isRegularMode(to.mode(node))) continue
       const basis = old >= 0 && isRegularMode(from.mode(old)) ? old : -1
       const asks = basis < 0 || !passesQuickCheck(from, basis, to, node)
@@ -74,16 +79,18 @@ export async function planUpdate(
       const group = to.linkGroup(node)
       const known = group === 0 ? undefined : groups.get(group)
       if (group === 0) {
-        if (asked) asked.times++
+        if (asked) sequence.push({ question: asked, at })
       } else if (!known || (!known.exists && basis >= 0)) {
-        groups.set(group, { question: asked, exists: basis >= 0 })
+        groups.set(group, { question: asked, exists: basis >= 0, at })
       }
     }
     // In the order of the list, so that the name asked for first is met first.
     waiting.push(...directories.reverse())
   }
-  for (const { question } of groups.values()) if (question) question.times++
-  return { from, to, questions: [...questions.values()] }
+  for (const { question, at } of groups.values()) if (question) sequence.push({ question, at })
+  for (const { question } of sequence) question.times++
+  sequence.sort((a, b) => a.at - b.at)
+  return { from, to, questions: [...questions.values()], sequence: sequence.map(({ question }) => question) }
 }
 
 /** Whole seconds: nanoseconds only count for clients with a negative --modify-window. */
@@ -101,7 +108,7 @@ export interface Kitchen {
   readonly answers: Answers
   readonly lists: Lists
   /** Compresses as well as can be, where nobody else needs the processor. */
-  readonly best: (codec: CodecName) => Squeeze
+  readonly best: { squeeze: (codec: CodecName) => Squeeze; frame: () => FrameCompressor }
   readonly checksumSeed: number
 }
 
@@ -125,8 +132,12 @@ export interface AnswersRequest {
   readonly visits: readonly StockVisit[]
   /** Compress quickly: the refiner goes on later. */
   readonly quick: boolean
-  /** Told of each question, with what became of it for each visit; undefined when its content can't be read. */
-  readonly onDone: (question: DeviceQuestion, prepared: readonly Prepared[] | undefined) => void
+  /**
+   * Told of each question, with what became of it for each visit; undefined when its content can't be read. For
+   * visits whose literal data goes into frames that hold several files it is told later, for each time that the
+   * question is asked.
+   */
+  readonly onDone: (question: DeviceQuestion, prepared: ReadonlyMap<StockVisit, Prepared> | undefined) => void
   /** Waited for after something was worked on for so long: clients come first. */
   readonly pause: (workedMs: number) => Promise<void>
 }
@@ -137,31 +148,93 @@ export async function warmAnswers(
   { update, visits, quick, onDone, pause }: AnswersRequest,
   signal: AbortSignal,
 ): Promise<void> {
-  const manners = visits.map(({ agreement }): Manner => {
-    const { codec } = agreement
-    return mannerOf(blockSumRule(agreement), false, codec && { codec, level: undefined, effort: 'normal' })
-  })
+  const manners = visits.map((visit) => ({ visit, manner: mannerOfVisit(visit) }))
+  const loose = manners.filter(({ visit }) => !isFramed(visit))
   const { from, to, questions } = update
   const best = quick ? undefined : kitchen.best
+  const { transferDigest, seed } = visits[0]!.agreement
   await eachAtOnce(questions, AT_ONCE, async (question) => {
+    await prepareOne(question, async ({ node, basis }) => {
+      const sums = await sumsOf(kitchen.derived, from, basis, visits[0]!, signal)
+      const all = await kitchen.answers.prepare(
+        { tree: to, node, sums },
+        loose.map(({ manner }) => manner),
+        best?.squeeze,
+        signal,
+      )
+      await kitchen.derived.digest(to, node, transferDigest, seed, signal)
+      return new Map(loose.map(({ visit }, i) => [visit, all[i]!]))
+    })
+  })
+  for (const { visit, manner } of manners) {
+    if (!isFramed(visit)) continue
+    await prepareFrames(visit, manner, update.sequence, onDone)
+    // Devices with -c come another way.
+    if (questions.some(({ times }) => times === 0))
+      await prepareFrames(visit, manner, questions, (question, prepared) => {
+        if (question.times === 0) onDone(question, prepared)
+      })
+  }
+
+  /** In the order in which they are asked, as each file refers back to those before it. */
+  async function prepareFrames(
+    visit: StockVisit,
+    manner: Manner,
+    sequence: readonly DeviceQuestion[],
+    tell: AnswersRequest['onDone'],
+  ): Promise<void> {
+    const frames = kitchen.answers.openFrames()
+    try {
+      for (const [place, question] of sequence.entries()) {
+        await prepareOne(
+          question,
+          async ({ node, basis }) => {
+            const sums = await sumsOf(kitchen.derived, from, basis, visits[0]!, signal)
+            const asked = { tree: to, node, sums, manner, fresh: false, frames }
+            return new Map([[visit, await kitchen.answers.prepareFramed(asked, place, best, signal)]])
+          },
+          tell,
+        )
+      }
+    } finally {
+      kitchen.answers.leaveFrame(frames, quick ? 'quick' : 'best')
+    }
+  }
+
+  async function prepareOne(
+    question: DeviceQuestion,
+    prepare: (question: DeviceQuestion) => Promise<ReadonlyMap<StockVisit, Prepared>>,
+    tell = onDone,
+  ): Promise<void> {
     signal.throwIfAborted()
     const began = performance.now()
-    const { node, basis } = question
-    let prepared: Prepared[] | undefined
+    let prepared: ReadonlyMap<StockVisit, Prepared> | undefined
     try {
-      const sums = await sumsOf(kitchen.derived, from, basis, visits[0]!, signal)
-      prepared = await kitchen.answers.prepare({ tree: to, node, sums }, manners, best, signal)
-      const { transferDigest, seed } = visits[0]!.agreement
-      await kitchen.derived.digest(to, node, transferDigest, seed, signal)
+      prepared = await prepare(question)
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       // Whose content it was is not known.
-      to.suspect?.(node)
-      if (basis >= 0) from.suspect?.(basis)
+      to.suspect?.(question.node)
+      if (question.basis >= 0) from.suspect?.(question.basis)
     }
-    onDone(question, prepared)
+    tell(question, prepared)
     await pause(performance.now() - began)
-  })
+  }
+}
+
+function mannerOfVisit({ agreement }: StockVisit): Manner {
+  const { codec } = agreement
+  return mannerOf(blockSumRule(agreement), false, codec && { codec, level: undefined, effort: 'normal' })
+}
+
+/** What is told of when literal data goes into frames. */
+export function framedQuestions({ sequence, questions }: Update): readonly DeviceQuestion[] {
+  return [...sequence, ...questions.filter(({ times }) => times === 0)]
+}
+
+/** Whether literal data goes into frames that hold several files. */
+export function isFramed({ agreement }: StockVisit): boolean {
+  return agreement.codec === 'zstd'
 }
 
 /** What the device sends of what it has. */

@@ -8,7 +8,7 @@ import { type FileHandle, open, opendir, stat } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { ConfigError, NotPublished, SourceError, UpstreamChanged } from '../errors.ts'
 import { formatSize } from '../lib/units.ts'
-import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
+import { limitsFor, SOURCE_LIMITS, type SourceLimits } from './limits.ts'
 import { namesIn } from './names.ts'
 import { type BuildUrls, Rule } from './rule.ts'
 import type {
@@ -38,7 +38,7 @@ export class DirectorySource implements Source {
 
   constructor(config: SourceConfig, deps: SourceDeps) {
     this.name = config.name
-    this.#limits = { ...SOURCE_LIMITS, ...deps.limits }
+    this.#limits = limitsFor(config, deps.limits)
     const listUrl = config.list === 'directories' ? undefined : config.list
     for (const url of [config.url, config.checksum, config.signature, config.contents, listUrl]) {
       if (url === undefined || PLAIN_PATH.test(url)) continue

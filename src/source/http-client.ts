@@ -28,10 +28,10 @@ export interface Answer {
   discard(): void
 }
 
-/** What is asked for; a GET unless told otherwise. */
 /** Headers for a request, when it goes to the host that was configured. */
-export type Authorize = (url: URL, asked: Asked) => Promise<Record<string, string>>
+export type Authorize = (url: URL, asked: Asked, signal: AbortSignal) => Promise<Record<string, string>>
 
+/** What is asked for; a GET unless told otherwise. */
 export interface Asked {
   headers?: Record<string, string>
   method?: 'GET' | 'POST'
@@ -121,7 +121,7 @@ export class HttpClient {
     if (url.origin === first.origin && (first.username || first.password)) {
       headers.authorization = basicAuth(first)
     }
-    if (url.origin === first.origin) Object.assign(headers, await this.#authorize(url, asked))
+    if (url.origin === first.origin) Object.assign(headers, await this.#authorize(url, asked, signal))
     const sent = request(withoutUser(url), {
       method: asked.method ?? 'GET',
       headers,

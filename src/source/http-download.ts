@@ -115,8 +115,7 @@ export class HttpDownload implements AsyncDisposable {
         try {
           this.#part ??= await this.#askAgain()
           for await (const chunk of this.#fresh(this.#part)) {
-            retries.progressed()
-            this.#failed.clear()
+            if (retries.progressed(chunk.length)) this.#failed.clear()
             await this.#keep(chunk)
             this.#at += chunk.length
             yield chunk

@@ -7,7 +7,7 @@ import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import { HttpClient, isMissing, readWhole } from './http-client.ts'
 import { HttpDownload } from './http-download.ts'
-import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
+import { limitsFor, type SourceLimits } from './limits.ts'
 import { namesIn } from './names.ts'
 import { Pace } from './pace.ts'
 import { Retries } from './retry.ts'
@@ -44,7 +44,7 @@ export class HttpSource implements Source {
     this.#list = config.list
     this.#base = new URL(config.url.replace(/^([^:]*:\/\/[^/?#]*).*$/s, '$1'))
     if (this.#list !== undefined && this.#list !== 'directories') checkListUrl(config.name, this.#list)
-    this.#limits = { ...SOURCE_LIMITS, ...deps.limits }
+    this.#limits = limitsFor(config, deps.limits)
     this.#clock = { ...SYSTEM_CLOCK, ...deps.clock }
     this.#client = new HttpClient(
       this.#limits,

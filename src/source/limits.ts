@@ -12,12 +12,13 @@ export interface SourceLimits {
   stallMs: number
   /** A connection that brings fewer than `slowBytes` in so much waiting is given up: a modem brings 200 times as much. */
   slowMs: number
+  /** Attempts that bring fewer than these, all together, count as attempts that bring nothing. */
   slowBytes: number
   /** Redirects in a row. curl's and browsers' limits are far higher; no mirror needs more than two or three. */
   redirects: number
   /** Attempts until there is a first answer: with the waits between, a restarting upstream gets 15 s. */
   attemptsToStart: number
-  /** Attempts in a row that bring no new byte once a download is under way: about a minute and a half. */
+  /** Attempts in a row that bring next to nothing once a download is under way: about a minute and a half. */
   attemptsToResume: number
   /** The wait after the first failure; each further one doubles it. */
   backoffBaseMs: number
@@ -37,6 +38,36 @@ export interface SourceLimits {
   listMs: number
   /** A contents file: OLPC's took about 150 bytes for each of 40,000 entries, a tenth of this. */
   contentsBytes: number
+}
+
+/** What the configuration of a source may say of its limits. */
+export interface LimitOptions {
+  /** Longest wait for an answer, and for the next byte of one. */
+  stallMs?: number | undefined
+  /** Attempts in a row that bring nothing new, to start and to go on. */
+  attempts?: number | undefined
+}
+
+/** So many stalls long may a connection be slow. */
+const SLOW_STALLS = 4
+
+/** The limits of a source. @param more what tests set. */
+export function limitsFor(
+  { stallMs, attempts }: LimitOptions,
+  more: Partial<SourceLimits> = {},
+): Readonly<SourceLimits> {
+  return {
+    ...SOURCE_LIMITS,
+    ...(stallMs === undefined ? {} : waitsOf(stallMs)),
+    ...(attempts === undefined ? {} : { attemptsToStart: attempts, attemptsToResume: attempts }),
+    ...more,
+  }
+}
+
+/** What is slow is the same rate, however long it is looked at. */
+function waitsOf(stallMs: number): Partial<SourceLimits> {
+  const slowBytes = Math.ceil((SOURCE_LIMITS.slowBytes * stallMs) / SOURCE_LIMITS.stallMs)
+  return { headersMs: stallMs, stallMs, slowMs: stallMs * SLOW_STALLS, slowBytes }
 }
 
 export const SOURCE_LIMITS: Readonly<SourceLimits> = Object.freeze({

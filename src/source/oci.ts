@@ -12,9 +12,9 @@ import { z } from 'zod'
 import { DigestMismatch, NotPublished, SourceError, UpstreamRefused } from '../errors.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
-import { HttpClient, isMissing, readWhole } from './http-client.ts'
+import { type Authorize, HttpClient, isMissing, readWhole } from './http-client.ts'
 import { HttpDownload } from './http-download.ts'
-import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
+import { limitsFor, type SourceLimits } from './limits.ts'
 import { Pace } from './pace.ts'
 import { Retries } from './retry.ts'
 import { Rule } from './rule.ts'
@@ -79,6 +79,7 @@ export class OciSource implements Source {
   readonly #limits: SourceLimits
   readonly #clock: Clock
   readonly #client: HttpClient
+  readonly #tokenClient: HttpClient
   readonly #pace: Pace | undefined
   readonly #base: URL
   readonly #usesToken: boolean
@@ -89,12 +90,15 @@ export class OciSource implements Source {
     this.name = config.name
     this.#rule = new Rule(config, ['oci', 'oci+http'])
     this.#platform = config.platform ?? `linux/${ARCHITECTURES[process.arch] ?? process.arch}`
-    this.#limits = { ...SOURCE_LIMITS, ...deps.limits }
+    this.#limits = limitsFor(config, deps.limits)
     this.#clock = { ...SYSTEM_CLOCK, ...deps.clock }
     this.#usesToken = config.http?.tokenFile !== undefined
-    const authorize = async (url: URL): Promise<Record<string, string>> => {
-      const token = this.#tokens.get(repositoryKey(url))
-      return token && token.until > this.#clock.now() ? { authorization: token.authorization } : {}
+    const authorize: Authorize = async (url, _, signal): Promise<Record<string, string>> => {
+      const key = repositoryKey(url)
+      // A layer may take longer than its token is good for, and its download break off behind that.
+      if (this.#tokens.has(key)) await this.#authorize(url, { signal, onEvent: () => {} })
+      const token = this.#tokens.get(key)
+      return token ? { authorization: token.authorization } : {}
     }
     this.#client = new HttpClient(
       this.#limits,
@@ -102,6 +106,8 @@ export class OciSource implements Source {
       config.http,
       this.#usesToken ? undefined : authorize,
     )
+    // Who hands out tokens is another server: it gets neither our token nor our certificate.
+    this.#tokenClient = new HttpClient(this.#limits, this.#clock, { ca: config.http?.ca })
     this.#pace = config.rates?.length
       ? new Pace(config.rates, deps.pace ?? Pace.memory(), this.#clock)
       : undefined
@@ -219,7 +225,13 @@ export class OciSource implements Source {
     if (layer.size !== undefined && layer.size !== size) {
       throw new SourceError(`the layer ${digest} has ${layer.size} bytes in place of ${size}`)
     }
-    yield* layer.bytes()
+    // What a registry that names no length sends does not end by itself.
+    let bytes = 0
+    for await (const chunk of layer.bytes()) {
+      bytes += chunk.length
+      if (bytes > size) throw new SourceError(`the layer ${digest} sends more than the ${size} bytes of it`)
+      yield chunk
+    }
   }
 
   /** Something small from the registry, with a token where it wants one. */
@@ -271,7 +283,7 @@ export class OciSource implements Source {
     const [, repository = ''] = key.split(' ')
     realm.searchParams.set('scope', challenge.scope ?? `repository:${repository}:pull`)
     const body = await retries.run(async () => {
-      const answer = await new HttpClient(limits, clock).ask(realm, {}, signal)
+      const answer = await this.#tokenClient.ask(realm, {}, signal)
       return await readWhole(
         answer,
         MAX_TOKEN_BYTES,

@@ -9,12 +9,19 @@
 import { createHash } from 'node:crypto'
 import { promisify } from 'node:util'
 import { zstdDecompress } from 'node:zlib'
-import { ConfigError, NotPublished, SourceError, UpstreamChanged, UpstreamRefused } from '../errors.ts'
+import {
+  ConfigError,
+  NotPublished,
+  SourceError,
+  UpstreamChanged,
+  UpstreamRefused,
+  UpstreamUnreachable,
+} from '../errors.ts'
 import { StreamReader } from '../lib/stream-reader.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import { type Answer, type Asked, HttpClient, isMissing, readWhole } from './http-client.ts'
-import { SOURCE_LIMITS, type SourceLimits } from './limits.ts'
+import { limitsFor, type SourceLimits } from './limits.ts'
 import { Pace } from './pace.ts'
 import {
   answerLine,
@@ -41,6 +48,12 @@ const decompress = promisify(zstdDecompress)
 
 /** A listing of some ten thousand builds. */
 const MAX_LIST_BYTES = 8 << 20
+
+/** Lines before a parent has the build: two days of them, as it says one every second and a half. */
+const MAX_SAID = 115_200
+
+/** A parent that gets the build itself says so every second and a half: it is not to be less patient than that. */
+const LEAST_STALL_MS = 3_000
 
 /** A manifest that we have: what it is named by, and how it is had. */
 export interface HeldManifest {
@@ -113,7 +126,11 @@ export class ParentSource {
       })
     }
     this.#url = new URL(text)
-    this.#limits = { ...SOURCE_LIMITS, ...deps.limits }
+    const { stallMs, attempts } = config
+    this.#limits = limitsFor(
+      { stallMs: stallMs === undefined ? undefined : Math.max(stallMs, LEAST_STALL_MS), attempts },
+      deps.limits,
+    )
     this.#clock = { ...SYSTEM_CLOCK, ...deps.clock }
     this.#client = new HttpClient(this.#limits, this.#clock, config.http)
     this.#pace = config.rates?.length
@@ -166,7 +183,8 @@ export class ParentSource {
     const url = this.#at(`/builds/${encodeURIComponent(id)}`)
     const reader = new StreamReader((await this.#post(url, body, signal)).chunks())
     try {
-      for (;;) {
+      for (let said = 0; ; said++) {
+        if (said > MAX_SAID) throw new UpstreamUnreachable(`${this.#shown}${id} keeps us waiting without end`)
         const text = await reader.line(MAX_ANSWER_LINE)
         const line = answerLine.safeParse(parseJson(text ?? ''))
         if (text === undefined) throw new Transient('the answer broke off')
@@ -259,7 +277,7 @@ export class ParentSource {
     while (!place.atEnd) {
       try {
         for await (const chunk of this.#batch(url, baseId, place, options)) {
-          retries.progressed()
+          retries.progressed(chunk.length)
           try {
             await kept?.append(chunk)
           } catch (error) {

@@ -19,8 +19,16 @@ export interface Reached {
   readonly skewMs?: number | undefined
 }
 
-/** Asks for the directory of its archives. Any answer will do but one that says the server itself is not well. */
-export async function reachSource(source: SourceConfig, signal: AbortSignal): Promise<Reached> {
+/**
+ * Asks for the directory of its archives, and each mirror for its own. Any answer will do but one that says the
+ * server itself is not well.
+ */
+export async function reachSource(source: SourceConfig, signal: AbortSignal): Promise<Reached[]> {
+  const places = [source.url, ...(source.mirrors ?? [])]
+  return await Promise.all(places.map((url) => reachPlace({ ...source, url }, signal)))
+}
+
+async function reachPlace(source: SourceConfig, signal: AbortSignal): Promise<Reached> {
   let at: URL
   let dispatcher: Dispatcher
   try {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { UpstreamUnreachable } from '../errors.ts'
-import { SOURCE_LIMITS } from './limits.ts'
+import { limitsFor, SOURCE_LIMITS } from './limits.ts'
 import { backoff, Retries, Transient } from './retry.ts'
 import type { SourceEvent } from './source.ts'
 
@@ -45,9 +45,21 @@ test('progress starts the count again', async () => {
   const { retries, waits } = setup(3)
   for (let i = 0; i < 10; i++) {
     await retries.after(new Transient('cut'))
-    retries.progressed()
+    assert.equal(retries.progressed(SOURCE_LIMITS.slowBytes), true)
   }
   assert.deepEqual(waits, Array(10).fill(1000))
+})
+
+test('a byte now and then is no progress', async () => {
+  const { retries, waits } = setup(3)
+  const trickling = async () => {
+    for (let i = 0; i < 10; i++) {
+      assert.equal(retries.progressed(1), false)
+      await retries.after(new Transient('cut'))
+    }
+  }
+  await assert.rejects(trickling, { code: 'SOURCE_UNREACHABLE' })
+  assert.deepEqual(waits, [1000, 2000])
 })
 
 test('the upstream may say how long to wait, within reason', async () => {
@@ -73,4 +85,14 @@ test('what is not transient is thrown at once, and so is an abort', async () => 
   controller.abort(reason)
   await assert.rejects(retries.after(new Transient('cut')), reason)
   assert.deepEqual(waits, [])
+})
+
+test('a source may be more patient or less: what is slow is the same rate', () => {
+  assert.deepEqual(limitsFor({}), SOURCE_LIMITS)
+  for (const stallMs of [3_000, 30_000, 300_000]) {
+    const limits = limitsFor({ stallMs, attempts: 3 })
+    assert.equal(limits.headersMs, stallMs)
+    assert.equal(limits.slowBytes / limits.slowMs, SOURCE_LIMITS.slowBytes / SOURCE_LIMITS.slowMs)
+    assert.deepEqual([limits.attemptsToStart, limits.attemptsToResume], [3, 3])
+  }
 })

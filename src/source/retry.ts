@@ -3,7 +3,8 @@
  *
  * Waits double from a base up to a cap, each shortened at random by up to half, so that a school full of
  * servers does not come back in step. Attempts are counted since the last progress: a download of hours
- * may break a hundred times, as long as each connection brings something.
+ * may break a hundred times, as long as connections bring something. A byte each is no progress: an upstream
+ * that sends one a minute would be waited for until the end of days.
  */
 import { UpstreamUnreachable } from '../errors.ts'
 import { formatDuration } from '../lib/units.ts'
@@ -35,14 +36,20 @@ export interface RetryOptions {
 export class Retries {
   readonly #options: RetryOptions
   #failures = 0
+  /** What came since the count last started. */
+  #bytes = 0
 
   constructor(options: RetryOptions) {
     this.#options = options
   }
 
-  /** Something new arrived: the count starts again. */
-  progressed(): void {
+  /** So many new bytes arrived. @returns whether that is enough for the count to start again. */
+  progressed(bytes: number): boolean {
+    this.#bytes += bytes
+    if (this.#bytes < this.#options.limits.slowBytes) return false
+    this.#bytes = 0
     this.#failures = 0
+    return true
   }
 
   /** Waits before the next attempt, or throws UpstreamUnreachable when there have been enough. */

@@ -6,15 +6,15 @@
  * wants all of its message at once, the old form is only taken for small files. Both that and the signature
  * over the trusted comment are checked. gpgv trusts every key of the keyring that it is given, and no other.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Readable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
 import { ConfigError, SignatureBad, ToolMissing } from '../errors.ts'
 import { asBuffer, ascii, byteString, showBytes } from '../lib/bytes.ts'
+import { type ConfinedProcess, DECOMPRESSOR_MEMORY, spawnConfined } from '../lib/confined.ts'
 import { findProgram } from '../lib/find-program.ts'
 
 /** A file of keys: a keyring of a distribution is below 100 kB. */
@@ -214,23 +214,19 @@ function dearmor(text: string): Buffer[] {
 
 /** gpgv reads the file on its standard input, and says on another one what it found. */
 class GpgvCheck implements SignatureCheck {
-  readonly #child: ChildProcess
+  readonly #gpgv: ConfinedProcess
+  readonly #stdin: Writable
   readonly #directory: string
   readonly #what: SignedFile
-  readonly #ended: Promise<number | null>
   #status = ''
 
-  private constructor(child: ChildProcess, directory: string, what: SignedFile) {
-    this.#child = child
+  private constructor(gpgv: ConfinedProcess, directory: string, what: SignedFile) {
+    this.#gpgv = gpgv
     this.#directory = directory
     this.#what = what
-    this.#ended = new Promise((resolve, reject) => {
-      child.once('error', reject)
-      child.once('close', (code) => resolve(code))
-    })
-    this.#ended.catch(() => undefined)
-    child.stdin!.on('error', () => undefined) // It ended first, and its status says why.
-    ;(child.stdio[3] as Readable).setEncoding('utf8').on('data', (text: string) => {
+    this.#stdin = gpgv.child.stdin!
+    this.#stdin.on('error', () => undefined) // It ended first, and its status says why.
+    ;(gpgv.child.stdio[3] as Readable).setEncoding('utf8').on('data', (text: string) => {
       if (this.#status.length < MAX_STATUS_BYTES) this.#status += text
     })
   }
@@ -244,7 +240,7 @@ class GpgvCheck implements SignatureCheck {
     const directory = await mkdtemp(join(tmpdir(), 'upserv-gpgv-'))
     await writeFile(join(directory, 'keys.gpg'), keyring)
     await writeFile(join(directory, 'signature'), signature)
-    const child = spawn(
+    const child = await spawnConfined(
       gpgv,
       [
         '--homedir',
@@ -256,13 +252,17 @@ class GpgvCheck implements SignatureCheck {
         join(directory, 'signature'),
         '-',
       ],
-      { stdio: ['pipe', 'ignore', 'ignore', 'pipe'], env: { PATH: process.env.PATH, LC_ALL: 'C' } },
+      {
+        stdio: ['pipe', 'ignore', 'ignore', 'pipe'],
+        env: { PATH: process.env.PATH, LC_ALL: 'C' },
+        ...{ reads: [directory], maxMemoryBytes: DECOMPRESSOR_MEMORY },
+      },
     )
     return new GpgvCheck(child, directory, what)
   }
 
   async update(chunk: Uint8Array): Promise<void> {
-    const stdin = this.#child.stdin!
+    const stdin = this.#stdin
     if (stdin.destroyed || stdin.write(Buffer.from(chunk))) return
     await new Promise<void>((resolve) => {
       const done = (): void => {
@@ -274,8 +274,8 @@ class GpgvCheck implements SignatureCheck {
   }
 
   async finish(): Promise<string> {
-    this.#child.stdin!.end()
-    const code = await this.#ended
+    this.#stdin.end()
+    const code = await this.#gpgv.ended
     await this.#tidy()
     const said = (word: string): string | undefined =>
       new RegExp(`^\\[GNUPG:\\] ${word} (.*)$`, 'm').exec(this.#status)?.[1]
@@ -301,9 +301,9 @@ class GpgvCheck implements SignatureCheck {
   }
 
   async abort(): Promise<void> {
-    this.#child.stdin!.destroy()
-    if (this.#child.exitCode === null && this.#child.signalCode === null) this.#child.kill('SIGKILL')
-    await this.#ended.catch(() => undefined)
+    this.#stdin.destroy()
+    this.#gpgv.kill()
+    await this.#gpgv.ended.catch(() => undefined)
     await this.#tidy()
   }
 

@@ -46,6 +46,9 @@ export interface SourceConfig {
   rates?: readonly RateRule[] | undefined
   /** A fetch that is not complete after so long is given up; what came is kept. */
   deadlineMs?: number | undefined
+  /** How patient we are with the upstream: longest wait for an answer or a byte, and attempts in a row (limits.ts). */
+  stallMs?: number | undefined
+  attempts?: number | undefined
   /** What of the archive becomes the build, and how: for whoever reads it (build/shape.ts). */
   tree?: TreeOptions | undefined
   /** A program, and its arguments, that makes a tar stream of the archive; undefined: the format tells itself. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { test } from 'node:test'
-import fc from 'fast-check'
+import { fc } from '../../test/support/property.ts'
 import { BlobIndex } from './blob-index.ts'
 import { KnownBlobs } from './known-blobs.ts'
 

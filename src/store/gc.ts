@@ -288,11 +288,18 @@ export async function sweep(order: SweepOrder): Promise<{ freed: number; more: b
   return { freed: freed(), more: false }
 }
 
-/** Writes a pack anew, whatever it holds, or unlinks it when nothing in it is needed. */
-export async function rewritePack(order: SweepOrder, pack: PackInfo): Promise<void> {
+/**
+ * Writes a pack anew, whatever it holds, or unlinks it when nothing in it is needed.
+ * @param whole also what looks as if nobody needed it.
+ */
+export async function rewritePack(
+  order: SweepOrder,
+  pack: PackInfo,
+  { whole }: { whole: boolean },
+): Promise<void> {
   if (mustStay(order, pack)) return
-  const left = await deleteUnneeded(order, [pack], await rowsByPack(order.packs.index, [pack]))
-  const rows = left.get(pack)!
+  const held = await rowsByPack(order.packs.index, [pack])
+  const rows = whole ? held.get(pack.number)! : (await deleteUnneeded(order, [pack], held)).get(pack)!
   if (rows.length === 0) await order.packs.drop(pack)
   else await order.packs.rewrite(pack, rows, order.pace)
 }

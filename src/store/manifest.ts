@@ -496,7 +496,29 @@ function openColumns(bytes: Uint8Array, header: Header, dataStart: number): Colu
       columns[name] = new ArrayType(elementsOf(name, header) ?? 0)
     }
   }
-  return columns as unknown as Columns
+  const opened = columns as unknown as Columns
+  checkXattrStarts(opened)
+  return opened
+}
+
+/**
+ * Who shares attributes shares a set of them, so that a table that says less than it should costs little. Where pieces
+ * overlapped, a small file of somebody who lies would stand for more attributes than there is memory.
+ */
+function checkXattrStarts(columns: Columns): void {
+  const { xattrSetStart, xattrNameStart, xattrValueStart, xattrNames, xattrValues } = columns
+  const most = {
+    xattrSetStart: Math.max(0, xattrNameStart.length - 1),
+    xattrNameStart: xattrNames.length,
+    xattrValueStart: xattrValues.length,
+  }
+  for (const [name, starts] of Object.entries({ xattrSetStart, xattrNameStart, xattrValueStart })) {
+    for (let i = 0; i < starts.length; i++) {
+      const next = i + 1 < starts.length ? starts[i + 1]! : most[name as keyof typeof most]
+      if (starts[i]! > next)
+        throw new StoreCorrupt(`manifest has a bad column "${name}": ${starts[i]} comes before ${next}`)
+    }
+  }
 }
 
 /** Typed arrays need their offset in memory to be a multiple of 8. */

@@ -999,7 +999,12 @@ export class Store {
         if (!isAboutFile(error) || this.packs.get(pack.number) !== pack) continue
         this.#report(error, pack.path)
         await this.#turn
-          .run(() => rewritePack({ ...this.#needs(), need: 0, onProblem: this.#onProblem, pace }, pack))
+          .run(async () => {
+            await this.#markAll()
+            const order = { ...this.#needs(), need: 0, onProblem: this.#onProblem, pace }
+            // What a build needs whose manifest cannot be read just now is not told from what nobody does.
+            await rewritePack(order, pack, { whole: this.#needsUnknown() })
+          })
           // What can't be copied is found when its blobs are read, a moment later.
           .catch((failure) => this.#report(failure, pack.path))
       }

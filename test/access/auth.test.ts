@@ -63,7 +63,7 @@ before(async () => {
   )
   assert.equal(problems.length, 1)
   modules = new FixedModules({ staff: tree, broken: tree, open: tree })
-  port = await listen(sessionContext({}, { modules, visitor: (address) => policy.visitor(address) }))
+  port = await listen(sessionContext({}, { modules, visitor: (client) => policy.visitor(client) }))
 })
 after(async () => {
   await port[Symbol.asyncDispose]()

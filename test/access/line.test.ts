@@ -137,7 +137,7 @@ describe('connections', { concurrency: 2 }, () => {
     clients.push(await RawClient.open(upserv.port))
     const { code, stderr } = await rsync([`${upserv.url}/`])
     assert.equal(code, 5)
-    assert.match(stderr, /^@ERROR: max connections \(3\) reached -- try again later$/m)
+    assert.match(stderr, /^@ERROR: max connections \(3\) reached -- try again later \(from your address\)$/m)
     await upserv.process.waitForOutput('stderr', /turned away: too many connections from this address/)
     clients.pop()![Symbol.dispose]()
     await upserv.process.waitForOutput('stderr', /"outcome":"lost"/)

@@ -51,6 +51,7 @@ Welcome to the school server.
 
 [[module]]
 name         = "build-staff"
+list         = true
 comment      = "for staff only"
 auth_users   = ["alice"]
 secrets_file = "${secrets}"

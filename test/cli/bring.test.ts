@@ -41,8 +41,22 @@ describe('by hand', { concurrency: 2 }, () => {
     await says(upserv, 0, 'import', tree, '--as', '1')
     const { place } = await mirror.sync(upserv, '1')
     assertSameTree(snapshot(tree), snapshot(place))
+    const absent = await says(upserv, 1, 'import', '/root/no-such-file', '--as', '2')
+    assert.match(absent, /is no file that the server can read\n.*below \/root.*upserv import - --as 2 </)
     assert.match(await says(upserv, 64, 'import', tree), /required option '--as <id>'/)
     assert.match(await says(upserv, 1, 'import', tree, '--as', '1'), /is held already/)
+  })
+
+  test('a directory of which tar cannot read all: nothing of it', async (t) => {
+    // Files of sysfs say that they are longer than they are.
+    const tree = '/sys/module/kernel/parameters'
+    if ((await run('sh', ['-c', `tar -C ${tree} -cf - . | cat`])).stderr === '')
+      return t.skip(`needs ${tree}`)
+    await using mirror = new Mirror()
+    const upserv = await mirror.startUpserv()
+    assert.match(await says(upserv, 1, 'import', tree, '--as', '1'), /^upserv: tar could not read all of/m)
+    assert.deepEqual(buildsOnDisk(mirror.data), [])
+    assert.deepEqual(mirror.incoming(), [])
   })
 
   test('standard input, with a server and without, and one that breaks off', async () => {

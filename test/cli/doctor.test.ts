@@ -1,6 +1,6 @@
 /** `upserv doctor`: each thing that can be wrong, and what it says to type. */
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import { describe, test } from 'node:test'
@@ -8,13 +8,17 @@ import type { Finding } from '../../src/cli/finding.ts'
 import { findProgram } from '../../src/lib/find-program.ts'
 import { whereabouts } from '../../src/source/create.ts'
 import { sourceFromUrl } from '../../src/source/source.ts'
+import { Authority, type Pair } from '../support/certificates.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import { freePort } from '../support/processes.ts'
+import { missing, tlsPort } from '../support/rsync-ssl.ts'
 import { isRoot } from '../support/scratch.ts'
 import { upserv } from '../support/upserv.ts'
 
 /** For tests of something else: nothing listens, and nothing is to be found out about ports. */
 const NO_PORTS = 'rsync.listen = []\nhttp.listen = []\n'
+
+const skipTls = await missing('openssl')
 
 interface Examined {
   code: number | null
@@ -96,13 +100,43 @@ secrets_file = "${secrets}"
     const ports = [`rsync port ${server.port}`, `HTTP port ${httpPort}`]
     assert.deepEqual(
       all.map(({ about }) => about),
-      [...abouts, ...ports, ...sources, 'flock', 'lbzip2', 'xz', 'bsdtar', 'sqfs2tar', 'gpgv'],
+      [...abouts, ...ports, ...sources, 'flock', 'lbzip2', 'xz', 'bsdtar', 'sqfs2tar', 'gpgv', 'confinement'],
     )
     const text = await upserv(['doctor', '--data', mirror.data, '--config', mirror.path('doctor.toml')])
     assert.match(text.stdout, /^ok {7}configuration /m)
     assert.match(text.stdout, /^ok {7}server +version /m)
     // Who looks disturbs nobody: the server has nothing to complain of.
     assert.doesNotMatch(server.process.stderr, /"level":[45]0/)
+  })
+
+  test('certificates, and the ports that speak TLS', { skip: skipTls }, async () => {
+    await using mirror = new Mirror()
+    const ours = await Authority.make(mirror.path('ours'))
+    const good = await ours.issue({ cn: 'upserv', san: 'DNS:localhost' })
+    const toml = ({ cert, key }: Pair, more = ''): string =>
+      `rsync.tls_listen = "127.0.0.1:0"\nhttp.tls_listen = "127.0.0.1:0"\n${more}[tls]\ncert = "${cert}"\nkey = "${key}"\n`
+    const config = mirror.path('upserv.toml')
+    writeFileSync(config, toml(good))
+    const server = await mirror.startUpserv({ config })
+    const https = Number(/https:\/\/\S+:(\d+)/.exec(server.ready)![1])
+    const well = await examine(mirror, toml(good))
+    for (const about of [`rsync over TLS port ${tlsPort(server)}`, `HTTPS port ${https}`])
+      assert.equal(well.of(about).verdict, 'ok', well.told(about))
+    // It ends in two days.
+    assert.match(well.told('certificate'), /^warning: \S+ expires in .*: Renew it/)
+    const old = await examine(mirror, toml(await ours.issue({ cn: 'x', san: 'DNS:x', expired: true })))
+    assert.match(old.told('certificate'), /^problem: \S+ expired on 2011-01-01: Renew it/)
+    assert.equal(old.code, 1)
+    const open = await ours.issue({ cn: 'upserv', san: 'DNS:localhost' })
+    chmodSync(open.key, 0o644)
+    const read = await examine(mirror, toml(open))
+    assert.match(
+      read.told('certificate'),
+      /^problem: the key \S+ cannot be used: others may read .*chmod 600/,
+    )
+    const mixed = await examine(mirror, toml({ cert: good.cert, key: (await ours.issue({ cn: 'y' })).key }))
+    assert.match(mixed.told('certificate'), /^problem: \S+ is not the key of \S+/)
+    await server.stop()
   })
 
   test('nothing is set up', async () => {
@@ -205,8 +239,10 @@ secrets_file = "${secrets}"
     const toml = Object.entries(sources).map(
       ([name, url]) => `[[source]]\nname = "${name}"\nurl = "${url}"\n`,
     )
-    const { code, of, told, all } = await examine(mirror, `${NO_PORTS}${toml.join('')}`)
+    const mirrors = `[[source]]\nname = "mirrors"\nurl = ["${sources.empty}", "${sources.gone}"]\n`
+    const { code, of, told, all } = await examine(mirror, `${NO_PORTS}${toml.join('')}${mirrors}`)
     broken.close()
+    assert.match(told('source mirrors'), /^warning: .*ECONNREFUSED.*; http:\S+ answers.*curl -I/)
     assert.equal(code, 1)
     assert.match(told('source gone'), /^problem: .*ECONNREFUSED.*: .*curl -I http:\/\/127\.0\.0\.1:\d+\/os\//)
     assert.match(told('source broken'), /^problem: .* answers with 503/)
@@ -238,6 +274,10 @@ secrets_file = "${secrets}"
       symlinkSync((await findProgram(name))!, mirror.path('empty', name))
     const { code, of } = await examine(mirror, NO_PORTS, { PATH: `${mirror.path('empty')}` })
     assert.deepEqual([of('flock').verdict, of('flock').hint], ['problem', 'apt-get install util-linux'])
+    assert.deepEqual(
+      [of('confinement').verdict, of('confinement').hint],
+      ['warning', 'apt-get install bubblewrap'],
+    )
     assert.deepEqual([of('xz').verdict, of('xz').hint], ['warning', 'apt-get install xz-utils'])
     assert.equal(code, 1)
   })

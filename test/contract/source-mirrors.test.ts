@@ -92,6 +92,24 @@ test('an upstream that sends a byte now and then is given up', async (t) => {
   assert.match(error.message, /sends too slowly: \d+ bytes in/)
 })
 
+for (const places of [1, 2])
+  test(`a byte for each connection, and then nothing: ${places} such places are given up`, async (t) => {
+    const [first, ...others] = await Promise.all(
+      Array.from({ length: places }, () =>
+        startUpstream(t, { '/802': [file(ARCHIVE, { stallAt: 1, lastModified: OLD })] }),
+      ),
+    )
+    const { bytes, error, events } = await download({
+      upstream: first!,
+      config: { mirrors: others.map(({ url }) => `${url}/{build}`) },
+      limits: { stallMs: 50 },
+    })
+    assert.equal(error.code, 'SOURCE_UNREACHABLE')
+    assert.match(error.message, /nothing came for .* \(8 attempts\)/)
+    assert.equal(events.filter(({ type }) => type === 'retry').length, 7)
+    assert.ok(bytes.length <= 8 * places, `${bytes.length} bytes`)
+  })
+
 test('rates: of several the first that holds at that time', () => {
   const day = { from: 8 * 60, to: 18 * 60, bytesPerSecond: 1 }
   const night = { from: 22 * 60, to: 6 * 60, bytesPerSecond: 2 }

@@ -1,9 +1,12 @@
 /** Images of a real registry, whose layers one tool makes and another pushes; flattened as umoci unpacks them. */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { findProgram } from '../../src/lib/find-program.ts'
+import { createSource } from '../../src/source/create.ts'
+import type { Source } from '../../src/source/source.ts'
 import { buildsOnDisk, Mirror } from '../support/mirror.ts'
 import { freePort, run, ServerProcess, waitForPort } from '../support/processes.ts'
 import { isRoot } from '../support/scratch.ts'
@@ -174,13 +177,16 @@ describe('images of a registry', { skip }, () => {
   })
 })
 
+/** An image of one layer. */
+function imageOf(layer: Buffer): { digest: string; manifest: Buffer } {
+  const digest = `sha256:${createHash('sha256').update(layer).digest('hex')}`
+  const layers = [{ mediaType: 'x', digest, size: layer.length }]
+  return { digest, manifest: Buffer.from(JSON.stringify({ schemaVersion: 2, layers })) }
+}
+
 test('a registry that wants a token: it is asked for where that says, and used', async (t) => {
   const blob = content(1000)
-  const { createHash } = await import('node:crypto')
-  const digest = `sha256:${createHash('sha256').update(blob).digest('hex')}`
-  const manifest = Buffer.from(
-    JSON.stringify({ schemaVersion: 2, layers: [{ mediaType: 'x', digest, size: blob.length }] }),
-  )
+  const { digest, manifest } = imageOf(blob)
   const guarded =
     (reply: ReturnType<typeof file>): ReturnType<typeof file> =>
     (request, response, progress) => {
@@ -206,6 +212,50 @@ test('a registry that wants a token: it is asked for where that says, and used',
   assert.equal(upstream.requests.filter((request) => request.includes('/token')).length, 1)
   const token = upstream.headers[upstream.requests.findIndex((request) => request.includes('/token'))]
   assert.match(token!.authorization!, /^Basic /)
+})
+
+test('a token that runs out within a layer: another is asked for before going on', async (t) => {
+  const blob = content(100_000)
+  const { digest, manifest } = imageOf(blob)
+  let [now, issued] = [0, 0]
+  const guarded =
+    (reply: ReturnType<typeof file>): ReturnType<typeof file> =>
+    (request, response, progress) => {
+      if (request.headers.authorization === `Bearer ${issued}`) reply(request, response, progress)
+      else
+        status(401, { 'www-authenticate': `Bearer realm="http://${request.headers.host}/token"` })(
+          request,
+          response,
+          progress,
+        )
+    }
+  const upstream = await startUpstream(t, {
+    '/v2/': [guarded(status(200))],
+    '/v2/os/manifests/801': [guarded(file(manifest))],
+    [`/v2/os/blobs/${digest}`]: [guarded(file(blob, { cutAt: 50_000 })), guarded(file(blob))],
+    '/token?scope=repository%3Aos%3Apull': [
+      (_, response) => void response.end(JSON.stringify({ token: `${++issued}`, expires_in: 300 })),
+    ],
+  })
+  const url = `${upstream.url.replace('http', 'oci+http')}/os:{build}`
+  const source = createSource(
+    { name: 'test', builds: '.', url, checksum: undefined, contents: undefined },
+    { clock: { now: () => now, random: () => 0, sleep: async () => {} } },
+  ) as Source
+  await using found = await source.locate('801', { signal: new AbortController().signal, onEvent: () => {} })
+  const chunks: Uint8Array[] = []
+  let count = 0
+  for await (const chunk of found.layers![0]!.bytes()) {
+    chunks.push(chunk)
+    count += chunk.length
+    if (now === 0 && count === 50_000) {
+      now = 400_000
+      issued++ // The registry has forgotten the first one.
+    }
+    upstream.progress.reached(count)
+  }
+  assert.ok(Buffer.concat(chunks).equals(blob))
+  assert.equal(upstream.requests.filter((request) => request.includes('/token')).length, 2)
 })
 
 const WRONG = ['oci://h/UPPER:{build}', 'oci://h/os@sha256:12', 'oci://h/a b:{build}']

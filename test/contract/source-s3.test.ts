@@ -10,6 +10,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { makeScratch } from '../support/scratch.ts'
+import { noSwift, startSwift } from '../support/swift.ts'
 import { content, etagOf, quickSource } from './source-upstream.ts'
 
 const ARCHIVE = content(300_000)
@@ -160,6 +161,49 @@ test('a bucket: found by a star, gone on with, listed in pages', async (t) => {
 
   writeFileSync(credentialsFile, `[default]\naws_access_key_id = ${KEY.id}\naws_secret_access_key = wrong\n`)
   await assert.rejects(source.locate('801', options), { code: 'SOURCE_REFUSED', message: /403/ })
+})
+
+test('a bucket of a real store: signatures, stars, listings, and who may not', {
+  skip: noSwift,
+}, async () => {
+  using scratch = makeScratch('s3')
+  const swift = await startSwift(scratch.path)
+  try {
+    await swift.makeBucket('builds')
+    for (const key of ['os 1&2/801/os-20260101.tar', 'os 1&2/801/os-20260102.tar', 'os 1&2/802/os-1+~.tar'])
+      await swift.put('builds', key, ARCHIVE)
+    const digest = createHash('sha256').update(ARCHIVE).digest('hex')
+    await swift.put('builds', 'os 1&2/801/os-20260102.tar.sha256', Buffer.from(digest))
+    const credentialsFile = join(scratch.path, 'credentials')
+    const allow = (secret: string): void => {
+      const { accessKeyId } = swift.credentials
+      const text = `[default]\naws_access_key_id = ${accessKeyId}\naws_secret_access_key = ${secret}\n`
+      writeFileSync(credentialsFile, text)
+    }
+    allow(swift.credentials.secretAccessKey)
+    const source = quickSource(
+      undefined,
+      { url: 's3://builds/os 1&2/{build}/os-*.tar', s3: { endpoint: swift.url, credentialsFile } },
+      { headersMs: 30_000 },
+    )
+    const options = { signal: new AbortController().signal, onEvent: () => {} }
+    for (const [id, name] of [
+      ['801', 'os-20260102.tar'],
+      ['802', 'os-1%2B~.tar'],
+    ] as const) {
+      await using found = await source.locate(id, options)
+      assert.equal(found.url, `${swift.url}/builds/os%201&2/${id}/${name}`)
+      assert.equal(found.checksum?.hex, id === '801' ? digest : undefined)
+      assert.ok(Buffer.concat(await Array.fromAsync(found.bytes())).equals(ARCHIVE))
+    }
+    const listed = await source.list!(options.signal)
+    assert.deepEqual(listed!.builds.map(({ id }) => id).sort(), ['801', '802'])
+    await assert.rejects(source.locate('999', options), { code: 'BUILD_NOT_PUBLISHED' })
+    allow('wrong')
+    await assert.rejects(source.locate('801', options), { code: 'SOURCE_REFUSED', message: /403/ })
+  } finally {
+    await swift.stop()
+  }
 })
 
 const WRONG = [

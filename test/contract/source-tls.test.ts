@@ -1,13 +1,13 @@
 /** https: certificates that are not accepted, and a redirect that would give up what https protects. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { readFile, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { setDefaultCACertificates } from 'node:tls'
 import { findProgram } from '../../src/lib/find-program.ts'
-import { run } from '../support/processes.ts'
+import { makeCertificate } from '../support/certificates.ts'
 import { makeScratch } from '../support/scratch.ts'
 import { content, download, file, type Reply, startUpstream, status } from './source-upstream.ts'
 
@@ -18,45 +18,6 @@ interface TlsOptions {
   expired?: boolean
   /** Clients must show a certificate that this one vouches for. */
   clientCa?: string
-}
-
-async function openssl(...args: string[]): Promise<void> {
-  const { code, stderr } = await run('openssl', args)
-  assert.equal(code, 0, stderr)
-}
-
-async function makeCertificate(directory: string, expired = false): Promise<{ key: string; cert: string }> {
-  const [key, cert, request] = ['key.pem', 'cert.pem', 'request.pem'].map((name) =>
-    join(directory, name),
-  ) as [string, string, string]
-  const config = join(directory, 'openssl.cnf')
-  await writeFile(
-    config,
-    `[ca]\ndefault_ca = it\n[it]\nnew_certs_dir = ${directory}\ndatabase = ${join(directory, 'index.txt')}\nserial = ${join(directory, 'serial')}\n` +
-      'default_md = sha256\npolicy = any\nx509_extensions = server\n[any]\ncommonName = supplied\n' +
-      '[server]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = CA:TRUE\n[req]\ndistinguished_name = name\n[name]\n',
-  )
-  await writeFile(join(directory, 'index.txt'), '')
-  await writeFile(join(directory, 'serial'), '01\n')
-  const pair = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', key]
-  await openssl('req', '-new', '-config', config, ...pair, '-subj', '/CN=upserv test', '-out', request)
-  const dates = expired ? ['-startdate', '20100101000000Z', '-enddate', '20110101000000Z'] : ['-days', '2']
-  await openssl(
-    'ca',
-    '-batch',
-    '-selfsign',
-    '-notext',
-    '-config',
-    config,
-    '-keyfile',
-    key,
-    '-in',
-    request,
-    '-out',
-    cert,
-    ...dates,
-  )
-  return { key: await readFile(key, 'utf8'), cert: await readFile(cert, 'utf8') }
 }
 
 /** An https server with a certificate of its own making, for 127.0.0.1. */

@@ -13,13 +13,13 @@ import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SPOOL_SUFFIX } from '../../src/store/paths.ts'
 import { buildsOnDisk, bytesOnDisk, Mirror } from '../support/mirror.ts'
-import { seededRandom } from '../support/random.ts'
+import { seededRandom, seedOfRun } from '../support/random.ts'
 import { rsyncEnds } from '../support/rsync.ts'
 import { randomBytes, SpecWriter, type TreeSpec } from '../support/tree.ts'
 import type { Upserv } from '../support/upserv.ts'
 
 const KILLS = Number(process.env.UPSERV_KILLS ?? (process.env.UPSERV_LONG ? 500 : 25))
-const SEED = Number(process.env.UPSERV_SEED ?? Date.now() % 1_000_000)
+const SEED = seedOfRun()
 
 const IDS = ['1', '2', '3', '4', '5', '6', '7', '8']
 const SUFFIXES = ['tar.gz', 'tar.zst', 'tar.xz'] as const

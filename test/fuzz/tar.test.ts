@@ -4,9 +4,10 @@
  * gets past the first check.
  */
 import { test } from 'node:test'
-import fc from 'fast-check'
 import { TarReader } from '../../src/archive/tar.ts'
 import { ArchiveError } from '../../src/errors.ts'
+import { fc } from '../support/property.ts'
+import { seedOfRun } from '../support/random.ts'
 import {
   base256,
   END_MARKER,
@@ -18,7 +19,7 @@ import {
 } from '../support/tar-builder.ts'
 
 /** Set to repeat a failure. */
-const SEED = process.env.FUZZ_SEED ? Number(process.env.FUZZ_SEED) : (Math.random() * 2 ** 31) | 0
+const SEED = seedOfRun()
 const RUNS = Number(process.env.FUZZ_RUNS ?? 3000)
 /** A mutation may ask for terabytes of zeros: the sink says no, as real ones do. */
 const MAX_ENTRY_BYTES = 1e6

@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 import type { Browser, Page } from 'playwright-core'
 import { formatSize } from '../../src/lib/units.ts'
 import { assertAccessible, skipWithoutBrowser, startBrowser } from '../support/browser.ts'
-import { httpUrlOf } from '../support/http.ts'
+import { httpUrlOf, loginTo } from '../support/http.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import { rsyncEnds, rsyncSucceeds } from '../support/rsync.ts'
 import type { Upserv } from '../support/upserv.ts'
@@ -28,6 +28,8 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
   /** What the client itself printed of its update. */
   let literal: number
   let matched: number
+  /** The cookie of who has logged in. */
+  let session = ''
   const strangers: string[] = []
   const complaints: string[] = []
 
@@ -41,6 +43,8 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
     opened.on('console', (message) => {
       if (message.type() === 'error') complaints.push(message.text())
     })
+    const [name = '', value = ''] = session.split('=')
+    if (session !== '') await opened.context().addCookies([{ name, value, url: base }])
     await opened.goto(base + path)
     await opened.locator('.pulse.live').waitFor()
     await opened.locator('[data-build]').first().waitFor()
@@ -76,6 +80,7 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
     await rsyncEnds(5, [`${upserv.url}/build-404/`])
     assert.equal((await upserv.cli(['pin', '802'])).code, 0)
     browser = await startBrowser()
+    session = await loginTo(base, mirror.data)
     page = await open()
   })
   after(async () => {
@@ -183,6 +188,8 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
 
   test('by keyboard alone: a wrong token changes nothing, the right one does', async () => {
     const sticky = join(mirror.data, 'builds', '801', 'sticky')
+    await page.getByRole('button', { name: 'Log out' }).click()
+    await page.getByRole('button', { name: 'Log in' }).waitFor()
     const focused = (): Promise<string> =>
       page.evaluate(`document.activeElement.getAttribute('aria-label') ?? document.activeElement.id`)
     const tabTo = async (name: string): Promise<void> => {
@@ -246,6 +253,15 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
   })
 
   test('the history is looked through, and forgotten', async () => {
+    for (const [text, query] of [
+      ['laptop-7', 'device=laptop-7'],
+      ['127.0.0.1', 'address=127.0.0.1'],
+      ['', ''],
+    ] as const) {
+      await page.getByLabel('Device').fill(text)
+      await page.getByRole('button', { name: 'Show' }).click()
+      await page.locator(`a[href="/api/v1/history.csv${query && `?${query}`}"]`).waitFor()
+    }
     await page.getByLabel('Outcome').selectOption('lost')
     await page.getByRole('button', { name: 'Show' }).click()
     await page.locator('#sessions .item').filter({ hasText: 'done' }).first().waitFor({ state: 'detached' })
@@ -257,9 +273,9 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
     await page.getByRole('button', { name: 'Forget', exact: true }).click()
     await page.getByRole('dialog').getByRole('button', { name: 'Forget' }).click()
     await sees(page, '#said', '1 session is forgotten.')
-    const { items } = (await (await fetch(`${base}/api/v1/history?outcome=lost`)).json()) as {
-      items: unknown[]
-    }
+    session = await loginTo(base, mirror.data)
+    const history = await fetch(`${base}/api/v1/history?outcome=lost`, { headers: { cookie: session } })
+    const { items } = (await history.json()) as { items: unknown[] }
     assert.deepEqual(items, [])
     assert.equal(await page.locator('#sessions .item').filter({ hasText: 'broke off' }).count(), 0)
   })

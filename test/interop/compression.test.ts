@@ -1,21 +1,30 @@
 /** What compression is worth on the wire, with the real client: which options save bytes, and which don't. */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { MemoryTree } from '../support/memory-tree.ts'
 import { rsyncSucceeds } from '../support/rsync.ts'
 import { makeScratch, type Scratch } from '../support/scratch.ts'
 import { listen, sessionContext, type TestPort } from '../support/session.ts'
-import { repetitiveText } from '../support/tree.ts'
+import { randomBytes, repetitiveText, splice } from '../support/tree.ts'
 
 const text = repetitiveText(10_000)
+/** Of bytes that do not repeat; and with the bytes before some block boundaries said twice: less than a block. */
+const noise = randomBytes(1, 400_000)
+const doubled = [80, 60, 40, 20].reduce((file, block) => {
+  const at = block * 4096
+  return splice(file, at, 0, file.subarray(at - 3000, at))
+}, noise)
 let scratch: Scratch
 let tree: MemoryTree
 let port: TestPort
 before(async () => {
   scratch = makeScratch('compression')
-  tree = new MemoryTree({ mode: 0o040755, children: { 'words.txt': { mode: 0o100644, data: text } } })
+  tree = new MemoryTree({
+    mode: 0o040755,
+    children: { 'words.txt': { mode: 0o100644, data: text }, doubled: { mode: 0o100644, data: doubled } },
+  })
   port = await listen(sessionContext({ m: tree }))
 })
 after(async () => {
@@ -54,5 +63,29 @@ for (const [i, { options, protocol = 32, saves }] of ROWS.entries()) {
     const { bytesOut } = port.reports.at(-1)!
     if (saves) assert.ok(bytesOut < text.length / 4, `${bytesOut} of ${text.length} bytes`)
     else assert.ok(bytesOut > text.length, `${bytesOut} of ${text.length} bytes`)
+  })
+}
+
+for (const [i, { options, protocol, saves }] of [
+  { options: ['--old-compress', '-B4096'], protocol: 27, saves: true },
+  { options: ['--old-compress', '-B4096'], protocol: 29, saves: true },
+  { options: ['--old-compress', '-B4096'], protocol: 32, saves: true },
+  // From blocks of more than 65535 bytes a client below protocol 31 feeds other bytes into its window.
+  { options: ['--old-compress', '-B70000'], protocol: 29, saves: false },
+  { options: ['--old-compress', '-B70000'], protocol: 30, saves: false },
+  { options: ['--old-compress', '-B70000'], protocol: 32, saves: false },
+  { options: ['--new-compress', '-B4096'], protocol: 32, saves: false },
+].entries()) {
+  const what = saves ? 'refers' : 'does not refer'
+  test(`protocol ${protocol}: ${options.join(' ')}: literal data ${what} to blocks that the client has`, async () => {
+    const target = join(scratch.path, `doubled-${i}`)
+    writeFileSync(target, noise)
+    const from = `rsync://127.0.0.1:${port.port}/m/doubled`
+    await rsyncSucceeds([...options, '-I', '--no-whole-file', from, target], { protocol })
+    assert.deepEqual(readFileSync(target), doubled)
+    const { bytesOut, figures } = port.reports.at(-1)!
+    const literal = figures?.literalBytes ?? 0
+    assert.ok(literal >= 12_000 && literal < doubled.length)
+    if (saves) assert.ok(bytesOut < literal / 2, `${bytesOut} for ${literal} literal bytes`)
   })
 }

@@ -3,15 +3,20 @@
  * what is looked into stays for as long as somebody looks.
  */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { Available } from '../../src/build/available.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { ascii } from '../../src/lib/bytes.ts'
 import { createLogger } from '../../src/lib/log.ts'
 import { lookup } from '../../src/rsync/paths.ts'
 import type { Tree } from '../../src/rsync/tree.ts'
 import { Upserv } from '../../src/server.ts'
+import { ANYBODY, askerWho } from '../support/asker.ts'
 import { makeScratch } from '../support/scratch.ts'
 import { publishBuild } from '../support/trees.ts'
 
@@ -61,7 +66,7 @@ test('what a client may not have does not exist for it, in any of the modules', 
     ['builds', ['801']],
     ['available', ['801', '900']],
   ] as const) {
-    const opened = await resolver.open(module, mayHave, silent, signal)
+    const opened = await resolver.open(module, askerWho(mayHave), silent, signal)
     assert.deepEqual(namesIn(opened.tree), names)
     assert.equal(opened.tree.child(0, ascii('802')), -1)
     opened.release()
@@ -70,7 +75,7 @@ test('what a client may not have does not exist for it, in any of the modules', 
     ['channel-secre', 'no such channel: channel-secre; there is channel-stable'],
     ['build-8002', /^build-8002 is not published/],
   ] as const)
-    await assert.rejects(resolver.open(asked, mayHave, silent, signal), { message })
+    await assert.rejects(resolver.open(asked, askerWho(mayHave), silent, signal), { message })
 })
 
 test('who may have a channel may have its build', async (t) => {
@@ -83,8 +88,8 @@ test('who may have a channel may have its build', async (t) => {
 test('eviction passes over builds that are looked into, and only over those', async (t) => {
   // 802 was accessed the longest time ago, so it would be the first to go. There is room for somewhat more than one and a half.
   const { resolver, operations, store } = await setUp(t, ['802', '801', '803'])
-  const listing = await resolver.open('builds', all, silent, signal)
-  const reading = await resolver.open('builds', all, silent, signal)
+  const listing = await resolver.open('builds', ANYBODY, silent, signal)
+  const reading = await resolver.open('builds', ANYBODY, silent, signal)
   const file = await lookup(reading.tree, ascii('802/root/file'), false)
   await assert.rejects(operations.remove('802'), /in use/)
   assert.deepEqual((await operations.gc({ dryRun: false, explain: false })).evicted.sort(), ['801', '803'])
@@ -113,7 +118,7 @@ test('only who gets content has accessed a build', async (t) => {
       .filter((id) => store.accessed(id).getTime() !== before.get(id))
       .sort()
   await resolver.list(all)
-  const { tree, release } = await resolver.open('builds', all, silent, signal)
+  const { tree, release } = await resolver.open('builds', ANYBODY, silent, signal)
   const nodes = await Promise.all(['801', '802'].map((id) => lookup(tree, ascii(`${id}/root/file`), false)))
   assert.ok(nodes.every((node) => tree.mode(node) === 0o100644))
   assert.deepEqual(accessed(), [])
@@ -121,7 +126,7 @@ test('only who gets content has accessed a build', async (t) => {
   content.close()
   assert.deepEqual(accessed(), ['802'])
   release()
-  const channel = await resolver.open('channel-stable', all, silent, signal)
+  const channel = await resolver.open('channel-stable', ANYBODY, silent, signal)
   channel.release()
   assert.deepEqual(accessed(), ['802', '803'])
 })
@@ -131,11 +136,33 @@ test('a build whose files are damaged is shown, but nobody can look into it', as
   const { info, manifest } = store.paths.build('801')
   writeFileSync(info, '{')
   writeFileSync(manifest, readFileSync(manifest).fill(0, 200, 210))
-  const { tree, release } = await resolver.open('builds', all, silent, signal)
+  const { tree, release } = await resolver.open('builds', ANYBODY, silent, signal)
   assert.deepEqual(namesIn(tree), ['801', '802'])
   await assert.rejects(lookup(tree, ascii('801/root'), false), { code: 'STORE_CORRUPT' })
   assert.ok((await lookup(tree, ascii('802/root/file'), false)) > 0)
   release()
+})
+
+test('what upstream gives no time of has been there since we know of it', async (t) => {
+  const upstream = createServer((_, response) => response.end('801 802')).listen(0, '127.0.0.1')
+  await once(upstream, 'listening')
+  t.after(() => upstream.close())
+  const url = `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`
+  const config = { name: 'list', builds: '^[0-9]+$', url: `${url}/{build}`, list: `${url}/list` }
+  let now = 0
+  const available = new Available([{ ...config, checksum: undefined, contents: undefined }], () => now)
+  const before = Date.now()
+  const { builds } = await available.list(signal)
+  assert.deepEqual(
+    builds.map(({ published }) => published),
+    [null, null],
+  )
+  const first = available.firstSeen('801')
+  assert.ok(first >= before && first <= Date.now())
+  now = 120_000
+  while (Date.now() === first) await new Promise(setImmediate)
+  await available.list(signal)
+  assert.equal(available.firstSeen('801'), first, 'it has not changed since')
 })
 
 test('what is available is asked for once a minute, and says what is missing', async (t) => {
@@ -147,7 +174,7 @@ test('what is available is asked for once a minute, and says what is missing', a
   )
   writeFileSync(join(store.paths.root, '..', 'archives', '901'), '')
   const said: string[] = []
-  const { tree } = await resolver.open('available', all, (line) => said.push(line), signal)
+  const { tree } = await resolver.open('available', ANYBODY, (line) => said.push(line), signal)
   assert.deepEqual(namesIn(tree), ['801', '900'])
   assert.deepEqual(said, [])
 })

@@ -12,7 +12,7 @@ import { makeScratch } from '../support/scratch.ts'
 const PATIENCE_MS = 300_000
 const RELEASED = '7.8.9'
 
-test('a release: commit, tag, packages, sums, SBOM', {
+test('a release: commit, tag, packages, sums, SBOM, provenance', {
   skip: await whyNoDeb(),
   timeout: 3 * PATIENCE_MS,
 }, async () => {
@@ -63,6 +63,7 @@ test('a release: commit, tag, packages, sums, SBOM', {
     'NOTES.md',
     'SHA256SUMS',
     'upserv-7.8.9.cdx.json',
+    'upserv-7.8.9.provenance.json',
     'upserv-7.8.9.tgz',
     'upserv-update_7.8.9_all.deb',
     `upserv_7.8.9_${arch}.deb`,
@@ -84,6 +85,29 @@ test('a release: commit, tag, packages, sums, SBOM', {
   assert.deepEqual(
     bom.components.map(({ name, version }) => `${name} ${version}`).sort(),
     [...installed, `node ${process.versions.node}`].sort(),
+  )
+
+  const provenance = JSON.parse(readFileSync(join(out, 'upserv-7.8.9.provenance.json'), 'utf8')) as {
+    subject: { name: string; digest: { sha256: string } }[]
+    predicate: {
+      buildDefinition: { resolvedDependencies: { name?: string; digest: Record<string, string> }[] }
+    }
+  }
+  const listed = readFileSync(join(out, 'SHA256SUMS'), 'utf8')
+  for (const { name, digest } of provenance.subject)
+    assert.ok(listed.includes(`${digest.sha256}  ${name}\n`), name)
+  assert.equal(provenance.subject.length, names.length - 2)
+  const [source] = provenance.predicate.buildDefinition.resolvedDependencies
+  assert.equal(source!.digest.gitCommit, (await go('git', 'rev-parse', 'HEAD')).stdout.trim())
+
+  // Who has the files and the commit can make them again, and sees where they differ.
+  assert.match((await go('script/reproduce', out, 'npm')).stdout, /^upserv-7\.8\.9\.tgz: the same$/m)
+  writeFileSync(join(out, 'upserv-7.8.9.tgz'), 'another')
+  const other = await run('script/reproduce', [out, 'npm'], { cwd: checkout, env, timeoutMs: PATIENCE_MS })
+  assert.deepEqual(
+    [other.code, /^upserv-7\.8\.9\.tgz: ANOTHER$/m.test(other.stdout)],
+    [1, true],
+    other.stderr,
   )
 
   // That packages come out alike is what debian.test.ts shows.

@@ -9,11 +9,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import fc from 'fast-check'
 import { BuildEvictor } from '../../src/build/evictor.ts'
 import { NoRoom } from '../../src/errors.ts'
 import { MemoryDisk } from '../support/memory-disk.ts'
 import { randomFate } from '../support/power-cut.ts'
+import { fc } from '../support/property.ts'
+import { seedOfRun } from '../support/random.ts'
 import {
   assertCounted,
   assertKeeps,
@@ -26,7 +27,7 @@ import {
 import { WatchedDisk } from '../support/watched-disk.ts'
 
 const LONG = process.env.UPSERV_LONG !== undefined
-const SEED = Number(process.env.UPSERV_SEED ?? Date.now() % 1_000_000)
+const SEED = seedOfRun()
 const LIVES = LONG ? 5_000 : 60
 const STEPS = 60
 

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { Throttle } from '../../src/lib/throttle.ts'
 import { Store, type StoreOptions } from '../../src/store/store.ts'
+import { seedOfRun } from '../support/random.ts'
 import { publishBuild, readBuild, type TestEntry, temporaryDirectory } from '../support/trees.ts'
 
 const BOUND = { share: 0.1, floor: 60_000 }
@@ -30,7 +31,7 @@ function randomNumbers(seed: number): (n: number) => number {
 }
 
 test('dead bytes stay within their bound through a long life of builds that share and leave', async (t) => {
-  const seed = Number(process.env.UPSERV_SEED ?? Date.now() % 1_000_000)
+  const seed = seedOfRun()
   t.diagnostic(`UPSERV_SEED=${seed}`)
   const random = randomNumbers(seed)
   const store = await openStore(t, { deadBound: BOUND })

@@ -18,7 +18,7 @@ import { UpservError } from '../../src/errors.ts'
 import { generateContents } from '../../src/store/contents.ts'
 import { MemoryDisk } from '../support/memory-disk.ts'
 import { FATES } from '../support/power-cut.ts'
-import { seededRandom } from '../support/random.ts'
+import { seededRandom, seedOfRun } from '../support/random.ts'
 import {
   assertCounted,
   assertIntact,
@@ -34,7 +34,7 @@ import { buildInfo, ENDLESS_ROOM, readBuild, temporaryDirectory } from '../suppo
 import { changesDisk, type DiskCall, type Verdict, WatchedDisk } from '../support/watched-disk.ts'
 
 const LONG = process.env.UPSERV_LONG !== undefined
-const SEED = Number(process.env.UPSERV_SEED ?? Date.now() % 1_000_000)
+const SEED = seedOfRun()
 /** In how many ways each call fails in the short form. */
 const WAYS_EACH = 2
 const ALL = Number.MAX_SAFE_INTEGER

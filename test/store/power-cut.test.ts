@@ -13,10 +13,11 @@ import { StoreError } from '../../src/errors.ts'
 import type { Disk } from '../../src/lib/disk.ts'
 import type { MemoryDisk } from '../support/memory-disk.ts'
 import { BrokenPromise, cutPower, FATES, fateLacking, momentsOf, randomFate } from '../support/power-cut.ts'
+import { seedOfRun } from '../support/random.ts'
 import { assertIntact, assertSurvived, Keeper, openStore, Promises } from '../support/store-model.ts'
 import { WatchedDisk } from '../support/watched-disk.ts'
 
-const SEED = Number(process.env.UPSERV_SEED ?? Date.now() % 1_000_000)
+const SEED = seedOfRun()
 /** For each moment. */
 const RANDOM_FATES = process.env.UPSERV_LONG ? 200 : 2
 /** Every so often it is also seen whether the store still works, not only whether it holds what it did. */

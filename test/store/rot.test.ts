@@ -401,6 +401,26 @@ test('an index of a pack that has rotted is written anew before a start needs it
   assert.ok(!existsSync(pack))
 })
 
+test('an index that has rotted, while a manifest cannot be read: what that build needs is written anew with the rest', async (t) => {
+  let fails: string | undefined
+  const disk = new WatchedDisk(realDisk, ({ name, path }) =>
+    fails !== undefined && path.endsWith('A/manifest') && /^(?:look|readFile)$/.test(name)
+      ? { fails }
+      : undefined,
+  )
+  const { store, open } = await setUp(t, disk)
+  const { pack } = await placeOf(store(), 'A', 'a')
+  fails = 'EIO'
+  await open()
+  overwrite(pack, statSync(pack).size - 100, 'rot')
+  await verifyAll(store())
+  assert.ok(!existsSync(pack), 'it was written anew')
+  fails = undefined
+  await open()
+  assert.equal(await store().damage('A'), undefined)
+  await assertHolds(store(), 'A', A)
+})
+
 test('an ingest that relied on a blob before it was found to have rotted fails, and the next one does not', async (t) => {
   const { store } = await setUp(t)
   const { pack, offset } = await placeOf(store(), 'A', 's')

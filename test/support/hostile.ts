@@ -158,7 +158,7 @@ export class HostileServer {
     this.context = {
       ...sessionContext({}, { now: () => performance.now() }),
       modules: this.modules,
-      visitor: (address) => policy.visitor(address),
+      visitor: (client) => policy.visitor(client),
       derived: this.#derived,
       answers: new Answers({ derived: this.#derived, kept: memoryKept() }),
       lists: new Lists(this.#derived, memoryKept()),

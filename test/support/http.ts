@@ -32,6 +32,8 @@ export class ApiClient {
   readonly #token: string
   readonly #ajv: Ajv2020
   readonly #validators = new Map<string, ValidateFunction>()
+  /** What is asked with the token. */
+  tokenFor: 'all' | 'reads' | 'nothing' = 'all'
   /** Which answers were seen: "getStatus 200". */
   readonly seen = new Set<string>()
 
@@ -61,7 +63,7 @@ export class ApiClient {
     const response = await fetch(`${this.base}/api/v1${path}`, {
       method,
       headers: {
-        ...(method === 'GET' ? {} : { authorization: `Bearer ${this.#token}` }),
+        ...(this.#sendsToken(method) ? { authorization: `Bearer ${this.#token}` } : {}),
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),
       },
       body: body === undefined ? null : JSON.stringify(body),
@@ -81,6 +83,10 @@ export class ApiClient {
     const answer = await this.ask(method, path, body)
     assert.equal(answer.status, status, `${method} ${path}: ${JSON.stringify(answer.body)}`)
     return answer.body
+  }
+
+  #sendsToken(method: string): boolean {
+    return this.tokenFor === 'all' || (this.tokenFor === 'reads' && method === 'GET')
   }
 
   #compare(method: string, path: string, { status, body }: Answer, type: string): void {
@@ -136,6 +142,19 @@ export class ApiClient {
     this.#validators.set(pointer, known)
     return known
   }
+}
+
+/** A browser's session: its cookie, as in "upserv_session=...". */
+export async function loginTo(base: string, data: string): Promise<string> {
+  const token = readFileSync(join(data, 'http.token'), 'utf8').trim()
+  const response = await fetch(`${base}/api/v1/session`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', 'x-upserv': 'test' },
+    body: JSON.stringify({ token }),
+  })
+  assert.equal(response.status, 200, await response.text())
+  const [cookie = ''] = response.headers.getSetCookie()
+  return cookie.split(';')[0]!
 }
 
 function escapePointer(part: string): string {

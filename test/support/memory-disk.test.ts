@@ -3,10 +3,10 @@ import assert from 'node:assert/strict'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import fc from 'fast-check'
 import { type Disk, realDisk } from '../../src/lib/disk.ts'
 import { MemoryDisk } from './memory-disk.ts'
 import { FATES, fateLacking } from './power-cut.ts'
+import { fc } from './property.ts'
 import { temporaryDirectory } from './trees.ts'
 
 const PATHS = ['a', 'b', 'd', 'd/a', 'd/e', 'd/e/a', 'missing/a'] as const

@@ -3,7 +3,7 @@
  * that fetches from it, clients that sync. One of it for each test, so that tests can break what they like.
  */
 import assert from 'node:assert/strict'
-import { type Dirent, lstatSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs'
+import { type Dirent, lstatSync, mkdirSync, readdirSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type ArchiveSuffix, makeArchive } from './archive.ts'
 import { WaitingClient } from './client.ts'
@@ -102,7 +102,10 @@ export class Mirror implements AsyncDisposable {
   /** Starts upserv on the data directory, with nginx as its source unless told otherwise. */
   async startUpserv(options: Partial<UpservOptions> = {}): Promise<Upserv> {
     const sources = this.#nginx ? [`${this.#nginx.url}/{build}`] : []
-    const upserv = await startUpserv({ data: this.data, sources, ...options })
+    const config = options.config ?? this.path('no-limits.toml')
+    // Tests ask for more builds in a minute than a stranger may have fetched in an hour.
+    if (options.config === undefined) writeFileSync(config, '[fetch]\nper_source = 0\n')
+    const upserv = await startUpserv({ data: this.data, sources, ...options, config })
     this.#upservs.push(upserv)
     return upserv
   }

@@ -16,6 +16,10 @@ export interface NginxOptions {
   port?: number
   /** nginx's own notation: '200k' is 200 KiB a second for each connection. */
   limitRate?: string
+  /** Files in PEM: it speaks TLS. */
+  tls?: { certificate: string; key: string }
+  /** A server that it passes requests on to, in place of files: `http://HOST:PORT`. */
+  passTo?: string
 }
 
 /** One line of the access log. `bytes` counts what went over the wire, headers included. */
@@ -29,7 +33,7 @@ export interface NginxRequest {
 
 export interface Nginx {
   readonly port: number
-  /** `http://127.0.0.1:PORT` */
+  /** `http://127.0.0.1:PORT`, or `https://` */
   readonly url: string
   /** The requests so far, oldest first. Written when a response ends. */
   requests(): NginxRequest[]
@@ -38,7 +42,14 @@ export interface Nginx {
   kill(): Promise<void>
 }
 
-export async function startNginx({ root, scratch, port, limitRate }: NginxOptions): Promise<Nginx> {
+export async function startNginx({
+  root,
+  scratch,
+  port,
+  limitRate,
+  tls,
+  passTo,
+}: NginxOptions): Promise<Nginx> {
   mkdirSync(scratch, { recursive: true })
   const listen = port ?? (await freePort())
   const accessLog = join(scratch, 'access.log')
@@ -60,8 +71,10 @@ http {
   ${limitRate === undefined ? '' : `limit_rate ${limitRate};`}
   ${temporary.map((name) => `${name}_temp_path ${join(scratch, `temp-${name}`)};`).join('\n  ')}
   server {
-    listen 127.0.0.1:${listen};
+    listen 127.0.0.1:${listen}${tls ? ' ssl' : ''};
+    ${tls ? `ssl_certificate "${tls.certificate}"; ssl_certificate_key "${tls.key}";` : ''}
     root "${root}";
+    ${passTo === undefined ? '' : `location / { proxy_pass ${passTo}; proxy_set_header Host $http_host; proxy_http_version 1.1; proxy_buffering off; client_max_body_size 0; }`}
   }
 }
 `,
@@ -71,7 +84,7 @@ http {
   await waitForPort(listen, server)
   return {
     port: listen,
-    url: `http://127.0.0.1:${listen}`,
+    url: `${tls ? 'https' : 'http'}://127.0.0.1:${listen}`,
     requests: () => parseAccessLog(readFileSync(accessLog, 'latin1')),
     stop: async () => {
       await server.stop('SIGQUIT')

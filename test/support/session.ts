@@ -51,7 +51,7 @@ export class FixedModules implements Modules {
 const MOST_KEPT = 16 * 2 ** 20
 
 /** Derived data of one run of a test, the latest of it. */
-export function memoryKept(): Kept {
+export function memoryKept(most = MOST_KEPT): Kept {
   const kept = new Map<string, Uint8Array>()
   const scratch = Buffer.alloc(68 * 1024)
   let size = 0
@@ -68,7 +68,7 @@ export function memoryKept(): Kept {
     put: (key, bytes) => {
       size += bytes.length
       for (const [oldest, { length }] of kept) {
-        if (size <= MOST_KEPT) break
+        if (size <= most) break
         kept.delete(oldest)
         size -= length
       }
@@ -92,7 +92,7 @@ export function sessionContext(
   const { derived = sharedDerived } = changes
   return {
     modules: new FixedModules(trees),
-    visitor: (address) => noRules.visitor(address),
+    visitor: (client) => noRules.visitor(client),
     turns: manyTurns,
     derived,
     answers: new Answers({ derived, kept: memoryKept() }),

@@ -6,9 +6,11 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { findProgram } from '../../src/lib/find-program.ts'
+import { Authority } from '../support/certificates.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import { freePort, ServerProcess } from '../support/processes.ts'
 import { rsyncEnds, rsyncSucceeds } from '../support/rsync.ts'
+import { rsyncSsl } from '../support/rsync-ssl.ts'
 import { UPSERV } from '../support/upserv.ts'
 
 const CONCURRENCY = 2
@@ -57,6 +59,42 @@ describe('socket activation', { concurrency: CONCURRENCY, skip: skipActivation }
     } finally {
       await server.stop('SIGKILL')
     }
+  })
+
+  test('a socket for TLS is known by its name, and needs a certificate', async () => {
+    await using mirror = await smallMirror()
+    const ours = await Authority.make(mirror.path('ours'))
+    const { cert, key } = await ours.issue({ cn: 'upserv', san: 'DNS:localhost' })
+    const config = mirror.path('upserv.toml')
+    const source = `[[source]]\nname = "m"\nurl = "${mirror.nginx.url}/{build}"\n`
+    const start = async (toml: string) => {
+      writeFileSync(config, toml)
+      const ports = [await freePort(), await freePort()] as const
+      const args = ['--listen', `127.0.0.1:${ports[1]}`, '--fdname', 'rsync:rsync-tls']
+      const server = activate(args, ports[0], mirror.data, config)
+      await server.waitForOutput('stderr', new RegExp(`Listening on \\S+:${ports[1]}`))
+      return { server, ports }
+    }
+    const { server, ports } = await start(`[tls]\ncert = "${cert}"\nkey = "${key}"\n${source}`)
+    try {
+      const place = mirror.place()
+      const url = `rsync://localhost:${ports[1]}/build-1/root/`
+      const { code, stderr } = await rsyncSsl('openssl', ['-aH', url, place], { ca: ours.cert })
+      assert.equal(code, 0, stderr)
+      mirror.assertTree('1', place)
+      await rsyncSucceeds([`rsync://127.0.0.1:${ports[0]}/`])
+      assert.match(
+        server.stdout,
+        new RegExp(`^listening rsync://\\S+:${ports[0]} rsync-ssl://\\S+:${ports[1]}$`, 'm'),
+      )
+      assert.equal(await server.stop(), 0)
+    } finally {
+      await server.stop('SIGKILL')
+    }
+    const bare = await start(source)
+    await rsyncEnds(12, [`rsync://127.0.0.1:${bare.ports[0]}/`])
+    assert.equal((await bare.server.ended).code, 78)
+    assert.match(bare.server.stderr, /socket for TLS, and there is no certificate[\s\S]*upserv-tls\.socket/)
   })
 
   test('a socket for something else is refused by its name', async () => {

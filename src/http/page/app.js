@@ -4,8 +4,8 @@
  * The first look is asked for; from then on the server tells what happens (events). When the connection breaks the
  * browser tries again by itself, and then everything is asked for anew.
  */
-import { ask } from './api.js'
-import { startDialog } from './dialog.js'
+import { ask, isOperator, logout, lookForSession } from './api.js'
+import { confirm, startDialog } from './dialog.js'
 import { attribute, find, make, say } from './dom.js'
 import { currentLanguage, fillTexts, speak, t } from './texts.js'
 import { showBudget } from './views/budget.js'
@@ -31,6 +31,7 @@ const state = {
   now: Date.now(),
 }
 let waiting = false
+let events
 
 /** Shows what has changed, once for all changes of a moment. */
 function show() {
@@ -40,6 +41,7 @@ function show() {
     waiting = false
     find('connection').classList.toggle('live', state.live)
     say(find('connection-text'), t(state.live ? 'live' : 'reconnecting'))
+    say(find('login'), t(isOperator() ? 'logout' : 'login'))
     if (!state.activity) return
     const { status } = state.activity
     say(find('version'), status.version)
@@ -83,7 +85,7 @@ function hear(activity) {
 }
 
 function watch() {
-  const events = new EventSource('/api/v1/events')
+  events = new EventSource('/api/v1/events')
   const on = (name, use) =>
     events.addEventListener(name, ({ data }) => {
       use(JSON.parse(data))
@@ -97,7 +99,7 @@ function watch() {
     state.live = false
     show()
     // A server that said no is not asked again by the browser.
-    if (events.readyState === EventSource.CLOSED) setTimeout(watch, 5000)
+    if (events.readyState === EventSource.CLOSED) setTimeout(watchAgain, 5000)
   })
   on('activity', hear)
   on('builds', (builds) => {
@@ -110,6 +112,29 @@ function watch() {
   on('fetch', (end) => {
     state.recentFetches = [end, ...state.recentFetches].slice(0, RECENT)
     say(find('said'), t(`said_fetch_${end.outcome}`, { id: end.id }))
+  })
+}
+
+/** From the beginning: who has logged in, or out, is told other things. */
+function watchAgain() {
+  events.close()
+  watch()
+}
+
+function startLogin() {
+  find('login').addEventListener('click', () => {
+    if (isOperator()) {
+      void logout()
+        .catch(() => {})
+        .finally(watchAgain)
+      return
+    }
+    confirm({
+      title: t('loginTitle'),
+      lines: [t('loginText')],
+      action: t('login'),
+      run: async () => t('loggedIn'),
+    })
   })
 }
 
@@ -163,11 +188,13 @@ function startLanguage() {
 
 startSpan()
 startLanguage()
-startDialog()
+startDialog(watchAgain)
+startLogin()
 startBuilds(state, show)
 startFetches(state, show)
 startSessions(state, show)
 fillTexts()
+void lookForSession().then(show, () => {})
 watch()
 show()
 setInterval(() => void lookAtPlot(), PLOT_EVERY_MS)

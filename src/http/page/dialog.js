@@ -1,12 +1,15 @@
-/** Asks whether something should really be done, and for the token if it is not known yet. */
-import { ask, hasToken, setToken } from './api.js'
+/** Asks whether something should really be done, and for the token of who has not logged in yet. */
+import { ask, isOperator, login } from './api.js'
 import { find, make, say } from './dom.js'
 import { currentLanguage, knows, t } from './texts.js'
 
 let work
 let opener
+/** Called when somebody has logged in. */
+let onLogin = () => {}
 
-export function startDialog() {
+export function startDialog(loggedIn) {
+  onLogin = loggedIn
   const dialog = find('dialog')
   find('dialog-cancel').addEventListener('click', () => dialog.close())
   dialog.addEventListener('close', () => {
@@ -35,28 +38,34 @@ export function confirm({ title, lines = [], action, danger = false, run }) {
   )
   say(find('dialog-ok'), action)
   find('dialog-ok').classList.toggle('danger', danger)
-  find('dialog-token').hidden = hasToken()
-  find('token').required = !hasToken()
+  showToken()
   find('dialog-error').hidden = true
   dialog.showModal()
-  ;(hasToken() ? find('dialog-cancel') : find('token')).focus()
+  ;(isOperator() ? find('dialog-cancel') : find('token')).focus()
+}
+
+function showToken() {
+  find('dialog-token').hidden = isOperator()
+  find('token').required = !isOperator()
 }
 
 async function carryOut() {
-  if (!hasToken()) setToken(find('token').value)
   const button = find('dialog-ok')
   button.disabled = true
   try {
+    if (!isOperator()) {
+      await login(find('token').value)
+      onLogin()
+    }
     const outcome = await work(ask)
     find('dialog').close()
     if (outcome) say(find('said'), outcome)
   } catch (problem) {
-    find('dialog-token').hidden = hasToken()
-    find('token').required = !hasToken()
+    showToken()
     const error = find('dialog-error')
     say(error, explain(problem))
     error.hidden = false
-    if (!hasToken()) find('token').focus()
+    if (!isOperator()) find('token').focus()
   } finally {
     button.disabled = false
   }
@@ -71,6 +80,7 @@ export function reasonOf({ code, reason }) {
 /** In the page's language where it has words for it; what the server said, otherwise. */
 export function explain(problem) {
   const key = `problem_${problem.code}`
+  if (problem.code === 'TOKEN_MISSING' && problem.method === 'GET') return t('loginNeeded')
   if (problem.code && knows(key))
     return problem.code === 'TOKEN_MISSING' ? t(key) : `${t(key)} (${problem.message})`
   return [problem.message, problem.hint].filter(Boolean).join(' ')

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { hash, randomBytes } from 'node:crypto'
 import { test } from 'node:test'
-import fc from 'fast-check'
 import { fromHex } from '../../../test/support/hex.ts'
+import { fc } from '../../../test/support/property.ts'
 import { apply, applyInPlace, sumsOf } from '../../../test/support/receiver.ts'
 import {
   type BlockSumRule,

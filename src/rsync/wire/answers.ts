@@ -10,7 +10,10 @@
  *     parts:
  *       0x01 length bytes          goes out as it is
  *       0x02 from length           this range of the file as plain literal tokens
- *       0x03 from length last key  this range compressed: the record under the key, or worked out again
+ *       0x03 from length last history key
+ *                                  this range compressed: the record under the key, or worked out again; history
+ *                                  says how many bytes before it the client's decoder has
+ *       0x04 from length key       this range, compressed in a frame that goes on: the record under the key
  *
  * Lengths and offsets are LEB128 of up to 53 bits.
  */
@@ -19,7 +22,9 @@ import { ByteWriter } from '../../lib/byte-writer.ts'
 export type AnswerPart =
   | { type: 'bytes'; bytes: Uint8Array }
   | { type: 'plain'; from: number; length: number }
-  | { type: 'piece'; from: number; length: number; last: boolean; key: Uint8Array }
+  | { type: 'piece'; from: number; length: number; last: boolean; history: number; key: Uint8Array }
+  /** Of a frame that goes on over several files (frames.ts). */
+  | { type: 'framed'; from: number; length: number; key: Uint8Array }
   /** The numbers of a delta (delta/match.ts), to be said one after the other. Such an answer is not kept. */
   | { type: 'steps'; delta: readonly number[] }
 
@@ -30,10 +35,11 @@ export interface Answer {
   parts: readonly AnswerPart[]
 }
 
-const VERSION = 1
+const VERSION = 2
 const BYTES = 0x01
 const PLAIN = 0x02
 const PIECE = 0x03
+const FRAMED = 0x04
 const PIECE_KEY = 16
 
 export function encodeAnswer(answer: Answer): Buffer {
@@ -50,13 +56,15 @@ export function encodeAnswer(answer: Answer): Buffer {
       out.bytes(part.bytes)
       continue
     }
-    out.u8(part.type === 'plain' ? PLAIN : PIECE)
+    out.u8(part.type === 'plain' ? PLAIN : part.type === 'piece' ? PIECE : FRAMED)
     putLeb(out, part.from)
     putLeb(out, part.length)
+    if (part.type === 'plain') continue
     if (part.type === 'piece') {
       out.u8(part.last ? 1 : 0)
-      out.bytes(part.key.subarray(0, PIECE_KEY))
+      putLeb(out, part.history)
     }
+    out.bytes(part.key.subarray(0, PIECE_KEY))
   }
   return out.take()
 }
@@ -79,7 +87,10 @@ export function decodeAnswer(record: Uint8Array): Answer | undefined {
       const from = reader.leb()
       const length = reader.leb()
       const last = reader.u8() === 1
-      parts.push({ type: 'piece', from, length, last, key: reader.bytes(PIECE_KEY) })
+      const history = reader.leb()
+      parts.push({ type: 'piece', from, length, last, history, key: reader.bytes(PIECE_KEY) })
+    } else if (type === FRAMED) {
+      parts.push({ type: 'framed', from: reader.leb(), length: reader.leb(), key: reader.bytes(PIECE_KEY) })
     } else {
       return undefined
     }

@@ -15,19 +15,38 @@ export const AUTH_DIGESTS = ['sha512', 'sha256', 'sha1', 'md5', 'md4'] as const
 /** 'md4-legacy' has four zero bytes in front: clients before digests were told, below protocol 30. */
 export type AuthDigest = (typeof AUTH_DIGESTS)[number] | 'md4-legacy'
 
+/** Those that are as strong as `weakest`, the strongest first: what a greeting lists. */
+export function authDigestsFrom(weakest: (typeof AUTH_DIGESTS)[number]): readonly AuthDigest[] {
+  return AUTH_DIGESTS.slice(0, AUTH_DIGESTS.indexOf(weakest) + 1)
+}
+
 /**
- * The digest that the client uses: the first of its own list that is on ours.
+ * The digest that the client uses: the first of its own list that is on ours. Stock clients list the strongest
+ * first; where one does not, it is the client's own choice, among those that are strong enough for us.
  * @param listed what its greeting lists; undefined when it has no list.
+ * @param ours what our greeting listed.
+ * @throws PeerError when none is strong enough.
  */
-export function chooseAuthDigest(listed: readonly string[] | undefined, protocol: number): AuthDigest {
-  if (!listed) return protocol >= 30 ? 'md5' : 'md4-legacy'
+export function chooseAuthDigest(
+  listed: readonly string[] | undefined,
+  protocol: number,
+  ours: readonly AuthDigest[] = AUTH_DIGESTS,
+): AuthDigest {
+  if (!listed) {
+    const only = protocol >= 30 ? 'md5' : 'md4'
+    if (ours.includes(only)) return protocol >= 30 ? 'md5' : 'md4-legacy'
+    throw new PeerError(
+      'auth',
+      `your client proves passwords by ${only} alone, which is too weak here: use rsync 3.2.7 or later, which has ${ours.join(' ')}`,
+    )
+  }
   for (const name of listed) {
-    const ours = AUTH_DIGESTS.find((digest) => digest === name)
-    if (ours) return ours
+    const known = ours.find((digest) => digest === name)
+    if (known) return known
   }
   throw new PeerError(
     'auth',
-    `your client does not support one of our daemon-auth checksums: ${AUTH_DIGESTS.join(' ')}`,
+    `your client does not support one of our daemon-auth checksums: ${ours.join(' ')}`,
   )
 }
 

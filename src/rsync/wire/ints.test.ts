@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
 import { fromHex, toHex } from '../../../test/support/hex.ts'
+import { fc } from '../../../test/support/property.ts'
 import { PeerError } from '../../errors.ts'
 import type { Decoded } from '../../lib/byte-reader.ts'
 import { ByteWriter } from '../../lib/byte-writer.ts'

@@ -22,9 +22,10 @@ export function showClients({ activity, now }) {
   say(more, t('moreClients', { count: status.sessions - sessions.length }))
 }
 
-export function deviceOf({ user, address }) {
+export function deviceOf({ device, user, address }) {
   const from = address === '' ? t('unknownAddress') : address
-  return user === '' ? from : `${user} (${from})`
+  const names = [device, user].filter((name) => name !== '')
+  return names.length === 0 ? from : `${names.join(' · ')} (${from})`
 }
 
 export function asksFor({ build, module }) {

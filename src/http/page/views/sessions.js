@@ -14,7 +14,7 @@ let asked
 export function startSessions(state, show) {
   find('filter').addEventListener('submit', (event) => {
     event.preventDefault()
-    const entries = [...new FormData(event.target)].filter(([, value]) => value !== '')
+    const entries = [...new FormData(event.target)].filter(([, value]) => value !== '').map(byAddressOrName)
     asked = entries.length > 0 ? { query: entries, records: [], next: null } : undefined
     void look(state, show)
   })
@@ -39,6 +39,13 @@ export function startSessions(state, show) {
       },
     })
   })
+}
+
+const ADDRESS = /^(?:[\d.]+|[\da-f.]*:[\da-f:.]*)$/i
+
+/** One field is for both: a device is known by where it comes from, or by what its certificate calls it. */
+function byAddressOrName([name, value]) {
+  return name === 'address' && !ADDRESS.test(value) ? ['device', value] : [name, value]
 }
 
 async function look(_state, show) {
@@ -100,7 +107,6 @@ function create(record) {
     },
     t('why'),
   )
-  attribute(item.button, 'aria-label', t('whyOf', { who: deviceOf(record), what: asksFor(record) }))
   item.append(
     make('div', { class: 'line' }, make('span', {}, item.mark, ' ', item.who, ' · ', item.what), item.when),
     make('div', { class: 'line' }, item.sent, item.button),
@@ -113,6 +119,7 @@ function update(item, record, now) {
   const { outcome, bytesOut, matchedBytes, literalBytes, ended, ms, files, reason } = record
   say(item.mark, t(`outcome_${outcome}`))
   say(item.who, deviceOf(record))
+  attribute(item.button, 'aria-label', t('whyOf', { who: deviceOf(record), what: asksFor(record) }))
   say(item.what, asksFor(record))
   say(item.when, ago(ended, now))
   attribute(item.when, 'datetime', ended)

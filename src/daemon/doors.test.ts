@@ -1,0 +1,77 @@
+/** Whose handshake goes when there are too many: of the network, and in it the source, that has the most. */
+import assert from 'node:assert/strict'
+import { PassThrough } from 'node:stream'
+import { test } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { sessionContext } from '../../test/support/session.ts'
+import type { SessionRecord } from '../history/session-record.ts'
+import { createLogger } from '../lib/log.ts'
+import { peerFrom } from '../lib/peer.ts'
+import { type DoorLimits, Doors } from './doors.ts'
+
+function open(limits: Partial<DoorLimits>) {
+  const log = createLogger()
+  log.level = 'silent'
+  const ended: SessionRecord[] = []
+  const doors = new Doors(
+    sessionContext({}),
+    { handshakes: 100, perSource: 0, inside: 100, ...limits },
+    log,
+    {
+      onEnd: (record) => ended.push(record),
+    },
+  )
+  const knock = (address: string): PassThrough => {
+    const [input, output] = [new PassThrough(), new PassThrough()]
+    output.resume()
+    doors.admit(input, output, peerFrom(address, 1))
+    return input
+  }
+  const gone = async (): Promise<string[]> => {
+    for (let i = 0; i < 20; i++) await nextTurn()
+    return ended
+      .filter(({ reason }) => reason.startsWith('too many handshakes'))
+      .map(({ address }) => address)
+  }
+  return { doors, knock, gone }
+}
+
+test('doors: a crowd from many addresses of one network keeps nobody else out', async () => {
+  const { doors, knock, gone } = open({ handshakes: 10 })
+  knock('192.0.2.1')
+  knock('192.0.2.1')
+  // Each from a site of its own, as one who has a /48 can.
+  for (let i = 0; i < 50; i++) knock(`2001:db8:0:${i.toString(16)}::1`)
+  assert.deepEqual([...new Set((await gone()).map((address) => address.includes(':')))], [true])
+  assert.equal(doors.live(100).filter(({ address }) => address === '192.0.2.1').length, 2)
+  await doors.close(0)
+})
+
+test('doors: handshakes of one source have a limit of their own, and it is the oldest that goes', async () => {
+  const { doors, knock, gone } = open({ handshakesPerSource: 2 })
+  for (let i = 0; i < 5; i++) knock('2001:db8::1')
+  knock('2001:db8::2') // of the same /64
+  knock('2001:db8:0:1::1')
+  assert.deepEqual(
+    await gone(),
+    Array.from({ length: 4 }, () => '2001:db8::1'),
+  )
+  await doors.close(0)
+})
+
+test('doors: connections of a network are counted, and no longer than they last', async () => {
+  const { doors, knock } = open({
+    perNetwork: 2,
+    prefixes: { ipv4Network: 24, ipv6Source: 64, ipv6Network: 48 },
+  })
+  const first = knock('192.0.2.1')
+  knock('192.0.2.2')
+  knock('192.0.2.3')
+  knock('198.51.100.1')
+  assert.equal(doors.sessions, 3)
+  first.end()
+  while (doors.sessions > 2) await nextTurn()
+  knock('192.0.2.3')
+  assert.equal(doors.sessions, 3)
+  await doors.close(0)
+})

@@ -1,0 +1,26 @@
+/** How many there are of each kind, of kinds that come and go: one of which there are none takes no memory. */
+export class Tally {
+  readonly #counts = new Map<string, number>()
+
+  of(kind: string): number {
+    return this.#counts.get(kind) ?? 0
+  }
+
+  /** Kinds of which there are any. */
+  get size(): number {
+    return this.#counts.size
+  }
+
+  /** @returns how many there are now. */
+  add(kind: string): number {
+    const count = this.of(kind) + 1
+    this.#counts.set(kind, count)
+    return count
+  }
+
+  remove(kind: string): void {
+    const left = this.of(kind) - 1
+    if (left > 0) this.#counts.set(kind, left)
+    else this.#counts.delete(kind)
+  }
+}
