@@ -37,8 +37,6 @@ async function serveUntilTold(load: () => Config, predecessor: Predecessor | und
   const config = load()
   becomeOwner(config.dataDir)
   const log = createLogger({ fields: true })
-  if (process.getuid?.() === 0)
-    log.warn('root runs this: nothing here needs it, and whoever owns the data directory would do (chown it)')
   const paths = new StorePaths(config.dataDir)
   // A directory that is not a store yet must stay empty until it is one.
   if (config.cache >= CACHE_FOR_CODE && existsSync(paths.format)) keepCompiledCode(paths.code, paths.root)
@@ -82,6 +80,8 @@ async function serveUntilTold(load: () => Config, predecessor: Predecessor | und
     },
     'ready',
   )
+  if (process.getuid?.() === 0)
+    log.warn('root runs this: nothing here needs it, and whoever owns the data directory would do (chown it)')
   await manager.ready(describe(server))
   const { strength, refused } = await meansOfConfinement()
   if (strength.startsWith('sealed'))

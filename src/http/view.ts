@@ -120,5 +120,6 @@ function withoutWho<T extends SessionFacts>(session: T): T {
 /** Nothing, of the same kind: what reads it finds what it expects. */
 function blankOf(value: unknown): unknown {
   if (Array.isArray(value)) return []
+  if (typeof value === 'boolean') return false
   return typeof value === 'string' ? '' : typeof value === 'number' ? 0 : null
 }

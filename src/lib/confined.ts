@@ -7,7 +7,7 @@
  * Unprivileged, this takes user namespaces: bubblewrap (`bwrap`) makes a root of its own in one; without it,
  * util-linux's `unshare` at least takes the network away. Where the machine permits neither, programs run with
  * our own rights and the bounds alone, and `upserv doctor` says what is missing. What works is tried with a
- * program that does nothing, once in each thread; ADR 8 has what it costs.
+ * program that does nothing, once in each thread; ADR 10 has what it costs.
  */
 import { type ChildProcess, execFile, type StdioOptions, spawn } from 'node:child_process'
 import { constants as fsConstants } from 'node:fs'

@@ -105,8 +105,8 @@ secrets_file = "${secrets}"
     const text = await upserv(['doctor', '--data', mirror.data, '--config', mirror.path('doctor.toml')])
     assert.match(text.stdout, /^ok {7}configuration /m)
     assert.match(text.stdout, /^ok {7}server +version /m)
-    // Who looks disturbs nobody: the server has nothing to complain of.
-    assert.doesNotMatch(server.process.stderr, /"level":[45]0/)
+    // Who looks disturbs nobody: the server has nothing to complain of, but that root may run the tests.
+    assert.doesNotMatch(server.process.stderr, /"level":[45]0(?!.*"msg":"root runs this)/)
   })
 
   test('certificates, and the ports that speak TLS', { skip: skipTls }, async () => {

@@ -16,7 +16,7 @@ export const FAULTS = {
     weakening: [
       {
         file: 'src/rsync/session.ts',
-        from: "    const line = await this.#readLine('greeting')\n",
+        from: "    await this.#connection.in.decode(checkFirstByte)\n    const line = await this.#readLine('greeting')\n",
         to: "    let line = await this.#readLine('greeting')\n    if (line.startsWith('PROXY ')) line = await this.#readLine('greeting')\n",
       },
     ],
@@ -117,8 +117,8 @@ export const FAULTS = {
     weakening: [
       {
         file: 'src/access/users.ts',
-        from: '  if (/[*?[\\]]/.test(user)) return ',
-        to: "  if (user === '') return ",
+        from: '  if (/[*?[\\]]/.test(name))\n    return ',
+        to: "  if (name === '') return ",
       },
     ],
   },

@@ -10,6 +10,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { Attempts } from '../../src/access/attempts.ts'
 import { type ModuleRules, Policy } from '../../src/access/policy.ts'
 import { StoreError } from '../../src/errors.ts'
 import { ByteWriter } from '../../src/lib/byte-writer.ts'
@@ -154,6 +155,8 @@ export class HostileServer {
         modules: [rules(LOCKED, locked), rules(FULL, { maxConnections: 0 })],
       },
       assert.fail,
+      // All come from one address: that they are slowed down is tested elsewhere.
+      { attempts: new Attempts({ free: { name: 1e9, source: 1e9, network: 1e9 } }) },
     )
     this.context = {
       ...sessionContext({}, { now: () => performance.now() }),

@@ -65,7 +65,8 @@ ${httpKeys}\n[tls]\nclient_ca = "${ours.cert}"\n`,
     assert.match(fetched, /"id":"1"/)
     assert.equal((await parent.cli(['fetch', '1'])).code, 0)
     assert.match(await curl(`${url}/api/v1/builds`), /"id":"1"/)
-    assert.match(await curl(`${url}/api/v1/history.csv`), /^id,began/)
+    const bearer = ['-H', `authorization: Bearer ${token}`]
+    assert.match(await curl(...bearer, `${url}/api/v1/history.csv`), /^id,began/)
     assert.equal((await curl(`${url}/builds/1/root/file-0`)).length > 0, true)
     // Its other ports are no business of HTTPS: a browser would take a promise for all of them.
     assert.doesNotMatch(await curl('-i', `${url}/`), /strict-transport-security/i)

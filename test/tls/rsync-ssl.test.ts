@@ -118,9 +118,13 @@ client_ca = "${ours.cert}"\n${more}`,
     assert.match((await upserv.cli(['top', '--once'])).stdout, /serial-7 \(127\.0\.0\.1\) {2}build-1/)
     assert.match((await upserv.cli(['why', 'serial-7'])).stdout, /agreed on +TLS, protocol 3/)
     const http = /http:\/\/\S+/.exec(upserv.ready)![0]
-    const csv = await (await fetch(`${http}/api/v1/history.csv?device=serial-7`)).text()
+    const token = (await upserv.cli(['token'])).stdout.trim()
+    const ask = { headers: { authorization: `Bearer ${token}` } }
+    const csv = await (await fetch(`${http}/api/v1/history.csv?device=serial-7`, ask)).text()
     assert.equal(csv.match(/,serial-7\r\n/g)?.length, 2, csv)
-    const json = (await (await fetch(`${http}/api/v1/history.json?device=serial-7`)).json()) as typeof records
+    const json = (await (
+      await fetch(`${http}/api/v1/history.json?device=serial-7`, ask)
+    ).json()) as typeof records
     assert.equal(json.length, 2)
   })
 
