@@ -254,7 +254,16 @@ describe('the API', () => {
       [],
     )
     const told = closed.filter(({ method }) => method === 'get').map(({ path }) => path)
-    assert.deepEqual(told.sort(), ['/changes', '/history', '/history.csv', '/history.json', '/sessions/1'])
+    assert.deepEqual(told.sort(), [
+      '/changes',
+      '/history',
+      '/history.csv',
+      '/history.json',
+      '/history/fetches',
+      '/history/fetches.csv',
+      '/history/fetches.json',
+      '/sessions/1',
+    ])
     for (const { path, method } of closed) {
       for (const authorization of [undefined, 'Bearer', 'Bearer wrong', `Basic ${'a'.repeat(43)}`]) {
         const response = await fetch(`${api.base}/api/v1${path}`, {
