@@ -18,13 +18,13 @@ import { cpus, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
 import { bytesOnDisk } from '../test/support/mirror.ts'
 import { freePort, ServerProcess } from '../test/support/processes.ts'
 import { rsyncSucceeds } from '../test/support/rsync.ts'
 import { fillStore } from './lib/many-builds.ts'
 import { parseProcStat } from './lib/meter.ts'
 import { spread, spreadText } from './lib/numbers.ts'
+import { startCounting } from './lib/program.ts'
 
 const UPSERV = fileURLToPath(new URL('../bin/upserv', import.meta.url))
 const TRY_AGAIN_MS = 2
@@ -33,12 +33,14 @@ const LEFTOVER_BYTES = 100 * 2 ** 20
 /** While builds are evicted a client asks so often. */
 const ASK_EVERY_MS = 20
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { rounds: { type: 'string', default: '5' } },
-})
-const rounds = Number(values.rounds)
-const [builds = 100, entries = 40_000, fresh = 5000] = positionals.map(Number)
+const USAGE = `Usage: bench/start [--rounds N] [BUILDS] [ENTRIES] [NEW]
+
+Makes a data directory of BUILDS builds (100) with ENTRIES entries each (40000), NEW of them (5000) with content
+of their own, and measures what a client waits for when a server has just been started on it, N times (5): after
+a clean stop, after kill -9, and with a budget that makes half of the builds go.
+`
+const { rounds, numbers } = startCounting(USAGE, 5)
+const [builds = 100, entries = 40_000, fresh = 5000] = numbers
 const asked = String(builds - 1)
 
 /** In the order in which they are measured; in ms. */

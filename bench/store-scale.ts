@@ -14,8 +14,14 @@ import { Catalog } from '../src/build/catalog.ts'
 import { BuildEvictor } from '../src/build/evictor.ts'
 import { Store } from '../src/store/store.ts'
 import { BLOB_BYTES, fillStore } from './lib/many-builds.ts'
+import { startCounting } from './lib/program.ts'
 
-const [builds = 1000, entries = 10_000, fresh = 1000] = process.argv.slice(2).map(Number)
+const USAGE = `Usage: bench/store-scale [BUILDS] [ENTRIES] [NEW]
+
+Makes a data directory of BUILDS builds (1000) with ENTRIES entries each (10000), NEW of them (1000) with content
+of their own, and measures what an operator and a client wait for, and how long the event loop is held.
+`
+const [builds = 1000, entries = 10_000, fresh = 1000] = startCounting(USAGE).numbers
 
 async function main(): Promise<void> {
   const root = mkdtempSync(join(process.env.UPSERV_BENCH_DIR ?? tmpdir(), 'upserv-scale-'))

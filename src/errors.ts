@@ -132,6 +132,42 @@ export class ConnectionLost extends UpservError {
   readonly code: string = 'PEER_GONE'
 }
 
+/** What another process has to know to go on with a client that has named its module. */
+export interface Visit {
+  peer: {
+    readonly address: string | undefined
+    readonly port: number
+    readonly devices: readonly string[]
+    readonly tls: boolean
+  }
+  greeting: string
+  module: string
+  /** Who it has proven to be; undefined where it was not asked. */
+  user: string | undefined
+}
+
+/** A connection to whoever goes on with a client. */
+export interface RelayedConnection {
+  /** Undefined at its end. */
+  read(): Promise<Uint8Array | undefined>
+  write(data: Uint8Array): Promise<void>
+  /** The client says no more. */
+  end(): void
+  destroy(): void
+}
+
+/** What the client asks for is had of another process by now, which has taken this one's place. */
+export class HandedOver extends UpservError {
+  readonly code = 'SERVER_HANDED_OVER'
+  /** Connects to it. */
+  readonly relay: (visit: Visit) => Promise<RelayedConnection>
+
+  constructor(relay: (visit: Visit) => Promise<RelayedConnection>) {
+    super('another process has taken over from this one', { hint: 'Ask again.' })
+    this.relay = relay
+  }
+}
+
 // ---------------------------------------------------------------------------------------------------
 // The upstream's turn: retry, take the next source, or tell who waits.
 

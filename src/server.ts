@@ -10,6 +10,7 @@
  */
 import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Attempts } from './access/attempts.ts'
 import { FetchAllowance } from './access/fetch-allowance.ts'
 import { HostRules } from './access/hosts.ts'
@@ -22,8 +23,9 @@ import { Channels } from './build/channels.ts'
 import { BuildEvictor } from './build/evictor.ts'
 import { Fetches } from './build/fetch.ts'
 import { laterOperations } from './build/later-operations.ts'
+import { MovingModules } from './build/moving-modules.ts'
 import { OpeningModules } from './build/opening-modules.ts'
-import type { Operations } from './build/operations.ts'
+import type { Operations, SessionStatus } from './build/operations.ts'
 import { Operator } from './build/operator.ts'
 import { Parent } from './build/parent.ts'
 import { Resolver } from './build/resolver.ts'
@@ -33,16 +35,32 @@ import { Warmer } from './build/warmer.ts'
 import { Cache } from './cache/cache.ts'
 import type { Config } from './config/config.ts'
 import { restartKeys } from './config/reload.ts'
-import { listenControl } from './daemon/control.ts'
+import {
+  type ControlDoor,
+  connectControl,
+  type HandoverReport,
+  listenControl,
+  requestRsync,
+} from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
+import { StreamDuplex } from './daemon/duplex.ts'
+import { type InheritedSocket, type Legacy, type Predecessor, Successor } from './daemon/handover.ts'
 import type { HandedSocket } from './daemon/systemd.ts'
 import { TurnsInLine } from './daemon/turns.ts'
 import { Doorsteps, type DoorstepsConfig } from './doorstep/doorsteps.ts'
-import { CommandError, ConfigError, reportError, type UpservError } from './errors.ts'
+import {
+  CommandError,
+  ConfigError,
+  type RelayedConnection,
+  reportError,
+  type UpservError,
+  type Visit,
+} from './errors.ts'
 import type { ChangeRecord } from './history/change-record.ts'
 import { History } from './history/history.ts'
 import type { SessionRecord } from './history/session-record.ts'
 import { parentDoor } from './http/parent.ts'
+import type { Http } from './http/server.ts'
 import { makeTokenFile } from './http/token.ts'
 import { Bandwidth } from './lib/bandwidth.ts'
 import { BlockPool } from './lib/block-pool.ts'
@@ -69,6 +87,9 @@ const POOL_MEMORY = 24 * 2 ** 20
 const SAMPLE_EVERY_MS = 5000
 /** Clients are not let in before it is known which number the first one gets, but no longer than this. */
 const HISTORY_MS = 2000
+/** A process that has handed over tells so many of its sessions to its successor, this often. */
+const MAX_TOLD = 100
+const TELL_EVERY_MS = 1000
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
 
@@ -161,7 +182,10 @@ export class Upserv {
       sources: config.sources,
       log,
       onChange: () => void this.#spare.refresh().catch(complain('counting what is spare failed')),
-      onEnd: (end) => activity.fetchEnded(end),
+      onEnd: (end) => {
+        activity.fetchEnded(end)
+        history.addFetch(end)
+      },
     })
     this.verifier = new Verifier({ store, catalog, fetches: this.fetches, log })
     this.resolver = new Resolver({
@@ -281,6 +305,69 @@ export class Upserv {
     await this.#budget.enforce()
   }
 
+  /** Writes nothing to the data directory any more, so that another process may; whoever reads goes on. */
+  async pause(): Promise<Paused> {
+    const fetching = this.fetches.status().map(({ id }) => id)
+    // How they ended is remembered as well.
+    await this.fetches.close()
+    await Promise.all([this.verifier.close(), this.#history.close()])
+    const goOn = await this.store.pause()
+    this.resolver.holdAll()
+    const held = this.#catalog.leased()
+    const takeBack = (): void => {
+      this.resolver.letGo()
+      goOn()
+      this.#history.reopen()
+      this.verifier.reopen()
+      this.fetches.reopen()
+    }
+    let letGo: () => void
+    try {
+      letGo = await this.store.keepOpen(held)
+    } catch (error) {
+      takeBack()
+      throw error
+    }
+    return {
+      held,
+      fetching,
+      takeBack: () => {
+        letGo()
+        takeBack()
+      },
+      giveAway: (onFree) => {
+        this.#catalog.onFree = onFree
+        // Those that were let go while nobody heard of it.
+        for (const id of held) if (!this.#catalog.isLeased(id)) onFree(id)
+        this.store.abandon()
+        goOn()
+      },
+    }
+  }
+
+  /** Holds on to builds that sessions of the process before us have, until it lets go of them or ends. */
+  inherit(
+    { held, fetching }: Legacy,
+    predecessor: Predecessor,
+    onSession: (record: SessionRecord) => void,
+  ): void {
+    const leases = new Map(held.map((id) => [id, this.#catalog.lease(id)]))
+    predecessor.listen({
+      freed: (id) => leases.get(id)?.release(),
+      ended: onSession,
+    })
+    void predecessor.gone.then(() => {
+      for (const lease of leases.values()) lease?.release()
+    })
+    for (const id of fetching) {
+      // What goes wrong is in the log, and imports can't be gone on with.
+      void this.fetches
+        .get(id, () => {}, new AbortController().signal)
+        .then((lease) => lease.release())
+        .catch(() => {})
+    }
+  }
+
   /** Fetches stop in a way that can be gone on from. */
   async close(): Promise<void> {
     await this.fetches.close()
@@ -288,6 +375,14 @@ export class Upserv {
     await this.#history.close()
     await this.store.close()
   }
+}
+
+/** An owner that may give its data directory away, or take it back. */
+interface Paused extends Omit<Legacy, 'firstSession'> {
+  /** As if nothing had been. */
+  takeBack(): void
+  /** For good. @param onFree is told of each build that nobody here holds on to any more. */
+  giveAway(onFree: (id: string) => void): void
 }
 
 /** What a start begins with, and what takes no time: all that it can be refused for is among it. */
@@ -301,9 +396,9 @@ interface Ground {
 }
 
 /** @throws ConfigError, StoreLocked, StoreFormat. */
-async function layGround(config: Config, log: Logger): Promise<Ground> {
+async function layGround(config: Config, log: Logger, inherited?: number): Promise<Ground> {
   const available = new Available(config.sources)
-  const claim = await claimStore(config.dataDir)
+  const claim = await claimStore(config.dataDir, { inherited })
   try {
     const channels = await Channels.open(config.channels, realDisk, claim.paths.channels, reportDamage(log))
     const history = new History({
@@ -339,6 +434,8 @@ export interface RunningServer {
    * @returns keys whose new values need a restart. @throws ConfigError, with nothing changed.
    */
   reload(): Promise<readonly string[]>
+  /** Resolves with the process that has taken over, once there is one. */
+  readonly handedOver: Promise<number>
   /** Lets sessions finish, for a bounded time. Safe to call twice. */
   stop(): Promise<void>
 }
@@ -348,15 +445,20 @@ export interface ServeOptions {
   handed?: readonly HandedSocket[]
   /** Reads the configuration again. Without it there is only the one that it began with. */
   load?: () => Config
+  /** The process that hands over to us: its sockets and its data directory become ours. */
+  predecessor?: Predecessor | undefined
+  /** The environment for a process that we hand over to. */
+  environment?: () => NodeJS.ProcessEnv
 }
 
 /** Opens all doors, then the store. When it returns, clients can connect. */
 export async function serve(
   config: Config,
   log: Logger,
-  { handed = [], load = () => config }: ServeOptions = {},
+  { handed = [], load = () => config, predecessor, environment = () => process.env }: ServeOptions = {},
 ): Promise<RunningServer> {
   useThreads()
+  const legacy = await predecessor?.ready(VERSION)
   const doorsteps = new Doorsteps(doorstepsOf(config), {
     onProblem: (problem) => log.error({ reason: problem }, 'certificate not used'),
     onCertificate: (file, { certificate }) => {
@@ -365,7 +467,7 @@ export async function serve(
       log[level]({ file, subject, names, expires }, 'certificate')
     },
   })
-  const ground = await layGround(config, log)
+  const ground = await layGround(config, log, predecessor?.lock)
   const { claim, channels, activity, history, pool } = ground
   // Before any device hears of them. On a full disk they are served all the same, and count as new next time.
   await channels.keep().catch((error: Error) => {
@@ -408,7 +510,9 @@ export async function serve(
   const operations = quietly(opened.then((open) => open.operations))
   const operator = quietly(opened.then((open) => open.operator))
   const remember = rememberIn(history, log)
-  const modules = new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver)))
+  const modules = new MovingModules(
+    new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver))),
+  )
   let busySince = now()
   const bandwidth = new Bandwidth(config.limits.rates)
   const [fetchAllowance, attempts] = [new FetchAllowance(config.fetchLimits), new Attempts()]
@@ -420,6 +524,18 @@ export async function serve(
       attempts,
     })
   let policy = makePolicy(config)
+  /** The process that has taken our place. */
+  let successor: Successor | undefined
+  const { promise: handedOver, resolve: setHandedOver } = Promise.withResolvers<number>()
+  const noteSession = (record: SessionRecord): void => {
+    if (successor) {
+      successor.ended(record)
+      return
+    }
+    const remember = isWorthRemembering(record)
+    activity.sessionEnded(record, remember)
+    if (remember) history.add(record)
+  }
   const turns = new TurnsInLine({ ...turnsOf(config), now })
   const doors = new Doors(
     {
@@ -436,19 +552,20 @@ export async function serve(
     doorLimitsOf(config),
     log,
     {
-      first: (await lastSession(history)) + 1,
+      first: Math.max(legacy?.firstSession ?? 0, (await lastSession(history)) + 1),
       bandwidth,
       onChange: () => {
         busySince = now()
       },
-      onEnd: (record) => {
-        const remember = isWorthRemembering(record)
-        activity.sessionEnded(record, remember)
-        if (remember) history.add(record)
-      },
+      onEnd: noteSession,
     },
   )
-  activity.clients = doors
+  const othersClients = (): readonly SessionStatus[] => predecessor?.live ?? []
+  activity.clients = {
+    live: (most) => [...doors.live(most), ...othersClients()].slice(0, most),
+    isLive: (id) => doors.isLive(id) || othersClients().some((session) => session.id === id),
+    sent: () => doors.sent(),
+  }
   const sampling = setInterval(() => activity.sample(), SAMPLE_EVERY_MS)
   /** As of the last reload. */
   let current = config
@@ -476,6 +593,8 @@ export async function serve(
   const closers: (() => void)[] = [() => clearInterval(sampling)]
   /** For connections that nobody uses: they would keep the process from ending. */
   const lastClosers: (() => void)[] = []
+  const inherited = (kind: InheritedSocket['kind']): number[] =>
+    predecessor?.sockets.filter((socket) => socket.kind === kind).map(({ fd }) => fd) ?? []
   const httpUrls: string[] = []
   const listening: string[] = []
   const tlsListening: string[] = []
@@ -484,10 +603,13 @@ export async function serve(
 
   const stop = (): Promise<void> => {
     stopping ??= (async () => {
-      log.info({ sessions: doors.sessions }, 'stopping')
+      await handing?.catch(() => {})
+      predecessor?.stop()
       for (const close of closers) close()
       stopChildren.abort(new CommandError('the server is stopping'))
       const goodbye = doors.close(current.shutdownMs)
+      // Once it is so: who reads this may count on it that nobody is let in any more.
+      log.info({ sessions: doors.sessions }, 'stopping')
       // A store can't be closed before it is open.
       const open = await opening.catch(() => undefined)
       // Who waits for a fetch is told to come back, rather than kept for a build that won't be complete.
@@ -500,10 +622,124 @@ export async function serve(
       await history.close()
       await open?.close()
       for (const close of lastClosers) close()
+      // While it lasts, systemd must not take the service for ended.
+      if (predecessor)
+        await Promise.race([predecessor.gone, sleep(current.shutdownMs, undefined, { ref: false })])
       log.info('stopped')
       setEnded(opened.then(() => {}))
     })()
     return stopping
+  }
+
+  let control: ControlDoor | undefined
+  let http: Http | undefined
+  const openControl = async (): Promise<ControlDoor> =>
+    await listenControl(claim.paths.socket, {
+      operations,
+      rsync: (socket, peer, visit) => doors.admit(socket, socket, peer, { visit }),
+      reload: async () => {
+        const about = { ...BY_COMMAND, what: 'reload', target: '' }
+        try {
+          const left = await reload()
+          remember({ ...about, result: 'done', code: '', reason: '' })
+          return left
+        } catch (error) {
+          const { code, message } = reportError(error)
+          remember({ ...about, result: 'failed', code, reason: message })
+          throw error
+        }
+      },
+      handOver: (prepare) => handOver(prepare),
+      onRequest,
+    })
+  /** To the process that has taken our place. */
+  const relay = async ({ peer, ...visit }: Visit): Promise<RelayedConnection> => {
+    const socket = await connectControl(claim.paths.socket)
+    if (!socket) throw new CommandError('the server is being replaced', { hint: 'Ask again in a minute.' })
+    requestRsync(socket, peer, visit)
+    return new StreamDuplex(socket, socket)
+  }
+  const socketsThatListen = (): InheritedSocket[] => {
+    const all = [
+      ...doors.listening.map(({ fd, tls }) => ({
+        kind: tls ? ('rsync-tls' as const) : ('rsync' as const),
+        fd,
+      })),
+      ...(http?.listening ?? []).map(({ fd, tls }) => ({
+        kind: tls ? ('https' as const) : ('http' as const),
+        fd,
+      })),
+    ]
+    return all.map(({ kind, fd }) => {
+      if (fd !== undefined) return { kind, fd }
+      throw new CommandError('this runtime does not tell which descriptors listen', {
+        hint: 'Restart the server instead.',
+      })
+    })
+  }
+  const giveAway = async (): Promise<HandoverReport> => {
+    const open = await opened
+    await reloading.catch(() => {})
+    log.info({ sessions: doors.sessions }, 'handing over')
+    const next = await Successor.start({
+      sockets: socketsThatListen(),
+      lock: claim.lock.fd,
+      environment: environment(),
+      onStop: () => void stop(),
+    })
+    const decide = modules.hold()
+    let paused: Paused | undefined
+    try {
+      control?.close()
+      await cache.pause()
+      paused = await open.pause()
+      await next.takeOver({ firstSession: doors.next, held: paused.held, fetching: paused.fetching })
+    } catch (error) {
+      await next.end()
+      paused?.takeBack()
+      cache.resume()
+      control = await openControl()
+      decide()
+      throw error
+    }
+    successor = next
+    paused.giveAway((id) => next.freed(id))
+    decide(relay)
+    for (const close of closers) close()
+    stopChildren.abort(new CommandError('the server hands over to another process: ask again'))
+    const sessions = doors.sessions
+    log.info({ pid: next.pid, version: next.version, sessions }, 'handed over')
+    setHandedOver(next.pid)
+    void finish(next)
+    return { pid: next.pid, version: next.version, sessions }
+  }
+  /** Ends when the last of our clients has; what they do the successor tells people. */
+  const finish = async (next: Successor): Promise<void> => {
+    const telling = setInterval(() => next.live(doors.live(MAX_TOLD)), TELL_EVERY_MS)
+    const patience = current.handoverMs
+    await Promise.all([
+      doors.leave(patience),
+      http && Promise.race([http.finished(), sleep(patience, undefined, { ref: false })]),
+    ])
+    clearInterval(telling)
+    await stop()
+    next.close()
+  }
+  let handing: Promise<HandoverReport> | undefined
+  const handOver = async (prepare: boolean): Promise<HandoverReport> => {
+    if (stopping) throw new CommandError('the server is stopping')
+    if (successor) throw new CommandError(`process ${successor.pid} has taken over already`)
+    await derived.settle()
+    if (prepare) return { pid: process.pid, version: VERSION, sessions: doors.sessions }
+    handing ??= giveAway()
+      .catch((error: Error) => {
+        log.error({ reason: error.message }, 'not handed over: we go on')
+        throw error
+      })
+      .finally(() => {
+        handing = undefined
+      })
+    return handing
   }
 
   const readAgain = async (): Promise<readonly string[]> => {
@@ -541,30 +777,19 @@ export async function serve(
   }
 
   try {
-    const control = await listenControl(claim.paths.socket, {
-      operations,
-      rsync: (socket, peer) => doors.admit(socket, socket, peer),
-      reload: async () => {
-        const about = { ...BY_COMMAND, what: 'reload', target: '' }
-        try {
-          const left = await reload()
-          remember({ ...about, result: 'done', code: '', reason: '' })
-          return left
-        } catch (error) {
-          const { code, message } = reportError(error)
-          remember({ ...about, result: 'failed', code, reason: message })
-          throw error
-        }
-      },
-      onRequest,
-    })
-    closers.push(() => control.close())
-    lastClosers.push(() => control.hangUp())
+    if (predecessor) {
+      // From here on there is no way back for it, so there has to be one for nothing.
+      const open = await opened
+      open.inherit(legacy!, predecessor, noteSession)
+    }
+    control = await openControl()
+    closers.push(() => control?.close())
+    lastClosers.push(() => control?.hangUp())
     if (config.http.listen.length + config.http.tlsListen.length > 0) {
       if (config.http.tokenFile === undefined) makeTokenFile(claim.paths.token)
       // With all that it brings along it is a third of the program: not where nobody wants it, as under xinetd.
-      const { Http } = await import('./http/server.ts')
-      const http = await Http.create({
+      const { Http: Site } = await import('./http/server.ts')
+      const site = await Site.create({
         operations: laterOperations(operator),
         onChangeBy: remember,
         bandwidth,
@@ -587,10 +812,27 @@ export async function serve(
           busySince = now()
         },
       })
-      closers.push(() => http.close())
-      lastClosers.push(() => http.hangUp())
-      for (const address of config.http.listen) httpUrls.push(await http.listen(address, doorsteps.http))
-      for (const address of config.http.tlsListen) httpUrls.push(await http.listen(address, doorsteps.https))
+      http = site
+      closers.push(() => site.close())
+      lastClosers.push(() => site.hangUp())
+      const ways = [
+        { kind: 'http', doorstep: doorsteps.http, addresses: config.http.listen },
+        { kind: 'https', doorstep: doorsteps.https, addresses: config.http.tlsListen },
+      ] as const
+      for (const { kind, doorstep, addresses } of ways) {
+        const given = inherited(kind)
+        for (const fd of given) httpUrls.push(await site.listenOn(fd, doorstep))
+        if (given.length > 0) continue
+        for (const address of addresses) httpUrls.push(await site.listen(address, doorstep))
+      }
+    }
+    const withoutCertificate =
+      (inherited('rsync-tls').length > 0 && !doorsteps.rsyncTls.speaksTls) ||
+      (inherited('https').length > 0 && !doorsteps.https.speaksTls)
+    if (withoutCertificate) {
+      throw new ConfigError('a socket for TLS is handed over, and there is no certificate to show', {
+        hint: 'Set tls.cert and tls.key, or restart the server: then its sockets are opened anew.',
+      })
     }
     if (handed.some(({ tls }) => tls) && !doorsteps.rsyncTls.speaksTls) {
       throw new ConfigError('systemd hands over a socket for TLS, and there is no certificate to show', {
@@ -602,20 +844,25 @@ export async function serve(
       { tls: true, doorstep: doorsteps.rsyncTls, addresses: config.rsync.tlsListen, into: tlsListening },
     ]
     for (const { tls, doorstep, addresses, into } of ways) {
-      const sockets = handed.filter((socket) => socket.tls === tls)
-      for (const { fd } of sockets) into.push(await doors.listenOn(fd, doorstep))
+      const sockets = [
+        ...handed.filter((socket) => socket.tls === tls).map(({ fd }) => fd),
+        ...inherited(tls ? 'rsync-tls' : 'rsync'),
+      ]
+      for (const fd of sockets) into.push(await doors.listenOn(fd, doorstep))
       if (sockets.length > 0) continue
       for (const address of addresses) into.push(await doors.listen(address, doorstep))
     }
+    predecessor?.serving()
   } catch (error) {
     await stop()
     throw error
   }
   void opened.then(
     async (open) => {
+      const sessions = (): number => doors.sessions + othersClients().length
       open.facts = {
         ...{ listening, tlsListening, httpUrls },
-        ...{ sessions: () => doors.sessions, inLine: () => turns.waiting },
+        ...{ sessions, inLine: () => turns.waiting },
       }
       log.info({ builds: open.store.ids().length, ms: Math.round(now() - began) }, 'store open')
       // Nobody waits for this; it ends with the store when we are stopped.
@@ -644,6 +891,7 @@ export async function serve(
     },
     ended,
     reload,
+    handedOver,
     stop,
   }
 }

@@ -108,6 +108,8 @@ test('no shell, ever; and programs that outside bytes reach are started by lib/c
     'src/lib/confined.ts',
     'src/lib/flock.ts', // flock(1), for a lock
     'src/daemon/systemd.ts', // systemd-notify
+    'src/daemon/handover.ts', // upserv itself, by setsid
+    'src/lib/journal.ts', // perl, with a program of ours; log entries reach it by stdin, without control characters
     'src/cli/bring.ts', // tar, mkdir and mkfifo, for the operator who types a command
     'src/cli/inetd.ts', // upserv itself
   ]

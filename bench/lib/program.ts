@@ -65,3 +65,36 @@ function readOptions(usage: string, defaults: { rounds: number }): ProgramOption
     process.exit(EXIT_USAGE)
   }
 }
+
+/**
+ * Reads numbers, for programs that make their own data; ends the process where it cannot go on.
+ * @param rounds how often each thing is measured unless told otherwise; undefined where that can't be told.
+ */
+export function startCounting(usage: string, rounds?: number): { rounds: number; numbers: number[] } {
+  try {
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      options: {
+        ...(rounds === undefined ? {} : { rounds: { type: 'string' } as const }),
+        help: { type: 'boolean', short: 'h' },
+      },
+    })
+    if (values.help) {
+      process.stdout.write(usage)
+      process.exit(0)
+    }
+    return {
+      rounds: countOf((values as { rounds?: string }).rounds ?? String(rounds ?? 1)),
+      numbers: positionals.map(countOf),
+    }
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n${usage}`)
+    process.exit(EXIT_USAGE)
+  }
+}
+
+function countOf(text: string): number {
+  const number = Number(text)
+  if (!Number.isInteger(number) || number < 1) throw new Error(`"${text}" is no number from 1 on`)
+  return number
+}

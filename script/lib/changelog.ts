@@ -14,7 +14,7 @@ export function notesOf(changelog: string, version: string): string {
 }
 
 /** debian/changelog with this version alone. A tilde sorts a pre-release before its release. */
-export function debianChangelog(changelog: string, version: string, date: Date): string {
+export function debianChangelog(changelog: string, version: string, date: Date, maintainer: string): string {
   const items = notesOf(changelog, version)
     .split(/\n(?=- |### )|\n\n/)
     .map((item) => item.trim().replaceAll(/\s+/g, ' '))
@@ -28,7 +28,7 @@ export function debianChangelog(changelog: string, version: string, date: Date):
 
 ${items.join('\n').trimStart().replace(/^/, '  ')}
 
- -- The upserv authors <upserv@packages.invalid>  ${day}
+ -- ${maintainer}  ${day}
 `
 }
 

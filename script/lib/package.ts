@@ -23,7 +23,9 @@ import { parseArgs } from 'node:util'
 import { formatSize } from '../../src/lib/units.ts'
 import { VERSION } from '../../src/version.ts'
 import { debianChangelog } from './changelog.ts'
+import { maintainer } from './maintainer.ts'
 import { completions, manPages } from './manual.ts'
+import { type Arch, checkArch, dependenciesOf, machineArch, runtimeFor } from './runtime.ts'
 import { holderIn, licenceOf, type NpmPackage, runtimePackages } from './runtime-packages.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
@@ -42,6 +44,7 @@ const { values: options, positionals } = parseArgs({
     out: { type: 'string', default: 'tmp/package' },
     version: { type: 'string', default: VERSION },
     fast: { type: 'boolean', default: false },
+    arch: { type: 'string', default: machineArch() },
   },
 })
 const version = options.version
@@ -49,7 +52,7 @@ const epoch = Number(process.env.SOURCE_DATE_EPOCH ?? git('log', '-1', '--format
 const out = resolve(options.out)
 mkdirSync(out, { recursive: true })
 if (positionals.includes('npm')) makeNpm()
-if (positionals.includes('deb')) makeDebs()
+if (positionals.includes('deb')) for (const arch of options.arch.split(',').map(checkArch)) makeDebs(arch)
 
 function git(...args: string[]): string {
   return execFileSync('git', args, { cwd: ROOT, encoding: 'utf8' }).trim()
@@ -84,19 +87,21 @@ function packageJson(): Record<string, unknown> {
 // ---------------------------------------------------------------------------------------------------
 // Debian
 
-function makeDebs(): void {
+function makeDebs(arch: Arch): void {
   // dpkg-buildpackage leaves its results beside the directory that it works in.
   const work = mkdtempSync(join(tmpdir(), 'upserv-deb-'))
   try {
     const stage = join(work, 'stage')
-    layOut(stage)
-    execFileSync('dpkg-buildpackage', ['--build=binary', '--no-sign', '--no-check-builddeps'], {
+    layOut(stage, arch)
+    const args = ['--build=binary', '--no-sign', '--no-check-builddeps', `--host-arch=${arch}`]
+    execFileSync('dpkg-buildpackage', args, {
       cwd: stage,
       stdio: ['ignore', 'ignore', 'inherit'],
       env: {
         ...process.env,
         SOURCE_DATE_EPOCH: String(epoch),
         UPSERV_DEB_COMPRESSION: options.fast ? '-Zgzip -z1' : '-Zxz -z6',
+        UPSERV_DEPENDS: dependenciesOf(arch, stage),
         DH_QUIET: '1',
         TZ: 'UTC',
         LC_ALL: 'C.UTF-8',
@@ -112,7 +117,7 @@ function makeDebs(): void {
 }
 
 /** What debian/*.install and its like name. */
-function layOut(stage: string): void {
+function layOut(stage: string, arch: Arch): void {
   const write = (path: string, text: string, mode = 0o644): void => {
     mkdirSync(dirname(join(stage, path)), { recursive: true })
     writeFileSync(join(stage, path), text)
@@ -121,11 +126,16 @@ function layOut(stage: string): void {
   const copy = (from: string, to: string): void => write(to, readFileSync(join(ROOT, from), 'utf8'))
 
   cpSync(join(ROOT, 'packaging/debian'), join(stage, 'debian'), { recursive: true })
+  const control = readFileSync(join(ROOT, 'packaging/debian/control'), 'utf8')
+  write('debian/control', control.replace(/^Maintainer: .*$/m, `Maintainer: ${maintainer()}`))
   for (const unit of ['upserv.socket', 'upserv.service']) copy(`packaging/systemd/${unit}`, `debian/${unit}`)
   // As debhelper wants a unit that is not called after its package.
   copy('packaging/systemd/upserv-tls.socket', 'debian/upserv.upserv-tls.socket')
   const date = new Date(epoch * 1000)
-  write('debian/changelog', debianChangelog(readFileSync(join(ROOT, 'CHANGELOG.md'), 'utf8'), version, date))
+  write(
+    'debian/changelog',
+    debianChangelog(readFileSync(join(ROOT, 'CHANGELOG.md'), 'utf8'), version, date, maintainer()),
+  )
 
   for (const part of ['bin', 'src']) {
     cpSync(join(ROOT, 'dist', part), join(stage, 'app/dist', part), {
@@ -140,7 +150,8 @@ function layOut(stage: string): void {
   write('app/package.json', `${JSON.stringify({ name, version, type, license }, null, 2)}\n`)
   const packages = runtimePackages()
   for (const { path, name } of packages) copyPackage(join(ROOT, path), join(stage, 'app', path), name)
-  cpSync(runtime(), join(stage, 'app/node'))
+  const runtime = runtimeFor(arch)
+  cpSync(runtime.program, join(stage, 'app/node'))
   chmodSync(join(stage, 'app/node'), 0o755)
   write('bin/upserv', '#!/bin/sh\nexec /usr/lib/upserv/node /usr/lib/upserv/dist/bin/upserv.js "$@"\n', 0o755)
 
@@ -155,7 +166,7 @@ function layOut(stage: string): void {
   for (const example of readdirSync(join(ROOT, 'examples')))
     copy(`examples/${example}`, `examples/${example}`)
   write('debian/upserv.copyright', `${notice()}${packages.map(licenceParagraph).join('')}${runtimeNotice()}`)
-  write('doc/LICENSE.node', runtimeLicence())
+  write('doc/LICENSE.node', readFileSync(runtime.licence, 'utf8'))
   write('debian/upserv-update.copyright', notice())
 }
 
@@ -172,17 +183,12 @@ function copyPackage(from: string, to: string, name: string): void {
   })
 }
 
-/** The program itself, from the package of this machine's architecture. */
-function runtime(): string {
-  return join(ROOT, 'node_modules/node/bin/node')
-}
-
 function notice(): string {
   return `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: upserv
 
 Files: *
-Copyright: The upserv authors
+Copyright: 2026 The upserv authors
 License: Apache-2.0
 ${indent(APACHE_NOTICE)}
 `
@@ -196,14 +202,6 @@ function licenceParagraph(each: NpmPackage): string {
   const shown = id === 'Apache-2.0' ? APACHE_NOTICE : text
   const label = `${id}-${name.replaceAll(/[^a-z0-9.]+/gi, '-')}`
   return paragraph(`usr/lib/upserv/${path}/*`, holderIn(text) ?? `${name} ${version}`, label, shown)
-}
-
-function runtimeLicence(): string {
-  const { platform, arch } = process
-  const file = join(ROOT, `node_modules/node/node_modules/node-${platform}-${arch}/LICENSE`)
-  // npm removes what an install script has brought when it installs something else later.
-  if (!existsSync(file)) throw new Error(`${file} is missing: run npm ci`)
-  return readFileSync(file, 'utf8')
 }
 
 /** The text itself is long, and holds those of everything that is built into the runtime. */

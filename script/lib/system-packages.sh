@@ -25,6 +25,7 @@ systemd-nspawn:systemd-container
 dh:debhelper
 dpkg-buildpackage:dpkg-dev
 strip:binutils
+aarch64-linux-gnu-strip:binutils-aarch64-linux-gnu
 lintian:lintian
 man:man-db
 busybox:busybox

@@ -3,16 +3,10 @@
  * by whoever does something, and tells whoever watches; nothing here does anything.
  */
 import { EventEmitter } from 'node:events'
+import type { FetchEnd } from '../history/fetch-record.ts'
 import type { SessionRecord } from '../history/session-record.ts'
 import { SLOT_S, Timeline } from '../lib/timeline.ts'
-import type {
-  FetchEnd,
-  SessionStatus,
-  TimelineReport,
-  TimelineSpan,
-  Totals,
-  VerificationStatus,
-} from './operations.ts'
+import type { SessionStatus, TimelineReport, TimelineSpan, Totals, VerificationStatus } from './operations.ts'
 
 /** What is remembered of those that ended. */
 const RECENT = 50

@@ -9,6 +9,10 @@ const TARGETS: { [K in keyof Operations]?: (...args: Parameters<Operations[K]>) 
     Object.entries(query)
       .flatMap(([key, value]) => (value === undefined ? [] : `${key}=${value}`))
       .join(' '),
+  forgetFetches: (query) =>
+    Object.entries(query)
+      .flatMap(([key, value]) => (value === undefined ? [] : `${key}=${value}`))
+      .join(' '),
   fetch: (id) => `id=${id}`,
   import: (file, id) => `id=${id} file=${file}`,
   importStick: (directory) => `directory=${directory}`,

@@ -20,6 +20,8 @@ export class Catalog implements Tenancy {
   readonly #store: Store
   readonly #leases = new Map<string, number>()
   readonly #leaving = new Map<string, Promise<void>>()
+  /** Told when nobody holds on to a build any more. */
+  onFree: (id: string) => void = () => {}
 
   constructor(store: Store) {
     this.#store = store
@@ -42,9 +44,14 @@ export class Catalog implements Tenancy {
         released = true
         const left = this.#leases.get(id)! - 1
         if (left > 0) this.#leases.set(id, left)
-        else this.#leases.delete(id)
+        else if (this.#leases.delete(id)) this.onFree(id)
       },
     }
+  }
+
+  /** Builds that somebody holds on to. */
+  leased(): string[] {
+    return [...this.#leases.keys()]
   }
 
   isLeased(id: string): boolean {

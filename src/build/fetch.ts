@@ -17,6 +17,7 @@ import {
   StoreError,
   UpservError,
 } from '../errors.ts'
+import type { FetchEnd } from '../history/fetch-record.ts'
 import type { Logger } from '../lib/log.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import { nearestOf } from '../lib/nearest.ts'
@@ -35,7 +36,7 @@ import { compareIds, moduleOf } from './build-id.ts'
 import type { Catalog, Lease } from './catalog.ts'
 import type { FetchJob, FetchOutcome, FetchProgress } from './fetch-job.ts'
 import type { FetchMessage, FetchOrder, FetchWorkerData } from './fetch-worker.ts'
-import type { FetchEnd, FetchStatus, ImportForm } from './operations.ts'
+import type { FetchStatus, ImportForm } from './operations.ts'
 
 /** Clients stay if a line comes more often than every half of their --timeout, which we don't know yet. */
 const SAY_EVERY_MS = 1500
@@ -210,6 +211,11 @@ export class Fetches {
     await Promise.all([...this.#running.values()].map((flight) => flight.stop()))
   }
 
+  /** After `close`: fetches may begin again. */
+  reopen(): void {
+    this.#closed = false
+  }
+
   #start(id: string, { mayHear, begin }: ForWhom): Flight {
     const sources = this.#sourcesOf(id)
     if (sources.length === 0) throw this.#noSuchBuild(id, mayHear)
@@ -335,6 +341,8 @@ class Flight {
   #alone = false
   #phase = 'looking for it'
   #source = ''
+  /** Where its bytes come from. */
+  #url = ''
   readonly #began = new Date()
   #received = 0
   #unpacked = 0
@@ -382,6 +390,7 @@ class Flight {
     return {
       id: this.id,
       source: this.#source,
+      url: this.#url,
       began: this.#began.toISOString(),
       ended: new Date().toISOString(),
       outcome: !error ? 'done' : this.#abort.signal.aborted ? 'stopped' : 'failed',
@@ -620,6 +629,7 @@ class Flight {
         break
       case 'found': {
         this.#source = progress.source
+        this.#url = progress.url
         this.#total = progress.totalBytes
         this.#step = 'downloading'
         this.#phase = DOWNLOADING
@@ -651,6 +661,7 @@ class Flight {
     this.#options.log[level]({ build: this.id, source: this.#source, ...event }, 'source event')
     const module = moduleOf(this.id)
     if (event.type === 'mirror') {
+      this.#url = event.url
       this.#tellAll(`${module}: ${event.reason}; going on with ${event.url}`)
     } else if (event.type === 'said') {
       // What the parent would tell a device, it tells us.

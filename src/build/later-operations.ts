@@ -11,6 +11,8 @@ export function laterOperations(operations: Promise<Operations>): Operations {
     changes: async (...args) => (await operations).changes(...args),
     explain: async (...args) => (await operations).explain(...args),
     forget: async (...args) => (await operations).forget(...args),
+    fetchHistory: async (...args) => (await operations).fetchHistory(...args),
+    forgetFetches: async (...args) => (await operations).forgetFetches(...args),
     available: async (...args) => (await operations).available(...args),
     fetch: async (...args) => (await operations).fetch(...args),
     import: async (...args) => (await operations).import(...args),

@@ -3,6 +3,7 @@
  * data directory, through its control socket.
  */
 import type { ChangePage } from '../history/change-record.ts'
+import type { FetchEnd, FetchPage, FetchQuery } from '../history/fetch-record.ts'
 import type { RecordPage, RecordQuery, SessionFacts, SessionRecord } from '../history/session-record.ts'
 import type { StockRelease } from '../rsync/stock-releases.ts'
 import type { WarmRequest } from './warm-request.ts'
@@ -73,19 +74,6 @@ export interface FetchStatus {
   secondsLeft: number | null
   /** Clients and commands that wait for it. */
   waiting: number
-}
-
-/** A fetch that has ended. */
-export interface FetchEnd {
-  id: string
-  source: string
-  began: string
-  ended: string
-  outcome: 'done' | 'failed' | 'stopped'
-  /** Of the error; '' when all went well. */
-  code: string
-  reason: string
-  receivedBytes: number
 }
 
 /** A client that is connected. */
@@ -335,6 +323,10 @@ export interface Operations {
   explain(which: string): Promise<Explanation>
   /** Deletes what is remembered of sessions, for good. @returns how many. */
   forget(query: RecordQuery): Promise<number>
+  /** Fetches that have ended, the latest first. @param before only those whose number is less. */
+  fetchHistory(query: FetchQuery, limit: number, before?: number): Promise<FetchPage>
+  /** Deletes what is remembered of fetches, for good. @returns how many. */
+  forgetFetches(query: FetchQuery): Promise<number>
   /** Changes that were made or tried, the latest first. @param before only those whose id is less. */
   changes(limit: number, before?: number): Promise<ChangePage>
   available(signal: AbortSignal): Promise<AvailableBuilds>

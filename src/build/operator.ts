@@ -3,6 +3,7 @@
 import { isIP } from 'node:net'
 import { CommandError, SessionUnknown, StoreError } from '../errors.ts'
 import type { ChangePage } from '../history/change-record.ts'
+import type { FetchEnd, FetchPage, FetchQuery } from '../history/fetch-record.ts'
 import type { History } from '../history/history.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from '../history/session-record.ts'
 import { normalizeAddress } from '../lib/peer.ts'
@@ -175,6 +176,17 @@ export class Operator implements Operations {
     for (const record of activity.recent.filter((one) => matches(one, query)))
       activity.recent.splice(activity.recent.indexOf(record), 1)
     return await history.forget(query)
+  }
+
+  async fetchHistory(query: FetchQuery, limit: number, before?: number): Promise<FetchPage> {
+    return await this.#parts.history.findFetches(query, limit, before)
+  }
+
+  async forgetFetches(query: FetchQuery): Promise<number> {
+    const { history, activity } = this.#parts
+    for (const end of activity.recentFetches.filter((one) => fetchMatches(one, query)))
+      activity.recentFetches.splice(activity.recentFetches.indexOf(end), 1)
+    return await history.forgetFetches(query)
   }
 
   async explain(which: string): Promise<Explanation> {
@@ -433,6 +445,16 @@ export class Operator implements Operations {
         freesBytes: frees.get(candidate.id) ?? 0,
       }))
   }
+}
+
+function fetchMatches(end: FetchEnd, { build, source, outcome, since, until }: FetchQuery): boolean {
+  return (
+    (build === undefined || end.id === build) &&
+    (source === undefined || end.source === source) &&
+    (outcome === undefined || end.outcome === outcome) &&
+    (since === undefined || end.ended >= since) &&
+    (until === undefined || end.ended < until)
+  )
 }
 
 function matches(record: SessionRecord, query: RecordQuery): boolean {

@@ -46,6 +46,10 @@ export interface ResolverParts {
 
 export class Resolver implements Modules {
   readonly #parts: ResolverParts
+  /** Sessions with the module `builds`, which may look into any build at any time. */
+  #wide = 0
+  /** What they hold from `holdAll` on. */
+  #all: Lease[] = []
 
   constructor(parts: ResolverParts) {
     this.#parts = parts
@@ -257,7 +261,23 @@ export class Resolver implements Modules {
       if (store.has(id)) builds.push({ id, mtime: info ? arrivalOf(info) : 0 })
     }
     const tree = new BuildsTree({ builds, open: (id) => this.hold(id) })
-    return { tree, moduleAt: moduleOf, release: () => tree.release() }
+    this.#wide++
+    const release = (): void => {
+      tree.release()
+      if (--this.#wide === 0) this.letGo()
+    }
+    return { tree, moduleAt: moduleOf, release }
+  }
+
+  /** From now on every build is held that a session may still look into, until there is no such session any more. */
+  holdAll(): void {
+    const { catalog } = this.#parts
+    if (this.#wide > 0) this.#all.push(...catalog.ids().flatMap((id) => catalog.lease(id) ?? []))
+  }
+
+  /** Undoes `holdAll`. */
+  letGo(): void {
+    for (const lease of this.#all.splice(0)) lease.release()
   }
 
   /** The tree of a build that is held, until it is released. @throws StoreError when it has just left. */

@@ -50,7 +50,7 @@ export class Verifier {
   readonly #suspects = new Map<string, Suspect>()
   /** When each was found to be right. */
   readonly #believed = new Map<string, number>()
-  readonly #abort = new AbortController()
+  #abort = new AbortController()
   #working: Promise<void> | undefined
 
   constructor(parts: VerifierParts) {
@@ -115,6 +115,11 @@ export class Verifier {
     this.#suspects.clear()
     this.#abort.abort(new CommandError('the server is stopping'))
     await this.#working
+  }
+
+  /** After `close`: as if it had just been made. */
+  reopen(): void {
+    this.#abort = new AbortController()
   }
 
   async #work(): Promise<void> {

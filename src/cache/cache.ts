@@ -217,9 +217,19 @@ export class Cache {
     if (dropped.length > 0) await this.#enqueue(() => this.#dropSegments(dropped))
   }
 
-  async close(): Promise<void> {
+  /** Writes nothing more, and goes on to be read: another process is about to write here. */
+  async pause(): Promise<void> {
     this.#closed = true
     await this.#work
+  }
+
+  /** It did not come to that. */
+  resume(): void {
+    this.#closed = false
+  }
+
+  async close(): Promise<void> {
+    await this.pause()
     for (const segment of this.#segments.values()) await segment.close()
   }
 

@@ -3,6 +3,7 @@ import type { Explanation } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
 import { ConfigError } from '../errors.ts'
 import type { ChangeRecord } from '../history/change-record.ts'
+import type { FetchQuery, FetchRecord } from '../history/fetch-record.ts'
 import type { CostlyFile, RecordQuery, SessionRecord } from '../history/session-record.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withOperations } from './operations.ts'
@@ -14,6 +15,8 @@ export interface HistoryFlags {
   device?: string
   user?: string
   outcome?: string
+  fetches?: boolean
+  source?: string
   since?: string
   until?: string
   limit?: string
@@ -28,18 +31,24 @@ const MAX_LIMIT = 1000
 
 export async function historyCommand(config: Config, flags: HistoryFlags): Promise<void> {
   if (flags.audit) return auditCommand(config, flags)
-  const { build, address, device, user, outcome } = flags
-  const query: RecordQuery = {
-    ...{ build, address, device, user, outcome },
-    since: flagTime('--since', flags.since),
-    until: flagTime('--until', flags.until),
+  const { build, address, device, user, outcome, source } = flags
+  const during = { since: flagTime('--since', flags.since), until: flagTime('--until', flags.until) }
+  if (flags.forget && !flags.yes) {
+    throw new ConfigError('--forget deletes for good', {
+      hint: 'Say --yes as well, if that is what you want.',
+    })
   }
+  if (flags.fetches) {
+    const strange = Object.entries({ address, device, user }).find(([, value]) => value !== undefined)
+    if (strange)
+      throw new ConfigError(`--${strange[0]} is of sessions, and --fetches shows what came from sources`)
+    return fetchHistory(config, flags, { build, source, outcome, ...during })
+  }
+  if (source !== undefined) {
+    throw new ConfigError('--source is of fetches', { hint: 'Say --fetches as well.' })
+  }
+  const query: RecordQuery = { build, address, device, user, outcome, ...during }
   if (flags.forget) {
-    if (!flags.yes) {
-      throw new ConfigError('--forget deletes for good', {
-        hint: 'Say --yes as well, if that is what you want.',
-      })
-    }
     const deleted = await withOperations(config, (operations) => operations.forget(query))
     print(flags.json ? JSON.stringify({ deleted }) : `${deleted} sessions are forgotten.`)
     return
@@ -49,10 +58,31 @@ export async function historyCommand(config: Config, flags: HistoryFlags): Promi
   print(flags.json ? JSON.stringify(records, null, 2) : formatHistory(records))
 }
 
+async function fetchHistory(config: Config, flags: HistoryFlags, query: FetchQuery): Promise<void> {
+  if (flags.forget) {
+    const deleted = await withOperations(config, (operations) => operations.forgetFetches(query))
+    print(flags.json ? JSON.stringify({ deleted }) : `${deleted} fetches are forgotten.`)
+    return
+  }
+  const limit = flagLimit(flags.limit)
+  const { records } = await withOperations(config, (operations) => operations.fetchHistory(query, limit))
+  print(flags.json ? JSON.stringify(records, null, 2) : formatFetches(records))
+}
+
 async function auditCommand(config: Config, flags: HistoryFlags): Promise<void> {
-  const others = (['build', 'address', 'user', 'outcome', 'since', 'until', 'forget'] as const).filter(
-    (flag) => flags[flag],
-  )
+  const said = [
+    'build',
+    'address',
+    'device',
+    'user',
+    'outcome',
+    'fetches',
+    'source',
+    'since',
+    'until',
+    'forget',
+  ]
+  const others = said.filter((flag) => flags[flag as keyof HistoryFlags])
   if (others.length > 0) throw new ConfigError(`--audit shows changes, of which --${others[0]} says nothing`)
   const limit = flagLimit(flags.limit)
   const { changes } = await withOperations(config, (operations) => operations.changes(limit))
@@ -90,6 +120,20 @@ export function formatHistory(records: readonly SessionRecord[]): string {
     record.outcome === 'done' ? formatSize(record.bytesOut) : record.reason,
   ])
   return formatTable([['SESSION', 'ENDED', 'DEVICE', 'MODULE', 'OUTCOME', 'SENT'], ...rows])
+}
+
+export function formatFetches(records: readonly FetchRecord[]): string {
+  if (records.length === 0) return 'No fetches are remembered.'
+  const rows = records.map(({ id, source, url, began, ended, outcome, receivedBytes, reason }) => [
+    shortTime(ended),
+    id,
+    source,
+    outcome,
+    formatSize(receivedBytes),
+    formatDuration(Date.parse(ended) - Date.parse(began)),
+    outcome === 'done' ? url : reason,
+  ])
+  return formatTable([['ENDED', 'BUILD', 'SOURCE', 'OUTCOME', 'RECEIVED', 'TOOK', 'FROM'], ...rows])
 }
 
 export function deviceOf({

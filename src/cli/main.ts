@@ -105,6 +105,16 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     async (flags) => (await import('./reload.ts')).reloadCommand(config(flags)),
   )
 
+  sub(
+    'handover',
+    'let the server that runs give its place to a new process, and finish its clients',
+    'upserv handover',
+    'upserv handover --prepare     # before the files of the program are replaced',
+  )
+    .option('--prepare', 'only load what it may still need of its files')
+    .option('--json', 'for programs')
+    .action(async (flags) => (await import('./handover.ts')).handoverCommand(config(flags), flags))
+
   sub('fetch', 'fetch a build now, if it is not held', 'upserv fetch 802')
     .argument('<id>')
     .action(async (id: string, flags) => (await import('./bring.ts')).fetchCommand(config(flags), id))
@@ -156,8 +166,9 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .action(async (flags) => (await import('./top.ts')).topCommand(config(flags), flags))
   sub(
     'history',
-    'show which device got which build, when, and how it ended',
+    'show which device got which build, or what came from sources, when, and how it ended',
     'upserv history --build 802 --since 7d',
+    'upserv history --fetches --outcome failed',
     'upserv history --address 192.0.2.7 --forget --yes',
     'upserv history --audit',
   )
@@ -165,7 +176,12 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .option('--address <address>', 'of the device with this address')
     .option('--device <name>', 'of the device whose certificate proves this name')
     .option('--user <name>', 'of this rsync user')
-    .option('--outcome <outcome>', 'done, lost, refused, peer-error or failed')
+    .option(
+      '--outcome <outcome>',
+      'done, lost, refused, peer-error or failed; of a fetch done, failed or stopped',
+    )
+    .option('--fetches', 'fetches instead of sessions')
+    .option('--source <name>', 'with --fetches: from this source')
     .option('--since <time>', 'as in 2026-11-29, or 7d, 12h, 30min ago')
     .option('--until <time>', 'as --since')
     .option('--limit <number>', 'so many of the latest (default: 30)')
@@ -173,7 +189,9 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .option('--forget', 'delete them for good, all of them')
     .option('--yes', 'as --forget asks for')
     .option('--json', 'for programs')
-    .action(async (flags) => (await import('./history.ts')).historyCommand(config(flags), flags))
+    .action(async (flags) =>
+      (await import('./history.ts')).historyCommand(config({ ...flags, source: undefined }), flags),
+    )
   sub(
     'why',
     'explain a session: what was asked, what matched, what took the time, and a hint',

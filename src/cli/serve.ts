@@ -1,10 +1,11 @@
 /** `upserv serve`: runs until it is told to stop. */
 import { existsSync } from 'node:fs'
 import type { Config } from '../config/config.ts'
+import { Predecessor } from '../daemon/handover.ts'
 import { ServiceManager, takeSockets } from '../daemon/systemd.ts'
 import { keepCompiledCode } from '../lib/code-cache.ts'
 import { meansOfConfinement } from '../lib/confined.ts'
-import { createLogger } from '../lib/log.ts'
+import { closeLog, createLogger } from '../lib/log.ts'
 import type { RunningServer } from '../server.ts'
 import { StorePaths } from '../store/paths.ts'
 import { becomeOwner } from './owner.ts'
@@ -21,9 +22,21 @@ const CLOSE_MS = 15_000
 /** @param load reads the configuration; once more on SIGHUP. */
 export async function runServe(load: () => Config): Promise<void> {
   process.umask(UMASK)
+  const predecessor = Predecessor.take(process.env)
+  try {
+    await serveUntilTold(load, predecessor)
+  } catch (error) {
+    predecessor?.failed((error as Error).message)
+    throw error
+  } finally {
+    await closeLog()
+  }
+}
+
+async function serveUntilTold(load: () => Config, predecessor: Predecessor | undefined): Promise<void> {
   const config = load()
   becomeOwner(config.dataDir)
-  const log = createLogger()
+  const log = createLogger({ fields: true })
   const paths = new StorePaths(config.dataDir)
   // A directory that is not a store yet must stay empty until it is one.
   if (config.cache >= CACHE_FOR_CODE && existsSync(paths.format)) keepCompiledCode(paths.code, paths.root)
@@ -32,7 +45,13 @@ export async function runServe(load: () => Config): Promise<void> {
     log.warn({ reason: problem.message }, 'systemd could not be told'),
   )
   const { serve } = await import('../server.ts')
-  const server = await serve(config, log, { handed, load })
+  const server = await serve(config, log, {
+    handed,
+    load,
+    predecessor,
+    environment: () => manager.inheritance,
+  })
+  void server.handedOver.then((pid) => manager.handedOver(pid))
   const onStop = (signal: NodeJS.Signals): void => {
     log.info({ signal }, 'told to stop')
     void manager.stopping(server.shutdownMs + CLOSE_MS)

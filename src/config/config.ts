@@ -132,6 +132,8 @@ export interface Config {
   readonly evictChannels: boolean
   /** How long sessions may go on after SIGTERM. */
   readonly shutdownMs: number
+  /** How long sessions may go on with a process that has handed over. */
+  readonly handoverMs: number
   /** End by itself after so long without sessions, fetches and commands; 0 for never. */
   readonly exitWhenIdleMs: number
 }
@@ -339,6 +341,7 @@ const fileSchema = z.strictObject({
   budget: size.default(16e9),
   cache: size.optional(),
   shutdown_timeout: seconds.default(30),
+  handover_timeout: seconds.default(86_400),
   proxy_protocol_from: networksSchema.default([]),
   rsync: rsyncSchema.prefault({}),
   tls: tlsSchema.prefault({}),
@@ -446,6 +449,7 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     channels: fromFile.channels,
     evictChannels: fromFile.evict_channels,
     shutdownMs: fromFile.shutdown_timeout * 1000,
+    handoverMs: fromFile.handover_timeout * 1000,
     exitWhenIdleMs:
       flags.exitWhenIdle === undefined ? 0 : flagSeconds('--exit-when-idle', flags.exitWhenIdle) * 1000,
   }

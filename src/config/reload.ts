@@ -4,7 +4,17 @@ import type { Config } from './config.ts'
 
 /** What `Upserv.change` and the doors take over. Whatever else there is needs a restart. */
 const LIVE = new Set([
-  ...['budget', 'cache', 'shutdown', 'channels', 'evict_channels', 'sources', 'access', 'exit_when_idle'],
+  ...[
+    'budget',
+    'cache',
+    'shutdown',
+    'handover',
+    'channels',
+    'evict_channels',
+    'sources',
+    'access',
+    'exit_when_idle',
+  ],
   ...['tls', 'proxy_protocol_from', 'rsync.client_certs', 'http.client_certs', 'http.tls_files'],
   ...['rsync.motd', 'rsync.charset', 'rsync.max_connections', 'rsync.waiting_line', 'rsync.max_handshakes'],
   ...['rsync.max_per_source', 'rsync.handshake_timeout', 'rsync.idle_timeout'],

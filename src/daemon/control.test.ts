@@ -21,6 +21,7 @@ test('control: a verification tells how it goes, and ends when who asked for it 
   const door = await listenControl(path, {
     operations: Promise.resolve({ verify } as Operations),
     reload: async () => [],
+    handOver: async () => ({ pid: 1, version: '1', sessions: 0 }),
     rsync: () => {},
     onRequest: (running) => void running.catch(() => stopped.resolve()),
   })

@@ -13,7 +13,7 @@ import { createInterface } from 'node:readline'
 import { z } from 'zod'
 import type { Operations, VerifyProgress, WarmProgress } from '../build/operations.ts'
 import { MAX_WARM_FROM, WARM_COMPRESSIONS } from '../build/warm-request.ts'
-import { CommandError, RelayedError, reportError } from '../errors.ts'
+import { CommandError, RelayedError, reportError, type Visit } from '../errors.ts'
 import { type Peer, peerFrom } from '../lib/peer.ts'
 import { STOCK_RELEASES } from '../rsync/stock-releases.ts'
 
@@ -23,6 +23,14 @@ const path = z.string().max(4096)
 const peerSchema = z.strictObject({
   address: z.string().max(100).optional(),
   port: z.number().int().min(0).max(65_535),
+  devices: z.array(z.string().max(300)).max(100).default([]),
+  tls: z.boolean().default(false),
+})
+/** What the client has said so far to the process that hands it over to us. */
+const visitSchema = z.strictObject({
+  greeting: z.string().max(5000),
+  module: z.string().max(5000),
+  user: z.string().max(5000).optional(),
 })
 const word = z.string().max(300).optional()
 const querySchema = z.strictObject({
@@ -34,11 +42,19 @@ const querySchema = z.strictObject({
   since: word,
   until: word,
 })
+const fetchQuerySchema = z.strictObject({
+  build: word,
+  source: word,
+  outcome: word,
+  since: word,
+  until: word,
+})
 const requestSchema = z.discriminatedUnion('type', [
-  z.strictObject({ type: z.literal('rsync'), peer: peerSchema }),
+  z.strictObject({ type: z.literal('rsync'), peer: peerSchema, visit: visitSchema.optional() }),
   z.strictObject({ type: z.literal('list') }),
   z.strictObject({ type: z.literal('status') }),
   z.strictObject({ type: z.literal('reload') }),
+  z.strictObject({ type: z.literal('handOver'), prepare: z.boolean() }),
   z.strictObject({ type: z.literal('available') }),
   z.strictObject({ type: z.literal('activity') }),
   z.strictObject({ type: z.literal('timeline'), span: z.enum(['hour', 'day']) }),
@@ -55,6 +71,13 @@ const requestSchema = z.discriminatedUnion('type', [
   }),
   z.strictObject({ type: z.literal('explain'), which: z.string().max(300) }),
   z.strictObject({ type: z.literal('forget'), query: querySchema }),
+  z.strictObject({
+    type: z.literal('fetchHistory'),
+    query: fetchQuerySchema,
+    limit: z.number().int().positive(),
+    before: z.number().int().optional(),
+  }),
+  z.strictObject({ type: z.literal('forgetFetches'), query: fetchQuerySchema }),
   z.strictObject({ type: z.literal('fetch'), id }),
   z.strictObject({ type: z.literal('import'), file: path, id, form: z.enum(['archive', 'export']) }),
   z.strictObject({ type: z.literal('importStick'), directory: path }),
@@ -87,13 +110,23 @@ const MAX_REQUEST = 64 * 1024
 /** sun_path of a Unix socket holds so many bytes, its final NUL included. */
 const MAX_SOCKET_PATH = 108
 
+/** Who goes on. */
+export interface HandoverReport {
+  pid: number
+  version: string
+  /** Clients that the process before goes on with. */
+  sessions: number
+}
+
 export interface ControlHandlers {
   /** Requests wait until there are operations. */
   operations: Promise<Operations>
   /** Takes over a connection that carries rsync. */
-  rsync(socket: Socket, peer: Peer): void
+  rsync(socket: Socket, peer: Peer, visit?: Visit): void
   /** Reads the configuration again. @returns keys whose new values need a restart. */
   reload(): Promise<readonly string[]>
+  /** Hands over to a new process, or only sees to it that the files of this one may change from now on. */
+  handOver(prepare: boolean): Promise<HandoverReport>
   /** Requests under way keep an idle server from ending itself. */
   onRequest?: (running: Promise<unknown>) => void
 }
@@ -157,13 +190,23 @@ export async function connectControl(path: string): Promise<Socket | undefined> 
 }
 
 /** Asks the owner for a session: from then on the socket speaks rsync. */
-export function requestRsync(socket: Socket, { address, port }: Peer): void {
-  socket.write(`${JSON.stringify({ type: 'rsync', peer: { address, port } } satisfies Request)}\n`)
+export function requestRsync(
+  socket: Socket,
+  { address, port, devices, tls }: Peer,
+  visit?: Omit<Visit, 'peer'>,
+): void {
+  const request: Request = {
+    type: 'rsync',
+    peer: { address, port, devices: [...devices], tls },
+    ...(visit && { visit }),
+  }
+  socket.write(`${JSON.stringify(request)}\n`)
 }
 
 /** What can be asked of an owner from outside. */
 export interface Remote extends Operations {
   reload(): Promise<readonly string[]>
+  handOver(prepare: boolean): Promise<HandoverReport>
 }
 
 /** The operations of the owner at the other end of a fresh connection, for one request. */
@@ -202,6 +245,7 @@ export function remoteOperations(connection: () => Promise<Socket>): Remote {
     list: () => ask({ type: 'list' }),
     status: () => ask({ type: 'status' }),
     reload: () => ask({ type: 'reload' }),
+    handOver: (prepare) => ask({ type: 'handOver', prepare }),
     available: (signal) => ask({ type: 'available' }, undefined, signal),
     activity: () => ask({ type: 'activity' }),
     timeline: (span) => ask({ type: 'timeline', span }),
@@ -210,6 +254,9 @@ export function remoteOperations(connection: () => Promise<Socket>): Remote {
     changes: (limit, before) => ask({ type: 'changes', limit, ...(before === undefined ? {} : { before }) }),
     explain: (which) => ask({ type: 'explain', which }),
     forget: (query) => ask({ type: 'forget', query }),
+    fetchHistory: (query, limit, before) =>
+      ask({ type: 'fetchHistory', query, limit, ...(before === undefined ? {} : { before }) }),
+    forgetFetches: (query) => ask({ type: 'forgetFetches', query }),
     fetch: (build, say, signal) => ask({ type: 'fetch', id: build }, say, signal),
     import: (file, build, form, say, signal) => ask({ type: 'import', file, id: build, form }, say, signal),
     importStick: (directory, say, signal) => ask({ type: 'importStick', directory }, say, signal),
@@ -244,7 +291,10 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
   }
   if (request.type === 'rsync') {
     socket.removeAllListeners('error')
-    handlers.rsync(socket, peerFrom(request.peer.address, request.peer.port))
+    const { visit } = request
+    const { address, port, devices, tls } = request.peer
+    const peer = { ...peerFrom(address, port), devices, tls }
+    handlers.rsync(socket, peer, visit && { peer, ...visit, user: visit.user })
     return
   }
   socket.once('close', () => abort.abort())
@@ -254,10 +304,12 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
   const send = (answer: Answer): void => {
     if (socket.writable) socket.write(`${JSON.stringify(answer)}\n`)
   }
-  const running =
+  const running: Promise<unknown> =
     request.type === 'reload'
       ? handlers.reload()
-      : handlers.operations.then((operations) => carryOut(request, operations, send, abort.signal))
+      : request.type === 'handOver'
+        ? handlers.handOver(request.prepare)
+        : handlers.operations.then((operations) => carryOut(request, operations, send, abort.signal))
   handlers.onRequest?.(running)
   try {
     send({ type: 'result', value: (await running) ?? null })
@@ -268,7 +320,7 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
 }
 
 function carryOut(
-  request: Exclude<Request, { type: 'rsync' | 'reload' }>,
+  request: Exclude<Request, { type: 'rsync' | 'reload' | 'handOver' }>,
   operations: Operations,
   send: (answer: Answer) => void,
   signal: AbortSignal,
@@ -293,6 +345,10 @@ function carryOut(
       return operations.explain(request.which)
     case 'forget':
       return operations.forget(request.query)
+    case 'fetchHistory':
+      return operations.fetchHistory(request.query, request.limit, request.before)
+    case 'forgetFetches':
+      return operations.forgetFetches(request.query)
     case 'fetch':
       return operations.fetch(request.id, say, signal)
     case 'import':

@@ -17,10 +17,17 @@ import type { Doorstep } from '../doorstep/doorstep.ts'
 import { ConfigError, PeerError, reportError, ServerBusy, UpservError } from '../errors.ts'
 import type { SessionRecord } from '../history/session-record.ts'
 import { Bandwidth } from '../lib/bandwidth.ts'
+import { descriptorOf } from '../lib/descriptor.ts'
 import type { Logger } from '../lib/log.ts'
 import { formatPeer, networkOf, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
 import { Tally } from '../lib/tally.ts'
-import { Session, type SessionContext, type SessionProgress, type SessionReport } from '../rsync/session.ts'
+import {
+  type Before,
+  Session,
+  type SessionContext,
+  type SessionProgress,
+  type SessionReport,
+} from '../rsync/session.ts'
 import { StreamDuplex } from './duplex.ts'
 
 /** After sessions were told to end at once, how long they are waited for. */
@@ -105,20 +112,15 @@ interface Visit {
   readonly began: Date
 }
 
-interface Running {
-  readonly visit: Visit
-  readonly source: string
-  readonly arrived: number
-  hangUp(): void
-}
-
 export class Doors {
   #context: SessionContext
   #limits: DoorLimits
   readonly #log: Logger
   readonly #onChange: () => void
   readonly #onEnd: (record: SessionRecord) => void
-  readonly #listeners: Server[] = []
+  readonly #listeners: { readonly server: Server; readonly tls: boolean }[] = []
+  /** Meetings on doorsteps, as long as they last. */
+  readonly #meetings = new Set<Promise<void>>()
   readonly #sessions = new Set<Promise<void>>()
   /** Who is served, the oldest first. */
   readonly #running = new Map<Session, Running>()
@@ -202,16 +204,28 @@ export class Doors {
   ): Promise<{ address: string | undefined; port: number }> {
     const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
       const peer = peerOf(socket)
-      if (doorstep.hasToWait(peer)) void this.#meet(socket, peer, doorstep)
-      else this.admit(socket, socket, peer)
+      if (doorstep.hasToWait(peer)) {
+        const meeting = this.#meet(socket, peer, doorstep).finally(() => this.#meetings.delete(meeting))
+        this.#meetings.add(meeting)
+      } else this.admit(socket, socket, peer)
     })
     await new Promise<void>((resolve, reject) => {
       server.once('error', (cause: NodeJS.ErrnoException) => reject(explain(cause)))
       server.listen(where, () => resolve())
     })
-    this.#listeners.push(server)
+    this.#listeners.push({ server, tls: doorstep.speaksTls })
     const bound = server.address()
     return typeof bound === 'object' && bound ? bound : { address: undefined, port: 0 }
+  }
+
+  /** The sockets that listen; without a descriptor where the runtime does not tell. */
+  get listening(): { fd: number | undefined; tls: boolean }[] {
+    return this.#listeners.map(({ server, tls }) => ({ fd: descriptorOf(server), tls }))
+  }
+
+  /** The number of the next session. */
+  get next(): number {
+    return this.#next
   }
 
   /** Lets a client on the doorstep say what comes before rsync. It is in its handshake, and counts as such. */
@@ -248,7 +262,7 @@ export class Doors {
       leave()
       if (gaveUp !== undefined || this.#closed) inside.destroy()
       else if (refusal) await this.#refuse(inside, inside, who, refusal)
-      else this.admit(inside, inside, who, began)
+      else this.admit(inside, inside, who, { since: began })
     } catch (error) {
       this.#arriving.delete(arriving)
       leave()
@@ -267,8 +281,11 @@ export class Doors {
     }
   }
 
-  /** Serves one client on streams that are open. @param arrived when it came, if that was earlier than now. */
-  admit(input: Readable, output: Writable, peer: Peer, arrived: number = this.#context.now()): void {
+  /**
+   * Serves one client on streams that are open.
+   * @param before when it came, and what it has said to a process that hands over to this one.
+   */
+  admit(input: Readable, output: Writable, peer: Peer, before: Before = {}): void {
     const refused = this.#whyFull(peer)
     if (refused) {
       this.#logTurnedAway(peer, refused)
@@ -278,7 +295,7 @@ export class Doors {
     const where = this.#whereFrom(peer)
     this.#makeRoom(where.source)
     const leave = this.#count(where)
-    const session = this.#serve(input, output, peer, where, arrived).finally(() => {
+    const session = this.#serve(input, output, peer, where, before).finally(() => {
       this.#sessions.delete(session)
       leave()
       this.#onChange()
@@ -344,18 +361,28 @@ export class Doors {
     }
   }
 
-  /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. */
+  /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. May be called again, to be shorter. */
   async close(patienceMs: number): Promise<void> {
     this.#closed = true
-    for (const listener of this.#listeners) listener.close()
     for (const arriving of this.#arriving) arriving.giveUp('the server is stopping')
-    const gone = Promise.all(this.#sessions)
+    await this.leave(patienceMs)
+  }
+
+  /** The same, when another process opens the doors from now on: who is on a doorstep is let in before. */
+  async leave(patienceMs: number): Promise<void> {
+    for (const { server } of this.#listeners) server.close()
+    const gone = this.#gone()
     const waiting = new AbortController()
     await Promise.race([gone, sleep(patienceMs, undefined, { signal: waiting.signal }).catch(() => {})])
     this.#abort.abort()
     // What a session still waits for, such as a disk, must not keep the server from ending.
     await Promise.race([gone, sleep(HANG_UP_MS, undefined, { signal: waiting.signal }).catch(() => {})])
     waiting.abort()
+  }
+
+  async #gone(): Promise<void> {
+    while (this.#meetings.size + this.#sessions.size > 0)
+      await Promise.all([...this.#meetings, ...this.#sessions])
   }
 
   #logTurnedAway(peer: Peer, { most, what }: Full): void {
@@ -394,22 +421,28 @@ export class Doors {
     this.#turnedAway--
   }
 
-  async #serve(input: Readable, output: Writable, peer: Peer, where: Where, arrived: number): Promise<void> {
+  async #serve(input: Readable, output: Writable, peer: Peer, where: Where, before: Before): Promise<void> {
     const visit = { id: this.#next++, peer, began: new Date() }
     const began = this.#context.now()
     const share = this.#bandwidth.join(where.source)
     const duplex = new StreamDuplex(input, output, share)
     const hangUp = (): void => duplex.destroy()
     this.#abort.signal.addEventListener('abort', hangUp, { once: true })
-    const session = new Session(duplex, peer, this.#context, this.#abort.signal, arrived)
+    const { since: arrived = began } = before
+    const session = new Session(duplex, peer, this.#context, this.#abort.signal, {
+      ...before,
+      since: arrived,
+    })
     this.#running.set(session, { visit, ...where, arrived, hangUp })
     try {
       const report = await session.run(hangUp)
       // Saying goodbye to a client that does not hang up is no handshake.
       this.#running.delete(session)
       const ms = this.#context.now() - began
-      this.#report(visit, report, ms)
-      this.#onEnd(recordOf(visit, report, ms))
+      if (!report.relayed) {
+        this.#report(visit, report, ms)
+        this.#onEnd(recordOf(visit, report, ms))
+      }
       await duplex.close()
     } catch (error) {
       this.#log.error({ session: visit.id, peer: formatPeer(peer), err: error }, 'session failed')
@@ -422,17 +455,18 @@ export class Doors {
   }
 
   #report({ id: session, peer }: Visit, report: SessionReport, ms: number): void {
-    const { error, figures, outcome, modules: _modules, place: _place, stateMs: _states, ...rest } = report
+    const { error, figures, outcome, modules: _m, place: _p, relayed: _r, stateMs: _s, ...rest } = report
     const { costliest: _files, position: _position, ...counts } = figures
-    const facts = {
+    const build = buildOf(report.modules)
+    const device = peer.devices[0] ?? peer.address
+    const about = {
       session,
       peer: formatPeer(peer),
       ...proofOf(peer),
-      outcome,
-      ...rest,
-      ...counts,
-      ms: Math.round(ms),
+      device,
+      ...(build !== '' && { build }),
     }
+    const facts = { ...about, outcome, ...rest, ...counts, ms: Math.round(ms) }
     if (outcome === 'failed') this.#log.error({ ...facts, err: error }, 'session failed')
     else if (error instanceof UpservError)
       this.#log.info({ ...facts, code: error.code, reason: error.message }, 'session ended')
@@ -465,6 +499,11 @@ function cannotListen(address: Listen, cause: NodeJS.ErrnoException): ConfigErro
   return new ConfigError(`cannot listen on ${where}: ${cause.message}`, { cause })
 }
 
+/** The build that a session is about; '' for none. */
+function buildOf(modules: readonly string[]): string {
+  return modules.map(idOfModule).findLast((held) => held !== undefined) ?? ''
+}
+
 /** For the log: what TLS says of a client that came by it. */
 function proofOf({ tls, devices }: Peer): { tls?: true; device?: string } {
   const [device] = devices
@@ -474,7 +513,7 @@ function proofOf({ tls, devices }: Peer): { tls?: true; device?: string } {
 /** What is known of a session from who it is and what it is about. */
 function aboutOf({ id, peer, began }: Visit, { modules, ...progress }: SessionProgress) {
   const { user, module, paths, options, protocol, state, bytesIn, bytesOut, entries, listedBytes } = progress
-  const build = modules.map(idOfModule).findLast((held) => held !== undefined) ?? ''
+  const build = buildOf(modules)
   const who = { id, began: began.toISOString(), address: peer.address ?? '', port: peer.port }
   const proof = { device: peer.devices[0] ?? '', tls: peer.tls, user }
   return {

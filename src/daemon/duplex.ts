@@ -71,6 +71,12 @@ export class StreamDuplex implements Duplex {
     if (this.#failure) throw this.#failure
   }
 
+  /** Says no more; what still comes can be read. */
+  end(): void {
+    this.#closing = true
+    this.#output.end()
+  }
+
   /** Ends whatever waits, at once. */
   destroy(): void {
     this.#input.destroy()
@@ -84,7 +90,6 @@ export class StreamDuplex implements Duplex {
    */
   async close(): Promise<void> {
     const timer = setTimeout(() => this.destroy(), DRAIN_MS)
-    this.#closing = true
     try {
       // Over TLS what was written is still on its way, also to a client that has said all and ended its side.
       const said = new Promise<void>((resolve) => this.#output.end(() => resolve()))

@@ -90,6 +90,19 @@ export class ServiceManager {
     await this.#send('RELOADING=1')
   }
 
+  /** The environment for a process that is to take our place. */
+  get inheritance(): NodeJS.ProcessEnv {
+    if (!this.#environment) return process.env
+    const microseconds = Math.round(this.#watchdogMs * SIGNS_OF_LIFE * 1000)
+    return { ...this.#environment, ...(microseconds > 0 && { WATCHDOG_USEC: String(microseconds) }) }
+  }
+
+  /** Another process is the service from now on. Its end is the service's, and ours is not. */
+  async handedOver(pid: number): Promise<void> {
+    this.close()
+    await this.#send(`MAINPID=${pid}`)
+  }
+
   /** Sessions are given time to end, so we may not be killed before that. */
   async stopping(withinMs: number): Promise<void> {
     const microseconds = Math.ceil(withinMs) * 1000

@@ -5,10 +5,12 @@
  * transaction. Deleted rows are overwritten (`secure_delete`), as they may be deleted for the sake of privacy.
  */
 import { closeSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
-import { DatabaseSync, type SQLInputValue } from 'node:sqlite'
+import type { DatabaseSync as Database, SQLInputValue } from 'node:sqlite'
 import { parentPort, workerData } from 'node:worker_threads'
 import type { ChangePage, ChangeRecord } from './change-record.ts'
+import type { FetchEnd, FetchPage, FetchQuery, FetchRecord } from './fetch-record.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
+import { DatabaseSync } from './sqlite.ts'
 
 export interface HistoryWorkerData {
   file: string
@@ -21,6 +23,9 @@ export type HistoryOrder =
   | { type: 'add'; record: SessionRecord }
   | { type: 'find'; query: RecordQuery; limit: number; before: number | null }
   | { type: 'forget'; query: RecordQuery }
+  | { type: 'addFetch'; end: FetchEnd }
+  | { type: 'findFetches'; query: FetchQuery; limit: number; before: number | null }
+  | { type: 'forgetFetches'; query: FetchQuery }
   | { type: 'note'; change: Omit<ChangeRecord, 'id'> }
   | { type: 'changes'; limit: number; before: number | null }
   | { type: 'close' }
@@ -59,12 +64,13 @@ const say = (message: HistoryMessage): void => port.postMessage(message)
 class OtherFormat extends Error {}
 
 let waiting: SessionRecord[] = []
+let waitingFetches: FetchEnd[] = []
 let timer: NodeJS.Timeout | undefined
 let saidProblem = ''
 let size = -1
 /** Rows that were written since those too many were deleted. */
 let added = 0
-let opened: DatabaseSync | undefined
+let opened: Database | undefined
 /** Why what is there has to be put aside. */
 let ruin: Error | undefined
 
@@ -72,9 +78,10 @@ const pruning = setInterval(() => attempt(prune), PRUNE_EVERY_MS)
 attempt(prune)
 
 port.on('message', (order: HistoryOrder & { number?: number }) => {
-  if (order.type === 'add') {
-    waiting.push(order.record)
-    if (waiting.length >= WRITE_AT) attempt(write)
+  if (order.type === 'add' || order.type === 'addFetch') {
+    if (order.type === 'add') waiting.push(order.record)
+    else waitingFetches.push(order.end)
+    if (waiting.length + waitingFetches.length >= WRITE_AT) attempt(write)
     else timer ??= setTimeout(() => attempt(write), WRITE_AFTER_MS)
     return
   }
@@ -98,7 +105,7 @@ port.on('message', (order: HistoryOrder & { number?: number }) => {
   }
 })
 
-function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'note' | 'close' }>): unknown {
+function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'addFetch' | 'note' | 'close' }>): unknown {
   switch (order.type) {
     case 'last':
       // Also when the records themselves have been deleted.
@@ -108,20 +115,24 @@ function carryOut(order: Exclude<HistoryOrder, { type: 'add' | 'note' | 'close' 
     case 'find':
       return find(order.query, order.limit, order.before)
     case 'forget':
-      return forget(order.query)
+      return forget('sessions', conditions(order.query))
+    case 'findFetches':
+      return findFetches(order.query, order.limit, order.before)
+    case 'forgetFetches':
+      return forget('fetches', fetchConditions(order.query))
     case 'changes':
       return changes(order.limit, order.before)
   }
 }
 
 /** Opened when it is needed, and tried again the next time: a disk that is full, or another program, gets over it. */
-function database(): DatabaseSync {
+function database(): Database {
   opened ??= openOrReplace()
   return opened
 }
 
 /** What can never be read is put aside: a history that is lost must not keep devices from updating. */
-function openOrReplace(): DatabaseSync {
+function openOrReplace(): Database {
   if (ruin) putAside(ruin)
   try {
     return open()
@@ -153,7 +164,7 @@ function isRuined(error: unknown): boolean {
   return error instanceof OtherFormat || (typeof errcode === 'number' && RUINED.includes(errcode & 0xff))
 }
 
-function open(): DatabaseSync {
+function open(): Database {
   // SQLite gives its other files the mode of this one.
   closeSync(openSync(file, 'a', FILE_MODE))
   const candidate = new DatabaseSync(file)
@@ -172,6 +183,11 @@ function open(): DatabaseSync {
       CREATE INDEX IF NOT EXISTS sessions_build ON sessions (build);
       CREATE INDEX IF NOT EXISTS sessions_device ON sessions (device) WHERE device <> '';
       CREATE TABLE IF NOT EXISTS changes (id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, record TEXT NOT NULL) STRICT;
+      CREATE TABLE IF NOT EXISTS fetches (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, ended TEXT NOT NULL, build TEXT NOT NULL, source TEXT NOT NULL,
+        outcome TEXT NOT NULL, record TEXT NOT NULL
+      ) STRICT;
+      CREATE INDEX IF NOT EXISTS fetches_ended ON fetches (ended);
       PRAGMA user_version = ${FORMAT};
     `)
     return candidate
@@ -182,7 +198,7 @@ function open(): DatabaseSync {
 }
 
 /** Brings an older layout up to ours, all of it or nothing. @throws OtherFormat for one that we don't know. */
-function migrate(db: DatabaseSync): void {
+function migrate(db: Database): void {
   const found = Number(db.prepare('PRAGMA user_version').get()!.user_version)
   if (found > FORMAT || found < 0)
     throw new OtherFormat(`it has format ${found}, this program reads ${FORMAT}`)
@@ -195,12 +211,18 @@ function write(): void {
   clearTimeout(timer)
   timer = undefined
   const records = waiting
+  const fetches = waitingFetches
   waiting = []
-  if (records.length === 0) return
+  waitingFetches = []
+  const count = records.length + fetches.length
+  if (count === 0) return
   try {
     const db = database()
     const insert = db.prepare(
       'INSERT OR REPLACE INTO sessions (id, ended, address, device, user, build, outcome, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
+    )
+    const insertFetch = db.prepare(
+      'INSERT INTO fetches (ended, build, source, outcome, record) VALUES (?, ?, ?, ?, ?)',
     )
     db.exec('BEGIN')
     try {
@@ -208,6 +230,8 @@ function write(): void {
         const { id, ended, address, device, user, build, outcome } = record
         insert.run(id, ended, address, device, user, build, outcome, JSON.stringify(record))
       }
+      for (const end of fetches)
+        insertFetch.run(end.ended, end.id, end.source, end.outcome, JSON.stringify(end))
       db.exec('COMMIT')
     } catch (error) {
       // SQLite may have done so itself.
@@ -215,10 +239,10 @@ function write(): void {
       throw error
     }
   } finally {
-    say({ type: 'written', records: records.length })
+    say({ type: 'written', records: count })
   }
   measure()
-  added += records.length
+  added += count
   if (added > maxRows * MAX_EXCESS) prune()
 }
 
@@ -237,17 +261,11 @@ function changes(limit: number, before: number | null): ChangePage {
   return { changes: found, next: rows.length > limit ? found.at(-1)!.id : null }
 }
 
+type Table = 'sessions' | 'fetches'
+
 function find(query: RecordQuery, limit: number, before: number | null): RecordPage {
-  const { where, values } = conditions(query)
-  if (before !== null) {
-    where.push('id < ?')
-    values.push(before)
-  }
-  const rows = database()
-    .prepare(`SELECT record FROM sessions ${clause(where)} ORDER BY id DESC LIMIT ?`)
-    .all(...values, limit + 1)
-  const records = rows.slice(0, limit).map(({ record }) => asRecord(String(record)))
-  return { records, next: rows.length > limit ? records.at(-1)!.id : null }
+  const { rows, next } = pageOf('sessions', conditions(query), limit, before)
+  return { records: rows.map(({ record }) => asRecord(record)), next }
 }
 
 /** What was written before there was TLS says nothing of it. */
@@ -255,10 +273,34 @@ function asRecord(json: string): SessionRecord {
   return { device: '', tls: false, ...(JSON.parse(json) as Omit<SessionRecord, 'device' | 'tls'>) }
 }
 
-function forget(query: RecordQuery): number {
-  const { where, values } = conditions(query)
+function findFetches(query: FetchQuery, limit: number, before: number | null): FetchPage {
+  const { rows, next } = pageOf('fetches', fetchConditions(query), limit, before)
+  const records = rows.map(
+    ({ id, record }): FetchRecord => ({ number: id, ...(JSON.parse(record) as FetchEnd) }),
+  )
+  return { records, next }
+}
+
+function pageOf(
+  table: Table,
+  { where, values }: Conditions,
+  limit: number,
+  before: number | null,
+): { rows: { id: number; record: string }[]; next: number | null } {
+  const from = before === null ? [] : [before]
+  const rows = database()
+    .prepare(
+      `SELECT id, record FROM ${table} ${clause([...where, ...from.map(() => 'id < ?')])} ORDER BY id DESC LIMIT ?`,
+    )
+    .all(...values, ...from, limit + 1)
+    .map(({ id, record }) => ({ id: Number(id), record: String(record) }))
+  const page = rows.slice(0, limit)
+  return { rows: page, next: rows.length > limit ? page.at(-1)!.id : null }
+}
+
+function forget(table: Table, { where, values }: Conditions): number {
   const db = database()
-  const { changes } = db.prepare(`DELETE FROM sessions ${clause(where)}`).run(...values)
+  const { changes } = db.prepare(`DELETE FROM ${table} ${clause(where)}`).run(...values)
   // Nobody can tell who is in it.
   rmSync(damaged, { force: true })
   // Else the write-ahead log would keep what was deleted.
@@ -272,10 +314,12 @@ function prune(): void {
   const aside = statSync(damaged, { throwIfNoEntry: false })
   if (aside && aside.mtimeMs < oldest) rmSync(damaged, { force: true })
   const db = database()
-  db.prepare('DELETE FROM sessions WHERE ended < ?').run(new Date(oldest).toISOString())
-  db.prepare(
-    'DELETE FROM sessions WHERE id <= (SELECT id FROM sessions ORDER BY id DESC LIMIT 1 OFFSET ?)',
-  ).run(maxRows)
+  for (const table of ['sessions', 'fetches'] satisfies Table[]) {
+    db.prepare(`DELETE FROM ${table} WHERE ended < ?`).run(new Date(oldest).toISOString())
+    db.prepare(
+      `DELETE FROM ${table} WHERE id <= (SELECT id FROM ${table} ORDER BY id DESC LIMIT 1 OFFSET ?)`,
+    ).run(maxRows)
+  }
   db.prepare('DELETE FROM changes WHERE at < ?').run(new Date(oldest).toISOString())
   db.prepare(
     'DELETE FROM changes WHERE id <= (SELECT id FROM changes ORDER BY id DESC LIMIT 1 OFFSET ?)',
@@ -285,22 +329,36 @@ function prune(): void {
   measure()
 }
 
-function conditions(query: RecordQuery): { where: string[]; values: SQLInputValue[] } {
-  const where: string[] = []
-  const values: SQLInputValue[] = []
-  const add = (condition: string, value: string | undefined): void => {
-    if (value === undefined) return
-    where.push(condition)
-    values.push(value)
-  }
-  add('build = ?', query.build)
-  add('address = ?', query.address)
-  add('device = ?', query.device)
-  add('user = ?', query.user)
-  add('outcome = ?', query.outcome)
-  add('ended >= ?', query.since)
-  add('ended < ?', query.until)
-  return { where, values }
+interface Conditions {
+  where: string[]
+  values: SQLInputValue[]
+}
+
+function conditions({ build, address, device, user, outcome, since, until }: RecordQuery): Conditions {
+  return allOf({
+    'build = ?': build,
+    'address = ?': address,
+    'device = ?': device,
+    'user = ?': user,
+    'outcome = ?': outcome,
+    ...within(since, until),
+  })
+}
+
+function fetchConditions({ build, source, outcome, since, until }: FetchQuery): Conditions {
+  return allOf({ 'build = ?': build, 'source = ?': source, 'outcome = ?': outcome, ...within(since, until) })
+}
+
+function within(since: string | undefined, until: string | undefined): Record<string, string | undefined> {
+  return { 'ended >= ?': since, 'ended < ?': until }
+}
+
+/** Those that are given. */
+function allOf(conditions: Record<string, string | undefined>): Conditions {
+  const given = Object.entries(conditions).flatMap(([condition, value]) =>
+    value === undefined ? [] : [[condition, value] as const],
+  )
+  return { where: given.map(([condition]) => condition), values: given.map(([, value]) => value) }
 }
 
 function clause(where: readonly string[]): string {

@@ -1,9 +1,19 @@
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { test } from 'node:test'
 import { makeScratch } from '../../test/support/scratch.ts'
+import type { FetchEnd } from './fetch-record.ts'
 import { History } from './history.ts'
 import type { SessionRecord } from './session-record.ts'
 
@@ -252,5 +262,66 @@ test('a burst of records is bounded', async () => {
   for (let id = 1; id <= 10_100; id++) history.add(record(id))
   assert.deepEqual(problems, ['the disk is too slow for it'])
   assert.equal(await history.lastId(), 10_000)
+  await history.close()
+})
+
+test('what was put aside goes when it is as old as records may be, and no sooner', async () => {
+  using scratch = makeScratch('history')
+  const aside = join(scratch.path, 'sessions.db.damaged')
+  for (const [days, stays] of [
+    [29, true],
+    [31, false],
+  ] as const) {
+    writeFileSync(aside, 'who was where')
+    const then = new Date(Date.now() - days * DAY)
+    utimesSync(aside, then, then)
+    const { history, problems } = open(scratch.path)
+    assert.equal(await history.lastId(), 0)
+    assert.equal(existsSync(aside), stays)
+    await history.close()
+    assert.deepEqual(problems, [])
+  }
+})
+
+test('fetches are remembered beside sessions, found, and forgotten', async () => {
+  using scratch = makeScratch('history')
+  const first = open(scratch.path)
+  const fetched = (id: string, more: Partial<FetchEnd> = {}): FetchEnd => {
+    const now = new Date().toISOString()
+    return {
+      ...{ id, source: 'olpc', url: `http://mirror.example/${id}`, began: now, ended: now, outcome: 'done' },
+      ...{ code: '', reason: '', receivedBytes: 7 },
+      ...more,
+    }
+  }
+  const old = new Date(Date.now() - 40 * DAY).toISOString()
+  first.history.add(record(1))
+  first.history.addFetch(fetched('0', { ended: old }))
+  first.history.addFetch(fetched('1'))
+  first.history.addFetch(fetched('2', { source: 'other' }))
+  first.history.addFetch(fetched('2', { outcome: 'failed', code: 'SOURCE_UNREACHABLE', reason: 'no answer' }))
+  await first.history.close()
+  assert.deepEqual(first.problems, [])
+
+  const { history } = open(scratch.path)
+  const find = async (query: Parameters<History['findFetches']>[0]): Promise<number[]> =>
+    (await history.findFetches(query, 10)).records.map(({ number }) => number)
+  // The first was too old.
+  assert.deepEqual(await find({}), [4, 3, 2])
+  assert.deepEqual(await find({ build: '2' }), [4, 3])
+  assert.deepEqual(await find({ source: 'olpc', outcome: 'done' }), [2])
+  assert.deepEqual(await find({ until: new Date(0).toISOString() }), [])
+  const page = await history.findFetches({}, 2)
+  assert.deepEqual(
+    page.records.map(({ number, id, reason }) => ({ number, id, reason })),
+    [
+      { number: 4, id: '2', reason: 'no answer' },
+      { number: 3, id: '2', reason: '' },
+    ],
+  )
+  assert.deepEqual((await history.findFetches({}, 2, page.next!)).next, null)
+  assert.equal(await history.forgetFetches({ build: '2' }), 2)
+  assert.deepEqual(await find({}), [2])
+  assert.equal((await history.find({}, 10)).records.length, 1)
   await history.close()
 })

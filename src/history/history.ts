@@ -10,6 +10,7 @@ import { Worker } from 'node:worker_threads'
 import { StoreError } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import type { ChangePage, ChangeRecord } from './change-record.ts'
+import type { FetchEnd, FetchPage, FetchQuery } from './fetch-record.ts'
 import type { HistoryMessage, HistoryOrder, HistoryWorkerData } from './history-worker.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
 
@@ -60,13 +61,22 @@ export class History {
 
   /** Keeps a record, some time soon. */
   add(record: SessionRecord): void {
+    this.#add({ type: 'add', record })
+  }
+
+  /** Keeps a fetch, some time soon. */
+  addFetch(end: FetchEnd): void {
+    this.#add({ type: 'addFetch', end })
+  }
+
+  #add(order: HistoryOrder): void {
     if (!this.isOn || this.#closed) return
     if (this.#waiting >= MAX_WAITING) {
       if (this.#dropped++ === 0) this.#options.onProblem(new StoreError('the disk is too slow for it'))
       return
     }
     this.#waiting++
-    this.#post({ type: 'add', record })
+    this.#post(order)
   }
 
   /** Remembers a change, some time soon. */
@@ -96,12 +106,29 @@ export class History {
     return this.isOn ? this.#ask<number>({ type: 'forget', query }) : 0
   }
 
+  /** As `find`. @param before only records whose number is less. */
+  async findFetches(query: FetchQuery, limit: number, before?: number): Promise<FetchPage> {
+    if (!this.isOn) return { records: [], next: null }
+    const most = Math.min(limit, MAX_PAGE)
+    return this.#ask<FetchPage>({ type: 'findFetches', query, limit: most, before: before ?? null })
+  }
+
+  /** As `forget`. */
+  async forgetFetches(query: FetchQuery): Promise<number> {
+    return this.isOn ? this.#ask<number>({ type: 'forgetFetches', query }) : 0
+  }
+
   /** When this returns, all that was added is on disk. */
   async close(): Promise<void> {
     this.#closed = true
     if (!this.#worker) return
     this.#post({ type: 'close' })
     await this.#ended
+  }
+
+  /** After `close`: as if it had just been made. */
+  reopen(): void {
+    this.#closed = false
   }
 
   #ask<T>(order: HistoryOrder): Promise<T> {

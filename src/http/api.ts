@@ -8,12 +8,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Operations } from '../build/operations.ts'
 import { CommandError, NotHeld, RequestError } from '../errors.ts'
+import type { FetchQuery, FetchRecord } from '../history/fetch-record.ts'
 import { MAX_PAGE } from '../history/history.ts'
 import type { RecordQuery, SessionRecord } from '../history/session-record.ts'
 import type { Logger } from '../lib/log.ts'
 import type { BuildsView } from './builds-view.ts'
 import { csvLine } from './csv.ts'
-import { BUILD_ID, CURSOR, LIMIT, object, RECORD_QUERY, ref, type Schema } from './schemas.ts'
+import { BUILD_ID, CURSOR, FETCH_QUERY, LIMIT, object, RECORD_QUERY, ref, type Schema } from './schemas.ts'
 import { activityFor, OPERATORS_VIEW, type View } from './view.ts'
 
 export interface ApiParts {
@@ -302,7 +303,11 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       answers: { 200: ref('RecordPage') },
       run: async ({ query }) => {
         const before = query.cursor === undefined ? undefined : numberOf(cursorText(query.cursor))
-        const { records, next } = await operations.history(recordQuery(query), Number(query.limit), before)
+        const { records, next } = await operations.history(
+          queryOf(query, RECORD_QUERY),
+          Number(query.limit),
+          before,
+        )
         return ok({ items: records, next: next === null ? null : encodeCursor(String(next)) })
       },
     },
@@ -327,7 +332,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       summary: 'Deletes what is remembered of sessions, for good: of all, or of those that are meant.',
       query: RECORD_QUERY,
       answers: { 200: ref('Forgotten') },
-      run: async ({ query }) => ok({ deleted: await operations.forget(recordQuery(query)) }),
+      run: async ({ query }) => ok({ deleted: await operations.forget(queryOf(query, RECORD_QUERY)) }),
     },
     {
       method: 'GET',
@@ -337,14 +342,8 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       summary: 'All that is remembered of sessions, for a spreadsheet.',
       query: RECORD_QUERY,
       answers: { 200: 'text/csv' },
-      run: async ({ query }) => ({
-        status: 200,
-        file: {
-          type: 'text/csv; charset=utf-8',
-          name: 'upserv-history.csv',
-          content: oneOfFew(csvOf(everyRecord(recordQuery(query)))),
-        },
-      }),
+      run: async ({ query }) =>
+        saved('upserv-history.csv', csvOf(CSV_COLUMNS, everyRecord(queryOf(query, RECORD_QUERY)))),
     },
     {
       method: 'GET',
@@ -354,16 +353,61 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       summary: 'All that is remembered of sessions, as one array.',
       query: RECORD_QUERY,
       answers: { 200: { type: 'array', items: ref('SessionRecord') } },
-      run: async ({ query }) => ({
-        status: 200,
-        file: {
-          type: 'application/json; charset=utf-8',
-          name: 'upserv-history.json',
-          content: oneOfFew(jsonOf(everyRecord(recordQuery(query)))),
-        },
-      }),
+      run: async ({ query }) =>
+        saved('upserv-history.json', jsonOf(everyRecord(queryOf(query, RECORD_QUERY)))),
+    },
+    {
+      method: 'GET',
+      path: '/history/fetches',
+      isPrivate: true,
+      id: 'listFetchHistory',
+      summary: 'Fetches that have ended, the latest first.',
+      query: { ...FETCH_QUERY, cursor: CURSOR, limit: LIMIT },
+      answers: { 200: ref('FetchPage') },
+      run: async ({ query }) => {
+        const before = query.cursor === undefined ? undefined : numberOf(cursorText(query.cursor))
+        const asked = queryOf(query, FETCH_QUERY)
+        const { records, next } = await operations.fetchHistory(asked, Number(query.limit), before)
+        return ok({ items: records, next: next === null ? null : encodeCursor(String(next)) })
+      },
+    },
+    {
+      method: 'DELETE',
+      path: '/history/fetches',
+      id: 'forgetFetches',
+      summary: 'Deletes what is remembered of fetches, for good: of all, or of those that are meant.',
+      query: FETCH_QUERY,
+      answers: { 200: ref('Forgotten') },
+      run: async ({ query }) => ok({ deleted: await operations.forgetFetches(queryOf(query, FETCH_QUERY)) }),
+    },
+    {
+      method: 'GET',
+      path: '/history/fetches.csv',
+      isPrivate: true,
+      id: 'exportFetchesCsv',
+      summary: 'All that is remembered of fetches, for a spreadsheet.',
+      query: FETCH_QUERY,
+      answers: { 200: 'text/csv' },
+      run: async ({ query }) =>
+        saved('upserv-fetches.csv', csvOf(FETCH_COLUMNS, everyFetch(queryOf(query, FETCH_QUERY)))),
+    },
+    {
+      method: 'GET',
+      path: '/history/fetches.json',
+      isPrivate: true,
+      id: 'exportFetchesJson',
+      summary: 'All that is remembered of fetches, as one array.',
+      query: FETCH_QUERY,
+      answers: { 200: { type: 'array', items: ref('FetchRecord') } },
+      run: async ({ query }) => saved('upserv-fetches.json', jsonOf(everyFetch(queryOf(query, FETCH_QUERY)))),
     },
   ]
+
+  /** An answer that is long, to be saved under this name. */
+  function saved(name: string, content: AsyncIterable<string>): Answered {
+    const type = name.endsWith('.csv') ? 'text/csv' : 'application/json'
+    return { status: 200, file: { type: `${type}; charset=utf-8`, name, content: oneOfFew(content) } }
+  }
 
   async function heldBuild(id: string, view: View = OPERATORS_VIEW): Promise<unknown> {
     const build = view.builds(await builds.get()).find((one) => one.id === id)
@@ -382,14 +426,24 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
     }
   }
 
-  async function* everyRecord(query: RecordQuery): AsyncGenerator<SessionRecord[]> {
-    let before: number | undefined
-    for (;;) {
-      const { records, next } = await operations.history(query, MAX_PAGE, before)
-      if (records.length > 0) yield records
-      if (next === null) return
-      before = next
-    }
+  function everyRecord(query: RecordQuery): AsyncGenerator<SessionRecord[]> {
+    return everyPage((before) => operations.history(query, MAX_PAGE, before))
+  }
+
+  function everyFetch(query: FetchQuery): AsyncGenerator<FetchRecord[]> {
+    return everyPage((before) => operations.fetchHistory(query, MAX_PAGE, before))
+  }
+}
+
+async function* everyPage<T>(
+  look: (before: number | undefined) => Promise<{ records: T[]; next: number | null }>,
+): AsyncGenerator<T[]> {
+  let before: number | undefined
+  for (;;) {
+    const { records, next } = await look(before)
+    if (records.length > 0) yield records
+    if (next === null) return
+    before = next
   }
 }
 
@@ -429,9 +483,10 @@ function numberOf(text: string): number {
   return number
 }
 
-function recordQuery(query: Asked['query']): RecordQuery {
+/** What is asked for by those parameters that a table has. */
+function queryOf(query: Asked['query'], table: Readonly<Record<string, Schema>>): Record<string, string> {
   const asked: Record<string, string> = {}
-  for (const key of Object.keys(RECORD_QUERY)) {
+  for (const key of Object.keys(table)) {
     const value = query[key]
     if (value === undefined) continue
     asked[key] = key === 'since' || key === 'until' ? timeOf(String(value)) : String(value)
@@ -466,13 +521,20 @@ const CSV_COLUMNS = [
   ],
 ] as (keyof SessionRecord)[]
 
-async function* csvOf(pages: AsyncIterable<SessionRecord[]>): AsyncGenerator<string> {
-  yield csvLine(CSV_COLUMNS)
+const FETCH_COLUMNS = [
+  ...['number', 'began', 'ended', 'id', 'source', 'url', 'receivedBytes', 'outcome', 'code', 'reason'],
+] as (keyof FetchRecord)[]
+
+async function* csvOf<T>(
+  columns: readonly (keyof T & string)[],
+  pages: AsyncIterable<T[]>,
+): AsyncGenerator<string> {
+  yield csvLine(columns)
   for await (const records of pages)
-    yield records.map((record) => csvLine(CSV_COLUMNS.map((key) => record[key] as string | number))).join('')
+    yield records.map((record) => csvLine(columns.map((key) => record[key] as string | number))).join('')
 }
 
-async function* jsonOf(pages: AsyncIterable<SessionRecord[]>): AsyncGenerator<string> {
+async function* jsonOf(pages: AsyncIterable<unknown[]>): AsyncGenerator<string> {
   let separator = '[\n'
   for await (const records of pages) {
     yield separator + records.map((record) => JSON.stringify(record)).join(',\n')

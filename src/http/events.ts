@@ -34,13 +34,21 @@ interface Watcher {
 export class Events {
   readonly #operations: Operations
   readonly #builds: BuildsView
+  readonly #now: () => number
   readonly #watchers = new Set<Watcher>()
   #timer: NodeJS.Timeout | undefined
   #telling = false
   /** As it was told last, by standing. */
   readonly #lastBuilds = new Map<string, string>()
 
-  constructor(operations: Operations, activity: Activity, builds: BuildsView) {
+  /** @param now milliseconds on a clock that never jumps. */
+  constructor(
+    operations: Operations,
+    activity: Activity,
+    builds: BuildsView,
+    now: () => number = () => performance.now(),
+  ) {
+    this.#now = now
     this.#operations = operations
     this.#builds = builds
     activity.events.on('session', (record) => this.#tellAll('session', (view) => view.record(record)))
@@ -113,7 +121,7 @@ export class Events {
   #tellAll(event: string, make: (view: View) => unknown): void {
     if (this.#watchers.size === 0) return
     const texts = new Map<string, string | undefined>()
-    const now = performance.now()
+    const now = this.#now()
     for (const watcher of this.#watchers) {
       const { response } = watcher
       const view = watcher.view()

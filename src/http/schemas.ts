@@ -42,6 +42,27 @@ export const RECORD_QUERY: Record<string, Schema> = {
   until: { ...time, maxLength: 40 },
 }
 
+/** Which of the fetches that have ended are meant. */
+export const FETCH_QUERY: Record<string, Schema> = {
+  build: BUILD_ID,
+  source: WORD,
+  outcome: oneOf('done', 'failed', 'stopped'),
+  since: { ...time, maxLength: 40 },
+  until: { ...time, maxLength: 40 },
+}
+
+const fetchEnd: Record<string, Schema> = {
+  id: string,
+  source: string,
+  url: string,
+  began: time,
+  ended: time,
+  outcome: FETCH_QUERY.outcome!,
+  code: string,
+  reason: string,
+  receivedBytes: count,
+}
+
 const page = (items: Schema): Schema => object({ items: list(items), next: orNull(string) })
 
 const session: Record<string, Schema> = {
@@ -111,16 +132,7 @@ export const SCHEMAS = {
     secondsLeft: orNull(count),
     waiting: count,
   }),
-  FetchEnd: object({
-    id: string,
-    source: string,
-    began: time,
-    ended: time,
-    outcome: oneOf('done', 'failed', 'stopped'),
-    code: string,
-    reason: string,
-    receivedBytes: count,
-  }),
+  FetchEnd: object(fetchEnd),
   Fetches: object({
     running: list({ $ref: '#/components/schemas/Fetch' }),
     ended: list({ $ref: '#/components/schemas/FetchEnd' }),
@@ -152,6 +164,8 @@ export const SCHEMAS = {
       }),
     ),
   }),
+  FetchRecord: object({ number: count, ...fetchEnd }),
+  FetchPage: page({ $ref: '#/components/schemas/FetchRecord' }),
   RecordPage: page({ $ref: '#/components/schemas/SessionRecord' }),
   ChangePage: page({ $ref: '#/components/schemas/Change' }),
   Change: object({

@@ -13,8 +13,9 @@
  * changes anything, and what tells who was where, is for the operator (operators.ts).
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
-import type { Socket } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Activity } from '../build/activity.ts'
 import type { Operations } from '../build/operations.ts'
@@ -32,6 +33,7 @@ import {
 } from '../errors.ts'
 import type { ChangeRecord } from '../history/change-record.ts'
 import type { Bandwidth } from '../lib/bandwidth.ts'
+import { descriptorOf } from '../lib/descriptor.ts'
 import type { Logger } from '../lib/log.ts'
 import { formatPeer, introduce, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
 import { Tally } from '../lib/tally.ts'
@@ -88,6 +90,8 @@ const HEADERS_MS = 30_000
 const KEEP_ALIVE_MS = 10_000
 /** Connections at a time; more are closed at once. */
 const MAX_CONNECTIONS = 1000
+/** How often it is looked whether a connection that nobody may use any more has become idle. */
+const LOOK_EVERY_MS = 100
 const NOTHING_RUNS = "default-src 'none'; frame-ancestors 'none'"
 /** Of what a change was about, as it is remembered. */
 const MAX_TARGET = 300
@@ -107,6 +111,9 @@ export class Http {
   readonly #events: Events
   readonly #ending = new AbortController()
   readonly #servers: Server[] = []
+  /** Those that have connections, or may get some. */
+  readonly #busy = new Set<Server>()
+  readonly #speakTls = new WeakSet<Server>()
   readonly #log: Logger
   /** On a doorstep. */
   readonly #arriving = new Set<Socket>()
@@ -168,6 +175,36 @@ export class Http {
 
   /** @returns the address that it can be reached at. */
   async listen(address: Listen, doorstep: Doorstep): Promise<string> {
+    const { port } = await this.#open({ port: address.port, host: address.host }, doorstep, (cause) => {
+      const hint = `Choose another with --http${doorstep.speaksTls ? 's' : ''} HOST:PORT, or off.`
+      return new ConfigError(`cannot listen on http ${formatListen(address)}: ${cause.message}`, {
+        cause,
+        hint,
+      })
+    })
+    return urlOf({ host: address.host, port }, doorstep)
+  }
+
+  /** Takes over a socket that listens already. @returns the address that it can be reached at. */
+  async listenOn(fd: number, doorstep: Doorstep): Promise<string> {
+    const { address, port } = await this.#open(
+      { fd },
+      doorstep,
+      (cause) => new ConfigError(`descriptor ${fd} is no socket to listen on: ${cause.message}`, { cause }),
+    )
+    return urlOf({ host: address, port }, doorstep)
+  }
+
+  /** The sockets that listen; without a descriptor where the runtime does not tell. */
+  get listening(): { fd: number | undefined; tls: boolean }[] {
+    return this.#servers.map((server) => ({ fd: descriptorOf(server), tls: this.#speakTls.has(server) }))
+  }
+
+  async #open(
+    where: { port: number; host: string } | { fd: number },
+    doorstep: Doorstep,
+    explain: (cause: Error) => ConfigError,
+  ): Promise<{ address: string; port: number }> {
     const server = createServer(
       { requestTimeout: REQUEST_MS, headersTimeout: HEADERS_MS, keepAliveTimeout: KEEP_ALIVE_MS },
       (request, response) => this.#answer(request, response),
@@ -182,20 +219,13 @@ export class Http {
       else if (this.#count(socket)) begin!.call(server, socket)
     })
     await new Promise<void>((resolve, reject) => {
-      server.once('error', (cause) =>
-        reject(
-          new ConfigError(`cannot listen on http ${formatListen(address)}: ${cause.message}`, {
-            cause,
-            hint: `Choose another with --http${doorstep.speaksTls ? 's' : ''} HOST:PORT, or off.`,
-          }),
-        ),
-      )
-      server.listen(address.port, address.host, () => resolve())
+      server.once('error', (cause) => reject(explain(cause)))
+      server.listen(where, () => resolve())
     })
     this.#servers.push(server)
-    const bound = server.address()
-    const port = typeof bound === 'object' && bound ? bound.port : address.port
-    return `${doorstep.speaksTls ? 'https' : 'http'}://${formatListen({ host: address.host, port })}`
+    this.#busy.add(server)
+    if (doorstep.speaksTls) this.#speakTls.add(server)
+    return server.address() as AddressInfo
   }
 
   /** Hears what comes before HTTP. */
@@ -268,7 +298,15 @@ export class Http {
   /** Takes no more requests; those under way go on, but nobody watches any more. */
   close(): void {
     this.#events.close()
-    for (const server of this.#servers) server.close()
+    for (const server of this.#servers) server.close(() => this.#busy.delete(server))
+  }
+
+  /** Once it takes no more requests: resolves when those under way have ended, and their connections with them. */
+  async finished(): Promise<void> {
+    while (this.#busy.size > 0) {
+      for (const server of this.#servers) server.closeIdleConnections()
+      await sleep(LOOK_EVERY_MS, undefined, { ref: false })
+    }
   }
 
   /** Ends what is left. */
@@ -277,6 +315,10 @@ export class Http {
     for (const socket of this.#arriving) socket.destroy()
     for (const server of this.#servers) server.closeAllConnections()
   }
+}
+
+function urlOf(address: Listen, { speaksTls }: Doorstep): string {
+  return `${speaksTls ? 'https' : 'http'}://${formatListen(address)}`
 }
 
 /** For a client whose request never came about. */

@@ -8,12 +8,12 @@ import type {
   Activity,
   AvailableBuilds,
   BuildSummary,
-  FetchEnd,
   FetchStatus,
   SessionStatus,
   Status,
   VerificationStatus,
 } from '../build/operations.ts'
+import type { FetchEnd } from '../history/fetch-record.ts'
 import type { SessionFacts, SessionRecord } from '../history/session-record.ts'
 import type { Visitor } from '../rsync/access.ts'
 

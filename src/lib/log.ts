@@ -1,17 +1,30 @@
 /**
- * The program's log on stderr: one JSON object a line, or readable text when a person looks on. For systemd's
- * journal a line is text with its priority in front, so that `journalctl -p warning` finds what is wrong.
+ * The program's log on stderr: one JSON object a line, or readable text when a person looks on. systemd's journal gets
+ * entries with fields, UPSERV_SESSION and so on; where that can't be, lines of text with their priority in front, so
+ * that `journalctl -p warning` finds what is wrong.
  */
 import { fstatSync } from 'node:fs'
 import { type Logger, pino } from 'pino'
+import { fieldName, Journal, type JournalEntry } from './journal.ts'
 
 export type { Logger }
 
 /** Syslog's priorities for pino's levels, as sd-daemon(3) has them in front of a line. */
 const PRIORITIES: Record<string, number> = { trace: 7, debug: 7, info: 6, warn: 4, error: 3, fatal: 2 }
 
+/** In front of the names of our own fields. */
+const PREFIX = 'UPSERV_'
+const IDENTIFIER: readonly [string, string] = ['SYSLOG_IDENTIFIER', 'upserv']
+
+let journal: Journal | undefined
+
+/** For who is about to end: what was logged is in the journal when this returns. */
+export async function closeLog(): Promise<void> {
+  await journal?.close()
+}
+
 /** `LOG_LEVEL` is pino's own: debug, info, warn, error. */
-export function createLogger(): Logger {
+export function createLogger({ fields = false }: { fields?: boolean } = {}): Logger {
   const level = process.env.LOG_LEVEL ?? 'info'
   const write = (format: (json: string) => string) => ({
     write: (line: string) => void process.stderr.write(format(line)),
@@ -19,9 +32,28 @@ export function createLogger(): Logger {
   const destination = process.stderr.isTTY
     ? write(readable)
     : goesToJournal(process.env.JOURNAL_STREAM)
-      ? write(forJournal)
+      ? toJournal(fields ? Journal.open() : undefined)
       : pino.destination({ fd: 2, sync: true })
   return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination)
+}
+
+function toJournal(opened: Journal | undefined): { write(line: string): void } {
+  journal = opened
+  return {
+    write: (line) => {
+      if (!opened?.write(entryOf(line))) process.stderr.write(forJournal(line))
+    },
+  }
+}
+
+/** An entry from pino's line. */
+export function entryOf(json: string): JournalEntry {
+  const { name, text, facts } = partsOf(json)
+  const fields = facts.flatMap(([key, value]): (readonly [string, string])[] => {
+    const field = fieldName(PREFIX, key)
+    return field === undefined ? [] : [[field, value]]
+  })
+  return { priority: PRIORITIES[name] ?? 6, message: text, fields: [IDENTIFIER, ...fields] }
 }
 
 /** systemd names the stream that it reads by device and inode: what was redirected since then is another one. */
@@ -43,12 +75,19 @@ export function readable(json: string): string {
   return `${time.slice(11, 19)} ${name.padEnd(5)} ${text}\n`
 }
 
-function partsOf(json: string): { name: string; time: string; text: string } {
+function partsOf(json: string): {
+  name: string
+  time: string
+  text: string
+  facts: (readonly [key: string, value: string])[]
+} {
   const { level, time, msg, ...rest } = JSON.parse(json) as { level: number; time: string; msg: string }
   const name = pino.levels.labels[level] ?? String(level)
   const facts = Object.entries(rest).map(
-    ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
+    ([key, value]) => [key, typeof value === 'string' ? value : JSON.stringify(value)] as const,
   )
+  const shown = facts.map(([key, value]) => `${key}=${value}`)
   // A value from outside must neither begin a line of its own nor drive the terminal.
-  return { name, time, text: [msg, ...facts].join(' ').replaceAll(/[\x00-\x08\x0a-\x1f\x7f-\x9f]/g, '?') }
+  const text = [msg, ...shown].join(' ').replaceAll(/[\x00-\x08\x0a-\x1f\x7f-\x9f]/g, '?')
+  return { name, time, text, facts }
 }

@@ -44,6 +44,8 @@ export interface Visitor extends Asker {
    * @throws LoginsSlowed when it would have to wait for long.
    */
   proveSlowly(modules: readonly string[], proof: Proof): Promise<boolean>
+  /** Takes a proof that another process of ours has judged already. */
+  prove(modules: readonly string[], proof: Proof): boolean
   settings(modules: readonly string[]): VisitSettings
   /** Those of equal standing see the same in listings. */
   readonly standing: string

@@ -6,6 +6,7 @@
 
 import { hash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Piscina } from 'piscina'
 import { StoreCorrupt } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
@@ -31,6 +32,9 @@ const MAX_STEPS = 2_000_000
 const NO_DIGEST = new Uint8Array(1)
 /** A thread without work ends after this time. */
 const IDLE_MS = 30_000
+const THREADS = Math.max(1, availableParallelism())
+/** How often it is looked whether all threads have started. */
+const LOOK_EVERY_MS = 5
 
 export interface DerivedOptions {
   kept: Kept
@@ -44,6 +48,10 @@ export class Derived {
   readonly #deltas = new SingleFlight<string, Delta>()
   readonly #digesting = new SingleFlight<string, Uint8Array>()
   #pool: Promise<Piscina> | undefined
+  /** Threads are there for good: see `settle`. */
+  #settled: Promise<void> | undefined
+  /** One that still has to do. */
+  #former: Promise<Piscina> | undefined
 
   constructor({ kept, checksumSeed }: DerivedOptions) {
     this.#kept = kept
@@ -177,8 +185,22 @@ export class Derived {
     return withContent(tree, node, (content) => this.#inThread(task, placeOf(content), signal))
   }
 
+  /**
+   * The files of our program may change once this returns: all threads are there, and none is stopped or ends, as
+   * another one would be of another version.
+   */
+  settle(): Promise<void> {
+    this.#settled ??= (async () => {
+      this.#former = this.#pool
+      this.#pool = startPool(THREADS)
+      const pool = await this.#pool
+      while (pool.threads.length < THREADS) await sleep(LOOK_EVERY_MS)
+    })()
+    return this.#settled
+  }
+
   async close(): Promise<void> {
-    await (await this.#pool)?.destroy()
+    for (const pool of [this.#former, this.#pool]) await (await pool)?.destroy()
   }
 
   /** The file stays open until the thread has ended or been told to. */
@@ -188,7 +210,9 @@ export class Derived {
     signal: AbortSignal,
   ): Promise<TaskResult[T['type']]> {
     this.#pool ??= startPool()
-    const result: WorkResult = await (await this.#pool).run({ task, place } satisfies Work, { signal })
+    const pool = await this.#pool
+    const stop = this.#settled ? null : signal
+    const result: WorkResult = await pool.run({ task, place } satisfies Work, { signal: stop })
     if ('value' in result) return result.value as TaskResult[T['type']]
     throw new StoreCorrupt(
       result.error.message,
@@ -198,12 +222,12 @@ export class Derived {
 }
 
 /** Loaded with the first work that needs threads: a server that only repeats itself never has any. */
-async function startPool(): Promise<Piscina> {
+async function startPool(minThreads = 0): Promise<Piscina> {
   const { Piscina } = await import('piscina')
   return new Piscina({
     filename: siblingModule(import.meta.url, './delta/worker'),
-    minThreads: 0,
-    maxThreads: Math.max(1, availableParallelism()),
+    minThreads,
+    maxThreads: THREADS,
     idleTimeout: IDLE_MS,
   })
 }

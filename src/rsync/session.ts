@@ -8,7 +8,15 @@
  */
 
 import { randomBytes } from 'node:crypto'
-import { AccessDenied, ConnectionLost, PeerError, RefusedError, UpservError } from '../errors.ts'
+import {
+  AccessDenied,
+  ConnectionLost,
+  HandedOver,
+  PeerError,
+  RefusedError,
+  UpservError,
+  type Visit,
+} from '../errors.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
 import type { Peer } from '../lib/peer.ts'
 import type { Turn, Turns, Visitor, VisitSettings } from './access.ts'
@@ -171,6 +179,8 @@ export interface SessionProgress {
 export interface SessionReport extends SessionProgress {
   outcome: 'done' | 'listed' | 'refused' | 'peer-error' | 'lost' | 'failed'
   error: unknown
+  /** Another process went on with the client, and reports on it. */
+  relayed: boolean
   /** Codec and digests that both sides agreed on; '' where it did not come to that. */
   codec: string
   digest: string
@@ -193,6 +203,14 @@ const MAX_OPTIONS_SHOWN = 30
 const CHALLENGE_BYTES = 24
 /** Lines of the text phase stay below the stock server's own buffer. */
 const MAX_TEXT_LINE = 1000
+
+/** What was before a session began. */
+export interface Before {
+  /** When the client came, if that was earlier: its handshake began then. */
+  readonly since?: number
+  /** What the client has said to another process, and has been answered. */
+  readonly visit?: Visit | undefined
+}
 
 export class Session {
   readonly #connection: Connection
@@ -227,19 +245,25 @@ export class Session {
   /** Settles when the client has said something while it waited, or has left. */
   #ahead: Promise<void> | undefined
   readonly #figures: TransferFigures = noFigures()
+  /** What the client has said already, to another process of ours. */
+  readonly #visit: Visit | undefined
+  /** The client's greeting and the module that it named, as it said them. */
+  #greeting = ascii('')
+  #named = ascii('')
 
   /**
    * @param signal ends the session at once, wherever it is.
-   * @param since when the client came, if that was earlier than now: its handshake began then.
+   * @param before what was before it.
    */
   constructor(
     door: Duplex,
     peer: Peer,
     context: SessionContext,
     signal: AbortSignal,
-    since: number = context.now(),
+    { since = context.now(), visit }: Before = {},
   ) {
     this.#peer = peer
+    this.#visit = visit
     this.#visitor = context.visitor(peer)
     this.#connection = new Connection(door, context.now)
     this.#context = context
@@ -298,6 +322,7 @@ export class Session {
     let module: OpenModule | undefined
     let outcome: SessionReport['outcome'] = 'done'
     let failure: unknown
+    let relayed = false
     try {
       await this.#greet()
       const name = await this.#readModuleName()
@@ -314,7 +339,9 @@ export class Session {
     } catch (error) {
       // Where we hung up ourselves, why we did says more than that the connection broke.
       failure = this.#abort.signal.aborted ? this.#abort.signal.reason : error
-      outcome = await this.#tell(failure)
+      relayed = failure instanceof HandedOver && this.#state === 'waiting'
+      if (relayed) failure = await this.#relay(failure as HandedOver)
+      if (failure) outcome = await this.#tell(failure)
     } finally {
       clearInterval(watch)
       this.#turn?.leave()
@@ -325,6 +352,7 @@ export class Session {
       ...this.progress,
       outcome,
       error: failure,
+      relayed,
       codec: this.#agreement ? (this.#agreement.codec ?? 'none') : '',
       digest: this.#agreement?.transferDigest ?? '',
       listDigest: this.#options?.checksum ? (this.#agreement?.listDigest ?? '') : '',
@@ -359,22 +387,27 @@ export class Session {
   }
 
   async #greet(): Promise<void> {
-    const { motd } = this.#context
-    // Both sides may greet first; ours goes out at once.
-    this.#connection.out.string(ascii(formatGreeting(this.#ourAuthDigests)))
-    if (motd !== '') for (const line of [...motd.trimEnd().split('\n'), '']) await this.#say(line)
-    await this.#connection.flush()
-    await this.#connection.in.decode(checkFirstByte)
-    const line = await this.#readLine('greeting')
+    const line = this.#visit ? (this.#visit.greeting as ByteString) : await this.#exchangeGreetings()
+    this.#greeting = line
     const greeting = parseGreeting(line)
     this.#protocol = agreeOnProtocol(greeting)
     this.#authDigests = greeting.digests
     this.#step('hello')
   }
 
+  async #exchangeGreetings(): Promise<ByteString> {
+    const { motd } = this.#context
+    // Both sides may greet first; ours goes out at once.
+    this.#connection.out.string(ascii(formatGreeting(this.#ourAuthDigests)))
+    if (motd !== '') for (const line of [...motd.trimEnd().split('\n'), '']) await this.#say(line)
+    await this.#connection.flush()
+    await this.#connection.in.decode(checkFirstByte)
+    return await this.#readLine('greeting')
+  }
+
   /** The module that the client names; undefined once a listing was sent instead. */
   async #readModuleName(): Promise<string | undefined> {
-    let line = await this.#readLine('module')
+    let line = this.#visit ? (this.#visit.module as ByteString) : await this.#readLine('module')
     const early = /^#early_input=(\d{1,6})$/.exec(line)
     if (early) {
       const size = Number(early[1])
@@ -397,6 +430,7 @@ export class Session {
       return undefined
     }
     if (line.startsWith('#')) throw new PeerError('module', `Unknown command '${showBytes(line)}'`)
+    this.#named = line
     this.#module = showBytes(line)
     this.#step('select')
     return line
@@ -410,7 +444,12 @@ export class Session {
       const address = this.#peer.address ?? 'unknown'
       throw new AccessDenied(`access denied to ${this.#module} from UNDETERMINED (${address})`)
     }
-    if (visitor.mustProve(modules)) {
+    if (this.#visit?.user !== undefined) {
+      // Proven to the process before, of whom we only know who it is.
+      this.#user = this.#visit.user as ByteString
+      if (visitor.mustProve(modules) && !visitor.prove(modules, { user: this.#user, provenBy: () => true }))
+        throw new AccessDenied(`auth failed on module ${this.#module}`)
+    } else if (visitor.mustProve(modules)) {
       const digest = chooseAuthDigest(this.#authDigests, this.#protocol, this.#ourAuthDigests)
       const challenge = randomBytes(CHALLENGE_BYTES).toString('base64').replaceAll('=', '')
       await this.#connection.line(`@RSYNCD: AUTHREQD ${challenge}`)
@@ -684,6 +723,43 @@ export class Session {
           `rsync: ${what} "${shown}" failed: No such file or directory (2)`,
         )
       }
+    }
+  }
+
+  // -------------------------------------------------------------------------------------------------
+  // Handing over
+
+  /** Brings the client to another process, and carries bytes until one of them has no more. @returns what went wrong. */
+  async #relay({ relay }: HandedOver): Promise<unknown> {
+    const connection = this.#connection
+    const user = this.#user === '' ? undefined : this.#user
+    try {
+      const other = await relay({ peer: this.#peer, greeting: this.#greeting, module: this.#named, user })
+      const onAbort = (): void => other.destroy()
+      this.#signal.addEventListener('abort', onAbort, { once: true })
+      const there = async (): Promise<void> => {
+        await this.#ahead
+        for (let piece = await connection.in.some(); piece; piece = await connection.in.some())
+          await other.write(piece)
+        other.end()
+      }
+      const back = async (): Promise<void> => {
+        for (let piece = await other.read(); piece; piece = await other.read()) {
+          connection.out.bytes(piece)
+          await connection.flush()
+        }
+      }
+      try {
+        // What the client has not said when the other has said all, nobody wants to hear.
+        const failing = new Promise<never>((_, reject) => void there().catch(reject))
+        await Promise.race([back(), failing])
+      } finally {
+        this.#signal.removeEventListener('abort', onAbort)
+        other.destroy()
+      }
+      return undefined
+    } catch (error) {
+      return error
     }
   }
 

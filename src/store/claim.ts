@@ -17,14 +17,21 @@ export interface Claim {
   readonly lock: StoreLock
 }
 
+export interface ClaimOptions {
+  now?: () => Date
+  disk?: Disk
+  /** The file of the lock, from the process that hands the directory over to us. */
+  inherited?: number | undefined
+}
+
 /** Takes a data directory, or makes one. @throws StoreLocked, StoreFormat, StoreCorrupt. */
 export async function claimStore(
   root: string,
-  { now = () => new Date(), disk = realDisk }: { now?: () => Date; disk?: Disk } = {},
+  { now = () => new Date(), disk = realDisk, inherited }: ClaimOptions = {},
 ): Promise<Claim> {
   const paths = new StorePaths(root)
   await makeDirectories(disk, root)
-  const lock = lockStore(paths.lock, now, disk.now)
+  const lock = lockStore(paths.lock, now, disk.now, inherited)
   try {
     const facts = await readOrMakeFacts(disk, paths, now)
     for (const directory of [paths.builds, paths.packs, paths.incoming, paths.cache]) {

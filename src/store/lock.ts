@@ -16,6 +16,8 @@ import { diskError, isDiskFull } from './disk-error.ts'
 import { FILE_MODE } from './paths.ts'
 
 export interface StoreLock {
+  /** The file that is locked: a process that inherits it holds the lock as well, and keeps it when we let go. */
+  readonly fd: number
   /**
    * @throws StoreError when the file of that name is not the one we locked: then the directory was removed
    *   or replaced under us, and somebody else may own what is there now.
@@ -30,20 +32,26 @@ interface Owner {
   since: string
 }
 
-/** Takes the lock. @throws StoreLocked, which says who has it. */
+/**
+ * Takes the lock.
+ * @param inherited the file, which the process before us has locked and handed over.
+ * @throws StoreLocked, which says who has it.
+ */
 export function lockStore(
   path: string,
   clock: () => Date = () => new Date(),
   disk: DiskNow = realDisk.now,
+  inherited?: number,
 ): StoreLock {
   let fd: number
   try {
-    fd = disk.open(path, 'rwc', FILE_MODE)
+    fd = inherited ?? disk.open(path, 'rwc', FILE_MODE)
   } catch (error) {
     throw diskError(error, path)
   }
   let ino: number | undefined
   try {
+    // Of a file that is locked already this says so, and of one that was let go by mistake as well.
     takeLock(disk, fd, path)
     nameOwner(disk, fd, clock())
     ino = disk.stat(path)?.ino
@@ -53,7 +61,9 @@ export function lockStore(
   }
   let held = true
   return {
+    fd,
     assertOurs() {
+      if (!held) throw new StoreError(`${path} was given up`)
       let now: number | undefined
       try {
         now = disk.stat(path)?.ino

@@ -59,6 +59,7 @@ import { KnownBlobs } from './known-blobs.ts'
 import type { StoreLock } from './lock.ts'
 import { Manifest, readManifestBlobs, readSeal } from './manifest.ts'
 import { ManifestCache } from './manifest-cache.ts'
+import { DIGEST_BYTES } from './pack.ts'
 import { type BlobReader, type Pace, type PackInfo, Packs, type Step } from './packs.ts'
 import {
   type BuildPaths,
@@ -196,6 +197,7 @@ export class Store {
   /** What an earlier process left in incoming/, and has not been removed yet. */
   #leftoverBytes = 0
   #leftovers: Promise<void> = Promise.resolve()
+  #paused = false
   #closed = false
 
   private constructor(
@@ -263,6 +265,70 @@ export class Store {
       this.packs.close()
       this.#lock.release()
     })
+  }
+
+  // -------------------------------------------------------------------------------------------------
+  // Handing over. Who goes on reading may do so after that, also from packs that the next owner unlinks.
+
+  /**
+   * Waits for the change under way; until the returned function is called there is no other, and who wants one
+   * waits. Ingests must have ended.
+   */
+  async pause(): Promise<() => void> {
+    const { promise: over, resolve: end } = Promise.withResolvers<void>()
+    this.#paused = true
+    await this.#leftovers
+    await new Promise<void>((resolve) => {
+      void this.#turn.run(async () => {
+        resolve()
+        await over
+      })
+    })
+    return () => {
+      this.#paused = false
+      end()
+    }
+  }
+
+  /**
+   * Opens every pack that these builds need and keeps it open, until the returned function is called: what is
+   * unlinked then can still be read. @throws StoreError when one can't be opened.
+   */
+  async keepOpen(ids: Iterable<string>): Promise<() => void> {
+    const held: PackInfo[] = []
+    const letGo = (): void => {
+      for (const pack of held.splice(0)) pack.file.release()
+    }
+    const { index } = this.packs
+    const needed = new Set<PackInfo>()
+    const pacer = new Pacer()
+    for (const id of ids) {
+      // Of one that can't be read whoever has it in memory gets what there is.
+      const blobs = await readManifestBlobs(this.#held(id).paths.manifest, this.disk).catch(() => undefined)
+      const digests = blobs?.digests ?? new Uint8Array(0)
+      for (let at = 0; at < digests.length; at += DIGEST_BYTES) {
+        if (pacer.due) await pacer.rest()
+        const row = index.find(digests.subarray(at, at + DIGEST_BYTES))
+        const pack = row < 0 || index.isLost(row) ? undefined : this.packs.get(index.pack(row))
+        if (pack) needed.add(pack)
+      }
+    }
+    try {
+      for (const pack of needed) {
+        await this.packs.hold(pack)
+        held.push(pack)
+      }
+    } catch (error) {
+      letGo()
+      throw diskError(error, this.paths.packs)
+    }
+    return letGo
+  }
+
+  /** The data directory is another process's from now on: what would change it fails. */
+  abandon(): void {
+    this.#closed = true
+    this.#lock.release()
   }
 
   // -------------------------------------------------------------------------------------------------
@@ -416,6 +482,7 @@ export class Store {
   async touch(id: string): Promise<void> {
     const build = this.#held(id)
     build.access = this.#newAccess()
+    if (this.#paused || this.#closed) return
     const { access, written } = build
     // By the time, not the number, which counts accesses of all builds. A clock that jumps only writes it early.
     if (Math.abs(access.time - build.triedAt) < TOUCH_INTERVAL_MS) return
@@ -847,6 +914,7 @@ export class Store {
 
   async #distrust(digests: readonly Uint8Array[], why: string): Promise<void> {
     await this.#turn.run(async () => {
+      if (this.#closed) return
       this.#giveUp(digests, why)
       await this.packs.distrust(digests).catch((error) => this.#report(error, this.paths.untrusted))
     })

@@ -8,7 +8,7 @@ import { createServer, type RequestListener, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { longestGap, percentOf, type WaitingClient } from '../support/client.ts'
+import { percentOf, type WaitingClient } from '../support/client.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import { freePort } from '../support/processes.ts'
 import type { Upserv } from '../support/upserv.ts'
@@ -16,7 +16,8 @@ import type { Upserv } from '../support/upserv.ts'
 /** About 5 MB at 1 MB a second: time to break things in the middle. */
 const TREE = randomTree(1, 50, 100_000)
 const RATE = '1m'
-const MAX_GAP_MS = 2000
+/** Lines that a client must hear while nothing comes from upstream. */
+const LINES = 3
 
 /** Mostly waiting, so several fit into one processor. */
 const CONCURRENCY = 4
@@ -50,7 +51,6 @@ describe('the upstream fails', { concurrency: CONCURRENCY }, () => {
     assert.equal(resumed?.status, 206)
     const from = Number(/^bytes=(\d+)-$/.exec(resumed!.range)?.[1])
     assert.ok(from > 500_000, `went on at byte ${from}`)
-    assert.ok(longestGap(client.lines) <= MAX_GAP_MS, client.output)
     await client.waitForLine(/going on at/)
   })
 
@@ -105,11 +105,13 @@ describe('the upstream fails', { concurrency: CONCURRENCY }, () => {
     await mirror.publish('1', TREE)
     const archive = readFileSync(mirror.archive('1'))
     const half = archive.length >> 1
+    const begun = Promise.withResolvers<WaitingClient>()
     await using upstream = await startScripted(async (request, response) => {
       if (request.url !== '/1') return void response.writeHead(404).end()
       response.writeHead(200, { 'content-length': archive.length, etag: '"1"' })
       response.write(archive.subarray(0, half))
-      await sleep(5000)
+      // Nothing more comes until the client has been told something, again and again.
+      await (await begun.promise).waitForMore(LINES)
       for (let at = half; at < archive.length; at += 500_000) {
         response.write(archive.subarray(at, Math.min(at + 500_000, archive.length)))
         await sleep(100)
@@ -118,10 +120,9 @@ describe('the upstream fails', { concurrency: CONCURRENCY }, () => {
     })
     const upserv = await mirror.startUpserv({ sources: [`${upstream.url}/{build}`] })
     const { client, place } = mirror.client(upserv, '1')
+    begun.resolve(client)
     await client.ends(0)
     mirror.assertTree('1', place)
-    assert.ok(client.lines.length >= 4, client.output)
-    assert.ok(longestGap(client.lines) <= MAX_GAP_MS, client.output)
   })
 
   test('overloaded (503) at first: asked again, and the client hears of it', async () => {
@@ -146,9 +147,8 @@ describe('the upstream fails', { concurrency: CONCURRENCY }, () => {
     await mirror.startNginx(RATE)
     const upserv = await mirror.startUpserv()
     const { client } = await clientInMidDownload(mirror, upserv, '1')
-    const asked = performance.now()
+    // Which kills it when it does not end.
     await upserv.stop()
-    assert.ok(performance.now() - asked < 5000, 'took long to stop')
     await client.ends(5)
     assert.match(client.stderr, /^@ERROR: .*stopping.*\n/)
     await mirror.nginx.stop()

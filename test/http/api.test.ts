@@ -206,6 +206,38 @@ describe('the API', () => {
     assert.deepEqual(await api.expect(200, 'GET', '/history.json'), [])
   })
 
+  test('fetches are remembered, exported, and forgotten', async () => {
+    const { items } = await api.expect(200, 'GET', '/history/fetches')
+    const of1 = items.find(({ id }: { id: string }) => id === '1')
+    assert.deepEqual(
+      { source: of1.source, url: of1.url, outcome: of1.outcome, receivedBytes: of1.receivedBytes },
+      {
+        source: new URL(mirror.nginx.url).host,
+        url: `${mirror.nginx.url}/1`,
+        outcome: 'done',
+        receivedBytes: statSync(mirror.archive('1')).size,
+      },
+    )
+    assert.deepEqual(await api.expect(200, 'GET', '/history/fetches.json'), items)
+    const csv: string = await api.expect(200, 'GET', '/history/fetches.csv?build=1')
+    assert.match(
+      csv,
+      /^number,began,ended,id,source,url,receivedBytes,outcome,code,reason\r\n\d+,20[^\n]*\/1,/,
+    )
+    const shown = await upserv.cli(['history', '--fetches', '--build', '1'])
+    assert.match(
+      shown.stdout,
+      /^ENDED +BUILD +SOURCE +OUTCOME +RECEIVED +TOOK +FROM\n\S.* 1 +127\.0\.0\.1:\d+ +done /,
+    )
+    assert.match((await upserv.cli(['history', '--source', 'x'])).stderr, /Say --fetches as well/)
+    assert.match((await upserv.cli(['history', '--fetches', '--user', 'x'])).stderr, /--user is of sessions/)
+    const { deleted } = await api.expect(200, 'DELETE', '/history/fetches?build=1')
+    assert.equal(deleted, items.filter(({ id }: { id: string }) => id === '1').length)
+    const { stdout } = await upserv.cli(['history', '--fetches', '--forget', '--yes'])
+    assert.match(stdout, new RegExp(`^${items.length - deleted} fetches are forgotten\\.$`, 'm'))
+    assert.deepEqual((await api.expect(200, 'GET', '/fetches')).ended, [])
+  })
+
   test('what changes anything takes the token', async () => {
     const operations = Object.entries(api.document.paths).flatMap(([path, methods]) =>
       Object.entries(methods).map(([method, operation]) => ({
@@ -222,7 +254,16 @@ describe('the API', () => {
       [],
     )
     const told = closed.filter(({ method }) => method === 'get').map(({ path }) => path)
-    assert.deepEqual(told.sort(), ['/changes', '/history', '/history.csv', '/history.json', '/sessions/1'])
+    assert.deepEqual(told.sort(), [
+      '/changes',
+      '/history',
+      '/history.csv',
+      '/history.json',
+      '/history/fetches',
+      '/history/fetches.csv',
+      '/history/fetches.json',
+      '/sessions/1',
+    ])
     for (const { path, method } of closed) {
       for (const authorization of [undefined, 'Bearer', 'Bearer wrong', `Basic ${'a'.repeat(43)}`]) {
         const response = await fetch(`${api.base}/api/v1${path}`, {

@@ -267,10 +267,10 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
     await page.locator('#sessions .item').filter({ hasText: 'done' }).first().waitFor({ state: 'detached' })
     assert.equal(await page.locator('#sessions .item').count(), 1)
     assert.equal(
-      await page.getByRole('link', { name: 'CSV' }).getAttribute('href'),
+      await page.getByRole('link', { name: 'CSV', exact: true }).getAttribute('href'),
       '/api/v1/history.csv?outcome=lost',
     )
-    await page.getByRole('button', { name: 'Forget' }).click()
+    await page.getByRole('button', { name: 'Forget', exact: true }).click()
     await page.getByRole('dialog').getByRole('button', { name: 'Forget' }).click()
     await sees(page, '#said', '1 session is forgotten.')
     session = await loginTo(base, mirror.data)
@@ -278,6 +278,17 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
     const { items } = (await history.json()) as { items: unknown[] }
     assert.deepEqual(items, [])
     assert.equal(await page.locator('#sessions .item').filter({ hasText: 'broke off' }).count(), 0)
+  })
+
+  test('fetches that ended are looked through, and forgotten', async () => {
+    await page.getByRole('button', { name: 'Older fetches' }).click()
+    await sees(page, '#fetch-ends .item', 'fetched 801 from')
+    assert.ok((await page.locator('#fetch-ends .item').count()) > 3 - 1)
+    await assertAccessible(page, 'fetches')
+    await page.getByRole('button', { name: 'Forget fetches' }).click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Forget' }).click()
+    await sees(page, '#said', 'are forgotten.')
+    await page.locator('#fetch-ends .item').first().waitFor({ state: 'detached' })
   })
 
   test('on a phone, in Spanish, in the dark', async () => {

@@ -27,6 +27,9 @@ const CLIENTS = 6
 
 const skip = (await whyNoDeb()) || (await whyNoMachine())
 const skipLintian = (await findProgram('lintian')) === undefined && 'needs lintian: apt-get install lintian'
+const skipCross =
+  (await findProgram('aarch64-linux-gnu-strip')) === undefined &&
+  'needs aarch64-linux-gnu-strip: apt-get install binutils-aarch64-linux-gnu'
 const skipXinetd = (await findProgram('xinetd')) === undefined && 'needs xinetd: apt-get install xinetd'
 
 describe('the Debian package', { skip, timeout: 15 * 60_000 }, () => {
@@ -63,7 +66,7 @@ describe('the Debian package', { skip, timeout: 15 * 60_000 }, () => {
       NEXT_VERSION,
       'deb',
     ]))
-    for (const path of [deb, next]) copyFileSync(path, shared(basename(path)))
+    for (const path of [deb, next, update]) copyFileSync(path, shared(basename(path)))
     machine = await Machine.boot(join(scratch.path, 'machine'))
   })
   after(async () => {
@@ -113,6 +116,24 @@ describe('the Debian package', { skip, timeout: 15 * 60_000 }, () => {
     assert.doesNotMatch(stdout, /^E:/m)
   })
 
+  test('for another architecture, with the maintainer that the environment names', {
+    skip: skipCross,
+  }, async () => {
+    const out = join(scratch.path, 'arm64')
+    const env = { DEBFULLNAME: 'Ana Operator', DEBEMAIL: 'ana@example.org' }
+    const made = await pack(join(scratch.path, 'one'), out, ['--arch', 'arm64', 'deb'], env)
+    const fields = async (path: string): Promise<string> => (await run('dpkg-deb', ['--field', path])).stdout
+    const [here, there] = [await fields(deb), await fields(made.deb)]
+    assert.match(there, /^Architecture: arm64$/m)
+    assert.match(there, /^Maintainer: Ana Operator <ana@example\.org>$/m)
+    const depends = (text: string): string | undefined => /^Depends: .*libc6 \(>= .*$/m.exec(text)?.[0]
+    assert.ok(depends(there))
+    assert.equal(depends(there), depends(here))
+    await run('dpkg-deb', ['--extract', made.deb, join(out, 'root')], { timeoutMs: PATIENCE_MS })
+    const { stdout } = await run('readelf', ['--file-header', join(out, 'root/usr/lib/upserv/node')])
+    assert.match(stdout, /Machine: +AArch64/)
+  })
+
   test('dpkg -i: a user, a directory, a configuration, and a server that listens', async () => {
     const said = await machine.succeeds('dpkg', ['--install', `/shared/${basename(deb)}`], {
       timeoutMs: PATIENCE_MS,
@@ -153,6 +174,27 @@ systemctl reload upserv`)
     await until('the session is remembered', async () =>
       / build-1 +done/.test(await machine.succeeds('upserv', ['history', '--build', '1'])),
     )
+    // In the journal each fact has a field. What a client sends stays inside of its own, and no secret is in any.
+    await machine.run('sh', ['-c', `rsync "rsync://127.0.0.1/bu$(printf '\\033[2J')x/"`])
+    const entries = async (match: string): Promise<Record<string, unknown>[]> =>
+      (await shell(`journalctl -u upserv -o json ${match}`))
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => JSON.parse(line) as Record<string, unknown>)
+    await until('the refusal is in the journal', async () => {
+      const refused = await entries('UPSERV_OUTCOME=refused')
+      return refused.some(({ UPSERV_MODULE }) => /^bu\S*2Jx$/.test(String(UPSERV_MODULE)))
+    })
+    const [entry] = await entries('UPSERV_BUILD=1 UPSERV_DEVICE=127.0.0.1 UPSERV_OUTCOME=done')
+    assert.ok(entry)
+    assert.match(String(entry.UPSERV_SESSION), /^\d+$/)
+    assert.deepEqual(
+      [entry.PRIORITY, entry.SYSLOG_IDENTIFIER, entry._SYSTEMD_UNIT, entry.UPSERV_MODULE],
+      ['6', 'upserv', 'upserv.service', 'build-1'],
+    )
+    const journal = await shell('journalctl -u upserv -o json')
+    assert.ok(!journal.includes((await machine.succeeds('upserv', ['token'])).trim()))
+    assert.doesNotMatch(journal, /\\u001b/)
     assert.match(
       await shell('curl -sSf http://127.0.0.1:8730/metrics'),
       /^process_resident_memory_bytes [1-9]/m,
@@ -249,32 +291,40 @@ systemctl daemon-reload; systemctl restart upserv; kill -STOP $(systemctl show -
     )
   })
 
-  test('an upgrade while a client syncs: it finishes, who comes meanwhile waits, nothing is lost', async () => {
+  test('an upgrade while a client syncs: it finishes, nobody is refused, nothing is lost', async () => {
     await sync('2')
-    // About four seconds of data, in pieces that are looked at.
-    const slow = sync('2', '--bwlimit=600k')
+    // Were it stopped, the server would cut this client off: it takes about ten seconds.
+    await shell(
+      `sed -i 's/^#* *shutdown_timeout.*/shutdown_timeout = 1/' /etc/upserv/upserv.toml; systemctl reload upserv`,
+    )
+    const slow = sync('2', '--bwlimit=250k')
     const place = places
     await until(
       'the client has begun',
       async () => (await machine.run('test', ['-e', `/shared/clients/${place}/file-1`])).code === 0,
     )
     const old = await property('MainPID')
-    const upgraded = machine.succeeds('dpkg', ['--install', `/shared/${basename(next)}`], {
-      timeoutMs: PATIENCE_MS,
-    })
-    await until(
-      'the old server lets sessions end',
-      async () => (await property('ActiveState')) === 'deactivating',
-    )
-    // Nothing was unpacked yet: what the old server still loads is its own.
-    assert.equal(await shell(`grep '"version"' /usr/lib/upserv/package.json`), `  "version": "${VERSION}",\n`)
-    // The socket is still there, so this one waits for the new server instead of being refused.
-    const early = sync('1')
-    await Promise.all([slow, early])
+    const restarts = await property('NRestarts')
+    let over = false
+    const upgraded = machine
+      .succeeds('dpkg', ['--install', `/shared/${basename(next)}`], { timeoutMs: PATIENCE_MS })
+      .finally(() => {
+        over = true
+      })
+    while (!over) await sync('1')
     const said = await upgraded
+    await sync('1')
     assert.match(said, new RegExp(`Unpacking upserv \\(${NEXT_VERSION}\\) over`))
     assert.doesNotMatch(said, /What comes next/)
-    assert.notEqual(await property('MainPID'), old)
+    const taken = await property('MainPID')
+    assert.notEqual(taken, old)
+    await slow
+    await until(
+      'the old process has ended',
+      async () => (await machine.run('test', ['-e', `/proc/${old}`])).code !== 0,
+    )
+    assert.equal(await property('NRestarts'), restarts)
+    assert.deepEqual([await property('MainPID'), await property('ActiveState')], [taken, 'active'])
     const { version, builds } = JSON.parse(await machine.succeeds('upserv', ['status', '--json'])) as {
       version: string
       builds: number
@@ -283,6 +333,10 @@ systemctl daemon-reload; systemctl restart upserv; kill -STOP $(systemctl show -
     assert.match(await shell('cat /etc/upserv/upserv.toml'), /name = "stick"/)
     await sync('1')
     assert.equal(await property('Result'), 'success')
+    // It is systemd's own from now on, which restarts it when it dies.
+    await shell(`kill -KILL ${taken}`)
+    await until('it is restarted', async () => Number(await property('NRestarts')) === Number(restarts) + 1)
+    await sync('1')
   })
 
   test('under xinetd, with the file that is shipped', { skip: skipXinetd }, async () => {
@@ -314,6 +368,35 @@ systemctl enable --now upserv.socket upserv.service`)
     // And again: all is there.
     await machine.succeeds('dpkg', ['--install', `/shared/${basename(next)}`], { timeoutMs: PATIENCE_MS })
     await sync('2')
+  })
+
+  test('every command of docs/updating-devices.md, as it is typed', async () => {
+    // Of another time: of equal files with one time for all, rsync without -c would take the old ones for the new.
+    await shell(`mkdir /root/801 && tar -C /root/801 -xf /shared/upstream/1.tar.gz
+find /root/801 -exec touch --no-dereference --date=2020-01-01 {} +
+tar -C /root/801 -czf /shared/upstream/801.tar.gz . && rm -r /root/801
+cp /shared/upstream/2.tar.gz /shared/upstream/802.tar.gz`)
+    await machine.succeeds('dpkg', ['--install', `/shared/${basename(update)}`], { timeoutMs: PATIENCE_MS })
+    await shell(`printf '[channels]\\nstable = "802"\\n' >>/etc/upserv/upserv.toml; systemctl reload upserv
+echo 127.0.0.1 SERVER updates.example.org >>/etc/hosts
+upserv-update --dir /versions rsync://updates.example.org 801`)
+    const [script, ...recipes] = indentedIn('docs/updating-devices.md')
+    assert.equal(recipes.length, 4)
+    const current = (): Promise<string> => shell('basename $(readlink /versions/current)')
+    for (const [i, line] of script!.trimEnd().split('\n').entries()) {
+      await machine.succeeds('sh', ['-ec', line], { timeoutMs: PATIENCE_MS })
+      assert.equal(await current(), ['802\n', '801\n', '801\n'][i], line)
+    }
+    // What that has left of 802 would make the recipes too easy.
+    await shell('rm -rf /versions/builds/802')
+    let said = ''
+    for (const recipe of recipes)
+      said += await machine.succeeds('sh', ['-ec', recipe], { timeoutMs: PATIENCE_MS })
+    assert.match(said, /^802$/m)
+    assert.equal(await current(), '802\n')
+    await shell('cp -a /versions/current/root /shared/clients/by-hand')
+    assertSameTree(snapshot(shared('clients', 'by-hand')), trees.get('2')!)
+    await machine.succeeds('dpkg', ['--purge', 'upserv-update'], { timeoutMs: PATIENCE_MS })
   })
 
   test('purge asks nothing and leaves nothing', async () => {
@@ -372,4 +455,10 @@ const DEVICE = 'rsync -aHAX --numeric-ids --delete rsync://SERVER:8873/build-802
 function commandsOf(page: string): string[] {
   const text = readFileSync(join(ROOT, page), 'utf8')
   return [...text.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block]) => block!)
+}
+
+/** What a page has to be typed where it is set in by four spaces, a block after the other. */
+function indentedIn(page: string): string[] {
+  const text = readFileSync(join(ROOT, page), 'utf8')
+  return [...text.matchAll(/(?<=\n\n)(?: {4}.*\n)+/g)].map(([block]) => block.replaceAll(/^ {4}/gm, ''))
 }

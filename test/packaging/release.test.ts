@@ -4,6 +4,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { debianChangelog, notesOf, withRelease } from '../../script/lib/changelog.ts'
+import { maintainer } from '../../script/lib/maintainer.ts'
 import { copyCheckout, whyNoDeb } from '../support/packages.ts'
 import { type RunResult, run } from '../support/processes.ts'
 import { makeScratch } from '../support/scratch.ts'
@@ -141,8 +142,11 @@ test('the changelog, as others want it', () => {
   assert.match(released, /## Unreleased\n\n## 2\.0\.0 \(2026-02-02\)\n\n### Added/)
   assert.throws(() => withRelease(released, '2.0.1', '2026-02-03'), /Nothing is under "Unreleased"/)
   assert.equal(
-    debianChangelog(CHANGELOG, '1.0.0-rc.1', new Date(0)).split('\n').at(-2),
+    debianChangelog(CHANGELOG, '1.0.0-rc.1', new Date(0), maintainer({})).split('\n').at(-2),
     ' -- The upserv authors <upserv@packages.invalid>  Thu, 01 Jan 1970 00:00:00 +0000',
   )
-  assert.match(debianChangelog(CHANGELOG, '1.0.0-rc.1', new Date(0)), /^upserv \(1\.0\.0~rc\.1\) /)
+  assert.match(
+    debianChangelog(CHANGELOG, '1.0.0-rc.1', new Date(0), maintainer({})),
+    /^upserv \(1\.0\.0~rc\.1\) /,
+  )
 })

@@ -85,6 +85,17 @@ export class WaitingClient {
     }
   }
 
+  /** Waits until it has printed so many more lines. */
+  async waitForMore(lines: number): Promise<void> {
+    const enough = this.lines.length + lines
+    const deadline = AbortSignal.timeout(PATIENCE_MS)
+    deadline.addEventListener('abort', () => this.#notify(), { once: true })
+    while (this.lines.length < enough) {
+      if (this.#over || deadline.aborted) assert.fail(`fewer than ${lines} more lines\n${this.output}`)
+      await this.#changed.promise
+    }
+  }
+
   /** Waits for its end, which must be with this code. */
   async ends(code: number, patienceMs = PATIENCE_MS): Promise<void> {
     const timer = setTimeout(() => this.kill(), patienceMs)

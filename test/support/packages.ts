@@ -39,12 +39,13 @@ export async function pack(
   checkout: string,
   out: string,
   args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
 ): Promise<{ deb: string; update: string; npm: string }> {
   const { code, stderr, command } = await run(
     join(checkout, 'script/package'),
     ['--out', out, '--fast', ...args],
     {
-      env: { ...process.env, SOURCE_DATE_EPOCH: '1750000000' },
+      env: { ...process.env, ...env, SOURCE_DATE_EPOCH: '1750000000' },
       timeoutMs: PACK_MS,
     },
   )

@@ -195,6 +195,15 @@ export default {
   forgetTitle: '¿Olvidar sesiones?',
   forgetAll: 'Se olvidan todas las sesiones.',
   forgetSome: 'Se olvidan las sesiones que se pidieron.',
+  forgetFetchesTitle: '¿Olvidar descargas?',
+  forgetFetchesAll: 'Se olvidan todas las descargas terminadas.',
+  forgetFetchesText:
+    'Se borran para siempre: nadie podrá decir ya qué vino de dónde. Las versiones se quedan.',
+  fetchesForgotten: { one: 'Se olvidó 1 descarga.', other: 'Se olvidaron {count} descargas.' },
+  fetchesCsv: 'Descargas como CSV',
+  fetchesJson: 'Descargas como JSON',
+  fetchesForget: 'Olvidar descargas',
+  fetchesOlder: 'Descargas anteriores',
   forgetText: 'Se borran para siempre: nadie podrá decir ya qué equipo recibió qué versión.',
   forgotten: { one: 'Se olvidó {count} sesión.', other: 'Se olvidaron {count} sesiones.' },
 

@@ -1,11 +1,14 @@
 /** Builds on their way here, those that came last, and the wish for another one. */
 import { ask } from '../api.js'
-import { confirm, reasonOf } from '../dialog.js'
+import { confirm, explain, reasonOf } from '../dialog.js'
 import { find, keep, make, progressBar, say } from '../dom.js'
 import { ago, duration, number, size } from '../format.js'
 import { t } from '../texts.js'
 
 const SHOWN_ENDS = 3
+const PAGE = 10
+/** Those that ended before, once they were asked for. */
+let earlier
 
 export function showFetches({ activity, recentFetches, now }) {
   const { fetches } = activity.status
@@ -14,14 +17,34 @@ export function showFetches({ activity, recentFetches, now }) {
   find('fetches-empty').hidden = fetches.length > 0
   keep(
     find('fetch-ends'),
-    recentFetches.slice(0, SHOWN_ENDS),
+    earlier ? earlier.records : recentFetches.slice(0, SHOWN_ENDS),
     ({ id, began }) => `${id} ${began}`,
     createEnd,
     (item, end) => updateEnd(item, end, now),
   )
+  find('fetches-older').hidden = earlier ? earlier.next === null : recentFetches.length === 0
+  const problem = find('fetches-problem')
+  problem.hidden = !earlier?.problem
+  say(problem, earlier?.problem ?? '')
 }
 
-export function startFetches(state) {
+export function startFetches(state, show) {
+  find('fetches-older').addEventListener('click', () => void look(show))
+  find('fetches-forget').addEventListener('click', () => {
+    confirm({
+      title: t('forgetFetchesTitle'),
+      lines: [t('forgetFetchesAll'), t('forgetFetchesText')],
+      action: t('forget'),
+      danger: true,
+      run: async () => {
+        const { deleted } = await ask('DELETE', '/history/fetches')
+        state.recentFetches = []
+        earlier = undefined
+        show()
+        return t('fetchesForgotten', { count: deleted })
+      },
+    })
+  })
   find('fetch-form').addEventListener('submit', (event) => {
     event.preventDefault()
     const input = find('fetch-id')
@@ -39,6 +62,21 @@ export function startFetches(state) {
   })
   // Asking the sources takes a while: only for who is about to choose.
   find('fetch-id').addEventListener('focus', () => void suggest(state), { once: true })
+}
+
+async function look(show) {
+  earlier ??= { records: [], next: null }
+  const query = new URLSearchParams({ limit: String(PAGE) })
+  if (earlier.next) query.set('cursor', earlier.next)
+  try {
+    const { items, next } = await ask('GET', `/history/fetches?${query}`)
+    earlier.records.push(...items)
+    earlier.next = next
+    earlier.problem = undefined
+  } catch (problem) {
+    earlier.problem = explain(problem)
+  }
+  show()
 }
 
 async function suggest(state) {

@@ -81,7 +81,7 @@ export function showSessions({ recent, now }) {
   say(empty, asked?.problem ?? t(asked ? 'noSuchSessions' : 'noSessions'))
   find('older').hidden = asked ? asked.next === null : records.length === 0
   const query = new URLSearchParams(asked?.query ?? [])
-  for (const link of document.querySelectorAll('a[download]')) {
+  for (const link of document.querySelectorAll('a[data-filtered]')) {
     const [path] = link.getAttribute('href').split('?')
     attribute(link, 'href', query.size > 0 ? `${path}?${query}` : path)
   }

@@ -1,0 +1,7 @@
+/** Who answers for a package: as Debian's tools have it, in the environment; else an address that is none. */
+export function maintainer(environment: NodeJS.ProcessEnv = process.env): string {
+  const { DEBFULLNAME, DEBEMAIL } = environment
+  // "A Name <address>" is all of it, as for Debian's own.
+  if (DEBEMAIL?.includes('<')) return DEBEMAIL
+  return `${DEBFULLNAME || 'The upserv authors'} <${DEBEMAIL || 'upserv@packages.invalid'}>`
+}

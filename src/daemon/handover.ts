@@ -1,0 +1,294 @@
+/**
+ * How a server hands over to another process of the same program, as it is installed by now, so that neither those
+ * it serves nor those who come notice: for upgrades, and for settings that take a restart.
+ *
+ *     the process before                                    its successor
+ *     starts it, with the sockets that listen, the lock
+ *     of the data directory, and one end of a channel
+ *                                                    ready  has read its configuration; waits
+ *     stops fetching and writing
+ *     yours: what it has to know                            opens the data directory and all doors
+ *                                                  serving
+ *     takes no more clients, finishes those that it has
+ *     (freed, ended, live: what they do)                    holds their builds, remembers their sessions
+ *     ends
+ *
+ * Until "serving" the process before can take everything back, and does when its successor ends or is silent. The
+ * lock is one open file that both have, so it is never free in between. Lines of JSON on a socket pair that only the
+ * two of us have; what one side does not know it passes over, as the other may be of another version.
+ */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { Socket } from 'node:net'
+import { createInterface } from 'node:readline'
+import type { SessionStatus } from '../build/operations.ts'
+import { CommandError } from '../errors.ts'
+import type { SessionRecord } from '../history/session-record.ts'
+
+/** Names it to the successor: which descriptor is what. */
+const VARIABLE = 'UPSERV_HANDOVER'
+/** Descriptors that a program has anyway. */
+const FIRST_FD = 3
+/** To load the program and read a configuration. */
+const READY_MS = 60_000
+/** To open a large store on a slow disk: clients wait meanwhile, and most wait longer than this. */
+const SERVING_MS = 120_000
+
+/** A socket that listens. */
+export interface InheritedSocket {
+  kind: 'rsync' | 'rsync-tls' | 'http' | 'https'
+  fd: number
+}
+
+/** What a successor has to know. */
+export interface Legacy {
+  /** The number of its first session. */
+  firstSession: number
+  /** Builds that sessions of the process before hold on to. */
+  held: string[]
+  /** Fetches that it has stopped. */
+  fetching: string[]
+}
+
+type FromOld =
+  | ({ type: 'yours' } & Legacy)
+  | { type: 'freed'; id: string }
+  | { type: 'ended'; record: SessionRecord }
+  | { type: 'live'; sessions: SessionStatus[] }
+type FromNew =
+  | { type: 'ready'; pid: number; version: string }
+  | { type: 'serving' }
+  | { type: 'failed'; reason: string }
+  | { type: 'stop' }
+
+/** One end of the channel. */
+class Channel<In extends { type: string }, Out> {
+  /** Resolves when the other end is gone. */
+  readonly closed: Promise<void>
+  readonly #socket: Socket
+
+  constructor(socket: Socket, onMessage: (message: In) => void) {
+    this.#socket = socket
+    // That it broke shows by its end.
+    socket.on('error', () => {})
+    this.closed = once(socket, 'close').then(() => {})
+    createInterface({ input: socket }).on('line', (line) => onMessage(JSON.parse(line) as In))
+  }
+
+  get isOpen(): boolean {
+    return !this.#socket.destroyed
+  }
+
+  send(message: Out): void {
+    if (this.#socket.writable) this.#socket.write(`${JSON.stringify(message)}\n`)
+  }
+
+  close(): void {
+    this.#socket.destroy()
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The process before.
+
+export interface SuccessorOptions {
+  sockets: readonly InheritedSocket[]
+  /** The file of the data directory's lock. */
+  lock: number
+  environment: NodeJS.ProcessEnv
+  /** Told when the successor is told to stop: so are we then. */
+  onStop: () => void
+}
+
+/** The process that is about to take our place, or has. */
+export class Successor {
+  readonly pid: number
+  readonly version: string
+  readonly #channel: Channel<FromNew, FromOld>
+  readonly #serving: Promise<void>
+
+  private constructor(
+    channel: Channel<FromNew, FromOld>,
+    { pid, version }: { pid: number; version: string },
+    serving: Promise<void>,
+  ) {
+    this.#channel = channel
+    this.#serving = serving
+    this.pid = pid
+    this.version = version
+  }
+
+  /** Starts one as we were started. @throws CommandError when it does not come up to "ready". */
+  static async start({ sockets, lock, environment, onStop }: SuccessorOptions): Promise<Successor> {
+    const fds = [...sockets.map(({ fd }) => fd), lock]
+    const handed: Handed = {
+      sockets: sockets.map(({ kind }, i) => ({ kind, fd: FIRST_FD + i })),
+      lock: FIRST_FD + sockets.length,
+      channel: FIRST_FD + fds.length,
+    }
+    // By way of a process that ends at once: so it is no child of ours, and systemd, which takes in the orphan,
+    // hears of its end.
+    const program = [process.execPath, ...process.execArgv, ...process.argv.slice(1)]
+    const child = spawn('setsid', ['--fork', ...program], {
+      stdio: ['ignore', 'inherit', 'inherit', ...fds, 'pipe'],
+      env: { ...environment, [VARIABLE]: JSON.stringify(handed) },
+    })
+    const ready = Promise.withResolvers<{ pid: number; version: string }>()
+    const serving = Promise.withResolvers<void>()
+    // Told of by whichever of them is waited for.
+    ready.promise.catch(() => {})
+    serving.promise.catch(() => {})
+    const fail = (reason: string): void => {
+      const error = new CommandError(`the new process could not take over: ${reason}`, {
+        hint: 'Nothing has changed, and the old one goes on. The log has what the new one said.',
+      })
+      ready.reject(error)
+      serving.reject(error)
+    }
+    child.once('error', (error) => fail(error.message))
+    const channel = new Channel<FromNew, FromOld>(child.stdio[handed.channel] as Socket, (message) => {
+      if (message.type === 'ready') ready.resolve(message)
+      else if (message.type === 'serving') serving.resolve()
+      else if (message.type === 'failed') fail(message.reason)
+      else if (message.type === 'stop') onStop()
+    })
+    void channel.closed.then(() => fail('it ended'))
+    try {
+      return new Successor(channel, await within(READY_MS, ready.promise), serving.promise)
+    } catch (error) {
+      channel.close()
+      throw error
+    }
+  }
+
+  /** It may begin. Resolves when it serves; from then on there is no way back. @throws CommandError */
+  async takeOver(legacy: Legacy): Promise<void> {
+    this.#channel.send({ type: 'yours', ...legacy })
+    await within(SERVING_MS, this.#serving)
+  }
+
+  /** Nobody here holds on to that build any more. */
+  freed(id: string): void {
+    this.#channel.send({ type: 'freed', id })
+  }
+
+  /** How a session of ours went. */
+  ended(record: SessionRecord): void {
+    this.#channel.send({ type: 'ended', record })
+  }
+
+  /** Whom we still serve. */
+  live(sessions: SessionStatus[]): void {
+    this.#channel.send({ type: 'live', sessions })
+  }
+
+  /** Says no more. */
+  close(): void {
+    this.#channel.close()
+  }
+
+  /**
+   * Ends it, wherever it is. Resolves when it has ended, however long that takes: as long as it may write to the data
+   * directory nobody else can.
+   */
+  async end(): Promise<void> {
+    if (!this.#channel.isOpen) return
+    process.kill(this.pid, 'SIGKILL')
+    await this.#channel.closed
+  }
+}
+
+async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(() => {
+    reject(new CommandError(`the new process could not take over: it was silent for ${ms / 1000} s`))
+  }, ms)
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Its successor.
+
+interface Handed {
+  sockets: InheritedSocket[]
+  lock: number
+  channel: number
+}
+
+export interface PredecessorEvents {
+  freed: (id: string) => void
+  ended: (record: SessionRecord) => void
+}
+
+/** The process that hands over to us. */
+export class Predecessor {
+  readonly sockets: readonly InheritedSocket[]
+  readonly lock: number
+  /** Whom it still serves. */
+  live: readonly SessionStatus[] = []
+  /** Resolves when it has ended. */
+  readonly gone: Promise<void>
+  readonly #channel: Channel<FromOld, FromNew>
+  readonly #legacy = Promise.withResolvers<Legacy>()
+  #events: PredecessorEvents = { freed: () => {}, ended: () => {} }
+  #early: FromOld[] | undefined = []
+
+  private constructor({ sockets, lock, channel }: Handed) {
+    this.sockets = sockets
+    this.lock = lock
+    this.#legacy.promise.catch(() => {})
+    this.#channel = new Channel(new Socket({ fd: channel }), (message) => {
+      if (message.type === 'yours') this.#legacy.resolve(message)
+      else if (this.#early) this.#early.push(message)
+      else this.#hear(message)
+    })
+    this.gone = this.#channel.closed.then(() => {
+      this.live = []
+      this.#legacy.reject(new CommandError('the process before took back what it was about to hand over'))
+    })
+  }
+
+  /** Undefined where nobody hands over to us. Taken once: programs that we start must not think they were meant. */
+  static take(environment: NodeJS.ProcessEnv): Predecessor | undefined {
+    const handed = environment[VARIABLE]
+    delete environment[VARIABLE]
+    return handed === undefined ? undefined : new Predecessor(JSON.parse(handed) as Handed)
+  }
+
+  /** We could begin. @returns when the data directory is ours. @throws CommandError when it will not be. */
+  async ready(version: string): Promise<Legacy> {
+    this.#channel.send({ type: 'ready', pid: process.pid, version })
+    return await this.#legacy.promise
+  }
+
+  /** Whom to tell what its sessions do. */
+  listen(events: PredecessorEvents): void {
+    this.#events = events
+    for (const message of this.#early ?? []) this.#hear(message)
+    this.#early = undefined
+  }
+
+  /** From now on clients are ours. */
+  serving(): void {
+    this.#channel.send({ type: 'serving' })
+  }
+
+  failed(reason: string): void {
+    this.#channel.send({ type: 'failed', reason })
+  }
+
+  /** It has as long as a server that is told to stop. */
+  stop(): void {
+    this.#channel.send({ type: 'stop' })
+  }
+
+  #hear(message: FromOld): void {
+    if (message.type === 'freed') this.#events.freed(message.id)
+    else if (message.type === 'ended') this.#events.ended(message.record)
+    else if (message.type === 'live') this.live = message.sessions
+  }
+}

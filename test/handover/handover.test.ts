@@ -1,0 +1,237 @@
+/**
+ * A server hands over to a new process while clients are at it, without systemd: test/packaging does it under systemd,
+ * by an upgrade.
+ */
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { chmodSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { Mirror, randomTree } from '../support/mirror.ts'
+import { rsyncSucceeds } from '../support/rsync.ts'
+import type { Upserv } from '../support/upserv.ts'
+
+const CONCURRENCY = 2
+const PATIENCE_MS = 60_000
+const LOOK_EVERY_MS = 50
+/** Far less than the slow client needs. */
+const SHUTDOWN_S = 0.5
+
+interface Report {
+  pid: number
+  version: string
+  sessions: number
+}
+
+async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + PATIENCE_MS
+  while (!(await holds())) {
+    assert.ok(performance.now() < deadline, `${what}: not within ${PATIENCE_MS} ms`)
+    await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
+  }
+}
+
+function lives(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Its output is the successor's as well, so that does not end with it. */
+async function exitOf({ process: { child } }: Upserv): Promise<number | null> {
+  if (child.exitCode === null) await once(child, 'exit')
+  return child.exitCode
+}
+
+/** Successors are nobody's children: whoever hands over has to end them. */
+class Line implements AsyncDisposable {
+  readonly first: Upserv
+  readonly pids: number[] = []
+
+  constructor(first: Upserv) {
+    this.first = first
+  }
+
+  async handOver(): Promise<Report> {
+    const { code, stdout, stderr } = await this.first.cli(['handover', '--json'])
+    assert.equal(code, 0, stderr)
+    const report = JSON.parse(stdout) as Report
+    this.pids.push(report.pid)
+    return report
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const pid of this.pids) if (lives(pid)) process.kill(pid, 'SIGTERM')
+    await until('successors have ended', () => !this.pids.some(lives))
+  }
+}
+
+async function start(mirror: Mirror, toml = '', http = 'off'): Promise<Upserv> {
+  const config = mirror.path('upserv.toml')
+  writeFileSync(
+    config,
+    `shutdown_timeout = ${SHUTDOWN_S}\n[[source]]\nname = "m"\nurl = "${mirror.nginx.url}/{build}"\n${toml}`,
+  )
+  return await mirror.startUpserv({ sources: [], config, http })
+}
+
+const ownersPid = (mirror: Mirror): number =>
+  (JSON.parse(readFileSync(join(mirror.data, 'upserv.lock'), 'utf8')) as { pid: number }).pid
+
+describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
+  test('a slow client finishes with the old process, all others are with the new one, none is refused', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 5, 1000))
+    await mirror.publish('2', randomTree(2, 12, 200_000))
+    await mirror.startNginx()
+    const upserv = await start(mirror, '', '127.0.0.1:0')
+    const [, site] = /(http:\S+)/.exec(upserv.ready)!
+    await mirror.assertServes(upserv, '2')
+    await mirror.assertServes(upserv, '1')
+    await using line = new Line(upserv)
+    const slow = mirror.client(upserv, '2', ['-v', '--outbuf=L', '--bwlimit=500k'])
+    await slow.client.waitForLine(/^file-1$/)
+    const everything = mirror.place()
+    const mirrored = mirror.client(upserv, '2', ['-v'])
+    await mirrored.client.ends(0)
+
+    // Who comes while it happens, one after the other, is served by the one or the other.
+    let over = false
+    let came = 0
+    const stream = (async () => {
+      while (!over) {
+        await rsyncSucceeds(['-a', `${upserv.url}/build-1/root/`, mirror.place()])
+        came++
+      }
+    })()
+    const old = upserv.process.child.pid!
+    const report = await line.handOver()
+    over = true
+    await stream
+    assert.ok(came > 0)
+    assert.notEqual(report.pid, old)
+    assert.ok(report.sessions >= 1)
+    assert.equal(ownersPid(mirror), report.pid)
+    await rsyncSucceeds(['-aH', `${upserv.url}/build-1/root/`, everything])
+    mirror.assertTree('1', everything)
+    assert.equal((await fetch(`${site}/healthz`)).status, 200)
+
+    // Whom the old process serves the new one knows, and keeps their build for them.
+    await until("it knows the other process's client", async () =>
+      / *"module": ?"build-2"/.test((await upserv.cli(['top', '--json'])).stdout),
+    )
+    const refused = await upserv.cli(['remove', '2'])
+    assert.match(refused.stderr, /build 2 is in use/)
+    // What the new one unlinks the old one has open.
+    for (const name of readdirSync(join(mirror.data, 'packs')))
+      if (name.endsWith('.pack')) renameSync(join(mirror.data, 'packs', name), mirror.path(name))
+    assert.ok(slow.client.isRunning, 'the client was too quick to show anything')
+    await slow.client.ends(0)
+    mirror.assertTree('2', slow.place)
+    assert.equal(await exitOf(upserv), 0)
+    await until('the session is remembered', async () =>
+      /build-2 +done/.test((await upserv.cli(['history', '--build', '2', '--limit', '1'])).stdout),
+    )
+    await until('nobody uses it any more', async () => (await upserv.cli(['remove', '2'])).code === 0)
+  })
+
+  test('who waits for a build goes on waiting, also one who had to prove who it is', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 4, 500_000))
+    await mirror.startNginx('400k')
+    const secrets = mirror.path('secrets')
+    writeFileSync(secrets, 'ana:secret\n')
+    chmodSync(secrets, 0o600)
+    const upserv = await start(
+      mirror,
+      `[[module]]\nname = "build-1"\nauth_users = ["ana"]\nsecrets_file = "${secrets}"\n`,
+    )
+    await using line = new Line(upserv)
+    const password = mirror.path('password')
+    writeFileSync(password, 'secret\n')
+    chmodSync(password, 0o600)
+    const url = upserv.url.replace('//', '//ana@')
+    const waiting = mirror.client({ url }, '1', [`--password-file=${password}`])
+    await waiting.client.waitForLine(/downloading and unpacking: [1-9]\d? %/)
+    const report = await line.handOver()
+    await waiting.client.ends(0)
+    mirror.assertTree('1', waiting.place)
+    // In two requests, the second of which went on where the first was.
+    await until('the upstream has written its log', () => mirror.requestsFor('1').length >= 2)
+    assert.ok(
+      mirror.requestsFor('1').some(({ status }) => status === 206),
+      JSON.stringify(mirror.requestsFor('1')),
+    )
+    assert.equal(await exitOf(upserv), 0)
+    const { stdout } = await upserv.cli(['history', '--json'])
+    const records = JSON.parse(stdout) as { user: string; outcome: string }[]
+    assert.deepEqual(
+      records.map(({ user, outcome }) => ({ user, outcome })),
+      [{ user: 'ana', outcome: 'done' }],
+    )
+    assert.equal(ownersPid(mirror), report.pid)
+  })
+
+  test('who stops the new process stops the old one, with the same patience', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 10, 400_000))
+    await mirror.startNginx()
+    const upserv = await start(mirror)
+    await mirror.assertServes(upserv, '1')
+    await using line = new Line(upserv)
+    const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', '--bwlimit=100k'])
+    await slow.client.waitForLine(/^file-1$/)
+    const { pid } = await line.handOver()
+    assert.ok(lives(upserv.process.child.pid!))
+    process.kill(pid, 'SIGTERM')
+    // It would have taken a minute more.
+    assert.equal(await exitOf(upserv), 0)
+    await slow.client.ended
+    await until('both have ended', () => !lives(pid))
+  })
+
+  test("a new process that can't read its configuration changes nothing", async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 5, 1000))
+    await mirror.startNginx()
+    const upserv = await start(mirror)
+    const config = mirror.path('upserv.toml')
+    const good = readFileSync(config, 'utf8')
+    writeFileSync(config, 'bugdet = 1\n')
+    const failed = await upserv.cli(['handover'])
+    assert.equal(failed.code, 1)
+    assert.match(failed.stderr, /could not take over: .*unknown key "bugdet"/)
+    await mirror.assertServes(upserv, '1')
+    writeFileSync(config, good)
+    await using line = new Line(upserv)
+    await line.handOver()
+    assert.equal(await exitOf(upserv), 0)
+    await mirror.assertServes(upserv, '1')
+  })
+
+  test("a new process that can't use the data directory gives it back: whoever waited goes on", async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 4, 400_000))
+    await mirror.publish('2', randomTree(2, 5, 1000))
+    await mirror.startNginx('400k')
+    const upserv = await start(mirror)
+    const waiting = mirror.client(upserv, '1')
+    await waiting.client.waitForLine(/downloading and unpacking: [1-9]\d? %/)
+    const format = join(mirror.data, 'upserv.json')
+    renameSync(format, mirror.path('format'))
+    writeFileSync(format, '{"format":99}\n')
+    const failed = await upserv.cli(['handover'])
+    assert.equal(failed.code, 1)
+    assert.match(failed.stderr, /could not take over: .* has format 99/)
+    renameSync(mirror.path('format'), format)
+    await waiting.client.ends(0)
+    mirror.assertTree('1', waiting.place)
+    await mirror.assertServes(upserv, '2')
+    const { stdout } = await upserv.cli(['history'])
+    assert.match(stdout, /build-2 +done/)
+    await upserv.stop()
+  })
+})
