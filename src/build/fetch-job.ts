@@ -9,8 +9,9 @@
 import { createHash, type Hash } from 'node:crypto'
 import { join } from 'node:path'
 import type { ArchiveSink } from '../archive/archive.ts'
-import type { Extractor } from '../archive/container.ts'
+import { type Extractor, sniff } from '../archive/container.ts'
 import { readArchive } from '../archive/read.ts'
+import { leastUnpackedBytes, saysAtItsEnd, TAIL_BYTES } from '../archive/unpacked-size.ts'
 import {
   ArchiveError,
   DigestMismatch,
@@ -27,6 +28,7 @@ import type { HeldManifest, Offer, WantedBlob } from '../source/parent.ts'
 import type { SignatureCheck } from '../source/signature.ts'
 import type { Download, Layer, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
+import type { MostRoom } from '../store/budget.ts'
 import { generateContents } from '../store/contents.ts'
 import { removeTree } from '../store/durable.ts'
 import { KnownBlobs, type KnownBlobsData } from '../store/known-blobs.ts'
@@ -51,7 +53,7 @@ export interface FetchJob {
   spool: string
   known: KnownBlobsData
   /** More than this a build cannot take, whatever goes for it. */
-  mostBytes: number
+  most: MostRoom
   /** Manifests of held builds, those most like this one first: a parent server sends what differs. */
   held: readonly string[]
   /** What was relied on at an earlier start was not right: rely on as little as possible. */
@@ -217,7 +219,7 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
   const { url, size: totalBytes, checksum } = archive
   tell({ type: 'found', source, url, totalBytes, checked: checksum?.algorithm })
   // A tree takes more than its archive: what does not fit even so is refused before its first byte.
-  checkFits(job, totalBytes ?? 0)
+  takeRoom(work, totalBytes ?? 0)
   const contents = await archive.contents()
   const digests = new ArchiveDigests(archive)
   const config = job.sources.find(({ name }) => name === source)!
@@ -236,7 +238,8 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
       }
     }
     const extractor = await extractorOf(config, job, url, disk)
-    await readArchive(meter.downloads(archive.bytes(), digests), meter.unpacks(ingest), {
+    const chunks = extractor ? archive.bytes() : await takeRoomUnpacked(archive, work)
+    await readArchive(meter.downloads(chunks, digests), meter.unpacks(ingest), {
       signal,
       afterChunk: () => meter.show(),
       spill: (chunks) => spillTo(job.directory, chunks, account, disk.now),
@@ -265,7 +268,7 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
 
 async function extractorOf(
   { extract, extractTimeoutMs }: SourceConfig,
-  { id, directory: parent, mostBytes }: FetchJob,
+  { id, directory: parent, most }: FetchJob,
   url: string,
   disk: Disk,
 ): Promise<Extractor | undefined> {
@@ -274,7 +277,7 @@ async function extractorOf(
   await disk.mkdir(directory, DIRECTORY_MODE)
   const env = { UPSERV_BUILD: id, UPSERV_URL: url }
   const timeLimitMs = extractTimeoutMs ?? EXTRACT_TIMEOUT_MS
-  return { command: extract, timeLimitMs, directory, maxFileBytes: mostBytes, env }
+  return { command: extract, timeLimitMs, directory, maxFileBytes: most.bytes, env }
 }
 
 /** Each layer is an archive, checked by its digest before the next one begins. @returns bytes of all of them. */
@@ -330,7 +333,7 @@ async function takeReplica(source: string, offer: Offer, work: Work): Promise<Fe
     const lacking = lackingBlobs(manifest, known)
     const bytes = lacking.reduce((sum, blob) => sum + manifest.blobSize(blob), 0)
     tell({ type: 'lacking', bytes })
-    checkFits(job, bytes)
+    takeRoom(work, bytes, 0)
     const contents = await contentsOf(offer, manifest)
     const wanted = await withEarlier(offer, manifest, lacking, known, work)
     const replica = await Replica.create(job.directory, manifest, lacking, account, disk)
@@ -360,13 +363,39 @@ async function takeReplica(source: string, offer: Offer, work: Work): Promise<Fe
   }
 }
 
-/** @throws NoRoom */
-function checkFits({ id, mostBytes }: FetchJob, bytes: number): void {
-  if (bytes <= mostBytes) return
-  throw new NoRoom(
-    `build ${id} needs at least ${formatSize(bytes)}; the budget is ${formatSize(mostBytes)}, or the disk has no more for it`,
-    { hint: 'Raise the budget, or give it a larger disk. Nothing was downloaded.' },
-  )
+// ---------------------------------------------------------------------------------------------------
+// Room.
+
+/**
+ * Reserves what a build needs at the least, before anything of it comes.
+ * @param bytes of the whole build. @param known how many of them may be here already; all that is stored may.
+ * @throws NoRoom
+ */
+function takeRoom({ job, account }: Work, bytes: number, known = job.most.storedBytes): void {
+  const { id, most } = job
+  if (bytes > most.bytes) {
+    throw new NoRoom(`build ${id} needs at least ${formatSize(bytes)}; ${most.because}`, {
+      hint: 'Raise the budget, or give it a larger disk. It was not downloaded.',
+    })
+  }
+  if (bytes > known) account.reserve(bytes - known)
+}
+
+/** Trees compress to no less than this, as a rule: what fits with so much more need not be asked for. */
+const USUAL_RATIO = 8
+/** Of what an archive says that it unpacks to, so much is needed: it has headers, and files that are in it twice. */
+const NEEDED_SHARE = 0.75
+
+/**
+ * The same by what the archive itself says of its size unpacked, at its start or at its end, where it is
+ * compressed and that might be too much. @returns all of its bytes. @throws NoRoom
+ */
+async function takeRoomUnpacked(archive: Download, work: Work): Promise<AsyncIterable<Uint8Array>> {
+  const { found: head, chunks } = await sniff(archive.bytes(), (head) => Uint8Array.from(head))
+  const isClose = archive.size !== undefined && archive.size * USUAL_RATIO > work.job.most.bytes
+  const tail = isClose && saysAtItsEnd(head) ? await archive.last?.(TAIL_BYTES) : undefined
+  takeRoom(work, Math.ceil(leastUnpackedBytes(head, tail) * NEEDED_SHARE))
+  return chunks
 }
 
 function decodeOffered(bytes: Uint8Array): Manifest {
@@ -545,6 +574,12 @@ class SpoolAccount {
       this.releaseSpool(this.#spooled)
       this.#room.claim(bytes)
     }
+  }
+
+  /** Room for so many bytes, which are claimed later. @throws NoRoom */
+  reserve(bytes: number): void {
+    this.claim(bytes)
+    this.giveBack(bytes)
   }
 
   add(spool: Spool): void {

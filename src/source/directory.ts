@@ -80,6 +80,7 @@ export class DirectorySource implements Source {
           })
         },
         bytes: () => archive.bytes(signal),
+        last: (count) => archive.last(count),
         [Symbol.asyncDispose]: async () => {
           await trust.signature?.abort()
           await archive[Symbol.asyncDispose]()
@@ -178,6 +179,16 @@ class OpenFile implements AsyncDisposable {
 
   get size(): number {
     return Number(this.#before.size)
+  }
+
+  async last(count: number): Promise<Uint8Array> {
+    const buffer = Buffer.alloc(Math.min(count, this.size))
+    try {
+      const { bytesRead } = await this.#file.read(buffer, 0, buffer.length, this.size - buffer.length)
+      return buffer.subarray(0, bytesRead)
+    } catch (error) {
+      throw unreadable(this.#path, error)
+    }
   }
 
   async *bytes(signal: AbortSignal): AsyncGenerator<Uint8Array, void, undefined> {

@@ -11,7 +11,7 @@ import assert from 'node:assert/strict'
 import { SourceError, UpstreamChanged, UpstreamRefused } from '../errors.ts'
 import { ascii, showBytes } from '../lib/bytes.ts'
 import type { Clock } from './clock.ts'
-import { type Answer, type HttpClient, isMissing } from './http-client.ts'
+import { type Answer, type HttpClient, isMissing, readWhole } from './http-client.ts'
 import {
   contentLength,
   type FileVersion,
@@ -68,6 +68,7 @@ export class HttpDownload implements AsyncDisposable {
   readonly #failed = new Set<URL>()
   /** Whose version it is. */
   readonly #asked: URL
+  readonly #givesParts: boolean
 
   private constructor(
     options: DownloadOptions,
@@ -75,6 +76,7 @@ export class HttpDownload implements AsyncDisposable {
     part: Part | undefined,
     spool: Spool | undefined,
     place: URL,
+    givesParts: boolean,
   ) {
     this.#options = options
     this.#place = place
@@ -83,6 +85,7 @@ export class HttpDownload implements AsyncDisposable {
     this.#size = version.size
     this.#part = part
     this.#spool = spool
+    this.#givesParts = givesParts
   }
 
   /** Asks for the file, until there is an answer. Throws UpstreamRefused with 404 when there is no such file. */
@@ -91,9 +94,12 @@ export class HttpDownload implements AsyncDisposable {
     const retries = new Retries({ ...options, what: showUrl(url), attempts: limits.attemptsToStart })
     const { part, version, place } = await retries.run(() => beginAnywhere(options))
     const spool = await openSpool(options, version)
-    if (part.start <= (spool?.bytes ?? 0)) return new HttpDownload(options, version, part, spool, place)
-    part.answer.discard() // The spool lost what it held, and this answer starts behind it.
-    return new HttpDownload(options, version, undefined, spool, place)
+    const { answer, start } = part
+    const givesParts = answer.status === 206 || header(answer.headers, 'accept-ranges') === 'bytes'
+    if (start <= (spool?.bytes ?? 0))
+      return new HttpDownload(options, version, part, spool, place, givesParts)
+    answer.discard() // The spool lost what it held, and this answer starts behind it.
+    return new HttpDownload(options, version, undefined, spool, place, givesParts)
   }
 
   get size(): number | undefined {
@@ -144,6 +150,25 @@ export class HttpDownload implements AsyncDisposable {
     } finally {
       await this[Symbol.asyncDispose]()
     }
+  }
+
+  /** Its last bytes, where the upstream gives parts of files; undefined where they cannot be had. */
+  async last(count: number): Promise<Uint8Array | undefined> {
+    const { client, signal } = this.#options
+    const size = this.#size
+    if (!this.#givesParts || !size) return undefined
+    const start = Math.max(0, size - count)
+    try {
+      const headers = { range: `bytes=${start}-${size - 1}` }
+      const answer = await client.ask(this.#place, { headers }, signal)
+      const range = parseContentRange(header(answer.headers, 'content-range'))
+      if (answer.status === 206 && range?.start === start && range.total === size)
+        return await readWhole(answer, count, () => new Transient('more came than was asked for'))
+      answer.discard()
+    } catch {
+      signal.throwIfAborted()
+    }
+    return undefined
   }
 
   /** Goes to another mirror, if there is one that has not failed; otherwise all may be tried again. */

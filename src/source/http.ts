@@ -82,6 +82,7 @@ export class HttpSource implements Source {
           })
         },
         bytes: () => archive.bytes(),
+        last: (count) => archive.last(count),
         [Symbol.asyncDispose]: async () => {
           await trust.signature?.abort()
           await archive[Symbol.asyncDispose]()

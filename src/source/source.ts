@@ -155,6 +155,11 @@ export interface Download extends AsyncDisposable {
    * the caller's to keep.
    */
   bytes(): AsyncIterable<Uint8Array>
+  /**
+   * Up to so many of its last bytes, where they can be had without the rest. Nobody has checked them, or
+   * whether the file is still the one that `bytes` reads.
+   */
+  last?(count: number): Promise<Uint8Array | undefined>
 }
 
 /** One layer of an image. */
