@@ -7,9 +7,10 @@ import { type BigIntStats, constants, type Dirent } from 'node:fs'
 import { type FileHandle, open, opendir, stat } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { ConfigError, NotPublished, SourceError, UpstreamChanged } from '../errors.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { formatSize } from '../lib/units.ts'
 import { limitsFor, SOURCE_LIMITS, type SourceLimits } from './limits.ts'
-import { namesIn } from './names.ts'
+import { type ListedName, namesIn } from './names.ts'
 import { type BuildUrls, Rule } from './rule.ts'
 import type {
   Download,
@@ -122,17 +123,19 @@ export class DirectorySource implements Source {
   async #listed(url: URL, signal: AbortSignal): Promise<SourceListing> {
     const bytes = await readSmall(url, this.#limits.indexBytes, signal)
     if (!bytes) throw new SourceError(`the list of builds ${fileURLToPath(url)} does not exist`)
-    return listingOf(this.#rule, namesIn(Buffer.from(bytes).toString('utf8'), url), this.#limits)
+    const reading = { most: this.#limits.listNames, pacer: new Pacer(signal) }
+    const names = await namesIn(Buffer.from(bytes).toString('utf8'), url, reading)
+    return await listingOf(this.#rule, names, this.#limits, reading.pacer)
   }
 }
 
 /** The names in a directory; undefined where there is none. */
-async function readDirectory(url: URL, mustExist: boolean): Promise<string[] | undefined> {
+async function readDirectory(url: URL, mustExist: boolean): Promise<ListedName[] | undefined> {
   const path = fileURLToPath(url).replace(/(?<=.)\/$/, '')
   try {
-    const names: string[] = []
+    const names: ListedName[] = []
     for await (const { name } of (await opendir(path)) as AsyncIterable<Dirent>) {
-      names.push(name)
+      names.push({ name, changed: undefined })
       if (names.length > SOURCE_LIMITS.listNames) break
     }
     return names

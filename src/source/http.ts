@@ -3,12 +3,13 @@
  * the bytes, http-client.ts asks for them.
  */
 import { ConfigError, NotPublished, SourceError } from '../errors.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import { HttpClient, isMissing, readWhole } from './http-client.ts'
 import { HttpDownload } from './http-download.ts'
 import { limitsFor, type SourceLimits } from './limits.ts'
-import { namesIn } from './names.ts'
+import { type ListedName, namesIn } from './names.ts'
 import { Pace } from './pace.ts'
 import { Retries } from './retry.ts'
 import { type BuildUrls, Rule } from './rule.ts'
@@ -100,13 +101,13 @@ export class HttpSource implements Source {
     const read: ReadNames = (directory, mustExist) => this.#readNames(directory, mustExist, options)
     if (this.#list !== 'directories') {
       const names = await this.#readIndex(new URL(this.#list), true, options)
-      return listingOf(this.#rule, names ?? [], this.#limits)
+      return await listingOf(this.#rule, names ?? [], this.#limits, new Pacer(signal))
     }
     const found = await findArchives(this.#rule, this.#base, read, this.#limits, signal)
     if (!found) return undefined
     const builds = found.archives
       .slice(0, this.#limits.listBuilds)
-      .map(({ id, url }) => ({ id, url: showUrl(url), published: undefined }))
+      .map(({ id, url, changed }) => ({ id, url: showUrl(url), published: changed }))
     return { builds, complete: found.complete && builds.length === found.archives.length }
   }
 
@@ -125,10 +126,10 @@ export class HttpSource implements Source {
     directory: URL,
     mustExist: boolean,
     options: LocateOptions,
-  ): Promise<string[] | undefined> {
+  ): Promise<ListedName[] | undefined> {
     if (!this.#isBucket) return await this.#readIndex(directory, mustExist, options)
     // The bucket itself is a directory with a slash behind its name; above it there is nothing to list.
-    const names: string[] = []
+    const names: ListedName[] = []
     let continuation: string | undefined
     let pages = 0
     do {
@@ -144,9 +145,12 @@ export class HttpSource implements Source {
   }
 
   /** The names that an index page, or a list, tells. */
-  async #readIndex(url: URL, mustExist: boolean, options: LocateOptions): Promise<string[] | undefined> {
+  async #readIndex(url: URL, mustExist: boolean, options: LocateOptions): Promise<ListedName[] | undefined> {
     const bytes = await this.#readSmall(url, this.#limits.indexBytes, options)
-    if (bytes) return namesIn(Buffer.from(bytes).toString('utf8'), url)
+    if (bytes) {
+      const reading = { most: this.#limits.listNames, pacer: new Pacer(options.signal) }
+      return await namesIn(Buffer.from(bytes).toString('utf8'), url, reading)
+    }
     if (!mustExist) return undefined
     throw new SourceError(`${showUrl(url)} does not exist`, { hint: "Correct the source's list or url key." })
   }

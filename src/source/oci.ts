@@ -10,6 +10,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { DigestMismatch, NotPublished, SourceError, UpstreamRefused } from '../errors.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import { type Authorize, HttpClient, isMissing, readWhole } from './http-client.ts'
@@ -161,7 +162,8 @@ export class OciSource implements Source {
     const parsed = tagsSchema.safeParse(parseJson(bytes))
     if (!parsed.success) throw new SourceError(`${image.origin} answers with a list of tags that is none`)
     const tags = parsed.data.tags ?? []
-    const listing = listingOf(this.#rule, tags, this.#limits)
+    const names = tags.map((name) => ({ name, changed: undefined }))
+    const listing = await listingOf(this.#rule, names, this.#limits, new Pacer(signal))
     return { ...listing, complete: listing.complete && tags.length < 10_000 }
   }
 
