@@ -123,9 +123,7 @@ export async function runFetchJob(
   let done = false
   let resumable = true
   try {
-    const outcome = await beforeDeadline(job, signal, (both) =>
-      takeFirst({ job, spool, spoolOf, account, tell, signal: both, readHeld, disk }),
-    )
+    const outcome = await takeFirst({ job, spool, spoolOf, account, tell, signal, readHeld, disk })
     done = true
     return outcome
   } catch (error) {
@@ -141,22 +139,31 @@ export async function runFetchJob(
   }
 }
 
-/** The longest that one of the sources lets a fetch take. @throws UpstreamUnreachable when that is over. */
-async function beforeDeadline<T>(
-  { sources }: FetchJob,
-  signal: AbortSignal,
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const ms = Math.max(...sources.map(({ deadlineMs }) => deadlineMs ?? Number.POSITIVE_INFINITY))
-  if (!Number.isFinite(ms)) return await work(signal)
-  const deadline = AbortSignal.timeout(ms)
-  try {
-    return await work(AbortSignal.any([signal, deadline]))
-  } catch (error) {
-    if (!deadline.aborted || signal.aborted) throw error
-    throw new UpstreamUnreachable(`it was not complete after ${formatDuration(ms)}`, {
-      hint: "What has arrived is kept: the next request goes on from there. The source's deadline may be too short.",
-    })
+/** How long a source lets a fetch take, from when it was asked. */
+class Deadline {
+  /** Also when it is over. */
+  readonly signal: AbortSignal
+  readonly #ms: number
+  readonly #timeout: AbortSignal | undefined
+  readonly #outer: AbortSignal
+
+  constructor({ deadlineMs }: SourceConfig, signal: AbortSignal) {
+    this.#outer = signal
+    this.#ms = deadlineMs ?? 0
+    this.#timeout = deadlineMs === undefined ? undefined : AbortSignal.timeout(deadlineMs)
+    this.signal = this.#timeout ? AbortSignal.any([signal, this.#timeout]) : signal
+  }
+
+  /** @throws UpstreamUnreachable when it is over. */
+  async keep<T>(step: Promise<T>): Promise<T> {
+    try {
+      return await step
+    } catch (error) {
+      if (!this.#timeout?.aborted || this.#outer.aborted) throw error
+      throw new UpstreamUnreachable(`it was not complete after ${formatDuration(this.#ms)}`, {
+        hint: "What has arrived is kept: the next request goes on from there. The source's deadline may be too short.",
+      })
+    }
   }
 }
 
@@ -173,24 +180,25 @@ interface Work {
 }
 
 /** Takes the build from the first source that has it. Those that can't be reached are passed over, but not forgotten. */
-async function takeFirst(work: Work): Promise<FetchOutcome> {
-  const { job, tell, signal, spool } = work
+async function takeFirst(all: Work): Promise<FetchOutcome> {
+  const { job, tell, spool } = all
   const failures: SourceError[] = []
   for (const [i, config] of job.sources.entries()) {
     tell({ type: 'locating', source: config.name })
+    const deadline = new Deadline(config, all.signal)
+    const { signal } = deadline
+    const work = { ...all, signal }
     const onEvent = (event: SourceEvent): void => tell({ type: 'event', event })
     const options = { signal, spool, spoolOf: work.spoolOf, onEvent }
     let take: () => Promise<FetchOutcome>
     try {
       const source = createSource(config, { pace: job.paces[i] })
       if (source.kind === 'parent') {
-        const offer = await source.offer(job.id, {
-          ...options,
-          held: job.alone ? [] : await heldManifests(work),
-        })
+        const held = job.alone ? [] : await heldManifests(work)
+        const offer = await deadline.keep(source.offer(job.id, { ...options, held }))
         take = () => takeReplica(config.name, offer, work)
       } else {
-        const download = await source.locate(job.id, options)
+        const download = await deadline.keep(source.locate(job.id, options))
         take = () => takeArchive(config.name, download, work)
       }
     } catch (error) {
@@ -198,7 +206,7 @@ async function takeFirst(work: Work): Promise<FetchOutcome> {
       failures.push(error)
       continue
     }
-    return await take()
+    return await deadline.keep(take())
   }
   throw (
     failures.find((failure) => !(failure instanceof NotPublished)) ??

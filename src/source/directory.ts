@@ -22,6 +22,7 @@ import type {
   SourceListing,
 } from './source.ts'
 import { TrustRule } from './trust.ts'
+import { besideIn } from './url.ts'
 import { findArchives, findStars, listingOf } from './walk.ts'
 
 /** Large enough that a USB stick reads at full speed, small enough to be nothing among the buffers. */
@@ -41,7 +42,8 @@ export class DirectorySource implements Source {
     this.name = config.name
     this.#limits = limitsFor(config, deps.limits)
     const listUrl = config.list === 'directories' ? undefined : config.list
-    for (const url of [config.url, config.checksum, config.signature, config.contents, listUrl]) {
+    const { url: first, mirrors = [], checksum, signature, contents } = config
+    for (const url of [first, ...mirrors, checksum, signature, contents, listUrl]) {
       if (url === undefined || PLAIN_PATH.test(url)) continue
       throw new ConfigError(`source "${config.name}": "${url}" is not a path on this machine`, {
         hint: 'Write file: and three slashes, as in file:///srv/builds/{build}.tar.gz.',
@@ -59,22 +61,24 @@ export class DirectorySource implements Source {
   async locate(id: string, { signal, onEvent }: LocateOptions): Promise<Download> {
     signal.throwIfAborted()
     const urls = await this.#urlsFor(id, signal)
-    const archive = urls && (await OpenFile.open(urls.archive))
-    if (!archive) {
+    const found = urls && (await openFirst([urls.archive, ...urls.mirrors]))
+    if (!found) {
       const where = fileURLToPath((urls ?? this.#rule.urlsFor(id)).archive)
       throw new NotPublished(`build-${id} is not published by ${this.name} (${where})`)
     }
+    const { archive, place } = found
     try {
       const { checksumBytes, contentsBytes } = this.#limits
-      const read = (url: URL) => readSmall(url, checksumBytes, signal)
+      const beside = (url: URL): URL => besideIn(place, urls.archive, url) ?? url
+      const read = (url: URL) => readSmall(beside(url), checksumBytes, signal)
       const trust = await this.#trust.find(urls, read, onEvent)
       return {
-        url: urls.archive.href,
+        url: place.href,
         size: archive.size,
         ...trust,
         contents: async () => {
           if (!urls.contents) return undefined
-          const bytes = await readSmall(urls.contents, contentsBytes, signal)
+          const bytes = await readSmall(beside(urls.contents), contentsBytes, signal)
           if (bytes) return bytes
           throw new SourceError(`the contents file ${fileURLToPath(urls.contents)} does not exist`, {
             hint: "Remove or correct the source's contents key.",
@@ -127,6 +131,21 @@ export class DirectorySource implements Source {
     const names = await namesIn(Buffer.from(bytes).toString('utf8'), url, reading)
     return await listingOf(this.#rule, names, this.#limits, reading.pacer)
   }
+}
+
+/** The first that is there. One that cannot be read is passed over for one that can. */
+async function openFirst(places: readonly URL[]): Promise<{ archive: OpenFile; place: URL } | undefined> {
+  let failure: unknown
+  for (const place of places) {
+    try {
+      const archive = await OpenFile.open(place)
+      if (archive) return { archive, place }
+    } catch (error) {
+      failure ??= error
+    }
+  }
+  if (failure !== undefined) throw failure
+  return undefined
 }
 
 /** The names in a directory; undefined where there is none. */

@@ -106,6 +106,11 @@ export class HttpDownload implements AsyncDisposable {
     return this.#size
   }
 
+  /** Of those that were named, where it was found. */
+  get place(): URL {
+    return this.#asked
+  }
+
   async *bytes(): AsyncGenerator<Uint8Array, void, undefined> {
     if (this.#started) throw new Error('a download can be read only once')
     this.#started = true
@@ -397,7 +402,7 @@ async function ask(
   if (answer.status === 200) return { answer, start: 0 }
   if (answer.status === 206 && ranged) {
     try {
-      checkPart(answer, url, from, expected)
+      checkPart(answer, url, from, expected, validator === ANY_VERSION)
       return { answer, start: from }
     } catch (error) {
       answer.discard()
@@ -412,7 +417,14 @@ async function ask(
   )
 }
 
-function checkPart(answer: Answer, url: URL, from: number, expected: FileVersion | undefined): void {
+/** @param anyTime whose time need not be the same. @throws UpstreamChanged for a part of another version. */
+function checkPart(
+  answer: Answer,
+  url: URL,
+  from: number,
+  expected: FileVersion | undefined,
+  anyTime: boolean,
+): void {
   const sent = header(answer.headers, 'content-range')
   const range = parseContentRange(sent)
   const length = contentLength(answer.headers)
@@ -426,9 +438,15 @@ function checkPart(answer: Answer, url: URL, from: number, expected: FileVersion
       },
     )
   }
-  const etag = header(answer.headers, 'etag')
-  const otherSize = range.total !== undefined && expected?.size !== undefined && range.total !== expected.size
-  if (otherSize || (etag !== undefined && expected?.etag !== undefined && etag !== expected.etag)) {
+  // Not every server knows If-Range: then what it sends beside the part tells.
+  const differs = (found: string | number | undefined, before: string | number | undefined): boolean =>
+    found !== undefined && before !== undefined && found !== before
+  const { headers } = answer
+  const isAnother =
+    differs(range.total, expected?.size) ||
+    differs(header(headers, 'etag'), expected?.etag) ||
+    (!anyTime && differs(header(headers, 'last-modified'), expected?.lastModified))
+  if (isAnother) {
     throw new UpstreamChanged(`${showUrl(url)} changed while it was being downloaded`, {
       hint: 'The download has to start over.',
     })

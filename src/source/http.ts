@@ -2,7 +2,7 @@
  * Source over http: and https:. Finds a build's archive and what lies beside it; http-download.ts brings
  * the bytes, http-client.ts asks for them.
  */
-import { ConfigError, NotPublished, SourceError } from '../errors.ts'
+import { ConfigError, NotPublished, SourceError, UpstreamUnreachable } from '../errors.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
@@ -16,7 +16,7 @@ import { type BuildUrls, Rule } from './rule.ts'
 import { listUrl, parseListing, signer } from './s3.ts'
 import type { Download, LocateOptions, Source, SourceConfig, SourceDeps, SourceListing } from './source.ts'
 import { TrustRule } from './trust.ts'
-import { schemeOf, showUrl } from './url.ts'
+import { besideIn, schemeOf, showTemplate, showUrl } from './url.ts'
 import { findArchives, findStars, listingOf, type ReadNames } from './walk.ts'
 
 /** Of a bucket's list. */
@@ -67,7 +67,7 @@ export class HttpSource implements Source {
     const archive = await this.#open(id, urls, options)
     try {
       const { checksumBytes, contentsBytes } = this.#limits
-      const read = (url: URL) => this.#readSmall(url, checksumBytes, options)
+      const read = (url: URL) => this.#readBeside(url, urls, archive, checksumBytes, options)
       const trust = await this.#trust.find(urls, read, options.onEvent)
       archive.isChecked = trust.checksum !== undefined || trust.signature !== undefined
       return {
@@ -76,7 +76,7 @@ export class HttpSource implements Source {
         ...trust,
         contents: async () => {
           if (!urls.contents) return undefined
-          const bytes = await this.#readSmall(urls.contents, contentsBytes, options)
+          const bytes = await this.#readBeside(urls.contents, urls, archive, contentsBytes, options)
           if (bytes) return bytes
           throw new SourceError(`the contents file ${showUrl(urls.contents)} does not exist`, {
             hint: "Remove or correct the source's contents key. Upstream may also be half published: try later.",
@@ -181,15 +181,48 @@ export class HttpSource implements Source {
     }
   }
 
-  /** A file beside the archive, whole; undefined when there is none. */
+  /**
+   * A file beside the archive: where the source says, or if that cannot be reached and it is a mirror that has
+   * the archive, beside it there. A mirror without TLS does not stand in for who has it.
+   */
+  async #readBeside(
+    url: URL,
+    { archive, mirrors }: BuildUrls,
+    { place }: HttpDownload,
+    limit: number,
+    options: LocateOptions,
+  ): Promise<Uint8Array | undefined> {
+    const others = [place, ...mirrors].filter((mirror) => mirror !== archive)
+    const there = new Map(others.map((mirror) => [mirror.href, besideIn(mirror, archive, url)]))
+    const places = [...there.values()].filter((one) => one && isAsSafe(one, url)) as URL[]
+    try {
+      const attempts = place === archive ? undefined : 1
+      return await this.#readSmall(url, limit, options, attempts)
+    } catch (error) {
+      if (!(error instanceof UpstreamUnreachable)) throw error
+      for (const one of places) {
+        try {
+          const bytes = await this.#readSmall(one, limit, options)
+          // That a mirror lacks it does not say that nobody published it.
+          if (bytes) return bytes
+        } catch (failure) {
+          if (!(failure instanceof UpstreamUnreachable)) throw failure
+        }
+      }
+      throw error
+    }
+  }
+
+  /** A small file, whole; undefined when there is none. */
   async #readSmall(
     url: URL,
     limit: number,
     { signal, onEvent }: LocateOptions,
+    attempts = this.#limits.attemptsToStart,
   ): Promise<Uint8Array | undefined> {
     const what = showUrl(url)
     const [limits, clock] = [this.#limits, this.#clock]
-    const retries = new Retries({ what, attempts: limits.attemptsToStart, limits, clock, signal, onEvent })
+    const retries = new Retries({ what, attempts, limits, clock, signal, onEvent })
     return await retries.run(async () => {
       try {
         const answer = await this.#client.ask(url, {}, signal)
@@ -206,7 +239,13 @@ export class HttpSource implements Source {
   }
 }
 
+function isAsSafe(mirror: URL, place: URL): boolean {
+  return mirror.protocol === 'https:' || place.protocol === 'http:'
+}
+
 function checkListUrl(name: string, list: string): void {
   if (URL.canParse(list) && ['http', 'https'].includes(schemeOf(list))) return
-  throw new ConfigError(`source "${name}": list "${list}" is neither "directories" nor an http URL`)
+  throw new ConfigError(
+    `source "${name}": list "${showTemplate(list)}" is neither "directories" nor an http URL`,
+  )
 }

@@ -42,7 +42,7 @@ import { Retries, type RetryOptions, Transient } from './retry.ts'
 import { compilePattern } from './rule.ts'
 import type { LocateOptions, SourceConfig, SourceDeps, SourceListing } from './source.ts'
 import type { Spool } from './spool.ts'
-import { schemeOf, showUrl } from './url.ts'
+import { schemeOf, showTemplate, showUrl } from './url.ts'
 
 const decompress = promisify(zstdDecompress)
 
@@ -121,7 +121,7 @@ export class ParentSource {
     const scheme = schemeOf(config.url) === 'upservs' ? 'https' : 'http'
     const text = config.url.replace(/^[^:]*/, scheme)
     if (!URL.canParse(text) || !/^\/?$/.test(new URL(text).pathname) || text.includes('{')) {
-      throw new ConfigError(`source "${config.name}": "${config.url}" does not name a server`, {
+      throw new ConfigError(`source "${config.name}": "${showTemplate(config.url)}" does not name a server`, {
         hint: 'A parent is the HTTP port of another upserv, as in upserv://school.example.org:8730.',
       })
     }
