@@ -23,7 +23,7 @@ import type {
 } from './source.ts'
 import { TrustRule } from './trust.ts'
 import { besideIn } from './url.ts'
-import { findArchives, findStars, listingOf } from './walk.ts'
+import { findArchives, findStarsIn, listingOf } from './walk.ts'
 
 /** Large enough that a USB stick reads at full speed, small enough to be nothing among the buffers. */
 const READ_BYTES = 256 << 10
@@ -101,7 +101,7 @@ export class DirectorySource implements Source {
   async #urlsFor(id: string, signal: AbortSignal): Promise<BuildUrls | undefined> {
     const urls = this.#rule.urlsFor(id)
     if (!this.#rule.hasStars) return urls
-    const stars = await findStars(urls.archive, readDirectory, this.#limits, signal)
+    const stars = await findStarsIn([urls.archive, ...urls.mirrors], readDirectory, this.#limits, signal)
     return stars && this.#rule.urlsFor(id, stars)
   }
 

@@ -319,7 +319,7 @@ async function beginAnywhere(
   let failure: unknown
   for (const [i, place] of places.entries()) {
     try {
-      return { ...(await begin({ ...options, url: place })), place }
+      return { ...(await begin({ ...options, url: place }, options.url)), place }
     } catch (error) {
       if (!(error instanceof Transient || error instanceof SourceError)) throw error
       // That it is nowhere is only said when it was looked for everywhere.
@@ -333,10 +333,11 @@ async function beginAnywhere(
 
 /**
  * The first request: for all of it, or for what the spool lacks. Asking is also how we learn whether the
- * spool is of the version that upstream has now.
+ * spool is of the version that upstream has now. That is kept by the name of the first of its places, whichever
+ * it came from.
  */
-async function begin(options: DownloadOptions): Promise<{ part: Part; version: FileVersion }> {
-  const held = await options.spool?.held(spoolUrl(options.url))
+async function begin(options: DownloadOptions, named: URL): Promise<{ part: Part; version: FileVersion }> {
+  const held = await options.spool?.held(spoolUrl(named))
   const validator = held && strongValidator(held.version)
   if (held && validator !== undefined) {
     // All of it may be there already; then the last byte is asked for again, since no range is empty.

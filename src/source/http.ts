@@ -17,7 +17,7 @@ import { listUrl, parseListing, signer } from './s3.ts'
 import type { Download, LocateOptions, Source, SourceConfig, SourceDeps, SourceListing } from './source.ts'
 import { TrustRule } from './trust.ts'
 import { besideIn, schemeOf, showTemplate, showUrl } from './url.ts'
-import { findArchives, findStars, listingOf, type ReadNames } from './walk.ts'
+import { findArchives, findStarsIn, listingOf, type ReadNames } from './walk.ts'
 
 /** Of a bucket's list. */
 const MAX_PAGES = 1000
@@ -115,7 +115,7 @@ export class HttpSource implements Source {
     const urls = this.#rule.urlsFor(id)
     if (!this.#rule.hasStars) return urls
     const read: ReadNames = (directory) => this.#readNames(directory, false, options)
-    const stars = await findStars(urls.archive, read, this.#limits, options.signal)
+    const stars = await findStarsIn([urls.archive, ...urls.mirrors], read, this.#limits, options.signal)
     if (stars) return this.#rule.urlsFor(id, stars)
     throw new NotPublished(
       `build-${id} is not published by ${this.name} (nothing matches ${showUrl(urls.archive)})`,
@@ -202,9 +202,7 @@ export class HttpSource implements Source {
       if (!(error instanceof UpstreamUnreachable)) throw error
       for (const one of places) {
         try {
-          const bytes = await this.#readSmall(one, limit, options)
-          // That a mirror lacks it does not say that nobody published it.
-          if (bytes) return bytes
+          return await this.#readSmall(one, limit, options)
         } catch (failure) {
           if (!(failure instanceof UpstreamUnreachable)) throw failure
         }

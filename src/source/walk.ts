@@ -56,7 +56,7 @@ export async function findArchives(
 }
 
 /** What the stars in the path of a URL stand for; undefined when nothing is there. */
-export async function findStars(
+async function findStars(
   pattern: URL,
   read: ReadNames,
   limits: SourceLimits,
@@ -88,6 +88,32 @@ export async function findStars(
     if (i < segments.length - 1) at += '/'
   }
   return found
+}
+
+/**
+ * The same for the first of several places of one archive that tells: of these what one lacks, or cannot say,
+ * another may. @throws SourceError
+ */
+export async function findStarsIn(
+  places: readonly URL[],
+  read: ReadNames,
+  limits: SourceLimits,
+  signal: AbortSignal,
+): Promise<string[] | undefined> {
+  const count = (place: URL): number => place.pathname.split('*').length - 1
+  const wanted = count(places[0]!)
+  let failure: SourceError | undefined
+  for (const place of places.filter((one) => count(one) === wanted)) {
+    try {
+      const stars = await findStars(place, read, limits, signal)
+      if (stars) return stars
+    } catch (error) {
+      if (!(error instanceof SourceError)) throw error
+      failure ??= error
+    }
+  }
+  if (failure) throw failure
+  return undefined
 }
 
 /** What is looked for beside an archive without being asked. */

@@ -7,9 +7,10 @@ import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { SYSTEM_CLOCK } from '../../src/source/clock.ts'
 import { Pace, rateAt } from '../../src/source/pace.ts'
+import { Spool } from '../../src/source/spool.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import { makeScratch } from '../support/scratch.ts'
-import { content, download, file, quickSource, startUpstream, status } from './source-upstream.ts'
+import { content, download, etagOf, file, quickSource, startUpstream, status } from './source-upstream.ts'
 
 const ARCHIVE = content(700_000)
 const SHA256 = createHash('sha256').update(ARCHIVE).digest('hex')
@@ -194,13 +195,54 @@ test('the first is down: what lies beside the archive is had from the mirror tha
     assert.deepEqual([found.checksum?.hex, String(await found.contents())], [SHA256, 'contents'])
     assert.ok(Buffer.concat(await Array.fromAsync(found.bytes())).equals(ARCHIVE))
   }
-  // A mirror that has no checksum does not say that there is none.
+  // What a mirror lacks is not there, and must be where the source wants it.
   const { url } = await startUpstream(t, { '/802.tar': [file(ARCHIVE)] })
-  const without = quickSource(undefined, { ...places, mirrors: [`${url}/{build}.tar`] })
-  await assert.rejects(without.locate('802', options), { code: 'SOURCE_UNREACHABLE' })
+  const bare = { ...places, mirrors: [`${url}/{build}.tar`] }
+  await using unchecked = await quickSource(undefined, bare).locate('802', options)
+  assert.equal(unchecked.checksum, undefined)
+  const strict = quickSource(undefined, { ...bare, checksum: '{url}.sha256' })
+  await assert.rejects(strict.locate('802', options), { message: /does not exist/ })
   // Whoever trusts TLS does not get by with less because somebody cuts it off.
   const safe = quickSource(undefined, { ...places, url: 'https://127.0.0.1:1/os/{build}.tar' })
   await assert.rejects(safe.locate('802', options), { code: 'SOURCE_UNREACHABLE' })
+})
+
+test('the first is down, and a later process goes on with what a mirror gave', async (t) => {
+  using scratch = makeScratch('mirror-spool')
+  const mirror = await startUpstream(t, { '/802': [file(ARCHIVE, { stallAt: 300_000 }), file(ARCHIVE)] })
+  const config = { url: 'http://127.0.0.1:1/{build}', mirrors: [`${mirror.url}/{build}`] }
+  const first = new Spool(scratch.path)
+  const stop = new AbortController()
+  const limits = { stallMs: 60_000, attemptsToStart: 1 }
+  await download({
+    ...{ config, limits, spool: first, signal: stop.signal },
+    onBytes: (count) => void (count >= 300_000 && stop.abort(new Error('enough'))),
+  })
+  await first.close()
+  const second = new Spool(scratch.path)
+  const { bytes, error } = await download({ config, limits, spool: second })
+  await second.close()
+  assert.equal(error, undefined)
+  assert.ok(bytes.equals(ARCHIVE))
+  const asked = mirror.requests.filter((request) => / \/802( |$)/.test(request))
+  assert.deepEqual(asked, ['GET /802', `GET /802 bytes=300000- if ${etagOf(ARCHIVE)}`])
+})
+
+test('the first is down: what a star stands for is found at the second', async (t) => {
+  const second = await startUpstream(t, {
+    '/m/': [status(200, {}, '<a href="os-1.tar">os-1.tar</a><a href="os-2.tar">os-2.tar</a>')],
+    '/m/os-2.tar': [file(ARCHIVE)],
+    '/m/os-2.tar.sha256': [file(Buffer.from(SHA256))],
+  })
+  for (const first of ['http://127.0.0.1:1/os', (await startUpstream(t, {})).url]) {
+    const source = quickSource(undefined, {
+      url: `${first}/os-*.tar`,
+      mirrors: [`${second.url}/m/os-*.tar`],
+      builds: '^2$',
+    })
+    await using found = await source.locate('2', options)
+    assert.ok(Buffer.concat(await Array.fromAsync(found.bytes())).equals(ARCHIVE))
+  }
 })
 
 test('a checksum that is elsewhere than the archive is had from there, or not at all', async (t) => {
