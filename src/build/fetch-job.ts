@@ -341,7 +341,7 @@ async function takeReplica(source: string, offer: Offer, work: Work): Promise<Fe
     const lacking = lackingBlobs(manifest, known)
     const bytes = lacking.reduce((sum, blob) => sum + manifest.blobSize(blob), 0)
     tell({ type: 'lacking', bytes })
-    takeRoom(work, bytes, 0)
+    takeRoom(work, bytes, bytes)
     const contents = await contentsOf(offer, manifest)
     const wanted = await withEarlier(offer, manifest, lacking, known, work)
     const replica = await Replica.create(job.directory, manifest, lacking, account, disk)
@@ -374,25 +374,31 @@ async function takeReplica(source: string, offer: Offer, work: Work): Promise<Fe
 // ---------------------------------------------------------------------------------------------------
 // Room.
 
+/** Of an archive's own size, and of what it says that it unpacks to, so much is needed: it has headers, and files twice. */
+const NEEDED_SHARE = 0.75
+
 /**
- * Reserves what a build needs at the least, before anything of it comes.
- * @param bytes of the whole build. @param known how many of them may be here already; all that is stored may.
+ * Reserves what a build needs for certain, before anything of it comes.
+ * @param bytes of the whole build, at the least. @param sure how many of them the store does not have: unless
+ *   that is known, all that is stored may be a part of the build.
  * @throws NoRoom
  */
-function takeRoom({ job, account }: Work, bytes: number, known = job.most.storedBytes): void {
+function takeRoom(
+  { job, account }: Work,
+  bytes: number,
+  sure = Math.floor(bytes * NEEDED_SHARE) - job.most.storedBytes,
+): void {
   const { id, most } = job
   if (bytes > most.bytes) {
     throw new NoRoom(`build ${id} needs at least ${formatSize(bytes)}; ${most.because}`, {
       hint: 'Raise the budget, or give it a larger disk. It was not downloaded.',
     })
   }
-  if (bytes > known) account.reserve(bytes - known)
+  if (sure > 0) account.reserve(sure)
 }
 
 /** Trees compress to no less than this, as a rule: what fits with so much more need not be asked for. */
 const USUAL_RATIO = 8
-/** Of what an archive says that it unpacks to, so much is needed: it has headers, and files that are in it twice. */
-const NEEDED_SHARE = 0.75
 
 /**
  * The same by what the archive itself says of its size unpacked, at its start or at its end, where it is
