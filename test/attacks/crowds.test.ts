@@ -7,6 +7,7 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { after, before, describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { connect as connectTls } from 'node:tls'
 import { Authority } from '../support/certificates.ts'
 import { httpUrlOf } from '../support/http.ts'
@@ -21,6 +22,7 @@ const skip = await missing('openssl')
 /** Slices are 8 ms and some; collecting garbage takes its time, and a busy machine makes work take longer. */
 const MOST_MS = 100
 const ADDRESSES = 50
+const AT_ONCE = 200
 const CROWD = 1500
 const HELLOS = 400
 
@@ -55,17 +57,22 @@ describe('crowds', { skip }, () => {
     await mirror?.[Symbol.asyncDispose]()
   })
 
-  async function connectAll(port: number, count: number): Promise<Socket[]> {
-    const sockets = Array.from({ length: count }, (_, n) => {
-      const socket = connect({ port, host: '127.0.0.1', localAddress: `127.0.1.${1 + (n % ADDRESSES)}` })
-      return socket.on('error', () => {})
-    })
-    await Promise.all(
-      sockets.map((socket) => new Promise<void>((resolve) => socket.once('connect', () => resolve()))),
-    )
+  /** As many at once as wait for the server in the kernel; those beyond would be lost there. */
+  async function connectAll(port: number, count: number, arrived = connected): Promise<Socket[]> {
+    const sockets: Socket[] = []
+    while (sockets.length < count) {
+      const some = Array.from({ length: Math.min(AT_ONCE, count - sockets.length) }, (_, n) => {
+        const socket = connect({ port, host: '127.0.0.1', localAddress: `127.0.1.${1 + (n % ADDRESSES)}` })
+        return socket.on('error', () => {})
+      })
+      await Promise.all(some.map(arrived))
+      sockets.push(...some)
+    }
     return sockets
   }
 
+  const connected = (socket: Socket): Promise<void> =>
+    new Promise((resolve) => socket.once('connect', () => resolve()))
   const next = (socket: Socket): Promise<void> =>
     new Promise((resolve) => socket.once('data', () => resolve()).once('close', () => resolve()))
 
@@ -88,8 +95,7 @@ describe('crowds', { skip }, () => {
 
   test(`${CROWD} clients that come, and go, at once`, async () => {
     await takeLag(pid(), lagFile)
-    const sockets = await connectAll(upserv.port, CROWD)
-    await Promise.all(sockets.map((socket) => (socket.readableLength > 0 ? undefined : next(socket))))
+    const sockets = await connectAll(upserv.port, CROWD, next)
     await assertPolite('they came')
     await inOneTurn(
       async () =>
@@ -97,7 +103,7 @@ describe('crowds', { skip }, () => {
           sockets.map((socket) => new Promise<void>((gone) => socket.once('close', () => gone()).destroy())),
         ),
     )
-    await upserv.process.waitForOutput('stderr', new RegExp(`(?:session ended[^]*){${CROWD}}`))
+    while (upserv.process.stderr.split('"session ended"').length <= CROWD) await sleep(20)
     await assertPolite('they went')
   })
 

@@ -20,8 +20,8 @@ export const FAULTS = {
       'the session reads on behind a header': [
         {
           file: 'src/rsync/session.ts',
-          from: "    await this.#connection.in.decode(checkFirstByte)\n    const line = await this.#readLine('greeting')\n",
-          to: "    let line = await this.#readLine('greeting')\n    if (line.startsWith('PROXY ')) line = await this.#readLine('greeting')\n",
+          from: "    await this.#connection.in.decode(checkFirstByte)\n    return await this.#readLine('greeting')\n",
+          to: "    const line = await this.#readLine('greeting')\n    return line.startsWith('PROXY ') ? await this.#readLine('greeting') : line\n",
         },
       ],
       'every address counts as a proxy': [
