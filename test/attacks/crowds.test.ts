@@ -5,16 +5,16 @@
  */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { connect as connectTls } from 'node:tls'
 import { Authority } from '../support/certificates.ts'
 import { httpUrlOf } from '../support/http.ts'
 import { lagEnvironment, takeLag } from '../support/lag.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import { rsyncSucceeds } from '../support/rsync.ts'
 import { missing, tlsPort } from '../support/rsync-ssl.ts'
+import { tlsHello } from '../support/tls-hello.ts'
 import type { Upserv } from '../support/upserv.ts'
 
 const skip = await missing('openssl')
@@ -108,7 +108,7 @@ describe('crowds', { skip }, () => {
   })
 
   test(`${HELLOS} handshakes of TLS that begin at once`, async () => {
-    const hello = await firstBytesOfTls()
+    const hello = await tlsHello('TLSv1.3', 'localhost')
     const sockets = await connectAll(tlsPort(upserv), HELLOS)
     await rsyncSucceeds([`${upserv.url}/`])
     await takeLag(pid(), lagFile)
@@ -145,21 +145,3 @@ describe('crowds', { skip }, () => {
     assert.equal(heard.match(/^HTTP\/1\.1 200 OK/gm)?.length, 20)
   })
 })
-
-/** As Node's own client begins. */
-async function firstBytesOfTls(): Promise<Buffer> {
-  const { promise, resolve } = Promise.withResolvers<Buffer>()
-  const listener = createServer((socket) => {
-    socket
-      .on('error', () => {})
-      .once('data', (bytes) => {
-        resolve(bytes as Buffer)
-        socket.destroy()
-        listener.close()
-      })
-  })
-  await new Promise<void>((done) => listener.listen(0, '127.0.0.1', done))
-  const { port } = listener.address() as AddressInfo
-  connectTls({ port, host: '127.0.0.1' }).on('error', () => {})
-  return await promise
-}

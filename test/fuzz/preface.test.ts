@@ -16,6 +16,7 @@ import { campaign, kindOf } from '../support/campaign.ts'
 import { Authority, type Pair } from '../support/certificates.ts'
 import { missing } from '../support/rsync-ssl.ts'
 import { makeScratch, type Scratch } from '../support/scratch.ts'
+import { tlsHello } from '../support/tls-hello.ts'
 
 const skip = await missing('openssl')
 
@@ -123,29 +124,8 @@ async function say(kind: Kind, input: Buffer): Promise<string> {
   return outcome
 }
 
-/** What clients of TLS begin with, as Node's own says it. */
-async function hello(version: 'TLSv1.2' | 'TLSv1.3', servername: string): Promise<Buffer> {
-  const { promise, resolve } = Promise.withResolvers<Buffer>()
-  const listener = createServer((socket) => {
-    socket
-      .on('error', () => {})
-      .once('data', (bytes) => {
-        resolve(bytes as Buffer)
-        socket.destroy()
-        listener.close()
-      })
-  })
-  await new Promise<void>((done) => listener.listen(0, '127.0.0.1', done))
-  const { port } = listener.address() as AddressInfo
-  connectTls({ port, host: '127.0.0.1', servername, minVersion: version, maxVersion: version }).on(
-    'error',
-    () => {},
-  )
-  return await promise
-}
-
 test('damaged PROXY headers and first bytes of TLS', { skip }, async (t) => {
-  const hellos = [await hello('TLSv1.2', 'localhost'), await hello('TLSv1.3', 'a-name.example')]
+  const hellos = [await tlsHello('TLSv1.2', 'localhost'), await tlsHello('TLSv1.3', 'a-name.example')]
   const seeds = [
     ...HEADERS.flatMap((header) => [Buffer.concat([header, GREETING]), Buffer.concat([header, hellos[1]!])]),
     ...hellos,
