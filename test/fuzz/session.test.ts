@@ -46,7 +46,8 @@ const FUZZED = 'src/rsync/'
 const NEVER_REFUSED: readonly State[] = ['turn', 'closed']
 /** Code that must have run for each file, in percent: what is left out are our own bugs, mostly. */
 const REACHED: Readonly<Record<string, number>> = {
-  'session.ts': 90,
+  // What goes on in another process: test/handover.
+  'session.ts': 85,
   'sender.ts': 90,
   'setup.ts': 90,
   'flist.ts': 90,

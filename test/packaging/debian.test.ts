@@ -372,10 +372,10 @@ systemctl enable --now upserv.socket upserv.service`)
 
   test('every command of docs/updating-devices.md, as it is typed', async () => {
     // Of another time: of equal files with one time for all, rsync without -c would take the old ones for the new.
-    await shell(`mkdir /root/801 && tar -C /root/801 -xf /shared/upstream/1.tar.gz
+    await shell(`mkdir /root/801 && tar -C /root/801 -xf /shared/upstream/1.tar.xz
 find /root/801 -exec touch --no-dereference --date=2020-01-01 {} +
-tar -C /root/801 -czf /shared/upstream/801.tar.gz . && rm -r /root/801
-cp /shared/upstream/2.tar.gz /shared/upstream/802.tar.gz`)
+tar -C /root/801 -cJf /shared/upstream/801.tar.xz . && rm -r /root/801
+cp /shared/upstream/2.tar.xz /shared/upstream/802.tar.xz`)
     await machine.succeeds('dpkg', ['--install', `/shared/${basename(update)}`], { timeoutMs: PATIENCE_MS })
     await shell(`printf '[channels]\\nstable = "802"\\n' >>/etc/upserv/upserv.toml; systemctl reload upserv
 echo 127.0.0.1 SERVER updates.example.org >>/etc/hosts

@@ -11,6 +11,7 @@ import { freePort, run, ServerProcess, waitForPort } from './processes.ts'
 
 const STORES = ['object', 'container', 'account'] as const
 const [ACCOUNT, USER, PASSWORD] = ['test', 'tester', 'secret-of-tests']
+const START_MS = 60_000
 
 /** Why there is none; false when there is. */
 export const noSwift =
@@ -46,7 +47,8 @@ export async function startSwift(scratch: string): Promise<Swift> {
   const start = async (kind: string, port: number, path: string): Promise<void> => {
     const server = new ServerProcess(`swift-${kind}-server`, [path])
     servers.push(server)
-    await waitForPort(port, server)
+    // Python reads many files first: on a busy machine that takes a while.
+    await waitForPort(port, server, START_MS)
   }
   const stop = async (): Promise<void> => {
     await Promise.all(servers.map((server) => server.stop('SIGKILL')))
