@@ -105,7 +105,7 @@ const figures = table(
   ['', 'pulls/s', 'memory (RSS), most', 'loop late, median ms', 'p99 ms', 'most ms', 'of its own, most ms'],
   [row(`${HONEST} honest clients`, alone), row('the same, in the crowd', crowded)],
 )
-const text = `${provenance(`bench/hostile${short ? ' --short' : ''}`, machine)} ${rounds} rounds, by turns.
+const text = `${provenance(`bench/hostile${short ? ' --short' : ''}${values.rounds ? ` --rounds ${rounds}` : ''}`, machine)} ${rounds} rounds, by turns.
 
 ${HONEST} real clients pull a build of 400 files and 20 MB, whole, ${PULLS} times each. The crowd, from 50 addresses: ${CROWD.idle} idle
 connections, ${CROWD.half} handshakes that stop behind the module's name, ${CROWD.readers} clients that asked for everything and read 1 kB a
