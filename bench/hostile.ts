@@ -9,11 +9,11 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { formatSize } from '../src/lib/units.ts'
+import { type Lag, lagEnvironment, takeLag } from '../test/support/lag.ts'
 import { Mirror, randomTree } from '../test/support/mirror.ts'
 import { run } from '../test/support/processes.ts'
 import { removeTree } from '../test/support/scratch.ts'
 import type { Upserv } from '../test/support/upserv.ts'
-import { type Lag, lagEnvironment, takeLag } from './lib/lag.ts'
 import { table } from './lib/markdown.ts'
 import { quantile } from './lib/numbers.ts'
 import { describeMachine, provenance, saveResults, writeDocs } from './lib/report.ts'
@@ -26,11 +26,13 @@ What is told: pulls per second of both, their ratio, memory of the server, how l
 
   --short     a tenth of the crowd and few pulls: half a minute, judges nothing
   --rounds N  how often each is measured, by turns (3)
-  --assert    fails where honest clients keep less than 80 %, or memory goes past ${formatSize(512e6)}
+  --assert    fails where honest clients keep less than 80 %, memory goes past ${formatSize(512e6)}, or the server's
+              own work keeps others from their turn for more than 50 ms
   --write     write the section of docs/benchmarks.md too
 `
 
-/** What must hold. */
+/** What must hold; of the loop only what the server itself is to blame for. */
+const MOST_BUSY_MS = 50
 const LEAST_RATIO = 0.8
 const MOST_MEMORY = 512e6
 
@@ -97,12 +99,13 @@ const row = (name: string, phases: readonly Phase[]): string[] => [
   of(phases, ({ lag }) => lag.p50).toFixed(1),
   of(phases, ({ lag }) => lag.p99).toFixed(1),
   Math.max(...phases.map(({ lag }) => lag.max)).toFixed(0),
+  Math.max(...phases.map(({ lag }) => lag.busyMax)).toFixed(0),
 ]
 const figures = table(
-  ['', 'pulls/s', 'memory (RSS), most', 'loop late, median ms', 'p99 ms', 'most ms'],
+  ['', 'pulls/s', 'memory (RSS), most', 'loop late, median ms', 'p99 ms', 'most ms', 'of its own, most ms'],
   [row(`${HONEST} honest clients`, alone), row('the same, in the crowd', crowded)],
 )
-const text = `${provenance(`bench/hostile${short ? ' --short' : ''}`, machine)} ${rounds} rounds, by turns.
+const text = `${provenance(`bench/hostile${short ? ' --short' : ''}${values.rounds ? ` --rounds ${rounds}` : ''}`, machine)} ${rounds} rounds, by turns.
 
 ${HONEST} real clients pull a build of 400 files and 20 MB, whole, ${PULLS} times each. The crowd, from 50 addresses: ${CROWD.idle} idle
 connections, ${CROWD.half} handshakes that stop behind the module's name, ${CROWD.readers} clients that asked for everything and read 1 kB a
@@ -111,14 +114,20 @@ clients, crowd and server share the machine.
 
 ${figures}
 
+The loop is late when the server has work, and when the machine has: "of its own" is what the server's thread itself
+worked without a turn for anybody else, by the time that the kernel counts for it.
+
 Honest clients keep ${(100 * ratio).toFixed(0)} % of their throughput (${100 * LEAST_RATIO} % is what must hold); the server took ${formatSize(peak)} at most
 (bound: ${formatSize(MOST_MEMORY)}).
 `
 console.log(`\n${text}`)
 saveResults('hostile', { machine, crowd: CROWD, alone, crowded, crowds, ratio })
 if (values.write && !short) writeDocs('bench/hostile', text)
-if (values.assert && (ratio < LEAST_RATIO || peak > MOST_MEMORY)) {
-  console.error(`This must not be: ratio ${ratio.toFixed(2)}, ${formatSize(peak)}`)
+const busiest = Math.max(...crowded.map(({ lag }) => lag.busyMax))
+if (values.assert && (ratio < LEAST_RATIO || peak > MOST_MEMORY || busiest > MOST_BUSY_MS)) {
+  console.error(
+    `This must not be: ratio ${ratio.toFixed(2)}, ${formatSize(peak)}, ${busiest.toFixed(0)} ms without a turn`,
+  )
   process.exitCode = 1
 }
 

@@ -3,9 +3,9 @@
  * event loop is, how long others wait for the first byte of a poll, how much memory it takes.
  */
 import { join } from 'node:path'
+import { type Lag, lagEnvironment, takeLag } from '../../test/support/lag.ts'
 import { type ClientsRun, runClients } from './clients.ts'
 import { HOME, type Pair } from './data.ts'
-import { type Lag, lagEnvironment, takeLag } from './lag.ts'
 import { startLink } from './link.ts'
 import { quantile } from './numbers.ts'
 import { fillData, importBuild, type Server, startOurs, startStock } from './servers.ts'

@@ -3,9 +3,10 @@
  * and closes gracefully.
  *
  * Handshakes are counted apart from transfers: whose turn it is to transfer is a matter of turns.ts. Where
- * there are too many handshakes, the oldest one goes of whoever has begun the most and finished none: the network
- * that has the most, and in it the source. So idle connections keep nobody out, however many one address opens,
- * and however many addresses one network has.
+ * there are too many handshakes, handshakes.ts says which one goes. So idle connections keep nobody out, however many
+ * one address opens, and however many addresses one network has.
+ *
+ * A crowd may come, or go, at once: what is done for each of it is little, and is done in slices.
  */
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
@@ -20,6 +21,7 @@ import { Bandwidth } from '../lib/bandwidth.ts'
 import { descriptorOf } from '../lib/descriptor.ts'
 import type { Logger } from '../lib/log.ts'
 import { formatPeer, networkOf, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
+import { Slices } from '../lib/slices.ts'
 import { Tally } from '../lib/tally.ts'
 import {
   type Before,
@@ -29,6 +31,7 @@ import {
   type SessionReport,
 } from '../rsync/session.ts'
 import { StreamDuplex } from './duplex.ts'
+import { type Handshake, Handshakes } from './handshakes.ts'
 
 /** After sessions were told to end at once, how long they are waited for. */
 const HANG_UP_MS = 2000
@@ -74,14 +77,6 @@ export interface DoorsOptions {
   readonly bandwidth?: Bandwidth
 }
 
-interface Running {
-  readonly visit: Visit
-  readonly source: string
-  readonly network: string
-  readonly arrived: number
-  hangUp(): void
-}
-
 /** As how many clients there may be, there are. */
 interface Full {
   readonly most: number
@@ -94,14 +89,6 @@ interface Full {
 interface Where {
   readonly source: string
   readonly network: string
-}
-
-/** Who is on a doorstep: of their handshake the first part is under way. */
-interface Arriving {
-  readonly source: string
-  readonly network: string
-  readonly began: number
-  giveUp(why: string): void
 }
 
 /** Which session it is. */
@@ -123,8 +110,14 @@ export class Doors {
   readonly #meetings = new Set<Promise<void>>()
   readonly #sessions = new Set<Promise<void>>()
   /** Who is served, the oldest first. */
-  readonly #running = new Map<Session, Running>()
-  readonly #arriving = new Set<Arriving>()
+  readonly #running = new Map<Session, Visit>()
+  readonly #handshakes = new Handshakes()
+  /** Of who is on a doorstep: the first part of their handshakes is under way. */
+  readonly #arriving = new Set<Handshake>()
+  /** Those whose session ends when ours does. A signal looks through all who listen for each one that begins to. */
+  readonly #hangUps = new Set<() => void>()
+  /** For goodbyes: what is noted of each session. */
+  readonly #slices = new Slices()
   #closed = false
   #turnedAway = 0
   /** Connections of each source and network that has any. */
@@ -151,11 +144,11 @@ export class Doors {
   /** Who is served, the latest first, so many at most. */
   live(most: number): SessionStatus[] {
     const latest = [...this.#running].slice(-most).reverse()
-    return latest.map(([session, { visit }]) => statusOf(visit, session.progress))
+    return latest.map(([session, visit]) => statusOf(visit, session.progress))
   }
 
   isLive(id: number): boolean {
-    for (const { visit } of this.#running.values()) if (visit.id === id) return true
+    for (const visit of this.#running.values()) if (visit.id === id) return true
     return false
   }
 
@@ -238,33 +231,36 @@ export class Doors {
       return
     }
     const where = this.#whereFrom(peer)
-    this.#makeRoom(where.source)
+    this.#makeRoom(where)
     const began = this.#context.now()
     let gaveUp: string | undefined
-    const arriving: Arriving = {
+    const arriving: Handshake = {
       ...where,
-      began,
       giveUp: (why) => {
         gaveUp = why
         socket.destroy()
       },
     }
     this.#arriving.add(arriving)
+    this.#handshakes.add(arriving)
     // A proxy has any number of clients: whose connection it is shows when its header is there.
-    const leave = doorstep.isProxy(peer) ? () => {} : this.#count(where)
+    const uncount = doorstep.isProxy(peer) ? () => {} : this.#count(where)
+    const leave = (): void => {
+      this.#arriving.delete(arriving)
+      this.#handshakes.remove(arriving)
+      uncount()
+    }
     try {
       const {
         socket: inside,
         peer: who,
         refusal,
       } = await doorstep.meet(socket, this.#context.limits.handshakeMs)
-      this.#arriving.delete(arriving)
       leave()
       if (gaveUp !== undefined || this.#closed) inside.destroy()
       else if (refusal) await this.#refuse(inside, inside, who, refusal)
       else this.admit(inside, inside, who, { since: began })
     } catch (error) {
-      this.#arriving.delete(arriving)
       leave()
       const { code, message } = reportError(error)
       if (error instanceof PeerError) await this.#refuse(socket, socket, peer, error)
@@ -293,7 +289,7 @@ export class Doors {
       return
     }
     const where = this.#whereFrom(peer)
-    this.#makeRoom(where.source)
+    this.#makeRoom(where)
     const leave = this.#count(where)
     const session = this.#serve(input, output, peer, where, before).finally(() => {
       this.#sessions.delete(session)
@@ -323,42 +319,9 @@ export class Doors {
     return this.#sessions.size >= most ? { most, what: 'too many sessions' } : undefined
   }
 
-  /** Hangs up on one handshake if there are as many as may be, so that somebody else can begin one. */
-  #makeRoom(newcomer: string): void {
+  #makeRoom(newcomer: Where): void {
     const { handshakes, handshakesPerSource = 0 } = this.#limits
-    const under = [...this.#arriving]
-    for (const [session, running] of this.#running) {
-      if (session.inHandshake) under.push(this.#asArriving(session, running))
-    }
-    const theirs = handshakesPerSource > 0 ? under.filter(({ source }) => source === newcomer) : []
-    if (handshakesPerSource > 0 && theirs.length >= handshakesPerSource) {
-      this.#hangUpOnOldest(theirs, `too many handshakes: ${theirs.length} were from this address`)
-    } else if (under.length >= handshakes) {
-      const network = largestOf(under, (one) => one.network)
-      const most = largestOf(network, (one) => one.source)
-      const count = `of ${under.length}, ${most.length}`
-      this.#hangUpOnOldest(most, `too many handshakes: ${count} were from this address`)
-    }
-  }
-
-  #hangUpOnOldest(arriving: readonly Arriving[], why: string): void {
-    if (arriving.length === 0) return
-    const oldest = arriving.reduce((one, other) => (other.began < one.began ? other : one))
-    oldest.giveUp(why)
-    this.#arriving.delete(oldest)
-  }
-
-  #asArriving(session: Session, { source, network, arrived, hangUp }: Running): Arriving {
-    return {
-      source,
-      network,
-      began: arrived,
-      giveUp: (why) => {
-        session.giveUp(why)
-        hangUp()
-        this.#running.delete(session)
-      },
-    }
+    this.#handshakes.makeRoom(newcomer, handshakes, handshakesPerSource)
   }
 
   /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. May be called again, to be shorter. */
@@ -375,6 +338,7 @@ export class Doors {
     const waiting = new AbortController()
     await Promise.race([gone, sleep(patienceMs, undefined, { signal: waiting.signal }).catch(() => {})])
     this.#abort.abort()
+    for (const hangUp of this.#hangUps) hangUp()
     // What a session still waits for, such as a disk, must not keep the server from ending.
     await Promise.race([gone, sleep(HANG_UP_MS, undefined, { signal: waiting.signal }).catch(() => {})])
     waiting.abort()
@@ -427,18 +391,30 @@ export class Doors {
     const share = this.#bandwidth.join(where.source)
     const duplex = new StreamDuplex(input, output, share)
     const hangUp = (): void => duplex.destroy()
-    this.#abort.signal.addEventListener('abort', hangUp, { once: true })
+    this.#hangUps.add(hangUp)
     const { since: arrived = began } = before
+    const handshake: Handshake = {
+      ...where,
+      giveUp: (why) => {
+        session.giveUp(why)
+        hangUp()
+        this.#running.delete(session)
+      },
+    }
     const session = new Session(duplex, peer, this.#context, this.#abort.signal, {
       ...before,
       since: arrived,
+      onHandshake: (isUnderWay) =>
+        isUnderWay ? this.#handshakes.add(handshake) : this.#handshakes.remove(handshake),
     })
-    this.#running.set(session, { visit, ...where, arrived, hangUp })
+    this.#running.set(session, visit)
     try {
       const report = await session.run(hangUp)
       // Saying goodbye to a client that does not hang up is no handshake.
+      this.#handshakes.remove(handshake)
       this.#running.delete(session)
       const ms = this.#context.now() - began
+      await this.#slices.turn()
       if (!report.relayed) {
         this.#report(visit, report, ms)
         this.#onEnd(recordOf(visit, report, ms))
@@ -449,8 +425,9 @@ export class Doors {
       duplex.destroy()
     } finally {
       share.leave()
+      this.#handshakes.remove(handshake)
       this.#running.delete(session)
-      this.#abort.signal.removeEventListener('abort', hangUp)
+      this.#hangUps.delete(hangUp)
     }
   }
 
@@ -472,14 +449,6 @@ export class Doors {
       this.#log.info({ ...facts, code: error.code, reason: error.message }, 'session ended')
     else this.#log.info(facts, 'session ended')
   }
-}
-
-/** Those of the most frequent kind. */
-function largestOf<T>(items: readonly T[], kindOf: (item: T) => string): readonly T[] {
-  const kinds = Map.groupBy(items, kindOf)
-  let largest: readonly T[] = []
-  for (const kind of kinds.values()) if (kind.length > largest.length) largest = kind
-  return largest
 }
 
 function cannotListen(address: Listen, cause: NodeJS.ErrnoException): ConfigError {

@@ -12,6 +12,7 @@ import { createServer, type Server, type TLSSocket } from 'node:tls'
 import { AccessDenied, ConnectionLost, PeerError } from '../errors.ts'
 import type { Decoded } from '../lib/byte-reader.ts'
 import { type Peer, peerFrom, peerOf } from '../lib/peer.ts'
+import { Slices } from '../lib/slices.ts'
 import type { Certificates, Credentials } from './certificates.ts'
 import { deviceNames } from './device-names.ts'
 import { decodeProxyHeader, looksLikeProxyHeader, type Proxied } from './proxy-header.ts'
@@ -59,6 +60,8 @@ export class Doorstep {
   /** Never listens: it makes TLS of connections that are handed to it. Replaced when certificates are. */
   #server: Server | undefined
   #madeOf: { credentials: Credentials; clientCerts: ClientCerts } | undefined
+  /** A handshake costs about half a millisecond of our thread, and a crowd may begin theirs at once. */
+  readonly #slices = new Slices()
   /** Handshakes under way, by both ends of their connections. */
   readonly #handshakes = new Map<string, Handshake>()
 
@@ -115,6 +118,7 @@ export class Doorstep {
     const peer = proxied ? peerBehind(next, proxied) : next
     if (!tls) return { socket, peer, refusal: undefined }
     await readPreface(socket, (bytes) => expectTls(bytes, next))
+    await this.#slices.turn()
     const secured = await this.#shakeHands(socket, tls)
     const certificate = secured.getPeerX509Certificate() && secured.getPeerCertificate()
     const devices = certificate && secured.authorized ? deviceNames(certificate, tls.devices) : []
@@ -131,6 +135,8 @@ export class Doorstep {
     return new Promise<TLSSocket>((resolve, reject) => {
       this.#handshakes.set(key, { resolve, reject })
       socket.once('close', () => reject(new ConnectionLost('the client left during the TLS handshake')))
+      // Who ends its side before TLS is agreed on has left; later on it has just said all that it has to say.
+      socket.allowHalfOpen = false
       server.emit('connection', socket)
     }).finally(() => this.#handshakes.delete(key))
   }
@@ -152,6 +158,7 @@ export class Doorstep {
     })
     server.on('secureConnection', (secured) => {
       secured.on('error', () => {}) // until the door listens for errors
+      secured.allowHalfOpen = true
       this.#handshakes.get(endsOf(secured))?.resolve(secured)
     })
     server.on('tlsClientError', (error, secured) => {

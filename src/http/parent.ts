@@ -166,7 +166,7 @@ class ParentDoor {
         signal,
       )
       write({ build: line })
-      response.end(body)
+      await this.#send(request, [body], response)
     } catch (error) {
       if (!response.headersSent || signal.aborted) throw error
       const { code, message, hint } = reportError(error)

@@ -36,6 +36,7 @@ import type { Bandwidth } from '../lib/bandwidth.ts'
 import { descriptorOf } from '../lib/descriptor.ts'
 import type { Logger } from '../lib/log.ts'
 import { formatPeer, introduce, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
+import { Slices } from '../lib/slices.ts'
 import { Tally } from '../lib/tally.ts'
 import type { Visitor } from '../rsync/access.ts'
 import type { Modules } from '../rsync/modules.ts'
@@ -90,6 +91,8 @@ const HEADERS_MS = 30_000
 const KEEP_ALIVE_MS = 10_000
 /** Connections at a time; more are closed at once. */
 const MAX_CONNECTIONS = 1000
+/** Requests of a connection that wait for their answers; clients that send several at once (apt does) send some ten. */
+const MAX_PIPELINED = 64
 /** How often it is looked whether a connection that nobody may use any more has become idle. */
 const LOOK_EVERY_MS = 100
 const NOTHING_RUNS = "default-src 'none'; frame-ancestors 'none'"
@@ -122,6 +125,10 @@ export class Http {
   readonly #limits: HttpParts['limits']
   /** Connections of each source that has any. */
   readonly #bySource = new Tally()
+  /** Requests of each connection that wait for their answers. */
+  readonly #underWay = new WeakMap<Socket, number>()
+  /** What comes in one piece is many requests, all of which Node hands to us at once. */
+  readonly #slices = new Slices()
 
   private constructor(
     app: FastifyInstance,
@@ -207,7 +214,7 @@ export class Http {
   ): Promise<{ address: string; port: number }> {
     const server = createServer(
       { requestTimeout: REQUEST_MS, headersTimeout: HEADERS_MS, keepAliveTimeout: KEEP_ALIVE_MS },
-      (request, response) => this.#answer(request, response),
+      (request, response) => this.#queue(request, response),
     )
     server.maxConnections = MAX_CONNECTIONS
     server.on('clientError', (error, socket) => this.#refuseBadRequest(error, socket as Socket))
@@ -248,7 +255,25 @@ export class Http {
     }
   }
 
+  #queue(request: IncomingMessage, response: ServerResponse): void {
+    const { socket } = request
+    const underWay = (this.#underWay.get(socket) ?? 0) + 1
+    if (underWay > MAX_PIPELINED) {
+      // Answers come in order, so there is no telling it now; it hears of it by what it got so far.
+      if (!socket.destroyed)
+        this.#log.info({ peer: formatPeer(peerOf(socket)), underWay }, 'too many requests at once by http')
+      socket.destroy()
+      return
+    }
+    this.#underWay.set(socket, underWay)
+    response.once('close', () => this.#underWay.set(socket, (this.#underWay.get(socket) ?? 1) - 1))
+    const turn = this.#slices.turn()
+    if (turn) void turn.then(() => this.#answer(request, response))
+    else this.#answer(request, response)
+  }
+
   #answer(request: IncomingMessage, response: ServerResponse): void {
+    if (request.socket.destroyed) return
     const refusal = this.#refusals.get(request.socket)
     if (refusal) {
       const peer = peerOf(request.socket)

@@ -210,6 +210,8 @@ export interface Before {
   readonly since?: number
   /** What the client has said to another process, and has been answered. */
   readonly visit?: Visit | undefined
+  /** Told when a handshake begins and when it is over; where we make the client wait in between, more than once. */
+  readonly onHandshake?: (isUnderWay: boolean) => void
 }
 
 export class Session {
@@ -235,6 +237,7 @@ export class Session {
   readonly #waitedMs = { build: 0, line: 0 }
   /** We make the client wait, in whatever state: it owes us nothing. */
   #kept = false
+  readonly #onHandshake: (isUnderWay: boolean) => void
   #entries = 0
   #listedBytes = 0
   #place = 0
@@ -260,8 +263,9 @@ export class Session {
     peer: Peer,
     context: SessionContext,
     signal: AbortSignal,
-    { since = context.now(), visit }: Before = {},
+    { since = context.now(), visit, onHandshake = () => {} }: Before = {},
   ) {
+    this.#onHandshake = onHandshake
     this.#peer = peer
     this.#visit = visit
     this.#visitor = context.visitor(peer)
@@ -270,6 +274,7 @@ export class Session {
     this.#signal = AbortSignal.any([signal, this.#abort.signal])
     this.#owedSince = since
     this.#stateSince = context.now()
+    onHandshake(this.inHandshake)
   }
 
   get state(): State {
@@ -370,6 +375,7 @@ export class Session {
     const next = advance(this.#state, step)
     this.#clockState()
     this.#state = next
+    this.#onHandshake(this.inHandshake)
   }
 
   /** Counts the time since the last step for the state that it was spent in. */
@@ -513,7 +519,7 @@ export class Session {
     const began = this.#context.now()
     const gone = (): void => this.#abort.abort(new ConnectionLost('the client left while it waited'))
     let sending: Promise<void> | undefined
-    this.#kept = true
+    this.#keep(true)
     try {
       return await work((line) => {
         this.#listenForEnd(gone)
@@ -529,8 +535,13 @@ export class Session {
       const waited = this.#context.now() - began
       this.#waitedMs[what] += waited
       this.#owedSince += waited
-      this.#kept = false
+      this.#keep(false)
     }
+  }
+
+  #keep(kept: boolean): void {
+    this.#kept = kept
+    this.#onHandshake(this.inHandshake)
   }
 
   /** The next piece of input, or its end, is waited for by itself; whoever reads next must await it. */

@@ -5,14 +5,23 @@
  */
 import assert from 'node:assert/strict'
 import { hash } from 'node:crypto'
-import { readdirSync } from 'node:fs'
+import { once } from 'node:events'
+import { readdirSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, connect, createServer } from 'node:net'
+import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { setImmediate as nextTurn } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { HostRules, whyNoNetwork } from '../../src/access/hosts.ts'
 import { type ModuleRules, Policy } from '../../src/access/policy.ts'
 import { parseUserRule } from '../../src/access/users.ts'
+import { loadConfig } from '../../src/config/config.ts'
 import { TurnsInLine } from '../../src/daemon/turns.ts'
+import { Doorstep } from '../../src/doorstep/doorstep.ts'
+import { utf8Bytes } from '../../src/lib/bytes.ts'
+import { createLogger } from '../../src/lib/log.ts'
+import { peerFrom } from '../../src/lib/peer.ts'
 import { type BlockSums, matchBlocks, weakSum } from '../../src/rsync/delta/match.ts'
+import { serve } from '../../src/server.ts'
 import {
   framed,
   HostileServer,
@@ -26,6 +35,7 @@ import {
   text,
   worked,
 } from '../support/hostile.ts'
+import { makeScratch } from '../support/scratch.ts'
 import { sessionContext, startSession } from '../support/session.ts'
 import { FAULTS } from './weakenings.ts'
 
@@ -53,6 +63,26 @@ fault('CVE-2026-53791', async () => {
     const { outcome, error } = await report
     assert.equal(outcome, 'peer-error')
     assert.match(String(error), /PROXY header came from an address that is not listed/)
+  }
+  // The same at the doors of a server that believes another address, and lets in whom such a header names.
+  using scratch = makeScratch('not-believed')
+  const config = join(scratch.path, 'upserv.toml')
+  writeFileSync(config, FOR_ONE_ADDRESS)
+  const log = createLogger()
+  log.level = 'silent'
+  const running = await serve(loadConfig({ config, data: join(scratch.path, 'data') }, {}), log)
+  try {
+    const header = `PROXY TCP4 ${THE_ONE} 192.0.2.2 4711 873\r\n`
+    const byRsync = await exchange(running.listening[0]!, `${header}@RSYNCD: 31.0\nchannels\n`)
+    assert.doesNotMatch(byRsync, /@RSYNCD: OK/, 'it was let in as whoever it says it is')
+    assert.match(byRsync, /PROXY header came from an address that is not listed/)
+    const byHttp = await exchange(
+      running.httpUrls[0]!,
+      `${header}GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n`,
+    )
+    assert.match(byHttp, /^HTTP\/1\.1 400 [\s\S]*PROXY header came from 127\.0\.0\.1, which is not listed/)
+  } finally {
+    await running.stop()
   }
 })
 
@@ -123,6 +153,24 @@ fault('CVE-2026-53794', async () => {
 })
 
 fault('CVE-2026-70464', async (t) => {
+  // One who stops in the middle of what comes before the protocol.
+  const doorstep = new Doorstep({ isProxy: () => true, tls: undefined })
+  const met = Promise.withResolvers<unknown>()
+  const listener = createServer((socket) => {
+    doorstep.meet(socket, 100).then(met.reject, met.resolve)
+  }).listen(0, '127.0.0.1')
+  await once(listener, 'listening')
+  const { port } = listener.address() as AddressInfo
+  const stalled = connect(port, '127.0.0.1', () => stalled.write('PROXY TCP4 192.0.2.1')).on(
+    'error',
+    () => {},
+  )
+  t.after(() => {
+    stalled.destroy()
+    listener.close()
+  })
+  const patience = sleep(SOON_MS / 2, 'it is there still', { ref: false })
+  assert.match(String(await Promise.race([met.promise, patience])), /did not begin in time/)
   t.mock.timers.enable({ apis: ['setInterval', 'setTimeout'] })
   let clock = 0
   const turns = new TurnsInLine({ most: 1, places: 5, now: () => clock })
@@ -235,6 +283,16 @@ fault('CVE-2026-70452', () => {
     { allow: ['0.0.0.0/0', '::/0'], deny: ['0.0.0.0/0'] },
   ])
     assert.equal(new HostRules(rules).admits(undefined), false, JSON.stringify(rules))
+  // A group that nobody has defined may have anybody in it, and a source that there is none of any build.
+  const laptop = { certificate: utf8Bytes('laptop-*') }
+  const ofGone = [
+    { group: 'gone', admitted: false },
+    { ...laptop, admitted: true },
+  ]
+  assert.equal(mayHave({ authUsers: ofGone }), false)
+  assert.equal(mayHave({ authUsers: [{ group: 'gone', admitted: true }] }), false)
+  assert.equal(mayHave({ source: 'gone', authUsers: [{ ...laptop, admitted: true }] }), false)
+  assert.equal(mayHave({ authUsers: [{ ...laptop, admitted: true }] }), true, 'or the test sees nothing')
 })
 
 fault('CVE-2026-70463', () => {
@@ -258,6 +316,12 @@ fault('CVE-2026-70463', () => {
     assert.equal(typeof parseUserRule(entry), 'string', `"${entry}" is taken for a user`)
   assert.deepEqual(parseUserRule('alice'), { user: 'alice', admitted: true })
   assert.deepEqual(parseUserRule('alice:deny'), { user: 'alice', admitted: false })
+  // Whoever is denied by one entry is not let in by another, wherever that stands.
+  const all = { certificate: utf8Bytes('laptop-*'), admitted: true }
+  const not = { certificate: utf8Bytes('laptop-7'), admitted: false }
+  assert.equal(mayHave({ authUsers: [all] }), true)
+  assert.equal(mayHave({ authUsers: [all, not] }), false)
+  assert.equal(mayHave({ authUsers: [not, all] }), false)
 })
 
 fault('control characters', async () => {
@@ -287,6 +351,30 @@ const RULES: ModuleRules = {
   refuseOptions: [],
   include: [],
   exclude: [],
+}
+
+/** Whether rules let in who shows the certificate of laptop-7. */
+function mayHave(rules: Partial<ModuleRules>): boolean {
+  const policy = new Policy(
+    { hosts: { allow: [], deny: [] }, modules: [{ ...RULES, ...rules }] },
+    assert.fail,
+  )
+  return policy.visitor({ ...peerFrom('192.0.2.7', 1), devices: ['laptop-7'] }).mayHave('m')
+}
+
+/** The one address that the modules of a server are for; who connects to it in tests has another. */
+const THE_ONE = '203.0.113.9'
+const FOR_ONE_ADDRESS = `proxy_protocol_from = ["192.0.2.77"]
+[rsync]\nlisten = "127.0.0.1:0"\n[http]\nlisten = "127.0.0.1:0"
+[[module]]\nname = "*"\nhosts_allow = ["${THE_ONE}"]\n`
+
+/** Says it all, and hears all that is answered. */
+async function exchange(address: string, text: string): Promise<string> {
+  const socket = connect(Number(/:(\d+)\/?$/.exec(address)![1]), '127.0.0.1')
+  socket.on('error', () => {}).end(text)
+  let heard = ''
+  for await (const piece of socket) heard += String(piece)
+  return heard
 }
 
 function sumsOf(basis: Uint8Array, blockLength: number, md5: (block: Uint8Array) => Uint8Array): BlockSums {

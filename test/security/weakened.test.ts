@@ -8,12 +8,12 @@ import { join, resolve } from 'node:path'
 import { describe, test } from 'node:test'
 import { run } from '../support/processes.ts'
 import { makeScratch, type Scratch } from '../support/scratch.ts'
-import { FAULTS, type Fault } from './weakenings.ts'
+import { FAULTS, type Fault, type Weakening } from './weakenings.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
 const PATIENCE_MS = 240_000
 
-function copyOfSources(weakening: Fault['weakening']): Scratch {
+function copyOfSources(weakening: Weakening): Scratch {
   const scratch = makeScratch('weakened')
   const into = (...names: string[]): string => join(scratch.path, ...names)
   mkdirSync(into('test'))
@@ -56,8 +56,11 @@ describe('past faults, in weakened copies', { concurrency: 2 }, () => {
     assert.deepEqual(passed.sort(), faults.map(([, { name }]) => name).sort())
   })
 
-  for (const [cve, { name, weakening }] of faults) {
-    test(`${cve}: "${name}" fails where it is so`, async () => {
+  const weakened = faults.flatMap(([cve, { name, weakenings }]) =>
+    Object.entries(weakenings).map(([where, weakening]) => ({ cve, name, where, weakening })),
+  )
+  for (const { cve, name, where, weakening } of weakened) {
+    test(`${cve}: "${name}" fails where ${where}`, async () => {
       using scratch = copyOfSources(weakening)
       const { failed, said } = await passedIn(scratch, name)
       assert.deepEqual(failed, [name], said)

@@ -8,6 +8,9 @@ export interface Lag {
   readonly p50: number
   readonly p99: number
   readonly max: number
+  /** What its own thread worked without a turn for anybody else: a busy machine makes it late, and not busy. */
+  readonly busyP99: number
+  readonly busyMax: number
   readonly samples: number
 }
 
