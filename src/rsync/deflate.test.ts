@@ -101,6 +101,26 @@ describe('deflate: what is hard', () => {
     })
   }
 
+  test('where nothing repeats there are two distance codes all the same, which old decoders want', () => {
+    // Eight symbols, of which no three follow each other twice: at each place the greatest that is new.
+    const bytes = [0, 0]
+    const had = new Set<string>()
+    for (let next = 7; next >= 0; ) {
+      const three = [...bytes.slice(-2), next].join()
+      if (had.has(three)) {
+        next--
+        continue
+      }
+      had.add(three)
+      bytes.push(next)
+      next = 7
+    }
+    assert.equal(bytes.length, 8 ** 3 + 2)
+    const data = checked(Uint8Array.from(bytes))
+    assert.equal(data[0]! & 0b111, 0b100, 'a block with codes of its own')
+    assert.equal((data[1]! & 0b11111) + 1, 2)
+  })
+
   test('each kind of bytes has blocks of its own', () => {
     const halves = [noise(65_536).map((byte) => byte & 3), noise(65_536).map((byte) => 128 + (byte & 3))]
     const apart = checked(halves[0]!).length + checked(halves[1]!).length
@@ -144,6 +164,9 @@ describe('deflate: history', () => {
     deflate(words, words)
     deflate(Buffer.concat([words, words]))
     assert.deepEqual(deflate(words), alone)
+    // Words were here, where they come later this time: nothing refers ahead.
+    deflate(Buffer.concat([noise(4000), words]))
+    checked(Buffer.concat([words, noise(3000), words]))
   })
 
   test('pieces of a stream follow each other without an end', () => {

@@ -1,6 +1,6 @@
 /**
- * Deflate (RFC 1951) for what is compressed once and sent often: 4 % smaller than at zlib's best level, at two or three
- * megabytes a second (docs/adr/0011-own-deflate.md).
+ * Deflate (RFC 1951) for what is compressed once and sent often: 4 to 7 % smaller than at zlib's best level, at two or
+ * three megabytes a second (docs/adr/0011-own-deflate.md).
  *
  * A piece is taken in segments of a few hundred KiB. All matches of a segment are found first (matches.ts). Then it is
  * parsed several times (parse.ts): each time the cheapest way through all matches is taken, at the costs that follow
@@ -8,7 +8,7 @@
  * In the end each block is written in the smallest of its forms (block.ts).
  */
 import { BitWriter } from './deflate/bit-writer.ts'
-import { storedBitsOf, writeBlock, writeStored } from './deflate/block.ts'
+import { writeBlock, writeStored } from './deflate/block.ts'
 import { LENGTH_MASK, MatchFinder } from './deflate/matches.ts'
 import { type Costs, Parser } from './deflate/parse.ts'
 import { Splitter } from './deflate/split.ts'
@@ -75,8 +75,6 @@ function writeSegment(out: BitWriter, desk: Desk, text: Uint8Array, from: number
     }
     blocks = split(desk, text, from, size)
   }
-  const before = out.bits
-  const storedBits = storedBitsOf(out, size)
   const { choices } = parser
   let at = 0
   for (const { part, end } of blocks) {
@@ -84,10 +82,6 @@ function writeSegment(out: BitWriter, desk: Desk, text: Uint8Array, from: number
     while (at < end) at += choices[at] === 0 ? 1 : choices[at]! & LENGTH_MASK
     const block = { text, from: from + begin, to: from + at, choices, base: from, tally: desk.tallyOf(part) }
     if (at > begin) writeBlock(out, block)
-  }
-  if (out.bits - before > storedBits) {
-    out.cut(before)
-    writeStored(out, text.subarray(from, to))
   }
   return to
 }

@@ -39,15 +39,6 @@ export class BitWriter {
     this.#size += bytes.length
   }
 
-  /** Takes back all but the first `bits`. */
-  cut(bits: number): void {
-    const size = bits >> 3
-    if (size < this.#size) this.#pending = this.#bytes[size]!
-    this.#size = size
-    this.#count = bits & 7
-    this.#pending &= (1 << this.#count) - 1
-  }
-
   /** The bytes that are whole. */
   take(): Uint8Array {
     return this.#bytes.slice(0, this.#size)

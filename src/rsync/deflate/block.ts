@@ -108,7 +108,7 @@ function usedOf(counts: Uint32Array): number {
 }
 
 /** How many bits it takes to store so many bytes. */
-export function storedBitsOf(out: BitWriter, size: number): number {
+function storedBitsOf(out: BitWriter, size: number): number {
   const header = 3 + (-(out.bits + 3) & 7) + 32
   const further = Math.max(0, Math.ceil(size / MOST_STORED) - 1)
   return header + further * 40 + size * 8
