@@ -10,7 +10,16 @@ import {
   zstdDecompressSync,
 } from 'node:zlib'
 import { decodeLz4Block } from '../../test/support/lz4.ts'
-import { type CodecName, codecNamed, createCompressor, isOff, MAX_PIECE, OFFERED_CODECS } from './codecs.ts'
+import {
+  type CodecName,
+  codecNamed,
+  createCompressor,
+  DEFLATE_WINDOW,
+  isOff,
+  MAX_PIECE,
+  OFFERED_CODECS,
+  squeezeBest,
+} from './codecs.ts'
 import { MAX_CHUNK } from './wire/tokens.ts'
 
 const MARKER = Buffer.from('0000ffff', 'hex')
@@ -54,6 +63,23 @@ for (const codec of OFFERED_CODECS) {
         }
       })
     }
+  }
+}
+
+for (const codec of OFFERED_CODECS) {
+  for (const { name, pieces } of RUNS) {
+    test(`${codec}, as well as can be: ${name}`, () => {
+      const whole = Buffer.concat(pieces)
+      const refersBack = codec === 'zlib' || codec === 'zlibx'
+      let from = 0
+      const parts = pieces.flatMap((piece, i) => {
+        const history = whole.subarray(Math.max(0, from - DEFLATE_WINDOW), from)
+        from += piece.length
+        return squeezeBest(codec, piece, i === pieces.length - 1, refersBack ? history : undefined)
+      })
+      assert.ok(parts.length > 0 && parts.every((part) => part.length > 0), 'a chunk must not be empty')
+      assert.deepEqual(decompress(codec, parts), whole)
+    })
   }
 }
 

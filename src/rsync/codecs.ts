@@ -19,6 +19,7 @@ import {
   zstdCompress,
   zstdCompressSync,
 } from 'node:zlib'
+import { deflate } from './deflate.ts'
 import { compressLz4Block } from './lz4.ts'
 
 export type CodecName = 'zstd' | 'lz4' | 'zlibx' | 'zlib'
@@ -118,7 +119,7 @@ export function squeezeBest(
       return [...(LZ4.compress(piece, last) as Uint8Array[])]
     case 'zlib':
     case 'zlibx': {
-      const data = deflateRawSync(piece, deflateOptions(constants.Z_BEST_COMPRESSION, history))
+      const data = deflate(piece, history)
       return [last ? data.subarray(0, data.length - FLUSH_MARKER_SIZE) : data]
     }
   }

@@ -1,12 +1,15 @@
 /** What compression is worth on the wire, with the real client: which options save bytes, and which don't. */
 import assert from 'node:assert/strict'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { Answers } from '../../src/rsync/answers.ts'
+import { Derived } from '../../src/rsync/derived.ts'
+import { Refiner } from '../../src/rsync/refiner.ts'
 import { MemoryTree } from '../support/memory-tree.ts'
 import { rsyncSucceeds } from '../support/rsync.ts'
 import { makeScratch, type Scratch } from '../support/scratch.ts'
-import { listen, sessionContext, type TestPort } from '../support/session.ts'
+import { listen, memoryKept, SEED, sessionContext, type TestPort } from '../support/session.ts'
 import { randomBytes, repetitiveText, splice } from '../support/tree.ts'
 
 const text = repetitiveText(10_000)
@@ -89,3 +92,61 @@ for (const [i, { options, protocol, saves }] of [
     if (saves) assert.ok(bytesOut < literal / 2, `${bytesOut} for ${literal} literal bytes`)
   })
 }
+
+/** Of all kinds, more than one piece of it, with what refers back as far as deflate does. */
+const window = randomBytes(7, 32_768)
+const mixed = Buffer.concat([
+  repetitiveText(12_000),
+  window,
+  window,
+  Buffer.alloc(300_000),
+  readFileSync(process.execPath).subarray(0, 900_000),
+  randomBytes(8, 100_000).map((byte) => byte % 20),
+])
+
+test('what zlib clients get once it was compressed as well as can be: the same in fewer bytes', async (t) => {
+  const tree = new MemoryTree({ mode: 0o040755, children: { mixed: { mode: 0o100644, data: mixed } } })
+  const kept = memoryKept(64 * 2 ** 20)
+  const derived = new Derived({ kept, checksumSeed: SEED })
+  const refiner = new Refiner((problem) => assert.fail(problem))
+  const answers = new Answers({ derived, kept, onQuick: (job) => refiner.add(job) })
+  refiner.serve(answers)
+  const port = await listen(sessionContext({ m: tree }, { derived, answers }))
+  t.after(async () => {
+    await port[Symbol.asyncDispose]()
+    await refiner.close()
+    await derived.close()
+    tree.close()
+  })
+  /** Long runs that lie between blocks which the client has, and short ones. */
+  const older = Buffer.concat([
+    mixed.subarray(0, 340_000),
+    randomBytes(9, 700_000),
+    mixed.subarray(1_000_000),
+  ])
+  for (let at = 20_000; at < older.length; at += 30_000) older[at]! ^= 0x55
+  for (const choice of ['--old-compress', '--new-compress']) {
+    for (const basis of [undefined, older]) {
+      const sent: number[] = []
+      for (const protocol of [27, 29, 30, 31, 32, 32]) {
+        const target = join(scratch.path, 'mixed')
+        rmSync(target, { force: true })
+        if (basis) writeFileSync(target, basis)
+        const args = [
+          choice,
+          '-B4096',
+          '-I',
+          '--no-whole-file',
+          `rsync://127.0.0.1:${port.port}/m/mixed`,
+          target,
+        ]
+        await rsyncSucceeds(args, { protocol })
+        assert.ok(mixed.equals(readFileSync(target)), `${choice}, protocol ${protocol}: another file`)
+        sent.push(port.reports.at(-1)!.bytesOut)
+        await refiner.idle()
+      }
+      const [quick, best] = [sent[0]!, sent.at(-1)!]
+      assert.ok(best < 0.98 * quick, `${quick}, then ${best} bytes`)
+    }
+  }
+})
