@@ -8,7 +8,7 @@ import type { Pair } from './data.ts'
 import { startLink } from './link.ts'
 import type { Cpu, Peak } from './meter.ts'
 import { spread } from './numbers.ts'
-import type { Row } from './rows.ts'
+import { isFirstOfFleet, type Row } from './rows.ts'
 import {
   command,
   fillData,
@@ -87,6 +87,21 @@ export class Contest implements AsyncDisposable {
     return (await this.#ours.meter.during(work)).cpu.total
   }
 
+  /**
+   * Has upserv serve clients that go from the new build to the old one: it has been at work then, and knows nothing
+   * of the way that is measured. What such an answer is kept by holds the digest of the file that is sent.
+   */
+  async serveTheWayBack(options: readonly string[]): Promise<void> {
+    const back = { from: this.pair.to, to: this.pair.from }
+    for (let client = 0; client < CLIENTS_BEFORE; client++) {
+      await runClients({
+        ...{ pair: { ...this.pair, ...back }, method: 'update', options, clients: 1 },
+        port: this.#ours.port,
+      })
+    }
+    await this.#ours.meter.settle()
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#ours[Symbol.asyncDispose]()
     await this.#stock[Symbol.asyncDispose]()
@@ -94,6 +109,8 @@ export class Contest implements AsyncDisposable {
 }
 
 const WARM_MS = 60 * 60_000
+/** As many as make V8 compile what is used, some with nothing kept and some with all. */
+const CLIENTS_BEFORE = 3
 
 /** Measures one row with so many clients at once. */
 export async function measureRow(
@@ -110,7 +127,7 @@ export async function measureRow(
   await runClients({ ...client, port: contest.server('upserv').port, clients: 1, check: true })
   await contest.server('upserv').meter.settle()
   for (const kind of ['rsyncd', 'upserv'] as const) {
-    if (kind === 'upserv' && row.server === 'fresh') await contest.restartOurs('forget')
+    if (kind === 'upserv' && isFirstOfFleet(row)) await prepareOurs(contest, row, warmCpu)
     await using link = await startLink(contest.server(kind).port)
     const { stats } = await runClients({ ...client, port: link.port, clients: 1 })
     servers[kind] = { ...servers[kind], linkBytes: { ...link.bytes }, literalBytes: stats.literal }
@@ -123,7 +140,7 @@ export async function measureRow(
       const { run, cpu, later, peak } = await measureRun(contest.server(kind), { ...client, clients })
       const measured = servers[kind]
       // What is put off is a client's cost too, but for the first of a fleet: that is paid once for all of them.
-      measured.cpu.push((cpu.total - (row.server === 'fresh' ? later.total : 0)) / clients)
+      measured.cpu.push((cpu.total - (isFirstOfFleet(row) ? later.total : 0)) / clients)
       measured.laterCpu.push(later.total)
       measured.systemCpu.push(cpu.system / clients)
       measured.perSecond.push(run.perSecond)
@@ -141,6 +158,7 @@ async function prepareOurs(contest: Contest, row: Row, warmCpu: number[]): Promi
   if (row.server === undefined) return
   await contest.restartOurs(row.server === 'restarted' ? 'keep' : 'forget')
   if (row.server === 'warmed') warmCpu.push(await contest.warm())
+  if (row.server === 'at-work') await contest.serveTheWayBack(row.options)
 }
 
 /** One run of clients: what it cost, until the server is quiet again, and the most memory meanwhile. */

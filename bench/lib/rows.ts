@@ -18,10 +18,16 @@ export interface Row {
   /** Bytes on the link, at most this part of the daemon's. */
   readonly bytes?: number
   /**
-   * What upserv has worked out before, if it isn't what the clients before made it: nothing ('fresh'), what
-   * was on disk when it was started ('restarted'), or what `upserv warm` prepares.
+   * What upserv has worked out before, if it isn't what the clients before made it: nothing of this update, but the
+   * way back for other clients ('at-work'); nothing at all since it was started ('fresh'); what was on disk when
+   * it was started ('restarted'); what `upserv warm` prepares.
    */
-  readonly server?: 'fresh' | 'restarted' | 'warmed'
+  readonly server?: 'at-work' | 'fresh' | 'restarted' | 'warmed'
+}
+
+/** Whether each client of the row is the first of its fleet. */
+export function isFirstOfFleet({ server }: Row): boolean {
+  return server === 'at-work' || server === 'fresh'
 }
 
 /** Digests and tokens may differ by a few bytes that are nobody's fault. */
@@ -84,21 +90,37 @@ export const ROWS: readonly Row[] = [
     bytes: FEWER_BYTES,
   },
   {
-    id: 'fresh-update',
+    id: 'new-update',
     title: "update, the fleet's first client",
     method: 'update',
     options: [],
     clients: [1],
     cpu: 2,
-    server: 'fresh',
+    server: 'at-work',
   },
   {
-    id: 'fresh-update-z',
+    id: 'new-update-z',
     title: "update -z, the fleet's first client",
     method: 'update',
     options: ['-z'],
     clients: [1],
     cpu: 2,
+    server: 'at-work',
+  },
+  {
+    id: 'fresh-update',
+    title: 'update, the first client of a server that has just started',
+    method: 'update',
+    options: [],
+    clients: [1],
+    server: 'fresh',
+  },
+  {
+    id: 'fresh-update-z',
+    title: 'update -z, the first client of a server that has just started',
+    method: 'update',
+    options: ['-z'],
+    clients: [1],
     server: 'fresh',
   },
   {

@@ -9,7 +9,7 @@ import { table } from './markdown.ts'
 import { figures, ratioText, spread, spreadText } from './numbers.ts'
 import { barPlot, linePlot, type Series } from './plot.ts'
 import { type Machine, provenance } from './report.ts'
-import { MOST_PSS_50_CLIENTS, MOST_PSS_500_CONNECTIONS } from './rows.ts'
+import { isFirstOfFleet, MOST_PSS_50_CLIENTS, MOST_PSS_500_CONNECTIONS } from './rows.ts'
 import { SERVER_NAMES, type ServerKind } from './servers.ts'
 
 export interface RunResults {
@@ -89,7 +89,7 @@ function cpuTable(results: readonly RowResult[], verdict: Judge): string {
 /** What the first client of a fleet causes behind its back. */
 function laterText(results: readonly RowResult[]): string {
   const said = results
-    .filter(({ row }) => row.server === 'fresh')
+    .filter(({ row }) => isFirstOfFleet(row))
     .map(({ row, servers }) => `${row.title}: ${spreadText(spread(servers.upserv.laterCpu))}`)
   return said.length === 0
     ? ''

@@ -143,7 +143,7 @@ function layOut(stage: string, arch: Arch): void {
       filter: (path) => !path.endsWith('.d.ts'),
     })
   }
-  // /usr/bin/upserv starts it, with the runtime that it brings.
+  // bin/upserv starts it, with the runtime that it brings.
   const main = 'app/dist/bin/upserv.js'
   write(main, readFileSync(join(stage, main), 'utf8').replace(/^#!.*\n/, ''))
   const { name, type, license } = packageJson()
@@ -153,7 +153,7 @@ function layOut(stage: string, arch: Arch): void {
   const runtime = runtimeFor(arch)
   cpSync(runtime.program, join(stage, 'app/node'))
   chmodSync(join(stage, 'app/node'), 0o755)
-  write('bin/upserv', '#!/bin/sh\nexec /usr/lib/upserv/node /usr/lib/upserv/dist/bin/upserv.js "$@"\n', 0o755)
+  write('app/bin/upserv', readFileSync(join(ROOT, 'bin/upserv'), 'utf8'), 0o755)
 
   copy('examples/upserv.toml', 'etc/upserv.toml')
   copy('packaging/xinetd/upserv', 'etc/xinetd.d/upserv')

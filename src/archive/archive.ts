@@ -5,41 +5,9 @@
  * sink throws ends the reading and reaches whoever fed the reader.
  */
 import type { ByteString } from '../lib/bytes.ts'
-import {
-  BLOCK_DEVICE,
-  CHAR_DEVICE,
-  DIRECTORY,
-  FIFO,
-  REGULAR,
-  SOCKET,
-  SYMLINK,
-  TYPE_MASK,
-} from '../lib/file-mode.ts'
+import type { FileType } from '../lib/file-mode.ts'
 
-export type ArchiveEntryType =
-  | 'file'
-  | 'directory'
-  | 'symlink'
-  | 'hardlink'
-  | 'char-device'
-  | 'block-device'
-  | 'fifo'
-  | 'socket'
-
-const TYPES: ReadonlyMap<number, ArchiveEntryType> = new Map([
-  [FIFO, 'fifo'],
-  [CHAR_DEVICE, 'char-device'],
-  [DIRECTORY, 'directory'],
-  [BLOCK_DEVICE, 'block-device'],
-  [REGULAR, 'file'],
-  [SYMLINK, 'symlink'],
-  [SOCKET, 'socket'],
-])
-
-/** By the type bits of a Unix mode; undefined when they are none. */
-export function typeOfMode(mode: number): ArchiveEntryType | undefined {
-  return TYPES.get(mode & TYPE_MASK)
-}
+export type ArchiveEntryType = FileType | 'hardlink'
 
 /** One member, as its headers describe it. */
 export interface ArchiveEntry {

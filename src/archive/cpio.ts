@@ -10,8 +10,8 @@
  */
 import { ArchiveError } from '../errors.ts'
 import { asBuffer, type ByteString, byteString, showBytes } from '../lib/bytes.ts'
-import { PERMISSION_MASK, REGULAR, TYPE_MASK } from '../lib/file-mode.ts'
-import { type ArchiveEntry, type ArchiveSink, typeOfMode } from './archive.ts'
+import { PERMISSION_MASK, REGULAR, TYPE_MASK, typeOfMode } from '../lib/file-mode.ts'
+import type { ArchiveEntry, ArchiveSink } from './archive.ts'
 import { canonicalPath, checkSymlinkTarget, MAX_LINK_TARGET_BYTES } from './path.ts'
 
 const TRAILER = 'TRAILER!!!'

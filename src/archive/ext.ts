@@ -9,8 +9,8 @@
  */
 import { ArchiveError } from '../errors.ts'
 import { asBuffer, type ByteString, byteString, showBytes } from '../lib/bytes.ts'
-import { PERMISSION_MASK } from '../lib/file-mode.ts'
-import { type ArchiveEntry, type ArchiveEntryType, type ArchiveSink, typeOfMode } from './archive.ts'
+import { PERMISSION_MASK, typeOfMode } from '../lib/file-mode.ts'
+import type { ArchiveEntry, ArchiveEntryType, ArchiveSink } from './archive.ts'
 import { canonicalPath, checkSymlinkTarget } from './path.ts'
 
 /** Bytes of the image, fewer than asked for only at its end. */

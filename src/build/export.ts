@@ -14,14 +14,15 @@ import {
   CHAR_DEVICE,
   DIRECTORY,
   FIFO,
+  isDeviceMode,
   isDirectoryMode,
   isRegularMode,
   isSymlinkMode,
   PERMISSION_MASK,
   REGULAR,
-  SOCKET,
   SYMLINK,
   TYPE_MASK,
+  typeOfMode,
 } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
 import type { Tree } from '../rsync/tree.ts'
@@ -32,15 +33,6 @@ const PIECE = 256 * 1024
 const GATHERED = 64 * 1024
 /** As many as Linux follows. */
 const MAX_LINKS = 40
-const TYPE_NAMES: Record<number, string> = {
-  [REGULAR]: 'file',
-  [DIRECTORY]: 'directory',
-  [SYMLINK]: 'symlink',
-  [BLOCK_DEVICE]: 'block-device',
-  [CHAR_DEVICE]: 'char-device',
-  [FIFO]: 'fifo',
-  [SOCKET]: 'socket',
-}
 const TAR_TYPES: Record<number, string> = {
   [REGULAR]: '0',
   [SYMLINK]: '2',
@@ -52,7 +44,7 @@ const TAR_TYPES: Record<number, string> = {
 
 /** The name of an entry's type, from its mode. */
 export function typeNameOf(mode: number): string {
-  return TYPE_NAMES[mode & TYPE_MASK] ?? 'unknown'
+  return typeOfMode(mode) ?? 'unknown'
 }
 
 /**
@@ -202,7 +194,7 @@ function describe(tree: Tree, node: number, path: ByteString): Record<string, un
   const uid = tree.uid(node)
   const gid = tree.gid(node)
   const sha256 = isRegularMode(mode) ? tree.digest(node, 'sha256') : undefined
-  const device = (mode & TYPE_MASK) === CHAR_DEVICE || (mode & TYPE_MASK) === BLOCK_DEVICE
+  const device = isDeviceMode(mode)
   const name = (names: ReadonlyMap<number, ByteString>, number: number): string | undefined => {
     const known = names.get(number)
     return known && showBytes(known)

@@ -9,8 +9,9 @@
 import { createHash, type Hash } from 'node:crypto'
 import { join } from 'node:path'
 import type { ArchiveSink } from '../archive/archive.ts'
-import type { Extractor } from '../archive/container.ts'
+import { type Extractor, sniff } from '../archive/container.ts'
 import { readArchive } from '../archive/read.ts'
+import { leastUnpackedBytes, saysAtItsEnd, TAIL_BYTES } from '../archive/unpacked-size.ts'
 import {
   ArchiveError,
   DigestMismatch,
@@ -27,6 +28,7 @@ import type { HeldManifest, Offer, WantedBlob } from '../source/parent.ts'
 import type { SignatureCheck } from '../source/signature.ts'
 import type { Download, Layer, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
+import type { MostRoom } from '../store/budget.ts'
 import { generateContents } from '../store/contents.ts'
 import { removeTree } from '../store/durable.ts'
 import { KnownBlobs, type KnownBlobsData } from '../store/known-blobs.ts'
@@ -51,7 +53,7 @@ export interface FetchJob {
   spool: string
   known: KnownBlobsData
   /** More than this a build cannot take, whatever goes for it. */
-  mostBytes: number
+  most: MostRoom
   /** Manifests of held builds, those most like this one first: a parent server sends what differs. */
   held: readonly string[]
   /** What was relied on at an earlier start was not right: rely on as little as possible. */
@@ -121,9 +123,7 @@ export async function runFetchJob(
   let done = false
   let resumable = true
   try {
-    const outcome = await beforeDeadline(job, signal, (both) =>
-      takeFirst({ job, spool, spoolOf, account, tell, signal: both, readHeld, disk }),
-    )
+    const outcome = await takeFirst({ job, spool, spoolOf, account, tell, signal, readHeld, disk })
     done = true
     return outcome
   } catch (error) {
@@ -139,22 +139,31 @@ export async function runFetchJob(
   }
 }
 
-/** The longest that one of the sources lets a fetch take. @throws UpstreamUnreachable when that is over. */
-async function beforeDeadline<T>(
-  { sources }: FetchJob,
-  signal: AbortSignal,
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const ms = Math.max(...sources.map(({ deadlineMs }) => deadlineMs ?? Number.POSITIVE_INFINITY))
-  if (!Number.isFinite(ms)) return await work(signal)
-  const deadline = AbortSignal.timeout(ms)
-  try {
-    return await work(AbortSignal.any([signal, deadline]))
-  } catch (error) {
-    if (!deadline.aborted || signal.aborted) throw error
-    throw new UpstreamUnreachable(`it was not complete after ${formatDuration(ms)}`, {
-      hint: "What has arrived is kept: the next request goes on from there. The source's deadline may be too short.",
-    })
+/** How long a source lets a fetch take, from when it was asked. */
+class Deadline {
+  /** Also when it is over. */
+  readonly signal: AbortSignal
+  readonly #ms: number
+  readonly #timeout: AbortSignal | undefined
+  readonly #outer: AbortSignal
+
+  constructor({ deadlineMs }: SourceConfig, signal: AbortSignal) {
+    this.#outer = signal
+    this.#ms = deadlineMs ?? 0
+    this.#timeout = deadlineMs === undefined ? undefined : AbortSignal.timeout(deadlineMs)
+    this.signal = this.#timeout ? AbortSignal.any([signal, this.#timeout]) : signal
+  }
+
+  /** @throws UpstreamUnreachable when it is over. */
+  async keep<T>(step: Promise<T>): Promise<T> {
+    try {
+      return await step
+    } catch (error) {
+      if (!this.#timeout?.aborted || this.#outer.aborted) throw error
+      throw new UpstreamUnreachable(`it was not complete after ${formatDuration(this.#ms)}`, {
+        hint: "What has arrived is kept: the next request goes on from there. The source's deadline may be too short.",
+      })
+    }
   }
 }
 
@@ -171,24 +180,25 @@ interface Work {
 }
 
 /** Takes the build from the first source that has it. Those that can't be reached are passed over, but not forgotten. */
-async function takeFirst(work: Work): Promise<FetchOutcome> {
-  const { job, tell, signal, spool } = work
+async function takeFirst(all: Work): Promise<FetchOutcome> {
+  const { job, tell, spool } = all
   const failures: SourceError[] = []
   for (const [i, config] of job.sources.entries()) {
     tell({ type: 'locating', source: config.name })
+    const deadline = new Deadline(config, all.signal)
+    const { signal } = deadline
+    const work = { ...all, signal }
     const onEvent = (event: SourceEvent): void => tell({ type: 'event', event })
     const options = { signal, spool, spoolOf: work.spoolOf, onEvent }
     let take: () => Promise<FetchOutcome>
     try {
       const source = createSource(config, { pace: job.paces[i] })
       if (source.kind === 'parent') {
-        const offer = await source.offer(job.id, {
-          ...options,
-          held: job.alone ? [] : await heldManifests(work),
-        })
+        const held = job.alone ? [] : await heldManifests(work)
+        const offer = await deadline.keep(source.offer(job.id, { ...options, held }))
         take = () => takeReplica(config.name, offer, work)
       } else {
-        const download = await source.locate(job.id, options)
+        const download = await deadline.keep(source.locate(job.id, options))
         take = () => takeArchive(config.name, download, work)
       }
     } catch (error) {
@@ -196,7 +206,7 @@ async function takeFirst(work: Work): Promise<FetchOutcome> {
       failures.push(error)
       continue
     }
-    return await take()
+    return await deadline.keep(take())
   }
   throw (
     failures.find((failure) => !(failure instanceof NotPublished)) ??
@@ -217,7 +227,7 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
   const { url, size: totalBytes, checksum } = archive
   tell({ type: 'found', source, url, totalBytes, checked: checksum?.algorithm })
   // A tree takes more than its archive: what does not fit even so is refused before its first byte.
-  checkFits(job, totalBytes ?? 0)
+  takeRoom(work, totalBytes ?? 0)
   const contents = await archive.contents()
   const digests = new ArchiveDigests(archive)
   const config = job.sources.find(({ name }) => name === source)!
@@ -236,7 +246,8 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
       }
     }
     const extractor = await extractorOf(config, job, url, disk)
-    await readArchive(meter.downloads(archive.bytes(), digests), meter.unpacks(ingest), {
+    const chunks = extractor ? archive.bytes() : await takeRoomUnpacked(archive, work)
+    await readArchive(meter.downloads(chunks, digests), meter.unpacks(ingest), {
       signal,
       afterChunk: () => meter.show(),
       spill: (chunks) => spillTo(job.directory, chunks, account, disk.now),
@@ -265,7 +276,7 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
 
 async function extractorOf(
   { extract, extractTimeoutMs }: SourceConfig,
-  { id, directory: parent, mostBytes }: FetchJob,
+  { id, directory: parent, most }: FetchJob,
   url: string,
   disk: Disk,
 ): Promise<Extractor | undefined> {
@@ -274,7 +285,7 @@ async function extractorOf(
   await disk.mkdir(directory, DIRECTORY_MODE)
   const env = { UPSERV_BUILD: id, UPSERV_URL: url }
   const timeLimitMs = extractTimeoutMs ?? EXTRACT_TIMEOUT_MS
-  return { command: extract, timeLimitMs, directory, maxFileBytes: mostBytes, env }
+  return { command: extract, timeLimitMs, directory, maxFileBytes: most.bytes, env }
 }
 
 /** Each layer is an archive, checked by its digest before the next one begins. @returns bytes of all of them. */
@@ -330,7 +341,7 @@ async function takeReplica(source: string, offer: Offer, work: Work): Promise<Fe
     const lacking = lackingBlobs(manifest, known)
     const bytes = lacking.reduce((sum, blob) => sum + manifest.blobSize(blob), 0)
     tell({ type: 'lacking', bytes })
-    checkFits(job, bytes)
+    takeRoom(work, bytes, bytes)
     const contents = await contentsOf(offer, manifest)
     const wanted = await withEarlier(offer, manifest, lacking, known, work)
     const replica = await Replica.create(job.directory, manifest, lacking, account, disk)
@@ -360,13 +371,45 @@ async function takeReplica(source: string, offer: Offer, work: Work): Promise<Fe
   }
 }
 
-/** @throws NoRoom */
-function checkFits({ id, mostBytes }: FetchJob, bytes: number): void {
-  if (bytes <= mostBytes) return
-  throw new NoRoom(
-    `build ${id} needs at least ${formatSize(bytes)}; the budget is ${formatSize(mostBytes)}, or the disk has no more for it`,
-    { hint: 'Raise the budget, or give it a larger disk. Nothing was downloaded.' },
-  )
+// ---------------------------------------------------------------------------------------------------
+// Room.
+
+/** Of an archive's own size, and of what it says that it unpacks to, so much is needed: it has headers, and files twice. */
+const NEEDED_SHARE = 0.75
+
+/**
+ * Reserves what a build needs for certain, before anything of it comes.
+ * @param bytes of the whole build, at the least. @param sure how many of them the store does not have: unless
+ *   that is known, all that is stored may be a part of the build.
+ * @throws NoRoom
+ */
+function takeRoom(
+  { job, account }: Work,
+  bytes: number,
+  sure = Math.floor(bytes * NEEDED_SHARE) - job.most.storedBytes,
+): void {
+  const { id, most } = job
+  if (bytes > most.bytes) {
+    throw new NoRoom(`build ${id} needs at least ${formatSize(bytes)}; ${most.because}`, {
+      hint: 'Raise the budget, or give it a larger disk. It was not downloaded.',
+    })
+  }
+  if (sure > 0) account.reserve(sure)
+}
+
+/** Trees compress to no less than this, as a rule: what fits with so much more need not be asked for. */
+const USUAL_RATIO = 8
+
+/**
+ * The same by what the archive itself says of its size unpacked, at its start or at its end, where it is
+ * compressed and that might be too much. @returns all of its bytes. @throws NoRoom
+ */
+async function takeRoomUnpacked(archive: Download, work: Work): Promise<AsyncIterable<Uint8Array>> {
+  const { found: head, chunks } = await sniff(archive.bytes(), (head) => Uint8Array.from(head))
+  const isClose = archive.size !== undefined && archive.size * USUAL_RATIO > work.job.most.bytes
+  const tail = isClose && saysAtItsEnd(head) ? await archive.last?.(TAIL_BYTES) : undefined
+  takeRoom(work, Math.ceil(leastUnpackedBytes(head, tail) * NEEDED_SHARE))
+  return chunks
 }
 
 function decodeOffered(bytes: Uint8Array): Manifest {
@@ -545,6 +588,12 @@ class SpoolAccount {
       this.releaseSpool(this.#spooled)
       this.#room.claim(bytes)
     }
+  }
+
+  /** Room for so many bytes, which are claimed later. @throws NoRoom */
+  reserve(bytes: number): void {
+    this.claim(bytes)
+    this.giveBack(bytes)
   }
 
   add(spool: Spool): void {

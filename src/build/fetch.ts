@@ -28,7 +28,7 @@ import type { FetchTicket } from '../rsync/modules.ts'
 import { type AnySource, createSource } from '../source/create.ts'
 import { Pace } from '../source/pace.ts'
 import type { SourceConfig, SourceEvent } from '../source/source.ts'
-import type { Budget, Room } from '../store/budget.ts'
+import type { Budget, MostRoom, Room } from '../store/budget.ts'
 import type { BuildInfo } from '../store/build-info.ts'
 import { generateContents } from '../store/contents.ts'
 import type { Staging, Store } from '../store/store.ts'
@@ -555,7 +555,7 @@ class Flight {
     }
   }
 
-  #inThread(staging: Staging, room: SharedArrayBuffer, mostBytes: number): Promise<FetchOutcome> {
+  #inThread(staging: Staging, room: SharedArrayBuffer, most: MostRoom): Promise<FetchOutcome> {
     const job: FetchJob = {
       id: this.id,
       sources: this.#sources,
@@ -563,7 +563,7 @@ class Flight {
       directory: staging.directory,
       spool: this.#options.store.paths.spool(this.id),
       known: staging.known.data,
-      mostBytes,
+      most,
       held: this.#mostAlike(),
       alone: this.#alone,
     }

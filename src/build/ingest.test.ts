@@ -7,7 +7,7 @@ import { ArchiveError, NoRoom } from '../errors.ts'
 import type { ByteString } from '../lib/bytes.ts'
 import { Manifest } from '../store/manifest.ts'
 import { BLOB_OVERHEAD } from '../store/pack.ts'
-import { DEFAULT_INGEST_LIMITS } from './ingest.ts'
+import { DEFAULT_TREE_LIMITS } from './tree-rules.ts'
 
 async function treeOf(entries: readonly TestEntry[]) {
   return Manifest.decode((await ingestAlone(entries)).manifest)
@@ -80,7 +80,7 @@ for (const { name, entries, says } of REFUSED) {
 }
 
 test('ingest counts entries, implied ones too', async () => {
-  const limits = { ...DEFAULT_INGEST_LIMITS, maxEntries: 3, maxDepth: 10 }
+  const limits = { ...DEFAULT_TREE_LIMITS, maxEntries: 3, maxDepth: 10 }
   await ingestAlone([{ path: 'a/b' }], { limits })
   await assert.rejects(ingestAlone([{ path: 'a/b' }, { path: 'c' }], { limits }), /one entry more than the 3/)
 })
@@ -247,7 +247,7 @@ test('ingest: equal attributes are kept once, however many entries have them', a
   const shared = new Map([['user.big' as ByteString, value]])
   const entries = (xattrsOf: (i: number) => Map<ByteString, Uint8Array>) =>
     Array.from({ length: 2000 }, (_, i) => ({ path: `f${i}`, xattrs: xattrsOf(i) }))
-  const limits = { ...DEFAULT_INGEST_LIMITS, maxMetadataBytes: 200_000 }
+  const limits = { ...DEFAULT_TREE_LIMITS, maxMetadataBytes: 200_000 }
   for (const [name, xattrsOf] of [
     ['one map, as of a global header', () => shared],
     ['maps that share values', () => new Map(shared)],
@@ -306,7 +306,7 @@ const BOUNDED: { name: string; entries: TestEntry[] }[] = [
 ]
 for (const { name, entries } of BOUNDED) {
   test(`ingest: ${name} take memory up to a limit`, async () => {
-    const limits = { ...DEFAULT_INGEST_LIMITS, maxMetadataBytes: 2000 }
+    const limits = { ...DEFAULT_TREE_LIMITS, maxMetadataBytes: 2000 }
     await assert.rejects(ingestAlone(entries, { limits }), (error: Error) => {
       assert.ok(error instanceof ArchiveError)
       assert.match(error.message, /beyond the 2 kB that we take/)

@@ -17,43 +17,19 @@
  * Names of owners are those of the archive; for ids that it has no name for, those in the tree's own
  * etc/passwd and etc/group. The first name of an id wins.
  */
-import type { ArchiveEntry, ArchiveEntryType, ArchiveSink } from '../archive/archive.ts'
+import type { ArchiveEntry, ArchiveSink } from '../archive/archive.ts'
+import { MAX_COMPONENT_BYTES, MAX_PATH_BYTES } from '../archive/path.ts'
 import { ArchiveError } from '../errors.ts'
 import { type ByteString, byteString, compareBytes, showBytes } from '../lib/bytes.ts'
 import { type DiskNow, realDisk } from '../lib/disk.ts'
-import {
-  BLOCK_DEVICE,
-  CHAR_DEVICE,
-  DIRECTORY,
-  FIFO,
-  isDirectoryMode,
-  isRegularMode,
-  PERMISSION_MASK,
-  REGULAR,
-  SOCKET,
-  SYMLINK,
-} from '../lib/file-mode.ts'
+import { DIRECTORY, type FileType, isDirectoryMode, modeOfType, PERMISSION_MASK } from '../lib/file-mode.ts'
 import { formatSize } from '../lib/units.ts'
 import { encodeManifest, type TreeEntry, type Xattr, XattrKeys } from '../store/manifest.ts'
 import type { SealedIngest } from '../store/store.ts'
 import { BlobSink, type IngestRoom, type KnownContent, roomFor } from './blob-sink.ts'
 import { layerDirectory, mergeLayers } from './layers.ts'
 import { finder, rootOf, shapeTree, type Tree, type TreeShape } from './shape.ts'
-
-export interface IngestLimits {
-  maxEntries: number
-  /** Path components. */
-  maxDepth: number
-  /** Of paths, link targets, distinct sets of extended attributes and names of owners, all together. */
-  maxMetadataBytes: number
-}
-
-/** Far above any real system tree, and about what a worker thread can hold in memory. */
-export const DEFAULT_INGEST_LIMITS: IngestLimits = {
-  maxEntries: 5_000_000,
-  maxDepth: 512,
-  maxMetadataBytes: 512 * 2 ** 20,
-}
+import { DEFAULT_TREE_LIMITS, type TreeLimits, uniformMtime } from './tree-rules.ts'
 
 export interface IngestResult extends SealedIngest {
   manifest: Uint8Array<ArrayBuffer>
@@ -65,10 +41,6 @@ export interface IngestResult extends SealedIngest {
   /** Nearly all files share this mtime (seconds): a reproducible image. `rsync -a` would skip changed files of equal size. */
   uniformMtime: number | undefined
 }
-
-/** Linux's PATH_MAX and NAME_MAX: what is longer could not be made on a device. */
-export const MAX_PATH_BYTES = 4095
-export const MAX_NAME_BYTES = 255
 
 /** A user or group name beyond this is none: Linux has 32, directory services have been seen to use more. */
 const MAX_OWNER_NAME_BYTES = 255
@@ -82,28 +54,13 @@ const MAX_ACCOUNT_FILE = 2 ** 20
 const ACCOUNT_FILE = /(?:^|\/)etc\/(?:passwd|group)$/
 const MAX_ACCOUNT_FILES = 32
 
-/** Fewer files than this sharing an mtime are no sign of anything. */
-const UNIFORM_MIN_FILES = 16
-/** Reproducible images clamp: files older than the build date may keep their own mtime. */
-const UNIFORM_SHARE = 0.9
-
-const TYPE_BITS: Record<Exclude<ArchiveEntryType, 'hardlink'>, number> = {
-  file: REGULAR,
-  directory: DIRECTORY,
-  symlink: SYMLINK,
-  'char-device': CHAR_DEVICE,
-  'block-device': BLOCK_DEVICE,
-  fifo: FIFO,
-  socket: SOCKET,
-}
-
 const ROOT = '' as ByteString
 const NO_XATTRS: readonly Xattr[] = []
 
 export class Ingest implements ArchiveSink {
   readonly #blobs: BlobSink
   readonly #room: IngestRoom
-  readonly #limits: IngestLimits
+  readonly #limits: TreeLimits
   readonly #shape: TreeShape
   readonly #entries: TreeEntry[] = []
   readonly #byPath = new Map<ByteString, number>()
@@ -120,7 +77,7 @@ export class Ingest implements ArchiveSink {
   /** How many layers have begun; 0: there are none. */
   #layers = 0
 
-  private constructor(blobs: BlobSink, room: IngestRoom, limits: IngestLimits, shape: TreeShape) {
+  private constructor(blobs: BlobSink, room: IngestRoom, limits: TreeLimits, shape: TreeShape) {
     this.#shape = shape
     this.#blobs = blobs
     this.#room = room
@@ -134,7 +91,7 @@ export class Ingest implements ArchiveSink {
     directory: string,
     known: KnownContent,
     room: IngestRoom,
-    limits = DEFAULT_INGEST_LIMITS,
+    limits = DEFAULT_TREE_LIMITS,
     disk: DiskNow = realDisk.now,
     shape: TreeShape = {},
   ): Promise<Ingest> {
@@ -328,7 +285,8 @@ export class Ingest implements ArchiveSink {
   #addEntry(entry: TreeEntry, path: ByteString): number {
     const { maxEntries, maxDepth } = this.#limits
     if (path.length > MAX_PATH_BYTES) throw refused(path, `has a path of ${path.length} bytes`)
-    if (entry.name.length > MAX_NAME_BYTES) throw refused(path, `has a name of ${entry.name.length} bytes`)
+    if (entry.name.length > MAX_COMPONENT_BYTES)
+      throw refused(path, `has a name of ${entry.name.length} bytes`)
     if (depthOf(path) > maxDepth) throw refused(path, `lies more than ${maxDepth} directories deep`)
     if (this.#entries.length >= maxEntries)
       throw refused(path, `is one entry more than the ${maxEntries} we take`)
@@ -425,7 +383,7 @@ function describe(entry: ArchiveEntry): Omit<TreeEntry, 'parent' | 'name' | 'xat
   const { type, uid, gid, mtime, mtimeNsec, linkTarget } = entry
   const isDevice = type === 'char-device' || type === 'block-device'
   return {
-    mode: TYPE_BITS[type as keyof typeof TYPE_BITS] | (entry.mode & PERMISSION_MASK),
+    mode: modeOfType(type as FileType) | (entry.mode & PERMISSION_MASK),
     uid,
     gid,
     size: type === 'file' ? entry.size : type === 'symlink' ? linkTarget.length : 0,
@@ -468,24 +426,6 @@ function parseAccounts(content: Uint8Array | undefined): Map<number, ByteString>
       names.set(Number(id), name as ByteString)
   }
   return names
-}
-
-/** The mtime that nearly all regular files have, if they do. */
-export function uniformMtime(entries: readonly TreeEntry[]): number | undefined {
-  // Majority vote: if one mtime has more than half of the files, it is the one left standing.
-  let candidate = 0
-  let votes = 0
-  let files = 0
-  for (const { mode, mtime } of entries) {
-    if (!isRegularMode(mode)) continue
-    files++
-    if (votes === 0) candidate = mtime
-    votes += mtime === candidate ? 1 : -1
-  }
-  if (files < UNIFORM_MIN_FILES) return undefined
-  let sharing = 0
-  for (const { mode, mtime } of entries) if (isRegularMode(mode) && mtime === candidate) sharing++
-  return sharing >= files * UNIFORM_SHARE ? candidate : undefined
 }
 
 function nameOf(path: ByteString): ByteString {

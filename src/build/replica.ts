@@ -9,35 +9,25 @@
  * parent's word, as a file's content is.
  */
 
+import { MAX_COMPONENT_BYTES, MAX_PATH_BYTES } from '../archive/path.ts'
 import { ArchiveError, UpstreamChanged } from '../errors.ts'
 import { asBuffer, type ByteString, byteString, showBytes } from '../lib/bytes.ts'
 import type { Disk } from '../lib/disk.ts'
 import {
-  BLOCK_DEVICE,
-  CHAR_DEVICE,
-  DIRECTORY,
-  FIFO,
+  isDeviceMode,
   isDirectoryMode,
   isRegularMode,
+  isSymlinkMode,
   PERMISSION_MASK,
-  REGULAR,
-  SOCKET,
-  SYMLINK,
   TYPE_MASK,
+  typeOfMode,
 } from '../lib/file-mode.ts'
 import { type BlobTable, encodeManifest, type Manifest, type TreeEntry } from '../store/manifest.ts'
 import { DIGEST_BYTES } from '../store/pack.ts'
 import { BlobSink, type IngestRoom, type KnownContent, roomFor } from './blob-sink.ts'
-import {
-  DEFAULT_INGEST_LIMITS,
-  type IngestLimits,
-  type IngestResult,
-  MAX_NAME_BYTES,
-  MAX_PATH_BYTES,
-  uniformMtime,
-} from './ingest.ts'
+import type { IngestResult } from './ingest.ts'
+import { DEFAULT_TREE_LIMITS, type TreeLimits, uniformMtime } from './tree-rules.ts'
 
-const TYPES = new Set([REGULAR, DIRECTORY, SYMLINK, CHAR_DEVICE, BLOCK_DEVICE, FIFO, SOCKET])
 /** Times that a file system can have, far beyond those that one will. */
 const MAX_SECONDS = 2 ** 40
 const NSEC = 1_000_000_000
@@ -49,7 +39,7 @@ const NSEC = 1_000_000_000
 export function checkManifest(
   manifest: Manifest,
   bytes: Uint8Array,
-  limits: IngestLimits = DEFAULT_INGEST_LIMITS,
+  limits: TreeLimits = DEFAULT_TREE_LIMITS,
 ): TreeEntry[] {
   if (manifest.count < 1 || manifest.count > limits.maxEntries) throw bad(`has ${manifest.count} entries`)
   const blobs = tableOf(manifest)
@@ -114,19 +104,17 @@ function entryOf(manifest: Manifest, i: number, linked: Map<number, number>): Tr
 
 function checkEntry(entry: TreeEntry, i: number, blobs: BlobTable, before: readonly TreeEntry[]): void {
   const { mode, size, blob, mtime, mtimeNsec, linkTarget, sameAs } = entry
-  const type = mode & TYPE_MASK
-  const isDevice = type === CHAR_DEVICE || type === BLOCK_DEVICE
-  const expected = isRegularMode(mode) ? blobs.sizes[blob] : type === SYMLINK ? linkTarget.length : 0
+  const expected = isRegularMode(mode) ? blobs.sizes[blob] : isSymlinkMode(mode) ? linkTarget.length : 0
   const first = sameAs < 0 ? entry : before[sameAs]!
   const right =
-    TYPES.has(type) &&
+    typeOfMode(mode) !== undefined &&
     (mode & ~(TYPE_MASK | PERMISSION_MASK)) === 0 &&
     size === expected &&
     isRegularMode(mode) === blob >= 0 &&
-    (type === SYMLINK) === linkTarget.length > 0 &&
+    isSymlinkMode(mode) === linkTarget.length > 0 &&
     linkTarget.length <= MAX_PATH_BYTES &&
     !linkTarget.includes('\0') &&
-    (isDevice || (entry.major === 0 && entry.minor === 0)) &&
+    (isDeviceMode(mode) || (entry.major === 0 && entry.minor === 0)) &&
     Number.isInteger(mtime) &&
     Math.abs(mtime) <= MAX_SECONDS &&
     mtimeNsec < NSEC &&
@@ -150,7 +138,11 @@ const LINKED = [
 
 function isName(name: ByteString): boolean {
   return (
-    name.length > 0 && name.length <= MAX_NAME_BYTES && name !== '.' && name !== '..' && !/[/\0]/.test(name)
+    name.length > 0 &&
+    name.length <= MAX_COMPONENT_BYTES &&
+    name !== '.' &&
+    name !== '..' &&
+    !/[/\0]/.test(name)
   )
 }
 

@@ -117,7 +117,7 @@ function startOwner(config: Config, flags: Flags): OwnerStart {
     startLock(config),
   ]
   const start: OwnerStart = { at: Date.now(), outcome: undefined }
-  const child = spawn('flock', [...alone, process.execPath, process.argv[1]!, ...args], {
+  const child = spawn('flock', [...alone, process.execPath, ...process.execArgv, process.argv[1]!, ...args], {
     detached: true,
     stdio: ['ignore', 'ignore', log],
     cwd: '/',

@@ -14,6 +14,8 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { promisify } from 'node:util'
+import { zstdCompress } from 'node:zlib'
 import { isBuildId, moduleOf } from '../build/build-id.ts'
 import type { Parent } from '../build/parent.ts'
 import {
@@ -33,11 +35,14 @@ import type { Asker } from '../rsync/modules.ts'
 import {
   type AnswerLine,
   decodeBlobRequest,
+  frameParams,
   MAX_REQUEST_BYTES,
   MAX_SEALS_BYTES,
   PARENT_PATH,
   sealsRequest,
 } from '../source/parent-wire.ts'
+
+const compress = promisify(zstdCompress)
 
 /** Requests that work at a time: each may compress on all that a core gives, and hold some 20 MB. */
 const MAX_WORKING = 4
@@ -188,8 +193,15 @@ class ParentDoor {
   async #sendContents({ request, response, visitor, id, signal }: Call): Promise<void> {
     await this.#work(async () => {
       const bytes = await (await this.#options.parent).contents(id, childOf(visitor), signal)
-      response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes.length })
-      await this.#send(request, [bytes], response)
+      // A list of all files, which is as large as many an update; old children don't ask for it compressed.
+      const takesZstd = /\bzstd\b/.test(String(request.headers['accept-encoding'] ?? ''))
+      const sent = takesZstd ? await compress(bytes, { params: frameParams(bytes.length, 0) }) : bytes
+      response.writeHead(200, {
+        'content-type': 'application/octet-stream',
+        'content-length': sent.length,
+        ...(takesZstd ? { 'content-encoding': 'zstd' } : {}),
+      })
+      await this.#send(request, [sent], response)
     })
   }
 

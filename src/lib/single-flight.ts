@@ -1,9 +1,16 @@
+interface Flight<V> {
+  readonly result: Promise<V>
+  readonly abort: AbortController
+  askers: number
+  hasEnded: boolean
+}
+
 /**
  * One computation for each question, however many ask it while it runs. Who gives up leaves the others
  * alone; when nobody is left, the computation is told to stop.
  */
 export class SingleFlight<K, V> {
-  readonly #running = new Map<K, { result: Promise<V>; abort: AbortController; askers: number }>()
+  readonly #running = new Map<K, Flight<V>>()
 
   /**
    * Joins the computation under way for `key`, or starts it.
@@ -15,10 +22,11 @@ export class SingleFlight<K, V> {
     if (!flight) {
       const abort = new AbortController()
       const result = compute(abort.signal).finally(() => {
+        if (flight) flight.hasEnded = true
         if (this.#running.get(key) === flight) this.#running.delete(key)
       })
       result.catch(() => {}) // Whoever still waits hears of it.
-      flight = { result, abort, askers: 0 }
+      flight = { result, abort, askers: 0, hasEnded: false }
       this.#running.set(key, flight)
     }
     flight.askers++
@@ -26,9 +34,9 @@ export class SingleFlight<K, V> {
       return signal ? await untilAborted(flight.result, signal) : await flight.result
     } finally {
       if (--flight.askers === 0) {
-        // After the end this does nothing; before it, nobody wants the answer any more.
         if (this.#running.get(key) === flight) this.#running.delete(key)
-        flight.abort.abort()
+        // Nobody wants the answer any more. (After the end it would only make an error, with its stack.)
+        if (!flight.hasEnded) flight.abort.abort()
       }
     }
   }

@@ -8,7 +8,7 @@ import { ParentSource } from './parent.ts'
 import { PipeSource } from './pipe.ts'
 import { bucketAsHttp } from './s3.ts'
 import type { Source, SourceConfig, SourceDeps } from './source.ts'
-import { schemeOf } from './url.ts'
+import { schemeOf, showTemplate } from './url.ts'
 
 export type AnySource = Source | ParentSource | BundleSource
 
@@ -35,7 +35,7 @@ export function createSource(config: SourceConfig, deps: SourceDeps = {}): AnySo
       return new ParentSource(config, deps)
     default:
       throw new ConfigError(
-        `source "${config.name}": url "${config.url}" ${scheme ? `has the scheme "${scheme}"` : 'has no scheme'}`,
+        `source "${config.name}": url "${showTemplate(config.url)}" ${scheme ? `has the scheme "${scheme}"` : 'has no scheme'}`,
         {
           hint: 'A source is an http://, https:// or file:// URL, oci:// for an image, or upserv:// for another server.',
         },

@@ -7,9 +7,10 @@ import { type BigIntStats, constants, type Dirent } from 'node:fs'
 import { type FileHandle, open, opendir, stat } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { ConfigError, NotPublished, SourceError, UpstreamChanged } from '../errors.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { formatSize } from '../lib/units.ts'
 import { limitsFor, SOURCE_LIMITS, type SourceLimits } from './limits.ts'
-import { namesIn } from './names.ts'
+import { type ListedName, namesIn } from './names.ts'
 import { type BuildUrls, Rule } from './rule.ts'
 import type {
   Download,
@@ -21,7 +22,8 @@ import type {
   SourceListing,
 } from './source.ts'
 import { TrustRule } from './trust.ts'
-import { findArchives, findStars, listingOf } from './walk.ts'
+import { besideIn } from './url.ts'
+import { findArchives, findStarsIn, listingOf } from './walk.ts'
 
 /** Large enough that a USB stick reads at full speed, small enough to be nothing among the buffers. */
 const READ_BYTES = 256 << 10
@@ -40,7 +42,8 @@ export class DirectorySource implements Source {
     this.name = config.name
     this.#limits = limitsFor(config, deps.limits)
     const listUrl = config.list === 'directories' ? undefined : config.list
-    for (const url of [config.url, config.checksum, config.signature, config.contents, listUrl]) {
+    const { url: first, mirrors = [], checksum, signature, contents } = config
+    for (const url of [first, ...mirrors, checksum, signature, contents, listUrl]) {
       if (url === undefined || PLAIN_PATH.test(url)) continue
       throw new ConfigError(`source "${config.name}": "${url}" is not a path on this machine`, {
         hint: 'Write file: and three slashes, as in file:///srv/builds/{build}.tar.gz.',
@@ -58,28 +61,31 @@ export class DirectorySource implements Source {
   async locate(id: string, { signal, onEvent }: LocateOptions): Promise<Download> {
     signal.throwIfAborted()
     const urls = await this.#urlsFor(id, signal)
-    const archive = urls && (await OpenFile.open(urls.archive))
-    if (!archive) {
+    const found = urls && (await openFirst([urls.archive, ...urls.mirrors]))
+    if (!found) {
       const where = fileURLToPath((urls ?? this.#rule.urlsFor(id)).archive)
       throw new NotPublished(`build-${id} is not published by ${this.name} (${where})`)
     }
+    const { archive, place } = found
     try {
       const { checksumBytes, contentsBytes } = this.#limits
-      const read = (url: URL) => readSmall(url, checksumBytes, signal)
+      const beside = (url: URL): URL => besideIn(place, urls.archive, url) ?? url
+      const read = (url: URL) => readSmall(beside(url), checksumBytes, signal)
       const trust = await this.#trust.find(urls, read, onEvent)
       return {
-        url: urls.archive.href,
+        url: place.href,
         size: archive.size,
         ...trust,
         contents: async () => {
           if (!urls.contents) return undefined
-          const bytes = await readSmall(urls.contents, contentsBytes, signal)
+          const bytes = await readSmall(beside(urls.contents), contentsBytes, signal)
           if (bytes) return bytes
           throw new SourceError(`the contents file ${fileURLToPath(urls.contents)} does not exist`, {
             hint: "Remove or correct the source's contents key.",
           })
         },
         bytes: () => archive.bytes(signal),
+        last: (count) => archive.last(count),
         [Symbol.asyncDispose]: async () => {
           await trust.signature?.abort()
           await archive[Symbol.asyncDispose]()
@@ -95,7 +101,7 @@ export class DirectorySource implements Source {
   async #urlsFor(id: string, signal: AbortSignal): Promise<BuildUrls | undefined> {
     const urls = this.#rule.urlsFor(id)
     if (!this.#rule.hasStars) return urls
-    const stars = await findStars(urls.archive, readDirectory, this.#limits, signal)
+    const stars = await findStarsIn([urls.archive, ...urls.mirrors], readDirectory, this.#limits, signal)
     return stars && this.#rule.urlsFor(id, stars)
   }
 
@@ -121,17 +127,34 @@ export class DirectorySource implements Source {
   async #listed(url: URL, signal: AbortSignal): Promise<SourceListing> {
     const bytes = await readSmall(url, this.#limits.indexBytes, signal)
     if (!bytes) throw new SourceError(`the list of builds ${fileURLToPath(url)} does not exist`)
-    return listingOf(this.#rule, namesIn(Buffer.from(bytes).toString('utf8'), url), this.#limits)
+    const reading = { most: this.#limits.listNames, pacer: new Pacer(signal) }
+    const names = await namesIn(Buffer.from(bytes).toString('utf8'), url, reading)
+    return await listingOf(this.#rule, names, this.#limits, reading.pacer)
   }
 }
 
+/** The first that is there. One that cannot be read is passed over for one that can. */
+async function openFirst(places: readonly URL[]): Promise<{ archive: OpenFile; place: URL } | undefined> {
+  let failure: unknown
+  for (const place of places) {
+    try {
+      const archive = await OpenFile.open(place)
+      if (archive) return { archive, place }
+    } catch (error) {
+      failure ??= error
+    }
+  }
+  if (failure !== undefined) throw failure
+  return undefined
+}
+
 /** The names in a directory; undefined where there is none. */
-async function readDirectory(url: URL, mustExist: boolean): Promise<string[] | undefined> {
+async function readDirectory(url: URL, mustExist: boolean): Promise<ListedName[] | undefined> {
   const path = fileURLToPath(url).replace(/(?<=.)\/$/, '')
   try {
-    const names: string[] = []
+    const names: ListedName[] = []
     for await (const { name } of (await opendir(path)) as AsyncIterable<Dirent>) {
-      names.push(name)
+      names.push({ name, changed: undefined })
       if (names.length > SOURCE_LIMITS.listNames) break
     }
     return names
@@ -178,6 +201,16 @@ class OpenFile implements AsyncDisposable {
 
   get size(): number {
     return Number(this.#before.size)
+  }
+
+  async last(count: number): Promise<Uint8Array> {
+    const buffer = Buffer.alloc(Math.min(count, this.size))
+    try {
+      const { bytesRead } = await this.#file.read(buffer, 0, buffer.length, this.size - buffer.length)
+      return buffer.subarray(0, bytesRead)
+    } catch (error) {
+      throw unreadable(this.#path, error)
+    }
   }
 
   async *bytes(signal: AbortSignal): AsyncGenerator<Uint8Array, void, undefined> {

@@ -61,6 +61,8 @@ export class HttpClient {
   readonly #limits: SourceLimits
   readonly #clock: Clock
   readonly #dispatcher: Dispatcher
+  /** For hosts that a redirect leads to: without our certificate. */
+  readonly #elsewhere: Dispatcher
 
   readonly #authorize: Authorize
 
@@ -72,6 +74,8 @@ export class HttpClient {
     this.#limits = limits
     this.#clock = clock
     this.#dispatcher = makeDispatcher(limits, options)
+    this.#elsewhere =
+      options.clientCert === undefined ? this.#dispatcher : makeDispatcher(limits, { ca: options.ca })
     this.#authorize = authorize ?? (async () => bearer(options))
   }
 
@@ -117,17 +121,16 @@ export class HttpClient {
       'accept-encoding': 'identity',
       ...asked.headers,
     }
-    // The password goes to the host for which it was configured, wherever that redirects to.
-    if (url.origin === first.origin && (first.username || first.password)) {
-      headers.authorization = basicAuth(first)
-    }
-    if (url.origin === first.origin) Object.assign(headers, await this.#authorize(url, asked, signal))
+    // Who we are is for the host for which it was configured, wherever that redirects to.
+    const isElsewhere = url.origin !== first.origin
+    if (!isElsewhere && (first.username || first.password)) headers.authorization = basicAuth(first)
+    if (!isElsewhere) Object.assign(headers, await this.#authorize(url, asked, signal))
     const sent = request(withoutUser(url), {
       method: asked.method ?? 'GET',
       headers,
       body: asked.body ?? null,
       signal,
-      dispatcher: this.#dispatcher,
+      dispatcher: isElsewhere ? this.#elsewhere : this.#dispatcher,
     })
     try {
       return await untilAborted(sent, signal)
@@ -144,7 +147,7 @@ export class HttpClient {
         `${showUrl(url)} has a certificate that is not accepted (${code})`,
         undefined,
         {
-          hint: "Check this machine's clock and its ca-certificates. NODE_EXTRA_CA_CERTS names a file with more.",
+          hint: "Check this machine's clock and its ca-certificates. The source's ca names a file with an authority of your own.",
           cause: error,
         },
       )

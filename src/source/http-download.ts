@@ -11,7 +11,7 @@ import assert from 'node:assert/strict'
 import { SourceError, UpstreamChanged, UpstreamRefused } from '../errors.ts'
 import { ascii, showBytes } from '../lib/bytes.ts'
 import type { Clock } from './clock.ts'
-import { type Answer, type HttpClient, isMissing } from './http-client.ts'
+import { type Answer, type HttpClient, isMissing, readWhole } from './http-client.ts'
 import {
   contentLength,
   type FileVersion,
@@ -68,6 +68,7 @@ export class HttpDownload implements AsyncDisposable {
   readonly #failed = new Set<URL>()
   /** Whose version it is. */
   readonly #asked: URL
+  readonly #givesParts: boolean
 
   private constructor(
     options: DownloadOptions,
@@ -75,6 +76,7 @@ export class HttpDownload implements AsyncDisposable {
     part: Part | undefined,
     spool: Spool | undefined,
     place: URL,
+    givesParts: boolean,
   ) {
     this.#options = options
     this.#place = place
@@ -83,6 +85,7 @@ export class HttpDownload implements AsyncDisposable {
     this.#size = version.size
     this.#part = part
     this.#spool = spool
+    this.#givesParts = givesParts
   }
 
   /** Asks for the file, until there is an answer. Throws UpstreamRefused with 404 when there is no such file. */
@@ -91,13 +94,21 @@ export class HttpDownload implements AsyncDisposable {
     const retries = new Retries({ ...options, what: showUrl(url), attempts: limits.attemptsToStart })
     const { part, version, place } = await retries.run(() => beginAnywhere(options))
     const spool = await openSpool(options, version)
-    if (part.start <= (spool?.bytes ?? 0)) return new HttpDownload(options, version, part, spool, place)
-    part.answer.discard() // The spool lost what it held, and this answer starts behind it.
-    return new HttpDownload(options, version, undefined, spool, place)
+    const { answer, start } = part
+    const givesParts = answer.status === 206 || header(answer.headers, 'accept-ranges') === 'bytes'
+    if (start <= (spool?.bytes ?? 0))
+      return new HttpDownload(options, version, part, spool, place, givesParts)
+    answer.discard() // The spool lost what it held, and this answer starts behind it.
+    return new HttpDownload(options, version, undefined, spool, place, givesParts)
   }
 
   get size(): number | undefined {
     return this.#size
+  }
+
+  /** Of those that were named, where it was found. */
+  get place(): URL {
+    return this.#asked
   }
 
   async *bytes(): AsyncGenerator<Uint8Array, void, undefined> {
@@ -144,6 +155,25 @@ export class HttpDownload implements AsyncDisposable {
     } finally {
       await this[Symbol.asyncDispose]()
     }
+  }
+
+  /** Its last bytes, where the upstream gives parts of files; undefined where they cannot be had. */
+  async last(count: number): Promise<Uint8Array | undefined> {
+    const { client, signal } = this.#options
+    const size = this.#size
+    if (!this.#givesParts || !size) return undefined
+    const start = Math.max(0, size - count)
+    try {
+      const headers = { range: `bytes=${start}-${size - 1}` }
+      const answer = await client.ask(this.#place, { headers }, signal)
+      const range = parseContentRange(header(answer.headers, 'content-range'))
+      if (answer.status === 206 && range?.start === start && range.total === size)
+        return await readWhole(answer, count, () => new Transient('more came than was asked for'))
+      answer.discard()
+    } catch {
+      signal.throwIfAborted()
+    }
+    return undefined
   }
 
   /** Goes to another mirror, if there is one that has not failed; otherwise all may be tried again. */
@@ -289,7 +319,7 @@ async function beginAnywhere(
   let failure: unknown
   for (const [i, place] of places.entries()) {
     try {
-      return { ...(await begin({ ...options, url: place })), place }
+      return { ...(await begin({ ...options, url: place }, options.url)), place }
     } catch (error) {
       if (!(error instanceof Transient || error instanceof SourceError)) throw error
       // That it is nowhere is only said when it was looked for everywhere.
@@ -303,10 +333,11 @@ async function beginAnywhere(
 
 /**
  * The first request: for all of it, or for what the spool lacks. Asking is also how we learn whether the
- * spool is of the version that upstream has now.
+ * spool is of the version that upstream has now. That is kept by the name of the first of its places, whichever
+ * it came from.
  */
-async function begin(options: DownloadOptions): Promise<{ part: Part; version: FileVersion }> {
-  const held = await options.spool?.held(spoolUrl(options.url))
+async function begin(options: DownloadOptions, named: URL): Promise<{ part: Part; version: FileVersion }> {
+  const held = await options.spool?.held(spoolUrl(named))
   const validator = held && strongValidator(held.version)
   if (held && validator !== undefined) {
     // All of it may be there already; then the last byte is asked for again, since no range is empty.
@@ -372,7 +403,7 @@ async function ask(
   if (answer.status === 200) return { answer, start: 0 }
   if (answer.status === 206 && ranged) {
     try {
-      checkPart(answer, url, from, expected)
+      checkPart(answer, url, from, expected, validator === ANY_VERSION)
       return { answer, start: from }
     } catch (error) {
       answer.discard()
@@ -387,7 +418,14 @@ async function ask(
   )
 }
 
-function checkPart(answer: Answer, url: URL, from: number, expected: FileVersion | undefined): void {
+/** @param anyTime whose time need not be the same. @throws UpstreamChanged for a part of another version. */
+function checkPart(
+  answer: Answer,
+  url: URL,
+  from: number,
+  expected: FileVersion | undefined,
+  anyTime: boolean,
+): void {
   const sent = header(answer.headers, 'content-range')
   const range = parseContentRange(sent)
   const length = contentLength(answer.headers)
@@ -401,9 +439,15 @@ function checkPart(answer: Answer, url: URL, from: number, expected: FileVersion
       },
     )
   }
-  const etag = header(answer.headers, 'etag')
-  const otherSize = range.total !== undefined && expected?.size !== undefined && range.total !== expected.size
-  if (otherSize || (etag !== undefined && expected?.etag !== undefined && etag !== expected.etag)) {
+  // Not every server knows If-Range: then what it sends beside the part tells.
+  const differs = (found: string | number | undefined, before: string | number | undefined): boolean =>
+    found !== undefined && before !== undefined && found !== before
+  const { headers } = answer
+  const isAnother =
+    differs(range.total, expected?.size) ||
+    differs(header(headers, 'etag'), expected?.etag) ||
+    (!anyTime && differs(header(headers, 'last-modified'), expected?.lastModified))
+  if (isAnother) {
     throw new UpstreamChanged(`${showUrl(url)} changed while it was being downloaded`, {
       hint: 'The download has to start over.',
     })

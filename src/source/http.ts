@@ -2,21 +2,22 @@
  * Source over http: and https:. Finds a build's archive and what lies beside it; http-download.ts brings
  * the bytes, http-client.ts asks for them.
  */
-import { ConfigError, NotPublished, SourceError } from '../errors.ts'
+import { ConfigError, NotPublished, SourceError, UpstreamUnreachable } from '../errors.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import { HttpClient, isMissing, readWhole } from './http-client.ts'
 import { HttpDownload } from './http-download.ts'
 import { limitsFor, type SourceLimits } from './limits.ts'
-import { namesIn } from './names.ts'
+import { type ListedName, namesIn } from './names.ts'
 import { Pace } from './pace.ts'
 import { Retries } from './retry.ts'
 import { type BuildUrls, Rule } from './rule.ts'
 import { listUrl, parseListing, signer } from './s3.ts'
 import type { Download, LocateOptions, Source, SourceConfig, SourceDeps, SourceListing } from './source.ts'
 import { TrustRule } from './trust.ts'
-import { schemeOf, showUrl } from './url.ts'
-import { findArchives, findStars, listingOf, type ReadNames } from './walk.ts'
+import { besideIn, schemeOf, showTemplate, showUrl } from './url.ts'
+import { findArchives, findStarsIn, listingOf, type ReadNames } from './walk.ts'
 
 /** Of a bucket's list. */
 const MAX_PAGES = 1000
@@ -66,7 +67,7 @@ export class HttpSource implements Source {
     const archive = await this.#open(id, urls, options)
     try {
       const { checksumBytes, contentsBytes } = this.#limits
-      const read = (url: URL) => this.#readSmall(url, checksumBytes, options)
+      const read = (url: URL) => this.#readBeside(url, urls, archive, checksumBytes, options)
       const trust = await this.#trust.find(urls, read, options.onEvent)
       archive.isChecked = trust.checksum !== undefined || trust.signature !== undefined
       return {
@@ -75,13 +76,14 @@ export class HttpSource implements Source {
         ...trust,
         contents: async () => {
           if (!urls.contents) return undefined
-          const bytes = await this.#readSmall(urls.contents, contentsBytes, options)
+          const bytes = await this.#readBeside(urls.contents, urls, archive, contentsBytes, options)
           if (bytes) return bytes
           throw new SourceError(`the contents file ${showUrl(urls.contents)} does not exist`, {
             hint: "Remove or correct the source's contents key. Upstream may also be half published: try later.",
           })
         },
         bytes: () => archive.bytes(),
+        last: (count) => archive.last(count),
         [Symbol.asyncDispose]: async () => {
           await trust.signature?.abort()
           await archive[Symbol.asyncDispose]()
@@ -99,13 +101,13 @@ export class HttpSource implements Source {
     const read: ReadNames = (directory, mustExist) => this.#readNames(directory, mustExist, options)
     if (this.#list !== 'directories') {
       const names = await this.#readIndex(new URL(this.#list), true, options)
-      return listingOf(this.#rule, names ?? [], this.#limits)
+      return await listingOf(this.#rule, names ?? [], this.#limits, new Pacer(signal))
     }
     const found = await findArchives(this.#rule, this.#base, read, this.#limits, signal)
     if (!found) return undefined
     const builds = found.archives
       .slice(0, this.#limits.listBuilds)
-      .map(({ id, url }) => ({ id, url: showUrl(url), published: undefined }))
+      .map(({ id, url, changed }) => ({ id, url: showUrl(url), published: changed }))
     return { builds, complete: found.complete && builds.length === found.archives.length }
   }
 
@@ -113,7 +115,7 @@ export class HttpSource implements Source {
     const urls = this.#rule.urlsFor(id)
     if (!this.#rule.hasStars) return urls
     const read: ReadNames = (directory) => this.#readNames(directory, false, options)
-    const stars = await findStars(urls.archive, read, this.#limits, options.signal)
+    const stars = await findStarsIn([urls.archive, ...urls.mirrors], read, this.#limits, options.signal)
     if (stars) return this.#rule.urlsFor(id, stars)
     throw new NotPublished(
       `build-${id} is not published by ${this.name} (nothing matches ${showUrl(urls.archive)})`,
@@ -124,10 +126,10 @@ export class HttpSource implements Source {
     directory: URL,
     mustExist: boolean,
     options: LocateOptions,
-  ): Promise<string[] | undefined> {
+  ): Promise<ListedName[] | undefined> {
     if (!this.#isBucket) return await this.#readIndex(directory, mustExist, options)
     // The bucket itself is a directory with a slash behind its name; above it there is nothing to list.
-    const names: string[] = []
+    const names: ListedName[] = []
     let continuation: string | undefined
     let pages = 0
     do {
@@ -143,9 +145,12 @@ export class HttpSource implements Source {
   }
 
   /** The names that an index page, or a list, tells. */
-  async #readIndex(url: URL, mustExist: boolean, options: LocateOptions): Promise<string[] | undefined> {
+  async #readIndex(url: URL, mustExist: boolean, options: LocateOptions): Promise<ListedName[] | undefined> {
     const bytes = await this.#readSmall(url, this.#limits.indexBytes, options)
-    if (bytes) return namesIn(Buffer.from(bytes).toString('utf8'), url)
+    if (bytes) {
+      const reading = { most: this.#limits.listNames, pacer: new Pacer(options.signal) }
+      return await namesIn(Buffer.from(bytes).toString('utf8'), url, reading)
+    }
     if (!mustExist) return undefined
     throw new SourceError(`${showUrl(url)} does not exist`, { hint: "Correct the source's list or url key." })
   }
@@ -176,15 +181,46 @@ export class HttpSource implements Source {
     }
   }
 
-  /** A file beside the archive, whole; undefined when there is none. */
+  /**
+   * A file beside the archive: where the source says, or if that cannot be reached and it is a mirror that has
+   * the archive, beside it there. A mirror without TLS does not stand in for who has it.
+   */
+  async #readBeside(
+    url: URL,
+    { archive, mirrors }: BuildUrls,
+    { place }: HttpDownload,
+    limit: number,
+    options: LocateOptions,
+  ): Promise<Uint8Array | undefined> {
+    const others = [place, ...mirrors].filter((mirror) => mirror !== archive)
+    const there = new Map(others.map((mirror) => [mirror.href, besideIn(mirror, archive, url)]))
+    const places = [...there.values()].filter((one) => one && isAsSafe(one, url)) as URL[]
+    try {
+      const attempts = place === archive ? undefined : 1
+      return await this.#readSmall(url, limit, options, attempts)
+    } catch (error) {
+      if (!(error instanceof UpstreamUnreachable)) throw error
+      for (const one of places) {
+        try {
+          return await this.#readSmall(one, limit, options)
+        } catch (failure) {
+          if (!(failure instanceof UpstreamUnreachable)) throw failure
+        }
+      }
+      throw error
+    }
+  }
+
+  /** A small file, whole; undefined when there is none. */
   async #readSmall(
     url: URL,
     limit: number,
     { signal, onEvent }: LocateOptions,
+    attempts = this.#limits.attemptsToStart,
   ): Promise<Uint8Array | undefined> {
     const what = showUrl(url)
     const [limits, clock] = [this.#limits, this.#clock]
-    const retries = new Retries({ what, attempts: limits.attemptsToStart, limits, clock, signal, onEvent })
+    const retries = new Retries({ what, attempts, limits, clock, signal, onEvent })
     return await retries.run(async () => {
       try {
         const answer = await this.#client.ask(url, {}, signal)
@@ -201,7 +237,13 @@ export class HttpSource implements Source {
   }
 }
 
+function isAsSafe(mirror: URL, place: URL): boolean {
+  return mirror.protocol === 'https:' || place.protocol === 'http:'
+}
+
 function checkListUrl(name: string, list: string): void {
   if (URL.canParse(list) && ['http', 'https'].includes(schemeOf(list))) return
-  throw new ConfigError(`source "${name}": list "${list}" is neither "directories" nor an http URL`)
+  throw new ConfigError(
+    `source "${name}": list "${showTemplate(list)}" is neither "directories" nor an http URL`,
+  )
 }

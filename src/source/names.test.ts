@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { latestMatch, namesIn } from './names.ts'
+import { Pacer } from '../lib/pacer.ts'
+import { type ListedName, latestMatch, namesIn } from './names.ts'
 
 const HERE = new URL('http://h/os/')
+
+function read(text: string, most = 1_000_000): Promise<ListedName[]> {
+  return namesIn(text, HERE, { most, pacer: new Pacer() })
+}
 const PAGES = [
   {
     what: 'nginx',
@@ -33,10 +38,82 @@ const PAGES = [
   { what: 'nothing', text: '', names: [] },
 ]
 for (const { what, text, names } of PAGES)
-  test(`names: ${what}`, () => assert.deepEqual(namesIn(text, HERE), names))
+  test(`names: ${what}`, async () =>
+    assert.deepEqual(
+      (await read(text)).map(({ name }) => name),
+      names,
+    ))
 
-test('names: JSON that is deeper than a stack', () => {
-  assert.deepEqual(namesIn(`${'['.repeat(5000)}"1"${']'.repeat(5000)}`, HERE), ['1'])
+test('names: JSON that is deeper than a stack, or longer', async () => {
+  assert.equal((await read(`${'['.repeat(5000)}"1"${']'.repeat(5000)}`))[0]?.name, '1')
+  assert.equal((await read(JSON.stringify(Array.from({ length: 500_000 }, String)))).length, 500_000)
+})
+
+const NGINX =
+  '<pre><a href="../">../</a>\n<a href="801">801</a>    02-Nov-2007 12:00   17\n<a href="802">802</a>   -   1\n'
+const DATED: { what: string; text: string; times: Record<string, string> }[] = [
+  { what: 'nginx', text: NGINX, times: { 801: '2007-11-02T12:00' } },
+  {
+    what: 'Apache',
+    text: '<tr><td><a href="801">801</a></td><td align="right">2007-11-02 12:00  </td><td>1K</td></tr><tr><td><a href="802">',
+    times: { 801: '2007-11-02T12:00' },
+  },
+  {
+    what: 'lighttpd',
+    text: '<tr><td class="n"><a href="801/">801</a>/</td><td class="m">2007-Nov-02 12:00:00</td></tr>',
+    times: { 801: '2007-11-02T12:00' },
+  },
+  {
+    what: 'Caddy',
+    text: '<a href="./801"><span>801</span></a><td><time datetime="2007-11-02T12:00:00Z">11/02/2007</time>',
+    times: { 801: '2007-11-02T12:00' },
+  },
+  { what: 'a time in a name is none', text: '<a href="os-2007-11-02">os-2007-11-02</a>', times: {} },
+  {
+    what: 'nginx in JSON',
+    text: '[{"name":"801","type":"file","mtime":"Fri, 02 Nov 2007 12:00:00 GMT"},{"name":"802","mtime":"soon"}]',
+    times: { 801: '2007-11-02T12:00', file: '2007-11-02T12:00' },
+  },
+  {
+    what: 'by id, in JSON',
+    text: '{"801":{"published_at":"2007-11-02T12:00:00Z"},"802":"2007-11-03T12:00:00Z","803":{"date":1194004800}}',
+    times: { 801: '2007-11-02T12:00', 802: '2007-11-03T12:00', 803: '2007-11-02T12:00' },
+  },
+  {
+    what: 'the time of a list is not that of what it lists',
+    text: '{"updated":"2026-01-01T00:00:00Z","builds":["801","802"]}',
+    times: {},
+  },
+  {
+    what: 'text',
+    text: '801 2007-11-02T12:00:00Z\n802\n2007-11-02\n803 2007-11-31\n# 804 2007-11-02\n',
+    times: { 801: '2007-11-02T12:00' },
+  },
+]
+for (const { what, text, times } of DATED)
+  test(`times beside names: ${what}`, async () => {
+    const found = (await read(text)).filter(
+      ({ name, changed }) => changed && /^(?:80\d|file|os.*)$/.test(name),
+    )
+    const told = found.map(({ name, changed }) => [name, changed!.toISOString().slice(0, 16)])
+    assert.deepEqual(Object.fromEntries(told), times)
+  })
+
+test('names: a page of any size is read in pieces, and only as far as it may', async () => {
+  const pages = [
+    '<a href="x">x</a> 02-Nov-2007 12:00 1\n'.repeat(100_000),
+    `<a>${'y'.repeat(4_000_000)}`,
+    '801 2007-11-02\n'.repeat(300_000),
+    'a '.repeat(2_000_000),
+  ]
+  for (const page of pages) {
+    let turns = 0
+    const timer = setInterval(() => turns++, 1)
+    await read(page)
+    clearInterval(timer)
+    assert.ok(turns > 0, `nobody else had a turn: ${page.slice(0, 20)}`)
+    assert.ok((await read(page, 10)).length < 20_000)
+  }
 })
 
 const MATCHES = [

@@ -1,59 +1,144 @@
 /**
  * Names that an upstream shows: in the index of a directory, as web servers make one, or in a list that
- * somebody keeps (JSON or text). And patterns of names, in which `*` stands for any text. Pure.
+ * somebody keeps (JSON or text). And patterns of names, in which `*` stands for any text. Pure, but for its pauses.
  */
 import { Parser } from 'htmlparser2'
+import type { Pacer } from '../lib/pacer.ts'
+import { timeIn, timeOfNumber } from './dates.ts'
+
+/** A name, and when what it names was last changed; undefined where that is not told. */
+export interface ListedName {
+  readonly name: string
+  readonly changed: Date | undefined
+}
+
+/** How far a page is read. */
+export interface NamesOptions {
+  /** More names than these are not looked for. */
+  most: number
+  /** A page is a matter of milliseconds, or of a second: others get their turn. */
+  pacer: Pacer
+}
+
+/** A page is parsed a piece at a time. */
+const PIECE = 32 << 10
+/** Lines of a text; one that is very long is cut between two words, if it has any. */
+const LINES = /[^\r\n]{1,32768}(?![^\s,;])|[^\r\n]{1,32768}/g
+/** What stands between one link and the next, as far as it is looked at for a time. */
+const MAX_BESIDE = 400
+/** In a list of JSON: what a key that says when is called. */
+const TIME_KEY =
+  /^(?:m?time|date|timestamp|(?:last_?)?modified|(?:created|updated|published)(?:_?at|_?on)?)$/i
 
 /**
- * The names in a page, in its order.
- * - JSON: every string and every key of an object in it, wherever it stands.
- * - HTML: what links lead to, if it lies directly in `directory`; a slash at the end of a name is dropped.
- * - Otherwise: words. A line's `#` begins a comment.
+ * The names in a page, in its order, with the times that stand beside them.
+ * - JSON: every string and every key of an object in it, wherever it stands. A time is what an object has beside
+ *   its texts, under a key that says so, or what a name is the key of.
+ * - HTML: what links lead to, if it lies directly in `directory`; a slash at the end of a name is dropped. A time
+ *   stands behind its link.
+ * - Otherwise: words. A line's `#` begins a comment. A time stands in the same line.
  */
-export function namesIn(text: string, directory: URL): string[] {
+export async function namesIn(text: string, directory: URL, options: NamesOptions): Promise<ListedName[]> {
   const trimmed = text.trimStart()
   if (/^[[{"]/.test(trimmed)) {
     try {
-      return stringsIn(JSON.parse(trimmed))
-    } catch {
+      return await stringsIn(JSON.parse(trimmed), options)
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error
       // Text that begins like JSON.
     }
   }
-  if (trimmed.startsWith('<')) return linksIn(text, directory)
-  return text.split(/\r\n|\n|\r/).flatMap((line) =>
-    line
+  return trimmed.startsWith('<') ? await linksIn(text, directory, options) : await wordsIn(text, options)
+}
+
+async function wordsIn(text: string, { most, pacer }: NamesOptions): Promise<ListedName[]> {
+  const names: ListedName[] = []
+  for (const [line] of text.matchAll(LINES)) {
+    if (pacer.due) await pacer.rest()
+    const words = line
       .replace(/(?:^|\s)#.*$/, '')
       .split(/[\s,;]+/)
-      .filter(Boolean),
-  )
+      .filter(Boolean)
+    const changed = words.length > 1 ? timeIn(line) : undefined
+    for (const name of words) names.push({ name, changed })
+    if (names.length > most) break
+  }
+  return names
 }
 
-function stringsIn(root: unknown): string[] {
-  const strings: string[] = []
+async function stringsIn(root: unknown, { most, pacer }: NamesOptions): Promise<ListedName[]> {
+  const names: ListedName[] = []
   // A list of what is still to be looked at: JSON may be deeper than the stack.
-  const todo: unknown[] = [root]
-  while (todo.length > 0) {
-    const value = todo.pop()
-    if (typeof value === 'string') strings.push(value.replace(/\/$/, ''))
-    else if (typeof value === 'number') strings.push(String(value))
-    else if (Array.isArray(value)) todo.push(...value.toReversed())
+  const todo: { value: unknown; changed?: Date | undefined }[] = [{ value: root }]
+  while (todo.length > 0 && names.length <= most) {
+    if (pacer.due) await pacer.rest()
+    const { value, changed } = todo.pop()!
+    if (typeof value === 'string') names.push({ name: value.replace(/\/$/, ''), changed })
+    else if (typeof value === 'number') names.push({ name: String(value), changed })
+    else if (Array.isArray(value)) for (const inner of value.toReversed()) todo.push({ value: inner })
     else if (typeof value === 'object' && value !== null) {
-      for (const [key, inner] of Object.entries(value).reverse()) todo.push(inner, key)
+      const own = timeOfObject(value)
+      for (const [key, inner] of Object.entries(value).reverse())
+        todo.push({ value: inner, changed: own }, { value: key, changed: timeOfValue(inner) })
     }
   }
-  return strings
+  return names
 }
 
-function linksIn(text: string, directory: URL): string[] {
-  const names: string[] = []
+/** What an object says of when. */
+function timeOfObject(object: object): Date | undefined {
+  for (const [key, value] of Object.entries(object)) {
+    if (!TIME_KEY.test(key)) continue
+    const time = typeof value === 'number' ? timeOfNumber(value) : timeOfText(value)
+    if (time) return time
+  }
+  return undefined
+}
+
+/** What a name is the key of may be its time, or say it. */
+function timeOfValue(value: unknown): Date | undefined {
+  const isObject = typeof value === 'object' && value !== null && !Array.isArray(value)
+  return isObject ? timeOfObject(value) : timeOfText(value)
+}
+
+function timeOfText(value: unknown): Date | undefined {
+  return typeof value === 'string' && value.length < MAX_BESIDE ? timeIn(value) : undefined
+}
+
+async function linksIn(text: string, directory: URL, { most, pacer }: NamesOptions): Promise<ListedName[]> {
+  const names: { name: string; changed: Date | undefined }[] = []
   const base = new URL('.', directory)
+  let last: (typeof names)[number] | undefined
+  /** What stands behind the last link; undefined within one. */
+  let beside: string | undefined
+  const dateLast = (): void => {
+    if (last && beside) last.changed ??= timeIn(beside)
+    last = undefined
+    beside = undefined
+  }
   const parser = new Parser({
-    onopentag(tag, { href }) {
-      const name = tag === 'a' && href !== undefined ? nameBelow(href, base) : undefined
-      if (name !== undefined) names.push(name)
+    onopentag(tag, { href, datetime }) {
+      if (tag === 'time' && last && datetime !== undefined) last.changed ??= timeOfText(datetime)
+      if (tag !== 'a' || href === undefined) return
+      dateLast()
+      const name = nameBelow(href, base)
+      if (name === undefined) return
+      last = { name, changed: undefined }
+      names.push(last)
+    },
+    ontext(part) {
+      if (beside !== undefined && beside.length < MAX_BESIDE) beside += part.slice(0, MAX_BESIDE)
+    },
+    onclosetag(tag) {
+      if (tag === 'a') beside = ''
     },
   })
-  parser.end(text)
+  for (let at = 0; at < text.length && names.length <= most; at += PIECE) {
+    parser.write(text.slice(at, at + PIECE))
+    if (pacer.due) await pacer.rest()
+  }
+  parser.end()
+  dateLast()
   return names
 }
 

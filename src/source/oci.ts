@@ -10,10 +10,12 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { DigestMismatch, NotPublished, SourceError, UpstreamRefused } from '../errors.ts'
+import { Pacer } from '../lib/pacer.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
-import { type Authorize, HttpClient, isMissing, readWhole } from './http-client.ts'
+import { type Answer, type Authorize, HttpClient, isMissing, readWhole } from './http-client.ts'
 import { HttpDownload } from './http-download.ts'
+import { header } from './http-headers.ts'
 import { limitsFor, type SourceLimits } from './limits.ts'
 import { Pace } from './pace.ts'
 import { Retries } from './retry.ts'
@@ -37,6 +39,8 @@ const MANIFEST_TYPES = [
 ]
 /** Registries take no larger ones. */
 const MAX_MANIFEST_BYTES = 4 << 20
+/** Docker Hub's have a hundred tags, a list that goes on for ever has none. */
+const MAX_TAG_PAGES = 1000
 /** overlayfs takes 500 layers, Docker makes 127. */
 const MAX_LAYERS = 500
 const MAX_TOKEN_BYTES = 64 << 10
@@ -153,16 +157,23 @@ export class OciSource implements Source {
   async list(signal: AbortSignal): Promise<SourceListing> {
     const image = referenceOf(this.#base)
     const options = { signal, onEvent: () => {} }
-    const bytes = await this.#get(
-      this.#at(this.#base, image, 'tags/list?n=10000'),
-      MAX_MANIFEST_BYTES * 2,
-      options,
-    )
-    const parsed = tagsSchema.safeParse(parseJson(bytes))
-    if (!parsed.success) throw new SourceError(`${image.origin} answers with a list of tags that is none`)
-    const tags = parsed.data.tags ?? []
-    const listing = listingOf(this.#rule, tags, this.#limits)
-    return { ...listing, complete: listing.complete && tags.length < 10_000 }
+    const tags: string[] = []
+    let next: string | undefined = 'tags/list?n=10000'
+    for (
+      let page = 0;
+      next !== undefined && page < MAX_TAG_PAGES && tags.length <= this.#limits.listNames;
+      page++
+    ) {
+      const url = this.#at(this.#base, image, next)
+      const { bytes, headers } = await this.#get(url, MAX_MANIFEST_BYTES * 2, options)
+      const parsed = tagsSchema.safeParse(parseJson(bytes))
+      if (!parsed.success) throw new SourceError(`${image.origin} answers with a list of tags that is none`)
+      for (const tag of parsed.data.tags ?? []) tags.push(tag)
+      next = nextPage(header(headers, 'link'), url)
+    }
+    const names = tags.map((name) => ({ name, changed: undefined }))
+    const listing = await listingOf(this.#rule, names, this.#limits, new Pacer(signal))
+    return { ...listing, complete: listing.complete && next === undefined }
   }
 
   /** The image's layers: of an index, those of the manifest for our platform. */
@@ -171,7 +182,12 @@ export class OciSource implements Source {
     for (let depth = 0; depth < 3; depth++) {
       let bytes: Buffer
       try {
-        bytes = await this.#get(this.#at(url, image, `manifests/${reference}`), MAX_MANIFEST_BYTES, options)
+        const answer = await this.#get(
+          this.#at(url, image, `manifests/${reference}`),
+          MAX_MANIFEST_BYTES,
+          options,
+        )
+        bytes = answer.bytes
       } catch (error) {
         if (!isMissing(error)) throw error
         throw new NotPublished(`build-${id} is not published by ${this.name} (${shown})`, { cause: error })
@@ -235,7 +251,11 @@ export class OciSource implements Source {
   }
 
   /** Something small from the registry, with a token where it wants one. */
-  async #get(url: URL, limit: number, { signal, onEvent }: LocateOptions): Promise<Buffer> {
+  async #get(
+    url: URL,
+    limit: number,
+    { signal, onEvent }: LocateOptions,
+  ): Promise<{ bytes: Buffer; headers: Answer['headers'] }> {
     const [limits, clock] = [this.#limits, this.#clock]
     const retries = new Retries({
       what: url.host,
@@ -248,11 +268,8 @@ export class OciSource implements Source {
     await this.#authorize(url, { signal, onEvent })
     return await retries.run(async () => {
       const answer = await this.#client.ask(url, { headers: { accept: MANIFEST_TYPES.join(', ') } }, signal)
-      return await readWhole(
-        answer,
-        limit,
-        () => new SourceError(`${url.host} answers with more than ${formatSize(limit)}`),
-      )
+      const tooLarge = (): Error => new SourceError(`${url.host} answers with more than ${formatSize(limit)}`)
+      return { bytes: await readWhole(answer, limit, tooLarge), headers: answer.headers }
     })
   }
 
@@ -368,6 +385,16 @@ function referenceOf(url: URL): Reference {
     repository: isDockerHub && !name.includes('/') ? `library/${name}` : name,
     reference,
   }
+}
+
+/** What is to be asked for after this page of tags, within the registry's API (RFC 8288); undefined: nothing. */
+function nextPage(link: string | undefined, page: URL): string | undefined {
+  const [, target] = /^\s*<([^>]*)>\s*;\s*rel="?next"?/i.exec(link ?? '') ?? []
+  if (target === undefined || !URL.canParse(target, page)) return undefined
+  const next = new URL(target, page)
+  return next.origin === page.origin && next.pathname === page.pathname
+    ? `tags/list${next.search}`
+    : undefined
 }
 
 function repositoryKey(url: URL): string {

@@ -21,6 +21,7 @@ import { StreamReader } from '../lib/stream-reader.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import { type Answer, type Asked, HttpClient, isMissing, readWhole } from './http-client.ts'
+import { header } from './http-headers.ts'
 import { limitsFor, type SourceLimits } from './limits.ts'
 import { Pace } from './pace.ts'
 import {
@@ -42,7 +43,7 @@ import { Retries, type RetryOptions, Transient } from './retry.ts'
 import { compilePattern } from './rule.ts'
 import type { LocateOptions, SourceConfig, SourceDeps, SourceListing } from './source.ts'
 import type { Spool } from './spool.ts'
-import { schemeOf, showUrl } from './url.ts'
+import { schemeOf, showTemplate, showUrl } from './url.ts'
 
 const decompress = promisify(zstdDecompress)
 
@@ -121,7 +122,7 @@ export class ParentSource {
     const scheme = schemeOf(config.url) === 'upservs' ? 'https' : 'http'
     const text = config.url.replace(/^[^:]*/, scheme)
     if (!URL.canParse(text) || !/^\/?$/.test(new URL(text).pathname) || text.includes('{')) {
-      throw new ConfigError(`source "${config.name}": "${config.url}" does not name a server`, {
+      throw new ConfigError(`source "${config.name}": "${showTemplate(config.url)}" does not name a server`, {
         hint: 'A parent is the HTTP port of another upserv, as in upserv://school.example.org:8730.',
       })
     }
@@ -241,18 +242,32 @@ export class ParentSource {
       get linkBytes() {
         return linkBytes
       },
-      contents: () => this.#contents(id, line.contentsBytes, options),
+      contents: () => this.#contents(id, line.contentsBytes, { ...options, count }),
       blobs: (wanted, blobsOptions) =>
         this.#blobs(id, baseId, wanted, { ...options, ...blobsOptions, count }),
     }
   }
 
-  async #contents(id: string, bytes: number, { signal, onEvent }: LocateOptions): Promise<Uint8Array> {
+  async #contents(
+    id: string,
+    bytes: number,
+    { signal, onEvent, count }: LocateOptions & { count(bytes: number): void },
+  ): Promise<Uint8Array> {
     const limit = this.#limits.contentsBytes
     if (bytes > limit)
       throw new SourceError(`the contents file of build-${id} is larger than ${formatSize(limit)}`)
     const url = this.#at(`/builds/${encodeURIComponent(id)}/contents`)
-    return await this.#retries({ signal, onEvent }).run(() => this.#small(url, {}, limit, signal))
+    return await this.#retries({ signal, onEvent }).run(async () => {
+      const answer = await this.#send(url, { headers: { 'accept-encoding': 'zstd' } }, signal)
+      const isPlain = header(answer.headers, 'content-encoding') !== 'zstd'
+      const most = isPlain ? bytes : mostCompressed(bytes)
+      const sent = await readWhole(answer, most, () => this.#garbled('the contents file'))
+      count(sent.length)
+      if (isPlain) return sent
+      return await decompress(sent, { maxOutputLength: Math.max(1, bytes) }).catch((cause: unknown) => {
+        throw this.#garbled('the contents file', cause)
+      })
+    })
   }
 
   async *#blobs(

@@ -6,7 +6,7 @@ import { whereabouts } from './create.ts'
 import { makeDispatcher } from './http-client.ts'
 import { SOURCE_LIMITS } from './limits.ts'
 import type { SourceConfig } from './source.ts'
-import { showUrl, withoutUser } from './url.ts'
+import { showTemplate, showUrl, withoutUser } from './url.ts'
 
 export interface Reached {
   /** Where its archives lie, as people read it. */
@@ -36,7 +36,7 @@ async function reachPlace(source: SourceConfig, signal: AbortSignal): Promise<Re
     dispatcher = makeDispatcher(SOURCE_LIMITS, source.http ?? {})
   } catch (error) {
     const look = `Look at the source "${source.name}" in upserv.toml.`
-    return { place: source.url, failure: (error as Error).message, look }
+    return { place: showTemplate(source.url), failure: (error as Error).message, look }
   }
   try {
     return at.protocol === 'file:'

@@ -131,6 +131,11 @@ const WRONG = [
   { name: 'placeholder in the host', config: { url: 'http://{build}.h/x' }, message: /in the host name/ },
   { name: 'placeholder in the user', config: { url: 'http://{build}@h/x' }, message: /in the host name/ },
   { name: 'not a URL', config: { url: 'http://' }, message: /is not a URL/ },
+  {
+    name: 'a password',
+    config: { url: 'http://me:pw@h/{x}' },
+    message: /^source "[^"]*": url "http:\/\/h\/\{x\}"/,
+  },
   { name: 'dots in the path', config: { url: 'http://h/a/../{build}' }, message: /"\.\." in its path/ },
   { name: 'encoded dots', config: { url: 'http://h/%2E%2e/{build}' }, message: /in its path/ },
   { name: 'unknown map', config: { url: 'http://h/{build:dir}' }, message: /the map "dir"/ },

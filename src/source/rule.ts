@@ -15,7 +15,7 @@ import { ConfigError, SourceError } from '../errors.ts'
 import { nearest } from '../lib/nearest.ts'
 import { starPattern } from './names.ts'
 import type { SourceConfig } from './source.ts'
-import { schemeOf } from './url.ts'
+import { schemeOf, showTemplate } from './url.ts'
 
 export interface BuildUrls {
   /** With stars in its path, if there are any that nobody has found yet. */
@@ -323,7 +323,7 @@ class TemplateCheck {
   }
 
   #where(key: string, template: string): string {
-    return `source "${this.#config.name}": ${key} "${template}"`
+    return `source "${this.#config.name}": ${key} "${showTemplate(template)}"`
   }
 }
 

@@ -9,7 +9,9 @@ import { readFileSync } from 'node:fs'
 import { AwsV4Signer } from 'aws4fetch'
 import { Parser } from 'htmlparser2'
 import { ConfigError } from '../errors.ts'
+import { timeIn } from './dates.ts'
 import type { Authorize } from './http-client.ts'
+import type { ListedName } from './names.ts'
 import type { S3Options, SourceConfig } from './source.ts'
 
 interface Credentials {
@@ -111,24 +113,32 @@ export function listUrl(directory: URL, continuation: string | undefined): URL {
 }
 
 /** Names and where the list goes on, of an answer to that. */
-export function parseListing(xml: string): { names: string[]; continuation: string | undefined } {
-  const keys: string[] = []
+export function parseListing(xml: string): { names: ListedName[]; continuation: string | undefined } {
+  const names: ListedName[] = []
   let continuation: string | undefined
   const path: string[] = []
   let text = ''
+  let object: { key?: string; changed?: Date | undefined } = {}
+  const add = (key: string, changed?: Date): void => {
+    const name = key.slice(key.lastIndexOf('/') + 1)
+    if (name !== '') names.push({ name, changed })
+  }
   const parser = new Parser(
     {
       onopentag(name) {
         path.push(name)
         text = ''
+        if (name === 'Contents') object = {}
       },
       ontext(part) {
         text += part
       },
       onclosetag(name) {
         const parent = path.at(-2)
-        if (name === 'Key' && parent === 'Contents') keys.push(text)
-        else if (name === 'Prefix' && parent === 'CommonPrefixes') keys.push(text.replace(/\/$/, ''))
+        if (parent === 'Contents' && name === 'Key') object.key = text
+        else if (parent === 'Contents' && name === 'LastModified') object.changed = timeIn(text)
+        else if (name === 'Contents') add(object.key ?? '', object.changed)
+        else if (name === 'Prefix' && parent === 'CommonPrefixes') add(text.replace(/\/$/, ''))
         else if (name === 'NextContinuationToken') continuation = text
         path.pop()
         text = ''
@@ -137,5 +147,5 @@ export function parseListing(xml: string): { names: string[]; continuation: stri
     { xmlMode: true },
   )
   parser.end(xml)
-  return { names: keys.map((key) => key.slice(key.lastIndexOf('/') + 1)).filter(Boolean), continuation }
+  return { names, continuation }
 }

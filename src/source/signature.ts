@@ -22,7 +22,7 @@ const MAX_KEYS_BYTES = 16 << 20
 /** A file that an old minisign signature may be of. */
 const MAX_WHOLE_BYTES = 16 << 20
 /** A signature: even with many signers it is a few kilobytes. */
-export const MAX_SIGNATURE_BYTES = 64 << 10
+const MAX_SIGNATURE_BYTES = 64 << 10
 const MAX_STATUS_BYTES = 64 << 10
 const MAX_COMMENT = 200
 
@@ -53,6 +53,8 @@ export class Keys {
 
   /** Begins to check something by this signature. @throws SignatureBad, ToolMissing */
   async check(signature: Uint8Array, what: SignedFile): Promise<SignatureCheck> {
+    if (signature.length > MAX_SIGNATURE_BYTES)
+      throw new SignatureBad(`${what.signature} is too large for a signature: ${signature.length} bytes`)
     const minisign = parseMinisign(signature)
     if (minisign) return new MinisignCheck(minisign, this.#minisign, what)
     return await GpgvCheck.start(signature, Buffer.concat(this.#openpgp), what)

@@ -14,7 +14,7 @@ import type { SourceLimits } from './limits.ts'
 import type { RateRule } from './pace.ts'
 import type { SignatureCheck } from './signature.ts'
 import type { Spool } from './spool.ts'
-import { schemeOf } from './url.ts'
+import { schemeOf, showTemplate } from './url.ts'
 
 /** A source as the configuration writes it. Plain data: it crosses into worker threads. */
 export interface SourceConfig {
@@ -155,6 +155,11 @@ export interface Download extends AsyncDisposable {
    * the caller's to keep.
    */
   bytes(): AsyncIterable<Uint8Array>
+  /**
+   * Up to so many of its last bytes, where they can be had without the rest. Nobody has checked them, or
+   * whether the file is still the one that `bytes` reads.
+   */
+  last?(count: number): Promise<Uint8Array | undefined>
 }
 
 /** One layer of an image. */
@@ -206,7 +211,7 @@ export interface SourceDeps {
 /** The source that a bare URL template stands for (`--source URL`): it offers any id. */
 export function sourceFromUrl(url: string): SourceConfig {
   if (!url.includes('{build}') && !/^upservs?:/i.test(url)) {
-    throw new ConfigError(`"${url}" does not say where the build's id goes`, {
+    throw new ConfigError(`"${showTemplate(url)}" does not say where the build's id goes`, {
       hint: 'Write {build} in its place, as in http://host/os{build}.tar.gz.',
     })
   }

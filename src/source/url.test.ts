@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { fileNameOf, schemeOf, showUrl, withSuffix } from './url.ts'
+import { besideIn, fileNameOf, schemeOf, showTemplate, showUrl, withSuffix } from './url.ts'
 
 const SHOWN = [
   { name: 'plain', url: 'http://h/os802.tar', shown: 'http://h/os802.tar' },
@@ -27,4 +27,24 @@ test('fileNameOf decodes where it can', () => {
 test('schemeOf', () => {
   assert.equal(schemeOf('HTTPS://h/'), 'https')
   assert.equal(schemeOf('/srv/builds'), '')
+})
+
+const BESIDE: { file: string; there: string | undefined }[] = [
+  { file: 'http://h/a/os.tar.md5', there: 'http://me:pw@m/b/other.tar.md5' },
+  { file: 'http://h/a/SHA256SUMS', there: 'http://me:pw@m/b/SHA256SUMS' },
+  { file: 'http://h/a/c/sums', there: 'http://me:pw@m/b/c/sums' },
+  { file: 'http://h/sums', there: undefined },
+  { file: 'http://other/a/os.tar.md5', there: undefined },
+  { file: 'https://h/a/os.tar.md5', there: undefined },
+]
+for (const { file, there } of BESIDE)
+  test(`besideIn: ${file}`, () => {
+    const [place, archive] = [new URL('http://me:pw@m/b/other.tar'), new URL('http://u:x@h/a/os.tar')]
+    assert.equal(besideIn(place, archive, new URL(file))?.href, there)
+  })
+
+test('showTemplate leaves out who we are', () => {
+  assert.equal(showTemplate('https://me:p@ss@h/{build}'), 'https://h/{build}')
+  assert.equal(showTemplate('{url}.md5'), '{url}.md5')
+  assert.equal(showTemplate('http://h/a@b'), 'http://h/a@b')
 })

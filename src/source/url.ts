@@ -38,3 +38,25 @@ export function fileNameOf(url: URL): string {
     return name
   }
 }
+
+/**
+ * Where a file that lies beside an archive is beside the same archive in another place; undefined when it lies
+ * elsewhere.
+ */
+export function besideIn(place: URL, archive: URL, file: URL): URL | undefined {
+  const [here, there] = [new URL('.', archive), new URL('.', place)]
+  if (file.origin !== here.origin || file.search !== archive.search) return undefined
+  if (!file.pathname.startsWith(here.pathname)) return undefined
+  const rest = file.pathname.slice(here.pathname.length)
+  const [own, theirs] = [archive, place].map(({ pathname }) => pathname.slice(pathname.lastIndexOf('/') + 1))
+  there.username = place.username
+  there.password = place.password
+  there.pathname += rest.startsWith(own!) ? theirs! + rest.slice(own!.length) : rest
+  there.search = place.search
+  return there
+}
+
+/** A template of a URL for messages: without user and password. */
+export function showTemplate(template: string): string {
+  return template.replace(/^([a-z][a-z0-9+.-]*:\/\/)[^/?#]*@/i, '$1')
+}

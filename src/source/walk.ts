@@ -5,17 +5,19 @@
 import { SourceError } from '../errors.ts'
 import { Pacer } from '../lib/pacer.ts'
 import type { SourceLimits } from './limits.ts'
-import { latestMatch } from './names.ts'
+import { type ListedName, latestMatch } from './names.ts'
 import type { PathStep, Rule } from './rule.ts'
 import type { PublishedBuild, SourceListing } from './source.ts'
 import { fileNameOf, showUrl } from './url.ts'
 
 /** The names in a directory; undefined when there is no such directory, unless it must exist. Throws SourceError. */
-export type ReadNames = (directory: URL, mustExist: boolean) => Promise<readonly string[] | undefined>
+export type ReadNames = (directory: URL, mustExist: boolean) => Promise<readonly ListedName[] | undefined>
 
 export interface FoundArchive {
   id: string
   url: URL
+  /** When it was last changed, or the directory that it lies in, where that is told. */
+  changed: Date | undefined
 }
 
 /** Everything that a rule takes for an archive, of each build the latest. */
@@ -32,7 +34,7 @@ export async function findArchives(
   const archives = new Map<string, FoundArchive>()
   const beside = new Set<string>()
   const pacer = new Pacer(signal)
-  for (const { url, groups } of await walk.find(base, steps)) {
+  for (const { url, groups, changed } of await walk.find(base, steps)) {
     if (pacer.due) await pacer.rest()
     const id = rule.idOf(groups)
     const stars = id === undefined ? undefined : rule.starsOf(id, url)
@@ -41,7 +43,7 @@ export async function findArchives(
     if (known && !isLater(url, known.url)) continue
     // Written as the rule writes it: there is more than one way to encode a name.
     const urls = rule.urlsFor(id, stars)
-    archives.set(id, { id, url: urls.archive })
+    archives.set(id, { id, url: urls.archive, changed })
     // A pattern that takes any name also takes those of the files that belong to archives.
     for (const suffix of BESIDE_SUFFIXES) beside.add(`${urls.archive.href}${suffix}`)
     for (const other of [urls.checksum, urls.signature, urls.contents]) if (other) beside.add(other.href)
@@ -54,7 +56,7 @@ export async function findArchives(
 }
 
 /** What the stars in the path of a URL stand for; undefined when nothing is there. */
-export async function findStars(
+async function findStars(
   pattern: URL,
   read: ReadNames,
   limits: SourceLimits,
@@ -73,7 +75,10 @@ export async function findStars(
       if (names.length > limits.listNames) {
         throw new SourceError(`${showUrl(directory)} has too many names to look through`)
       }
-      const match = latestMatch(decode(segment), names)
+      const match = latestMatch(
+        decode(segment),
+        names.map(({ name }) => name),
+      )
       if (!match) return undefined
       found.push(...match.stars)
       at += encodeURIComponent(match.name)
@@ -85,6 +90,32 @@ export async function findStars(
   return found
 }
 
+/**
+ * The same for the first of several places of one archive that tells: of these what one lacks, or cannot say,
+ * another may. @throws SourceError
+ */
+export async function findStarsIn(
+  places: readonly URL[],
+  read: ReadNames,
+  limits: SourceLimits,
+  signal: AbortSignal,
+): Promise<string[] | undefined> {
+  const count = (place: URL): number => place.pathname.split('*').length - 1
+  const wanted = count(places[0]!)
+  let failure: SourceError | undefined
+  for (const place of places.filter((one) => count(one) === wanted)) {
+    try {
+      const stars = await findStars(place, read, limits, signal)
+      if (stars) return stars
+    } catch (error) {
+      if (!(error instanceof SourceError)) throw error
+      failure ??= error
+    }
+  }
+  if (failure) throw failure
+  return undefined
+}
+
 /** What is looked for beside an archive without being asked. */
 export const BESIDE_SUFFIXES = ['.sha256', '.sha512', '.md5', '.minisig', '.asc', '.sig', '.gpg']
 
@@ -92,6 +123,7 @@ interface Place {
   /** Of a directory with a slash at its end, as long as there are steps to go. */
   url: URL
   groups: Record<string, string>
+  changed: Date | undefined
 }
 
 class Walk {
@@ -112,12 +144,12 @@ class Walk {
 
   /** Everything that has such a path below the root of `base`. */
   async find(base: URL, steps: readonly PathStep[]): Promise<Place[]> {
-    let places: Place[] = [{ url: new URL('/', base), groups: {} }]
+    let places: Place[] = [{ url: new URL('/', base), groups: {}, changed: undefined }]
     let isFixed = true
     for (const [i, step] of steps.entries()) {
       const suffix = i < steps.length - 1 ? '/' : ''
       if (typeof step === 'string') {
-        places = places.map(({ url, groups }) => ({ url: below(url, step + suffix), groups }))
+        places = places.map(({ url, ...rest }) => ({ url: below(url, step + suffix), ...rest }))
         continue
       }
       const next: Place[] = []
@@ -153,25 +185,35 @@ class Walk {
     matches: Place[],
   ): Promise<void> {
     const names = await this.#read(url, mustExist)
-    for (const name of names ?? []) {
+    for (const { name, changed } of names ?? []) {
       if (this.isOver()) return
       this.#looked++
       const match = pattern.exec(name)
-      if (match)
-        matches.push({ url: below(url, name, suffix), groups: { ...groups, ...match.groups, ...groups } })
+      if (!match) continue
+      const all = { ...groups, ...match.groups, ...groups }
+      matches.push({ url: below(url, name, suffix), groups: all, changed })
     }
   }
 }
 
 /** The builds that a list names. */
-export function listingOf(rule: Rule, names: readonly string[], limits: SourceLimits): SourceListing {
+export async function listingOf(
+  rule: Rule,
+  names: readonly ListedName[],
+  limits: SourceLimits,
+  pacer: Pacer,
+): Promise<SourceListing> {
   const builds = new Map<string, PublishedBuild>()
-  for (const name of names) {
+  for (const [i, { name, changed }] of names.entries()) {
+    if (pacer.due) await pacer.rest()
+    if (i >= limits.listNames) return { builds: [...builds.values()], complete: false }
     const id = rule.idOfName(name)
     const urls = id === undefined ? undefined : rule.tryUrlsFor(id)
     if (id === undefined || !urls) continue
-    if (builds.size >= limits.listBuilds) return { builds: [...builds.values()], complete: false }
-    builds.set(id, { id, url: showUrl(urls.archive), published: undefined })
+    const isKnown = builds.has(id)
+    if (!isKnown && builds.size >= limits.listBuilds) return { builds: [...builds.values()], complete: false }
+    const published = changed ?? builds.get(id)?.published
+    builds.set(id, { id, url: showUrl(urls.archive), published })
   }
   return { builds: [...builds.values()], complete: true }
 }

@@ -34,6 +34,16 @@ export interface Evictor {
   evict(bytes: number, incoming?: Uint8Array): Promise<void>
 }
 
+/** The room that a build could have. Plain data: it crosses into worker threads. */
+export interface MostRoom {
+  /** At the most, with everything else gone. */
+  readonly bytes: number
+  /** Of builds and packs: a new build needs no more room for what it has in common with them. */
+  readonly storedBytes: number
+  /** What sets the limit, for people. */
+  readonly because: string
+}
+
 export interface BudgetOptions {
   limit: number
   /** A directory on the file system that holds the data directory. */
@@ -82,9 +92,15 @@ export class Budget {
     this.#limit = bytes
   }
 
-  /** The most that a build could take if everything else went: what is beyond that need not be tried. */
-  async most(): Promise<number> {
-    return Math.min(this.limit, this.used + (await this.#diskFree()))
+  /** What there could be for a build if everything else went: what is beyond that need not be tried. */
+  async most(): Promise<MostRoom> {
+    const { limit, used } = this
+    const free = await this.#diskFree()
+    const storedBytes = this.#stored()
+    if (limit <= used + free)
+      return { bytes: limit, storedBytes, because: `the budget is ${formatSize(limit)}` }
+    const because = `the disk has ${formatSize(free)} free, and all that is here takes ${formatSize(used)}`
+    return { bytes: used + free, storedBytes, because }
   }
 
   /** Sets what something outside builds and packs takes: "cache", "spools". */

@@ -740,3 +740,20 @@ test('spool: a disk that fails to give it back costs the rest of it', async (t) 
   assert.ok(bytes.equals(FILE))
   assert.deepEqual(archiveRequests(upstream), [`GET bytes=${held}- if ${ETAG}`, `GET bytes=1000- if ${ETAG}`])
 })
+
+test('a server that knows no If-Range sends a part of another file: its time tells', async (t) => {
+  const [old, young] = ['Fri, 02 Nov 2007 12:00:00 GMT', 'Sat, 03 Nov 2007 12:00:00 GMT']
+  const [before, now] = [content(700_000, 1), content(700_000, 2)]
+  const upstream = await startUpstream(t, {
+    '/802': [
+      file(before, { etag: null, lastModified: old, cutAt: 300_000 }),
+      (request, response, progress) => {
+        delete request.headers['if-range']
+        file(now, { etag: null, lastModified: young })(request, response, progress)
+      },
+    ],
+  })
+  const { bytes, error } = await download({ upstream })
+  assert.equal(error.code, 'SOURCE_CHANGED')
+  assert.ok(bytes.equals(before.subarray(0, bytes.length)), 'parts of two files were put together')
+})

@@ -90,8 +90,10 @@ for (const {
     const listing = await source.list!(new AbortController().signal)
     assert.equal(listing!.complete, true)
     // An index tells directories from files by nothing that all web servers share: the fetch does.
-    const found = listing!.builds.map(({ id }) => id).filter((id) => id !== '805')
-    assert.deepEqual(found.sort(), ids)
+    const builds = listing!.builds.filter(({ id }) => id !== '805')
+    assert.deepEqual(builds.map(({ id }) => id).sort(), ids)
+    // An index has minutes.
+    for (const { published } of builds) assert.equal(published?.toISOString(), '2026-05-06T07:08:00.000Z')
   })
 }
 
@@ -128,21 +130,33 @@ for (const kind of ['file', 'http'])
     assert.deepEqual(listing!.builds.map(({ id }) => id).sort(), ['ship.2-65', 'ship.2-659'])
   })
 
-const LISTS = [
+const LISTS: { what: string; text: string; ids: string[]; published?: Record<string, string> }[] = [
   {
     what: 'JSON',
     text: '{"builds": [{"id": "801"}, {"id": 802}, {"id": "x"}], "latest": "802"}',
     ids: ['801', '802'],
   },
-  { what: 'text', text: '# what there is\n801 2007-01-01 stable\n802\n\nx803\n', ids: ['801', '802'] },
+  {
+    what: 'text',
+    text: '# what there is\n801 2007-01-01 stable\n802\n\nx803\n',
+    ids: ['801', '802'],
+    published: { 801: '2007-01-01T00:00:00.000Z' },
+  },
   {
     what: 'a page',
-    text: '<html><a href="801/">801</a><a href="/802">up</a><a href="802">802',
+    text: '<html><a href="801/">801</a> 02-Nov-2007 12:00 -<a href="/802">up</a><a href="802">802</a> 31-Feb-2007 12:00 -',
     ids: ['801', '802'],
+    published: { 801: '2007-11-02T12:00:00.000Z' },
+  },
+  {
+    what: 'a page in JSON',
+    text: '[{"name":"801","mtime":"Fri, 02 Nov 2007 12:00:00 GMT"},{"name":"802","mtime":"tomorrow"}]',
+    ids: ['801', '802'],
+    published: { 801: '2007-11-02T12:00:00.000Z' },
   },
 ]
 for (const kind of ['file', 'http'])
-  for (const { what, text, ids } of LISTS)
+  for (const { what, text, ids, published = {} } of LISTS)
     test(`a list, ${kind}: ${what}`, async (t) => {
       const base = publish(t, ['list'])
       writeFileSync(new URL(`${base}/list`), text)
@@ -154,7 +168,19 @@ for (const kind of ['file', 'http'])
         listing!.builds.map(({ id }) => id),
         ids,
       )
+      for (const build of listing!.builds) assert.equal(build.published?.toISOString(), published[build.id])
     })
+
+test('a list of names that no pattern takes: others have their turn, and it ends where it may', async (t) => {
+  const upstream = await startUpstream(t, { '/list': [file(Buffer.from('x '.repeat(3_000_000)))] })
+  const source = quickSource(upstream, { builds: '^[0-9]+$', list: `${upstream.url}/list` })
+  let turns = 0
+  const timer = setInterval(() => turns++, 1)
+  const listing = await source.list!(new AbortController().signal)
+  clearInterval(timer)
+  assert.deepEqual(listing, { builds: [], complete: false })
+  assert.ok(turns > 1)
+})
 
 for (const {
   name,

@@ -1,12 +1,16 @@
 /** Several mirrors of one file, rates, and upstreams that send next to nothing. */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
+import { pathToFileURL } from 'node:url'
 import { SYSTEM_CLOCK } from '../../src/source/clock.ts'
 import { Pace, rateAt } from '../../src/source/pace.ts'
+import { Spool } from '../../src/source/spool.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
-import { content, download, file, quickSource, startUpstream, status } from './source-upstream.ts'
+import { makeScratch } from '../support/scratch.ts'
+import { content, download, etagOf, file, quickSource, startUpstream, status } from './source-upstream.ts'
 
 const ARCHIVE = content(700_000)
 const SHA256 = createHash('sha256').update(ARCHIVE).digest('hex')
@@ -157,4 +161,127 @@ test('a deadline: what came is kept, and the next one goes on from there', async
     again = await mirror.sync(upserv, '1').catch(() => undefined)
   assert.match(again!.stdout, /going on at/)
   mirror.assertTree('1', again!.place)
+})
+
+test('a deadline is that of the source that is asked, whatever another one allows', async () => {
+  await using mirror = new Mirror()
+  await mirror.publish('1', randomTree(1, 20, 200_000))
+  await mirror.startNginx('1m')
+  const config = mirror.path('upserv.toml')
+  const url = `${mirror.nginx.url}/{build}`
+  const [quick, patient] = ['quick', 'patient'].map(
+    (name) => `[[source]]\nname = "${name}"\nurl = "${url}"\n`,
+  )
+  writeFileSync(config, `${quick}deadline = 1\n${patient}`)
+  const upserv = await mirror.startUpserv({ config, sources: [] })
+  const late = await mirror.sync(upserv, '1', 5)
+  assert.match(late.stderr + late.stdout, /@ERROR: it was not complete after 1 s/)
+})
+
+const { signal } = new AbortController()
+const options = { signal, onEvent: () => {} }
+
+test('the first is down: what lies beside the archive is had from the mirror that has it', async (t) => {
+  const dead = 'http://127.0.0.1:1/os'
+  const mirror = await startUpstream(t, {
+    '/m/802.tar': [file(ARCHIVE)],
+    '/m/802.tar.sha256': [file(Buffer.from(`${SHA256}  802.tar\n`))],
+    '/m/802.contents': [file(Buffer.from('contents'))],
+  })
+  const places = { url: `${dead}/{build}.tar`, mirrors: [`${mirror.url}/m/{build}.tar`] }
+  for (const checksum of [undefined, '{url}.sha256']) {
+    const source = quickSource(undefined, { ...places, checksum, contents: `${dead}/{build}.contents` })
+    await using found = await source.locate('802', options)
+    assert.deepEqual([found.checksum?.hex, String(await found.contents())], [SHA256, 'contents'])
+    assert.ok(Buffer.concat(await Array.fromAsync(found.bytes())).equals(ARCHIVE))
+  }
+  // What a mirror lacks is not there, and must be where the source wants it.
+  const { url } = await startUpstream(t, { '/802.tar': [file(ARCHIVE)] })
+  const bare = { ...places, mirrors: [`${url}/{build}.tar`] }
+  await using unchecked = await quickSource(undefined, bare).locate('802', options)
+  assert.equal(unchecked.checksum, undefined)
+  const strict = quickSource(undefined, { ...bare, checksum: '{url}.sha256' })
+  await assert.rejects(strict.locate('802', options), { message: /does not exist/ })
+  // Whoever trusts TLS does not get by with less because somebody cuts it off.
+  const safe = quickSource(undefined, { ...places, url: 'https://127.0.0.1:1/os/{build}.tar' })
+  await assert.rejects(safe.locate('802', options), { code: 'SOURCE_UNREACHABLE' })
+})
+
+test('the first is down, and a later process goes on with what a mirror gave', async (t) => {
+  using scratch = makeScratch('mirror-spool')
+  const mirror = await startUpstream(t, { '/802': [file(ARCHIVE, { stallAt: 300_000 }), file(ARCHIVE)] })
+  const config = { url: 'http://127.0.0.1:1/{build}', mirrors: [`${mirror.url}/{build}`] }
+  const first = new Spool(scratch.path)
+  const stop = new AbortController()
+  const limits = { stallMs: 60_000, attemptsToStart: 1 }
+  await download({
+    ...{ config, limits, spool: first, signal: stop.signal },
+    onBytes: (count) => void (count >= 300_000 && stop.abort(new Error('enough'))),
+  })
+  await first.close()
+  const second = new Spool(scratch.path)
+  const { bytes, error } = await download({ config, limits, spool: second })
+  await second.close()
+  assert.equal(error, undefined)
+  assert.ok(bytes.equals(ARCHIVE))
+  const asked = mirror.requests.filter((request) => / \/802( |$)/.test(request))
+  assert.deepEqual(asked, ['GET /802', `GET /802 bytes=300000- if ${etagOf(ARCHIVE)}`])
+})
+
+test('the first is down: what a star stands for is found at the second', async (t) => {
+  const second = await startUpstream(t, {
+    '/m/': [status(200, {}, '<a href="os-1.tar">os-1.tar</a><a href="os-2.tar">os-2.tar</a>')],
+    '/m/os-2.tar': [file(ARCHIVE)],
+    '/m/os-2.tar.sha256': [file(Buffer.from(SHA256))],
+  })
+  for (const first of ['http://127.0.0.1:1/os', (await startUpstream(t, {})).url]) {
+    const source = quickSource(undefined, {
+      url: `${first}/os-*.tar`,
+      mirrors: [`${second.url}/m/os-*.tar`],
+      builds: '^2$',
+    })
+    await using found = await source.locate('2', options)
+    assert.ok(Buffer.concat(await Array.fromAsync(found.bytes())).equals(ARCHIVE))
+  }
+})
+
+test('a checksum that is elsewhere than the archive is had from there, or not at all', async (t) => {
+  const mirror = await startUpstream(t, {
+    '/802': [file(ARCHIVE)],
+    '/802.sha256': [file(Buffer.from(SHA256))],
+  })
+  const source = quickSource(undefined, {
+    ...{ url: 'http://127.0.0.1:1/{build}', mirrors: [`${mirror.url}/{build}`] },
+    checksum: 'http://127.0.0.1:2/{build}.sha256',
+  })
+  await assert.rejects(source.locate('802', options), { code: 'SOURCE_UNREACHABLE' })
+})
+
+test('directories: the first that has it, with what lies beside it there', async () => {
+  using scratch = makeScratch('sticks')
+  const place = (stick: string, name: string): string => join(scratch.path, stick, name)
+  for (const stick of ['a', 'b']) mkdirSync(join(scratch.path, stick))
+  writeFileSync(place('b', '802'), ARCHIVE)
+  writeFileSync(place('b', '802.sha256'), SHA256)
+  mkdirSync(place('a', '803'))
+  writeFileSync(place('b', '803'), ARCHIVE)
+  const [first, second] = ['a', 'b', 'c'].map((stick) =>
+    pathToFileURL(place(stick, '{build}')).href.replace(/%7B/, '{').replace(/%7D/, '}'),
+  )
+  const source = quickSource(undefined, {
+    url: first!,
+    mirrors: [second!],
+    checksum: '{url}.sha256',
+    checksumRequired: false,
+  })
+  for (const id of ['802', '803']) {
+    await using found = await source.locate(id, options)
+    assert.equal(found.url, pathToFileURL(place('b', id)).href)
+    assert.equal(found.checksum?.hex, id === '802' ? SHA256 : undefined)
+    assert.ok(Buffer.concat(await Array.fromAsync(found.bytes())).equals(ARCHIVE))
+  }
+  await assert.rejects(source.locate('804', options), { code: 'BUILD_NOT_PUBLISHED' })
+  assert.throws(() => quickSource(undefined, { url: first!, mirrors: ['file://host/{build}'] }), {
+    code: 'CONFIG_BAD',
+  })
 })

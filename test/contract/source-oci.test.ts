@@ -264,3 +264,26 @@ for (const url of WRONG)
     const { error } = await download({ config: { url } })
     assert.match(error.message, /is no name of an image|unknown/)
   })
+
+test('tags that come in pages, as registries with many have them', async (t) => {
+  const page = (tags: string[], next?: string) =>
+    status(
+      200,
+      next === undefined ? {} : { link: `<${next}>; rel="next"` },
+      JSON.stringify({ name: 'os', tags }),
+    )
+  const list = '/v2/os/tags/list'
+  const upstream = await startUpstream(t, {
+    '/v2/': [status(200)],
+    [`${list}?n=10000`]: [page(['801', '802'], `${list}?n=2&last=802`)],
+    [`${list}?n=2&last=802`]: [page(['803'], 'http://127.0.0.1:1/v2/os/tags/list')],
+    '/v2/endless/tags/list?n=10000': [page(['1'], '/v2/endless/tags/list?n=10000')],
+  })
+  const origin = upstream.url.replace('http', 'oci+http')
+  const { signal } = new AbortController()
+  const listed = await quickSource(undefined, { url: `${origin}/os:{build}` }).list!(signal)
+  // Another server is not asked, whatever is said there.
+  assert.deepEqual([listed!.builds.map(({ id }) => id), listed!.complete], [['801', '802', '803'], true])
+  const endless = await quickSource(undefined, { url: `${origin}/endless:{build}` }).list!(signal)
+  assert.deepEqual([endless!.builds.map(({ id }) => id), endless!.complete], [['1'], false])
+})

@@ -106,6 +106,8 @@ async function startBucket(t: TestContext, objects: Record<string, Uint8Array>):
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
+const LAST_MODIFIED: Record<string, string> = { 'os 1&2/801/os-20260102.tar': '2026-01-02T03:04:05.000Z' }
+
 function listing(keys: readonly string[], query: URLSearchParams): string {
   const prefix = query.get('prefix')!
   const below = new Set(
@@ -119,7 +121,7 @@ function listing(keys: readonly string[], query: URLSearchParams): string {
   const items = page.map((key) =>
     key.endsWith('/')
       ? `<CommonPrefixes><Prefix>${escaped(key)}</Prefix></CommonPrefixes>`
-      : `<Contents><Key>${escaped(key)}</Key></Contents>`,
+      : `<Contents><Key>${escaped(key)}</Key><LastModified>${LAST_MODIFIED[key] ?? 'soon'}</LastModified></Contents>`,
   )
   const more = from + 2 < below.size ? `<NextContinuationToken>${from + 2}</NextContinuationToken>` : ''
   return `<?xml version="1.0"?><ListBucketResult><Prefix>${prefix}</Prefix>${items.join('')}${more}</ListBucketResult>`
@@ -152,10 +154,11 @@ test('a bucket: found by a star, gone on with, listed in pages', async (t) => {
   assert.equal(found.url, `${endpoint}/builds/os%201&2/801/os-20260102.tar`)
   assert.equal(found.checksum?.algorithm, 'sha256')
   assert.ok(Buffer.concat(await Array.fromAsync(found.bytes())).equals(ARCHIVE))
-  assert.deepEqual((await source.list!(options.signal))!.builds.map(({ id }) => id).sort(), [
-    '801',
-    '802',
-    '803',
+  const { builds } = (await source.list!(options.signal))!
+  assert.deepEqual(builds.map(({ id, published }) => [id, published?.toISOString()]).sort(), [
+    ['801', '2026-01-02T03:04:05.000Z'],
+    ['802', undefined],
+    ['803', undefined],
   ])
   await assert.rejects(source.locate('999', options), { code: 'BUILD_NOT_PUBLISHED' })
 
@@ -198,6 +201,8 @@ test('a bucket of a real store: signatures, stars, listings, and who may not', {
     }
     const listed = await source.list!(options.signal)
     assert.deepEqual(listed!.builds.map(({ id }) => id).sort(), ['801', '802'])
+    for (const { published } of listed!.builds)
+      assert.ok(Math.abs(Date.now() - published!.getTime()) < 3_600_000, String(published))
     await assert.rejects(source.locate('999', options), { code: 'BUILD_NOT_PUBLISHED' })
     allow('wrong')
     await assert.rejects(source.locate('801', options), { code: 'SOURCE_REFUSED', message: /403/ })

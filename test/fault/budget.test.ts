@@ -3,10 +3,11 @@
  * never larger than the budget and the fetch under way.
  */
 import assert from 'node:assert/strict'
-import { readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { buildsOnDisk, bytesOnDisk, Mirror, randomTree, SizeWatch } from '../support/mirror.ts'
+import { randomBytes, SpecWriter } from '../support/tree.ts'
 import type { Upserv } from '../support/upserv.ts'
 
 const MB = 1e6
@@ -163,6 +164,33 @@ describe('the budget', { concurrency: CONCURRENCY }, () => {
     assert.equal((await upserv.cli(['unpin', '1'])).code, 0)
     await mirror.assertServes(upserv, '3')
     assert.deepEqual(buildsOnDisk(mirror.data), ['2', '3'])
+  })
+
+  test('what says how large it is unpacked is refused by that, before it is downloaded', async () => {
+    await using mirror = new Mirror()
+    // Half of it is air: the archive fits into the budget, and the tree does not.
+    const text = new SpecWriter()
+    text.directory('')
+    for (let i = 0; i < 8; i++) text.file(`file-${i}`, Buffer.from(randomBytes(i, MB).toString('hex')))
+    for (const suffix of ['tar.gz', 'tar.xz'] as const) await mirror.publish(suffix, text.spec, { suffix })
+    await mirror.publish('1', randomTree(1, 4, MB))
+    await mirror.startNginx('1m')
+    const upserv = await mirror.startUpserv({ budget: `${10 * MB}` })
+    await mirror.assertServes(upserv, '1')
+    for (const id of ['tar.gz', 'tar.xz']) {
+      const { stderr } = await mirror.sync(upserv, id, 5)
+      assert.match(stderr, /^@ERROR: build \S+ needs at least 12 MB; the budget is 10 MB/m)
+      const whole = statSync(mirror.archive(id)).size
+      assert.ok(whole < 10 * MB, `${whole} bytes`)
+      await mirror.nginx.stop() // The log lines of its answers are written by then.
+      const [all, end, ...others] = mirror.requestsFor(id).toSorted((a, b) => b.bytes - a.bytes)
+      assert.deepEqual([all!.range, end!.range, others], ['', `bytes=${whole - 65_536}-${whole - 1}`, []])
+      assert.ok(all!.bytes < whole / 2, `${all!.bytes} bytes came`)
+      await mirror.startNginx('1m')
+    }
+    assert.deepEqual(buildsOnDisk(mirror.data), ['1'])
+    assert.deepEqual(mirror.incoming(), [])
+    await mirror.assertServes(upserv, '1')
   })
 
   test('two fetches at once, and room for one more build only', async () => {

@@ -26,7 +26,7 @@ const FETCH_FILES = 40
 function tree(seed: number): TreeSpec {
   const spec = new SpecWriter()
   spec.directory('')
-  for (let i = 0; i < 4; i++) spec.file(`file-${i}`, randomBytes(seed * 10 + i, FILE_BYTES))
+  for (let i = 0; i < 6; i++) spec.file(`file-${i}`, randomBytes(seed * 10 + i, FILE_BYTES))
   return spec.spec
 }
 
@@ -85,6 +85,25 @@ test('a disk that is full before a fetch', async (t) => {
   await mirror.assertServes(upserv, '1')
   empty()
   await mirror.assertServes(upserv, '2')
+  await mirror.assertServes(upserv, '1')
+  assert.deepEqual(mirror.incoming(), [])
+})
+
+test('an archive that is larger than the disk, however large the budget is', async (t) => {
+  const mirror = await smallDisk(t, '8m')
+  if (!mirror) return
+  const huge = new SpecWriter()
+  huge.directory('')
+  for (let i = 0; i < 7; i++) huge.file(`file-${i}`, randomBytes(i, 16 * MB))
+  await mirror.publish('huge', huge.spec, { suffix: 'tar' })
+  const upserv = await mirror.startUpserv()
+  await mirror.assertServes(upserv, '1')
+  const why =
+    /@ERROR: build huge needs at least 117 MB; the disk has [\d.]+ MB free, and all that is here takes [\d.]+ MB/
+  await refused(mirror, upserv, 'huge', why)
+  await mirror.nginx.stop()
+  const [asked] = mirror.requestsFor('huge')
+  assert.ok(asked!.bytes < 20 * MB, `${asked!.bytes} bytes came`)
   await mirror.assertServes(upserv, '1')
   assert.deepEqual(mirror.incoming(), [])
 })

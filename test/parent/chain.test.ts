@@ -98,6 +98,29 @@ describe('servers in a row', { concurrency: CONCURRENCY }, () => {
     await mirror.assertServes(school.upserv, '801')
   })
 
+  test("upstream's own contents file passes through, and is compressed on the link", async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 4, 1000))
+    const lines = Array.from(
+      { length: 20_000 },
+      (_, n) => `/usr/share/some/path/${n % 100} 644 0:0 ${n * 7919}\n`,
+    )
+    const contents = Buffer.from(lines.join(''))
+    writeFileSync(`${mirror.archive('1')}.contents`, contents)
+    await mirror.startNginx()
+    const config = mirror.path('country.toml')
+    writeFileSync(
+      config,
+      `[[source]]\nname = "nginx"\nurl = "${mirror.nginx.url}/{build}"\ncontents = "{url}.contents"\n`,
+    )
+    const country = await mirror.startUpserv({ config, sources: [], http: '127.0.0.1:0' })
+    await using link = await Relay.to(httpPort(country))
+    const school = await startChild(mirror, 'school', link.port)
+    await mirror.assertServes(school.upserv, '1')
+    assert.ok(readFileSync(join(school.data, 'builds', '1', 'contents')).equals(contents))
+    assert.ok(link.received < contents.length / 4, `${link.received} bytes came for ${contents.length}`)
+  })
+
   test('a link that breaks again and again: each byte comes about once', async () => {
     await using mirror = new Mirror()
     await mirror.publish('1', randomTree(1, 40, 400_000))

@@ -144,7 +144,7 @@ async function fetchC({ store, promises }: Keeper): Promise<void> {
       held: [],
       alone: false,
       known: staging.known.data,
-      mostBytes: Number.POSITIVE_INFINITY,
+      most: { bytes: Number.POSITIVE_INFINITY, storedBytes: 0, because: '' },
     }
     const { ingest } = await runFetchJob(
       job,

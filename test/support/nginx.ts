@@ -16,8 +16,10 @@ export interface NginxOptions {
   port?: number
   /** nginx's own notation: '200k' is 200 KiB a second for each connection. */
   limitRate?: string
-  /** Files in PEM: it speaks TLS. */
-  tls?: { certificate: string; key: string }
+  /** Files in PEM: it speaks TLS. With `clientCa` it asks clients for certificates; `wants` says which. */
+  tls?: { certificate: string; key: string; clientCa?: string; wants?: 'on' | 'optional_no_ca' }
+  /** More of its configuration, for its server. */
+  directives?: string
   /** A server that it passes requests on to, in place of files: `http://HOST:PORT`. */
   passTo?: string
 }
@@ -29,6 +31,10 @@ export interface NginxRequest {
   status: number
   bytes: number
   range: string
+  /** What the client said of who it is; '' for nothing. */
+  authorization: string
+  /** The name in the client's certificate. */
+  clientName: string
 }
 
 export interface Nginx {
@@ -48,6 +54,7 @@ export async function startNginx({
   port,
   limitRate,
   tls,
+  directives = '',
   passTo,
 }: NginxOptions): Promise<Nginx> {
   mkdirSync(scratch, { recursive: true })
@@ -63,7 +70,7 @@ pid ${join(scratch, 'nginx.pid')};
 error_log ${join(scratch, 'error.log')} info;
 events { worker_connections 256; }
 http {
-  log_format upserv '$request_method\\t$request_uri\\t$status\\t$bytes_sent\\t$http_range';
+  log_format upserv '$request_method\\t$request_uri\\t$status\\t$bytes_sent\\t$http_range\\t$http_authorization\\t$ssl_client_s_dn';
   access_log ${accessLog} upserv;
   default_type application/octet-stream;
   autoindex on;
@@ -73,6 +80,8 @@ http {
   server {
     listen 127.0.0.1:${listen}${tls ? ' ssl' : ''};
     ${tls ? `ssl_certificate "${tls.certificate}"; ssl_certificate_key "${tls.key}";` : ''}
+    ${tls?.clientCa === undefined ? '' : `ssl_client_certificate "${tls.clientCa}"; ssl_verify_client ${tls.wants ?? 'on'};`}
+    ${directives}
     root "${root}";
     ${passTo === undefined ? '' : `location / { proxy_pass ${passTo}; proxy_set_header Host $http_host; proxy_http_version 1.1; proxy_buffering off; client_max_body_size 0; }`}
   }
@@ -100,7 +109,8 @@ function parseAccessLog(text: string): NginxRequest[] {
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => {
-      const [method = '', path = '', status, bytes, range = ''] = line.split('\t')
-      return { method, path, status: Number(status), bytes: Number(bytes), range: range === '-' ? '' : range }
+      const fields = line.split('\t').map((field) => (field === '-' ? '' : field))
+      const [method = '', path = '', status, bytes, range = '', authorization = '', clientName = ''] = fields
+      return { method, path, status: Number(status), bytes: Number(bytes), range, authorization, clientName }
     })
 }

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ArchiveEntry } from '../../src/archive/archive.ts'
 import type { IngestRoom } from '../../src/build/blob-sink.ts'
-import { Ingest, type IngestLimits, type IngestResult } from '../../src/build/ingest.ts'
+import { Ingest, type IngestResult } from '../../src/build/ingest.ts'
+import type { TreeLimits } from '../../src/build/tree-rules.ts'
 import { type ByteString, utf8Bytes } from '../../src/lib/bytes.ts'
 import type { BuildInfo } from '../../src/store/build-info.ts'
 import { generateContents } from '../../src/store/contents.ts'
@@ -47,7 +48,7 @@ export function feed(ingest: Ingest, entries: readonly TestEntry[], pieces = 64 
 /** Ingests entries without a store; what `known` says is what the store would have. */
 export async function ingestAlone(
   entries: readonly TestEntry[],
-  options: { limits?: IngestLimits; room?: IngestRoom; known?: (digest: Uint8Array) => boolean } = {},
+  options: { limits?: TreeLimits; room?: IngestRoom; known?: (digest: Uint8Array) => boolean } = {},
 ): Promise<IngestResult> {
   const directory = temporaryDirectory()
   try {

@@ -3,7 +3,9 @@ import assert from 'node:assert/strict'
 import { fileURLToPath } from 'node:url'
 import { type RunOptions, type RunResult, run, ServerProcess } from './processes.ts'
 
-export const UPSERV = fileURLToPath(new URL('../../bin/upserv', import.meta.url))
+/** The program: this checkout's, or the one that is named, as a package has it. */
+export const UPSERV =
+  process.env.UPSERV_PROGRAM ?? fileURLToPath(new URL('../../bin/upserv', import.meta.url))
 
 export interface UpservOptions {
   /** The data directory; made by upserv when it is missing. */
