@@ -261,6 +261,19 @@ export class CommandError extends UpservError {
   readonly code: string = 'COMMAND_REFUSED'
 }
 
+/** A server was to give its place to a new process, and could not: it goes on as if nothing had been. */
+export class HandoverFailed extends CommandError {
+  override readonly code = 'HANDOVER_FAILED'
+
+  /** @param remedy what the new process says can be done. */
+  constructor(reason: string, remedy?: string) {
+    const comfort = 'Nothing has changed, and the old one goes on. The log has what the new one said.'
+    super(`the new process could not take over: ${reason}`, {
+      hint: remedy === undefined ? comfort : `${remedy}\n        ${comfort}`,
+    })
+  }
+}
+
 /** A command names a build that is not held. */
 export class NotHeld extends CommandError {
   override readonly code = 'BUILD_NOT_HELD'

@@ -8,6 +8,7 @@
  * doors in front of it, and opens them first: a client that comes while the store is being opened is greeted,
  * and waits for its module.
  */
+import { closeSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -33,7 +34,7 @@ import { Spare } from './build/spare.ts'
 import { Verifier } from './build/verifier.ts'
 import { Warmer } from './build/warmer.ts'
 import { Cache } from './cache/cache.ts'
-import type { Config } from './config/config.ts'
+import type { Config, Listen } from './config/config.ts'
 import { restartKeys } from './config/reload.ts'
 import {
   type ControlDoor,
@@ -44,7 +45,14 @@ import {
 } from './daemon/control.ts'
 import { Doors } from './daemon/doors.ts'
 import { StreamDuplex } from './daemon/duplex.ts'
-import { type InheritedSocket, type Legacy, type Predecessor, Successor } from './daemon/handover.ts'
+import {
+  type Doorways,
+  doorwaysOf,
+  type InheritedSocket,
+  type Legacy,
+  type Predecessor,
+  Successor,
+} from './daemon/handover.ts'
 import type { HandedSocket } from './daemon/systemd.ts'
 import { TurnsInLine } from './daemon/turns.ts'
 import { Doorsteps, type DoorstepsConfig } from './doorstep/doorsteps.ts'
@@ -378,7 +386,7 @@ export class Upserv {
 }
 
 /** An owner that may give its data directory away, or take it back. */
-interface Paused extends Omit<Legacy, 'firstSession'> {
+interface Paused extends Pick<Legacy, 'held' | 'fetching'> {
   /** As if nothing had been. */
   takeBack(): void
   /** For good. @param onFree is told of each build that nobody here holds on to any more. */
@@ -589,12 +597,19 @@ export async function serve(
     onRequest,
     log: (fields, message) => log.info(fields, message),
   })
+  /** From the process before us. */
+  let hasTakenOver = false
   let stopping: Promise<void> | undefined
   const closers: (() => void)[] = [() => clearInterval(sampling)]
   /** For connections that nobody uses: they would keep the process from ending. */
   const lastClosers: (() => void)[] = []
-  const inherited = (kind: InheritedSocket['kind']): number[] =>
-    predecessor?.sockets.filter((socket) => socket.kind === kind).map(({ fd }) => fd) ?? []
+  /** Of what the process before us opened for a kind of client: what we take, and what we open besides. */
+  const doorways = (kind: InheritedSocket['kind'], named: readonly Listen[]): Doorways => {
+    const inherited = predecessor?.sockets.filter((socket) => socket.kind === kind) ?? []
+    return doorwaysOf(inherited, named)
+  }
+  /** Sockets of the process before us that the configuration does not name any more. */
+  const unwanted: InheritedSocket[] = []
   const httpUrls: string[] = []
   const listening: string[] = []
   const tlsListening: string[] = []
@@ -604,7 +619,9 @@ export async function serve(
   const stop = (): Promise<void> => {
     stopping ??= (async () => {
       await handing?.catch(() => {})
-      predecessor?.stop()
+      // Before we serve it goes on without us.
+      const before = hasTakenOver ? predecessor : undefined
+      before?.stop()
       for (const close of closers) close()
       stopChildren.abort(new CommandError('the server is stopping'))
       const goodbye = doors.close(current.shutdownMs)
@@ -623,8 +640,7 @@ export async function serve(
       await open?.close()
       for (const close of lastClosers) close()
       // While it lasts, systemd must not take the service for ended.
-      if (predecessor)
-        await Promise.race([predecessor.gone, sleep(current.shutdownMs, undefined, { ref: false })])
+      if (before) await Promise.race([before.gone, sleep(current.shutdownMs, undefined, { ref: false })])
       log.info('stopped')
       setEnded(opened.then(() => {}))
     })()
@@ -649,7 +665,17 @@ export async function serve(
           throw error
         }
       },
-      handOver: (prepare) => handOver(prepare),
+      handOver: async (prepare) => {
+        try {
+          // Of one that succeeds the new process tells: by then the history is its own.
+          return await handOver(prepare)
+        } catch (error) {
+          const { code, message } = reportError(error)
+          const about = { ...BY_COMMAND, what: 'handOver', target: prepare ? 'prepare' : '' }
+          remember({ ...about, result: 'failed', code, reason: message })
+          throw error
+        }
+      },
       onRequest,
     })
   /** To the process that has taken our place. */
@@ -661,17 +687,17 @@ export async function serve(
   }
   const socketsThatListen = (): InheritedSocket[] => {
     const all = [
-      ...doors.listening.map(({ fd, tls }) => ({
+      ...doors.listening.map(({ tls, ...socket }) => ({
         kind: tls ? ('rsync-tls' as const) : ('rsync' as const),
-        fd,
+        ...socket,
       })),
-      ...(http?.listening ?? []).map(({ fd, tls }) => ({
+      ...(http?.listening ?? []).map(({ tls, ...socket }) => ({
         kind: tls ? ('https' as const) : ('http' as const),
-        fd,
+        ...socket,
       })),
     ]
-    return all.map(({ kind, fd }) => {
-      if (fd !== undefined) return { kind, fd }
+    return all.map(({ fd, ...socket }) => {
+      if (fd !== undefined) return { ...socket, fd }
       throw new CommandError('this runtime does not tell which descriptors listen', {
         hint: 'Restart the server instead.',
       })
@@ -693,13 +719,15 @@ export async function serve(
       control?.close()
       await cache.pause()
       paused = await open.pause()
-      await next.takeOver({ firstSession: doors.next, held: paused.held, fetching: paused.fetching })
+      const { held, fetching } = paused
+      const { pid } = process
+      await next.takeOver({ firstSession: doors.next, held, fetching, pid, version: VERSION })
     } catch (error) {
       await next.end()
       paused?.takeBack()
       cache.resume()
-      control = await openControl()
       decide()
+      control = await openControl()
       throw error
     }
     successor = next
@@ -791,6 +819,7 @@ export async function serve(
       const { Http: Site } = await import('./http/server.ts')
       const site = await Site.create({
         operations: laterOperations(operator),
+        reload: () => reload(),
         onChangeBy: remember,
         bandwidth,
         limits: () => ({ perSource: current.limits.httpPerSource, prefixes: prefixesOf(current) }),
@@ -820,23 +849,21 @@ export async function serve(
         { kind: 'https', doorstep: doorsteps.https, addresses: config.http.tlsListen },
       ] as const
       for (const { kind, doorstep, addresses } of ways) {
-        const given = inherited(kind)
-        for (const fd of given) httpUrls.push(await site.listenOn(fd, doorstep))
-        if (given.length > 0) continue
-        for (const address of addresses) httpUrls.push(await site.listen(address, doorstep))
+        const { take, open, close } = doorways(kind, addresses)
+        for (const { fd, address } of take) httpUrls.push(await site.listenOn(fd, doorstep, address))
+        for (const address of open) httpUrls.push(await site.listen(address, doorstep))
+        unwanted.push(...close)
       }
+    } else {
+      for (const kind of ['http', 'https'] as const) unwanted.push(...doorways(kind, []).close)
     }
-    const withoutCertificate =
-      (inherited('rsync-tls').length > 0 && !doorsteps.rsyncTls.speaksTls) ||
-      (inherited('https').length > 0 && !doorsteps.https.speaksTls)
-    if (withoutCertificate) {
-      throw new ConfigError('a socket for TLS is handed over, and there is no certificate to show', {
-        hint: 'Set tls.cert and tls.key, or restart the server: then its sockets are opened anew.',
-      })
-    }
-    if (handed.some(({ tls }) => tls) && !doorsteps.rsyncTls.speaksTls) {
+    const ofSystemd = [
+      ...handed.filter(({ tls }) => tls),
+      ...doorways('rsync-tls', []).take, // which it handed to the process before us
+    ]
+    if (ofSystemd.length > 0 && !doorsteps.rsyncTls.speaksTls) {
       throw new ConfigError('systemd hands over a socket for TLS, and there is no certificate to show', {
-        hint: 'Set tls.cert and tls.key, or: systemctl disable --now upserv-tls.socket',
+        hint: 'Set tls.cert and tls.key; or: systemctl disable --now upserv-tls.socket, systemctl restart upserv',
       })
     }
     const ways = [
@@ -844,15 +871,24 @@ export async function serve(
       { tls: true, doorstep: doorsteps.rsyncTls, addresses: config.rsync.tlsListen, into: tlsListening },
     ]
     for (const { tls, doorstep, addresses, into } of ways) {
-      const sockets = [
-        ...handed.filter((socket) => socket.tls === tls).map(({ fd }) => fd),
-        ...inherited(tls ? 'rsync-tls' : 'rsync'),
-      ]
-      for (const fd of sockets) into.push(await doors.listenOn(fd, doorstep))
-      if (sockets.length > 0) continue
-      for (const address of addresses) into.push(await doors.listen(address, doorstep))
+      const given = handed.filter((socket) => socket.tls === tls)
+      for (const { fd } of given) into.push(await doors.listenOn(fd, doorstep))
+      const { take, open, close } = doorways(tls ? 'rsync-tls' : 'rsync', given.length > 0 ? [] : addresses)
+      for (const { fd, address } of take) into.push(await doors.listenOn(fd, doorstep, address))
+      for (const address of open) into.push(await doors.listen(address, doorstep))
+      unwanted.push(...close)
     }
-    predecessor?.serving()
+    for (const { kind, fd, address } of unwanted) {
+      closeSync(fd)
+      log.warn({ kind, address }, 'not listening there any more: the configuration does not name it')
+    }
+    if (predecessor) {
+      hasTakenOver = true
+      predecessor.serving()
+      const { pid, version } = legacy!
+      const target = `pid=${process.pid} version=${VERSION} before=${pid} ${version}`
+      remember({ ...BY_COMMAND, what: 'handOver', target, result: 'done', code: '', reason: '' })
+    }
   } catch (error) {
     await stop()
     throw error

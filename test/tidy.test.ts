@@ -103,19 +103,21 @@ test('whatever writes into the data directory does it through lib/disk.ts', () =
 })
 
 test('no shell, ever; and programs that outside bytes reach are started by lib/confined.ts alone', () => {
-  /** What others start, and with what: words of our own, or of the operator's own command line. */
-  const starters = [
-    'src/lib/confined.ts',
-    'src/lib/flock.ts', // flock(1), for a lock
-    'src/daemon/systemd.ts', // systemd-notify
-    'src/daemon/handover.ts', // upserv itself, by setsid
-    'src/lib/journal.ts', // perl, with a program of ours; log entries reach it by stdin, without control characters
-    'src/cli/bring.ts', // tar, mkdir and mkfifo, for the operator who types a command
-    'src/cli/inetd.ts', // upserv itself
-  ]
+  /** Who starts what, as it is written there: words of our own, or of the operator's own command line. */
+  const starters: Record<string, readonly string[]> = {
+    'src/lib/confined.ts': ['file!'],
+    'src/lib/flock.ts': ["'flock'"],
+    'src/daemon/systemd.ts': ["'systemd-notify'"],
+    'src/daemon/handover.ts': ["'setsid'"], // upserv itself
+    'src/lib/journal.ts': ["'perl'"], // a program of ours; entries reach it by stdin, without control characters
+    'src/cli/bring.ts': ["'tar'", 'program'], // and mkdir and mkfifo, for the operator who types a command
+    'src/cli/inetd.ts': ["'flock'"], // upserv itself
+  }
   for (const path of modules) {
     const text = read(path)
-    if (!starters.includes(path)) assert.doesNotMatch(text, /^import (?!type ).*child_process/m, path)
+    if (!starters[path]) assert.doesNotMatch(text, /^import (?!type ).*child_process/m, path)
+    const started = text.matchAll(/\b(?:spawn|spawnSync|execFile|execFileSync|fork)\(\s*([^\s,)]+)/g)
+    assert.deepEqual([...new Set([...started].map(([, program]) => program!))], starters[path] ?? [], path)
     assert.doesNotMatch(
       text,
       /\bshell: (?:true|[^a-z ])|(?<!\.)\bexec(?:Sync)?\(|\beval\(|new Function\(|\/bin\/(?:ba|da|z)?sh\b/,

@@ -6,13 +6,15 @@ import { Policy } from '../access/policy.ts'
 import type { Status } from '../build/operations.ts'
 import { type Config, DEFAULT_CONFIG_FILE, type Flags } from '../config/config.ts'
 import { type CertificateFiles, readCredentials } from '../doorstep/certificates.ts'
-import type { UpservError } from '../errors.ts'
+import { ConfigError, type UpservError } from '../errors.ts'
 import { readToken } from '../http/token.ts'
 import { meansOfConfinement } from '../lib/confined.ts'
 import { realDisk } from '../lib/disk.ts'
 import { findProgram } from '../lib/find-program.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
+import { createSource } from '../source/create.ts'
 import { reachSource } from '../source/reach.ts'
+import type { SourceConfig } from '../source/source.ts'
 import { diskUsage } from '../store/disk-usage.ts'
 import { StorePaths } from '../store/paths.ts'
 import { VERSION } from '../version.ts'
@@ -114,7 +116,7 @@ export function checkSecrets({ access }: Config): Finding[] {
 /** The token that changes by HTTP take. */
 export function checkToken({ dataDir, http }: Config): Finding[] {
   const about = 'token'
-  if (http.listen.length === 0) return []
+  if (http.listen.length + http.tlsListen.length === 0) return []
   const path = http.tokenFile ?? new StorePaths(dataDir).token
   if (http.tokenFile === undefined && !existsSync(path)) {
     return [ok(about, 'it is made when the server starts for the first time')]
@@ -214,7 +216,7 @@ export function checkServer({ runs, status }: ServerState): Finding[] {
   const findings = [
     version === VERSION
       ? ok(about, `version ${version}, pid ${pid}, up ${formatDuration(uptimeSeconds * 1000)}`)
-      : warning(about, `version ${version} runs, ${VERSION} is installed`, 'systemctl restart upserv'),
+      : warning(about, `version ${version} runs, ${VERSION} is installed`, 'upserv handover'),
   ]
   const budget = `${formatSize(usedBytes)} of ${formatSize(budgetBytes)} are used, by ${builds} builds`
   findings.push(
@@ -240,6 +242,14 @@ export async function checkSources({
   const reached = await Promise.all(
     sources.map(async (source) => {
       const about = `source ${source.name}`
+      const wrong = faultOf(source)
+      if (wrong) {
+        const {
+          message,
+          hint = 'Look at it in upserv.toml; the user upserv has to be able to read its files.',
+        } = wrong
+        return { finding: problem(about, message, hint), places: [] }
+      }
       const places = await reachSource(source, AbortSignal.timeout(PATIENCE_MS))
       const answering = places.filter(({ failure }) => failure === undefined).map(({ place }) => place)
       const failed = places.filter(({ failure }) => failure !== undefined)
@@ -259,6 +269,17 @@ export async function checkSources({
     .flatMap(({ places }) => places.flatMap(({ skewMs }) => skewMs ?? []))
     .sort((one, other) => Math.abs(one) - Math.abs(other))
   return { findings: reached.map(({ finding }) => finding), skewMs }
+}
+
+/** What keeps a source from being used at all, such as keys that can't be read. */
+function faultOf(source: SourceConfig): ConfigError | undefined {
+  try {
+    createSource(source)
+    return undefined
+  } catch (error) {
+    if (error instanceof ConfigError) return error
+    throw error
+  }
 }
 
 export async function checkPrograms(): Promise<Finding[]> {

@@ -5,6 +5,7 @@ export const EXIT = {
   usage: 64,
   unavailable: 69,
   internal: 70,
+  unchanged: 75,
   config: 78,
   interrupted: 130,
 } as const

@@ -1,11 +1,11 @@
 /** `upserv handover`: the server that runs gives its place to a new process, of the program as it is installed now. */
-import type { Config } from '../config/config.ts'
 import { connectControl, remoteOperations } from '../daemon/control.ts'
 import { CommandError } from '../errors.ts'
 import { StorePaths } from '../store/paths.ts'
 
+/** @param dataDir of a configuration that may be wrong in all else: that is for the new process to say. */
 export async function handoverCommand(
-  { dataDir }: Config,
+  dataDir: string,
   { prepare = false, json = false }: { prepare?: boolean; json?: boolean },
 ): Promise<void> {
   const socket = await connectControl(new StorePaths(dataDir).socket)

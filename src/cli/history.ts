@@ -217,7 +217,10 @@ function flagLimit(text: string | undefined): number {
   throw new ConfigError(`--limit: "${text}" is no number from 1 to ${MAX_LIMIT}`)
 }
 
-/** "2026-11-29", "2026-11-29T10:00:00Z", "7d", "12h", "30min": ISO 8601. */
+/** A date, or a date and a time, of ISO 8601. What JavaScript takes besides is not what was meant: "7" is a day in 2001. */
+const ISO_TIME = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,3})?)?(?:Z|[+-]\d\d:?\d\d)?)?$/
+
+/** "2026-11-29", "2026-11-29T10:00:00Z", "7d", "12h", "30min" as ISO 8601. */
 function flagTime(flag: string, text: string | undefined): string | undefined {
   if (text === undefined) return undefined
   const ago = /^(\d{1,5})(min|h|d)$/.exec(text)
@@ -225,7 +228,7 @@ function flagTime(flag: string, text: string | undefined): string | undefined {
     const unit = { min: 60_000, h: 3_600_000, d: 86_400_000 }[ago[2] as 'min' | 'h' | 'd']
     return new Date(Date.now() - Number(ago[1]) * unit).toISOString()
   }
-  const time = new Date(text)
+  const time = new Date(ISO_TIME.test(text) ? text : Number.NaN)
   if (Number.isNaN(time.getTime()))
     throw new ConfigError(`${flag}: "${text}" is no time, such as 2026-11-29 or 7d (seven days ago)`)
   return time.toISOString()

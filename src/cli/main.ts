@@ -5,7 +5,7 @@
  * shall be small.
  */
 import { Command, CommanderError, Option } from 'commander'
-import { type Config, type Flags, loadConfig } from '../config/config.ts'
+import { type Config, dataDirOf, type Flags, loadConfig } from '../config/config.ts'
 import { Interrupted, UpservError } from '../errors.ts'
 import { VERSION } from '../version.ts'
 import { EXIT } from './exit.ts'
@@ -31,6 +31,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 function exitCodeOf(error: UpservError): number {
   // By its code: it may have happened in the server that was asked.
   if (error.code === 'CONFIG_BAD') return EXIT.config
+  if (error.code === 'HANDOVER_FAILED') return EXIT.unchanged
   if (error instanceof Interrupted) return EXIT.interrupted
   return error.code.startsWith('SOURCE_') || error.code === 'STORE_LOCKED' ? EXIT.unavailable : EXIT.failed
 }
@@ -48,7 +49,7 @@ export function createProgram(): Command {
 Environment: UPSERV_DIR is the data directory, UPSERV_CONFIG the configuration file; LOG_LEVEL is debug,
              info, warn or error; NO_COLOR turns colours off.
 Exit codes:  0 done, 1 refused or failed, 64 wrong command line, 69 something is in the way, 70 a bug,
-             78 wrong configuration, 130 stopped by ^C.
+             75 not handed over: the server goes on, 78 wrong configuration, 130 stopped by ^C.
 Examples:    upserv serve --data /srv/upserv --source 'https://download.example.org/os{build}.tar.xz'
              upserv doctor
              upserv COMMAND --help`,
@@ -113,7 +114,9 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
   )
     .option('--prepare', 'only load what it may still need of its files')
     .option('--json', 'for programs')
-    .action(async (flags) => (await import('./handover.ts')).handoverCommand(config(flags), flags))
+    .action(async (flags) =>
+      (await import('./handover.ts')).handoverCommand(dataDirOf(flags, process.env), flags),
+    )
 
   sub('fetch', 'fetch a build now, if it is not held', 'upserv fetch 802')
     .argument('<id>')

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import type { Config } from '../config/config.ts'
 import { Predecessor } from '../daemon/handover.ts'
 import { ServiceManager, takeSockets } from '../daemon/systemd.ts'
+import { reportError } from '../errors.ts'
 import { keepCompiledCode } from '../lib/code-cache.ts'
 import { meansOfConfinement } from '../lib/confined.ts'
 import { closeLog, createLogger } from '../lib/log.ts'
@@ -26,7 +27,8 @@ export async function runServe(load: () => Config): Promise<void> {
   try {
     await serveUntilTold(load, predecessor)
   } catch (error) {
-    predecessor?.failed((error as Error).message)
+    const { message, hint } = reportError(error)
+    predecessor?.failed(message, hint)
     throw error
   } finally {
     await closeLog()

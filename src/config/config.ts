@@ -372,8 +372,7 @@ type FileInput = z.output<typeof fileSchema>
 
 /** @throws ConfigError that names the key and, where there is one, the nearest right one. */
 export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config {
-  const chosen = flags.config ?? environment.UPSERV_CONFIG
-  const file = chosen ?? (existsSync(DEFAULT_CONFIG_FILE) ? DEFAULT_CONFIG_FILE : undefined)
+  const file = configFileOf(flags, environment)
   const fromFile = file === undefined ? fileSchema.parse({}) : readConfigFile(file)
   const budget = flags.budget === undefined ? fromFile.budget : flagSize('--budget', flags.budget)
   const extract = environment.EXTRACT_BUILD || undefined
@@ -506,16 +505,50 @@ export function formatListen({ host, port }: Listen): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }
 
-function readConfigFile(file: string): FileInput {
-  let text: string
+/**
+ * Where the data directory is, by a configuration that may be wrong in all else: whoever talks to a server that runs
+ * has to find it. Of a file that is no TOML it is what stands before the fault.
+ * @throws ConfigError for a file that can't be read.
+ */
+export function dataDirOf(flags: Flags, environment: NodeJS.ProcessEnv): string {
+  const said = flags.data ?? environment.UPSERV_DIR
+  if (said !== undefined) return resolve(said)
+  const file = configFileOf(flags, environment)
+  const { data_dir: dataDir } = soundPart(file === undefined ? '' : readText(file))
+  return resolve(typeof dataDir === 'string' ? dataDir : fileSchema.parse({}).data_dir)
+}
+
+/** What stands before the first line that is no TOML. */
+function soundPart(text: string): Readonly<Record<string, unknown>> {
+  for (let lines = text.split('\n'); ; ) {
+    try {
+      return parse(lines.join('\n'))
+    } catch (error) {
+      if (!(error instanceof TomlError)) throw error
+      // What is not closed was opened on an earlier line than the one that it fails at.
+      lines = lines.slice(0, Math.min(error.line, lines.length) - 1)
+    }
+  }
+}
+
+function configFileOf(flags: Flags, environment: NodeJS.ProcessEnv): string | undefined {
+  const chosen = flags.config ?? environment.UPSERV_CONFIG
+  return chosen ?? (existsSync(DEFAULT_CONFIG_FILE) ? DEFAULT_CONFIG_FILE : undefined)
+}
+
+function readText(file: string): string {
   try {
-    text = readFileSync(file, 'utf8')
+    return readFileSync(file, 'utf8')
   } catch (cause) {
     throw new ConfigError(`the configuration file ${file} cannot be read: ${(cause as Error).message}`, {
       cause,
       hint: 'Name another with --config or UPSERV_CONFIG.',
     })
   }
+}
+
+function readConfigFile(file: string): FileInput {
+  const text = readText(file)
   let table: unknown
   try {
     table = parse(text)

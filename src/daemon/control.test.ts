@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Operations, VerifyProgress } from '../build/operations.ts'
 import { connectControl, listenControl, remoteOperations } from './control.ts'
 
@@ -48,3 +51,32 @@ test('control: a verification tells how it goes, and ends when who asked for it 
   await stopped.promise
   assert.deepEqual(asked, ['1', true, undefined, false])
 })
+
+for (const { name, answers } of [
+  { name: 'before it has read the request', answers: '' },
+  { name: 'in the middle of an answer', answers: '{"type":"resu' },
+])
+  test(`control: a server that ends ${name} is told of in plain words`, async (t) => {
+    const directory = mkdtempSync(join(tmpdir(), 'upserv-control-'))
+    const path = join(directory, 'sock')
+    const server = createServer({ pauseOnConnect: true }).listen(path)
+    t.after(() => {
+      server.close()
+      rmSync(directory, { recursive: true })
+    })
+    await once(server, 'listening')
+    const accepted = once(server, 'connection')
+    const asked = remoteOperations(async () => (await connectControl(path))!).status()
+    const [socket] = (await accepted) as [Socket]
+    if (answers === '') {
+      for (let i = 0; i < 10; i++) await nextTurn()
+      socket.destroy()
+    } else {
+      await once(socket.resume(), 'data')
+      socket.end(answers)
+    }
+    await assert.rejects(asked, {
+      code: 'COMMAND_REFUSED',
+      message: 'the server ended before it answered',
+    })
+  })

@@ -233,9 +233,12 @@ export function remoteOperations(connection: () => Promise<Socket>): Remote {
         else throw new RelayedError({ ...answer, hint: answer.hint })
       }
       signal?.throwIfAborted()
-      throw new CommandError('the server ended before it answered', {
-        hint: 'Look into its log, then try again.',
-      })
+      throw serverEnded()
+    } catch (error) {
+      // It was killed before it had read what we ask, or in the middle of its answer.
+      const { code = '' } = error as NodeJS.ErrnoException
+      if (error instanceof SyntaxError || ['ECONNRESET', 'EPIPE'].includes(code)) throw serverEnded()
+      throw error
     } finally {
       signal?.removeEventListener('abort', hangUp)
       socket.destroy()
@@ -275,6 +278,12 @@ export function remoteOperations(connection: () => Promise<Socket>): Remote {
       ),
     warm: (request, onProgress, signal) => ask({ type: 'warm', ...request }, undefined, signal, onProgress),
   }
+}
+
+function serverEnded(): CommandError {
+  return new CommandError('the server ended before it answered', {
+    hint: 'Look into its log, then try again.',
+  })
 }
 
 async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {

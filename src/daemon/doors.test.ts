@@ -1,9 +1,15 @@
-/** Whose handshake goes when there are too many: of the network, and in it the source, that has the most. */
+/**
+ * Whose handshake goes when there are too many: of the network, and in it the source, that has the most. Who is let
+ * in before the doors close.
+ */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { connect } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { sessionContext } from '../../test/support/session.ts'
+import { Doorstep } from '../doorstep/doorstep.ts'
 import type { SessionRecord } from '../history/session-record.ts'
 import { createLogger } from '../lib/log.ts'
 import { peerFrom } from '../lib/peer.ts'
@@ -75,3 +81,44 @@ test('doors: connections of a network are counted, and no longer than they last'
   assert.equal(doors.sessions, 3)
   await doors.close(0)
 })
+
+for (const { name, end, letIn } of [
+  { name: 'leave: who is on the doorstep is let in before', end: 'leave', letIn: true },
+  { name: 'close: nobody is let in any more', end: 'close', letIn: false },
+] as const)
+  test(`doors: ${name}`, async () => {
+    const { doors } = open({})
+    // Behind a proxy the protocol begins when it has named its client.
+    const doorstep = new Doorstep({ isProxy: () => true, tls: undefined })
+    const address = await doors.listen({ host: '127.0.0.1', port: 0 }, doorstep)
+    const socket = connect(Number(address.split(':').at(-1)), '127.0.0.1')
+    let said = ''
+    socket.setEncoding('latin1').on('data', (text: string) => {
+      said += text
+    })
+    const closed = new Promise((resolve) => socket.on('error', () => {}).once('close', resolve))
+    await once(socket, 'connect')
+    socket.write('PROXY TCP4 192.0.2.7 ')
+    while (doors.arriving === 0) await nextTurn()
+    let gone = false
+    const ended = doors[end](60_000).finally(() => {
+      gone = true
+    })
+    // No door any more for who comes now.
+    const [error] = (await once(connect(Number(address.split(':').at(-1)), '127.0.0.1'), 'error')) as [
+      NodeJS.ErrnoException,
+    ]
+    assert.equal(error.code, 'ECONNREFUSED')
+    if (letIn) {
+      assert.ok(!gone)
+      socket.write('127.0.0.1 1 2\r\n@RSYNCD: 31.0 md5\n')
+      while (!/^@RSYNCD: /.test(said)) await once(socket, 'data')
+      assert.equal(doors.live(1)[0]?.address, '192.0.2.7')
+      assert.ok(!gone, 'it is waited for')
+      socket.write('#list\n')
+    }
+    await closed
+    await ended
+    assert.equal(/^@RSYNCD: [\s\S]*@RSYNCD: EXIT/.test(said), letIn)
+    assert.equal(doors.sessions, 0)
+  })

@@ -105,7 +105,11 @@ export class Doors {
   readonly #log: Logger
   readonly #onChange: () => void
   readonly #onEnd: (record: SessionRecord) => void
-  readonly #listeners: { readonly server: Server; readonly tls: boolean }[] = []
+  readonly #listeners: {
+    readonly server: Server
+    readonly tls: boolean
+    readonly address: string | undefined
+  }[] = []
   /** Meetings on doorsteps, as long as they last. */
   readonly #meetings = new Set<Promise<void>>()
   readonly #sessions = new Set<Promise<void>>()
@@ -141,6 +145,11 @@ export class Doors {
     return this.#sessions.size
   }
 
+  /** Clients on a doorstep. */
+  get arriving(): number {
+    return this.#arriving.size
+  }
+
   /** Who is served, the latest first, so many at most. */
   live(most: number): SessionStatus[] {
     const latest = [...this.#running].slice(-most).reverse()
@@ -171,8 +180,10 @@ export class Doors {
 
   /** Opens a TCP port. @returns the address that clients can connect to. */
   async listen(address: Listen, doorstep: Doorstep): Promise<string> {
-    const { port } = await this.#open({ host: address.host, port: address.port }, doorstep, (cause) =>
-      cannotListen(address, cause),
+    const { port } = await this.#open(
+      { host: address.host, port: address.port },
+      { doorstep, address: formatListen(address) },
+      (cause) => cannotListen(address, cause),
     )
     return formatListen({ host: address.host, port })
   }
@@ -180,11 +191,12 @@ export class Doors {
   /**
    * Takes over a socket that listens already, which somebody handed us. Closing it closes our side only: who
    * connects after that waits for whoever is handed it next.
+   * @param opened the address that a server before us opened it for.
    */
-  async listenOn(fd: number, doorstep: Doorstep): Promise<string> {
+  async listenOn(fd: number, doorstep: Doorstep, opened?: string): Promise<string> {
     const { address, port } = await this.#open(
       { fd },
-      doorstep,
+      { doorstep, address: opened },
       (cause) => new ConfigError(`descriptor ${fd} is no socket to listen on: ${cause.message}`, { cause }),
     )
     return address === undefined ? `descriptor ${fd}` : formatListen({ host: address, port })
@@ -192,7 +204,7 @@ export class Doors {
 
   async #open(
     where: { host: string; port: number } | { fd: number },
-    doorstep: Doorstep,
+    { doorstep, address }: { doorstep: Doorstep; address: string | undefined },
     explain: (cause: NodeJS.ErrnoException) => ConfigError,
   ): Promise<{ address: string | undefined; port: number }> {
     const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
@@ -206,14 +218,14 @@ export class Doors {
       server.once('error', (cause: NodeJS.ErrnoException) => reject(explain(cause)))
       server.listen(where, () => resolve())
     })
-    this.#listeners.push({ server, tls: doorstep.speaksTls })
+    this.#listeners.push({ server, tls: doorstep.speaksTls, address })
     const bound = server.address()
     return typeof bound === 'object' && bound ? bound : { address: undefined, port: 0 }
   }
 
   /** The sockets that listen; without a descriptor where the runtime does not tell. */
-  get listening(): { fd: number | undefined; tls: boolean }[] {
-    return this.#listeners.map(({ server, tls }) => ({ fd: descriptorOf(server), tls }))
+  get listening(): { fd: number | undefined; tls: boolean; address: string | undefined }[] {
+    return this.#listeners.map(({ server, tls, address }) => ({ fd: descriptorOf(server), tls, address }))
   }
 
   /** The number of the next session. */

@@ -18,11 +18,11 @@
  * two of us have; what one side does not know it passes over, as the other may be of another version.
  */
 import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import type { SessionStatus } from '../build/operations.ts'
-import { CommandError } from '../errors.ts'
+import { formatListen, type Listen } from '../config/config.ts'
+import { CommandError, HandoverFailed } from '../errors.ts'
 import type { SessionRecord } from '../history/session-record.ts'
 
 /** Names it to the successor: which descriptor is what. */
@@ -38,6 +38,8 @@ const SERVING_MS = 120_000
 export interface InheritedSocket {
   kind: 'rsync' | 'rsync-tls' | 'http' | 'https'
   fd: number
+  /** The address that it was opened for, as the configuration had it. Undefined: systemd opened it. */
+  address?: string | undefined
 }
 
 /** What a successor has to know. */
@@ -48,6 +50,9 @@ export interface Legacy {
   held: string[]
   /** Fetches that it has stopped. */
   fetching: string[]
+  /** Who it is. */
+  pid: number
+  version: string
 }
 
 type FromOld =
@@ -58,7 +63,7 @@ type FromOld =
 type FromNew =
   | { type: 'ready'; pid: number; version: string }
   | { type: 'serving' }
-  | { type: 'failed'; reason: string }
+  | { type: 'failed'; reason: string; hint?: string | undefined }
   | { type: 'stop' }
 
 /** One end of the channel. */
@@ -69,10 +74,16 @@ class Channel<In extends { type: string }, Out> {
 
   constructor(socket: Socket, onMessage: (message: In) => void) {
     this.#socket = socket
-    // That it broke shows by its end.
+    // That it broke shows by its end. (`once` of node:events would take the error for it, and reject.)
     socket.on('error', () => {})
-    this.closed = once(socket, 'close').then(() => {})
-    createInterface({ input: socket }).on('line', (line) => onMessage(JSON.parse(line) as In))
+    this.closed = new Promise((resolve) => socket.once('close', () => resolve()))
+    const lines = createInterface({ input: socket })
+    // It tells of the socket's errors again: of a process that is killed before it has read what we said.
+    lines.on('error', () => {})
+    lines.on('line', (line) => {
+      const message = parseLine<In>(line)
+      if (message) onMessage(message)
+    })
   }
 
   get isOpen(): boolean {
@@ -85,6 +96,15 @@ class Channel<In extends { type: string }, Out> {
 
   close(): void {
     this.#socket.destroy()
+  }
+}
+
+/** Undefined for the piece of a line that a process leaves behind which is killed. */
+function parseLine<T>(line: string): T | undefined {
+  try {
+    return JSON.parse(line) as T
+  } catch {
+    return undefined
   }
 }
 
@@ -122,7 +142,7 @@ export class Successor {
   static async start({ sockets, lock, environment, onStop }: SuccessorOptions): Promise<Successor> {
     const fds = [...sockets.map(({ fd }) => fd), lock]
     const handed: Handed = {
-      sockets: sockets.map(({ kind }, i) => ({ kind, fd: FIRST_FD + i })),
+      sockets: sockets.map((socket, i) => ({ ...socket, fd: FIRST_FD + i })),
       lock: FIRST_FD + sockets.length,
       channel: FIRST_FD + fds.length,
     }
@@ -138,10 +158,8 @@ export class Successor {
     // Told of by whichever of them is waited for.
     ready.promise.catch(() => {})
     serving.promise.catch(() => {})
-    const fail = (reason: string): void => {
-      const error = new CommandError(`the new process could not take over: ${reason}`, {
-        hint: 'Nothing has changed, and the old one goes on. The log has what the new one said.',
-      })
+    const fail = (reason: string, hint?: string): void => {
+      const error = new HandoverFailed(reason, hint)
       ready.reject(error)
       serving.reject(error)
     }
@@ -149,7 +167,7 @@ export class Successor {
     const channel = new Channel<FromNew, FromOld>(child.stdio[handed.channel] as Socket, (message) => {
       if (message.type === 'ready') ready.resolve(message)
       else if (message.type === 'serving') serving.resolve()
-      else if (message.type === 'failed') fail(message.reason)
+      else if (message.type === 'failed') fail(message.reason, message.hint)
       else if (message.type === 'stop') onStop()
     })
     void channel.closed.then(() => fail('it ended'))
@@ -193,7 +211,12 @@ export class Successor {
    */
   async end(): Promise<void> {
     if (!this.#channel.isOpen) return
-    process.kill(this.pid, 'SIGKILL')
+    try {
+      process.kill(this.pid, 'SIGKILL')
+    } catch (error) {
+      // It has ended by itself, which is about to show.
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+    }
     await this.#channel.closed
   }
 }
@@ -201,7 +224,7 @@ export class Successor {
 async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>()
   const timer = setTimeout(() => {
-    reject(new CommandError(`the new process could not take over: it was silent for ${ms / 1000} s`))
+    reject(new HandoverFailed(`it was silent for ${ms / 1000} s`))
   }, ms)
   try {
     return await Promise.race([promise, late])
@@ -212,6 +235,31 @@ async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
 
 // ---------------------------------------------------------------------------------------------------
 // Its successor.
+
+/** What to do about the doors of one kind. */
+export interface Doorways {
+  take: InheritedSocket[]
+  open: Listen[]
+  /** Nobody would take clients from these any more. */
+  close: InheritedSocket[]
+}
+
+/**
+ * Goes by the configuration as a restart would: what it names listens already or is opened, what it does not name is
+ * closed. Sockets of systemd stay, and then nothing else is opened.
+ */
+export function doorwaysOf(inherited: readonly InheritedSocket[], named: readonly Listen[]): Doorways {
+  const foreign = inherited.filter(({ address }) => address === undefined)
+  const own = inherited.filter(({ address }) => address !== undefined)
+  const doorways: Doorways = { take: foreign, open: [], close: own }
+  if (foreign.length > 0) return doorways
+  for (const listen of named) {
+    const found = own.findIndex(({ address }) => address === formatListen(listen))
+    if (found >= 0) doorways.take.push(...own.splice(found, 1))
+    else doorways.open.push(listen)
+  }
+  return doorways
+}
 
 interface Handed {
   sockets: InheritedSocket[]
@@ -277,8 +325,9 @@ export class Predecessor {
     this.#channel.send({ type: 'serving' })
   }
 
-  failed(reason: string): void {
-    this.#channel.send({ type: 'failed', reason })
+  /** @param hint what to do about it. */
+  failed(reason: string, hint?: string): void {
+    this.#channel.send({ type: 'failed', reason, hint })
   }
 
   /** It has as long as a server that is told to stop. */

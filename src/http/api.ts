@@ -7,18 +7,32 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Operations } from '../build/operations.ts'
+import { MAX_WARM_FROM, WARM_COMPRESSIONS, type WarmRequest } from '../build/warm-request.ts'
 import { CommandError, NotHeld, RequestError } from '../errors.ts'
 import type { FetchQuery, FetchRecord } from '../history/fetch-record.ts'
 import { MAX_PAGE } from '../history/history.ts'
 import type { RecordQuery, SessionRecord } from '../history/session-record.ts'
 import type { Logger } from '../lib/log.ts'
+import { STOCK_RELEASES } from '../rsync/stock-releases.ts'
 import type { BuildsView } from './builds-view.ts'
 import { csvLine } from './csv.ts'
-import { BUILD_ID, CURSOR, FETCH_QUERY, LIMIT, object, RECORD_QUERY, ref, type Schema } from './schemas.ts'
+import {
+  BUILD_ID,
+  CURSOR,
+  FETCH_QUERY,
+  LIMIT,
+  object,
+  oneOf,
+  RECORD_QUERY,
+  ref,
+  type Schema,
+} from './schemas.ts'
 import { activityFor, OPERATORS_VIEW, type View } from './view.ts'
 
 export interface ApiParts {
   operations: Operations
+  /** Reads the configuration again. @returns keys whose new values need a restart. @throws ConfigError */
+  reload: () => Promise<readonly string[]>
   builds: BuildsView
   log: Logger
   /** Ends what was begun here. */
@@ -59,6 +73,8 @@ export interface ApiRoute {
   run: (asked: Asked, signal: AbortSignal) => Promise<Answered>
 }
 
+/** On the machine of the server. */
+const PATH: Schema = { type: 'string', pattern: '^/', maxLength: 4096 }
 /** Fetches and imports that were begun by HTTP and go on; more are refused. */
 const MAX_BEGUN = 50
 /** Exports under way; each holds a page of records. */
@@ -66,7 +82,7 @@ const MAX_EXPORTS = 8
 /** How long a request waits to see whether what it began fails at once. */
 const FAILS_AT_ONCE_MS = 1000
 
-export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts): ApiRoute[] {
+export function apiRoutes({ operations, reload, builds, log, signal: ending }: ApiParts): ApiRoute[] {
   let begun = 0
   /** Begins something that takes long. @returns whether it is done already. @throws what it failed with at once. */
   const begin = async (what: string, id: string, work: () => Promise<unknown>): Promise<boolean> => {
@@ -207,7 +223,7 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
       path: '/imports',
       id: 'importBuild',
       summary: 'Begins to make a build of an archive on the machine of the server.',
-      body: object({ id: BUILD_ID, file: { type: 'string', pattern: '^/', maxLength: 4096 } }),
+      body: object({ id: BUILD_ID, file: PATH }),
       answers: { 200: ref('Accepted'), 202: ref('Accepted') },
       run: async ({ body }) => {
         const id = String(body.id)
@@ -215,6 +231,59 @@ export function apiRoutes({ operations, builds, log, signal: ending }: ApiParts)
           operations.import(String(body.file), id, 'archive', () => {}, ending),
         )
         return { status: held ? 200 : 202, body: { id, held } }
+      },
+    },
+    {
+      method: 'POST',
+      path: '/imports/stick',
+      id: 'importStick',
+      summary: "Begins to make builds of all that are on a stick in xs-rsync's layout and not held yet.",
+      body: object({ directory: PATH }),
+      answers: { 200: ref('AcceptedStick'), 202: ref('AcceptedStick') },
+      run: async ({ body }) => {
+        const directory = String(body.directory)
+        const held = await begin('import of a stick', directory, () =>
+          operations.importStick(directory, () => {}, ending),
+        )
+        return { status: held ? 200 : 202, body: { directory, held } }
+      },
+    },
+    {
+      method: 'POST',
+      path: '/warm',
+      id: 'warmBuild',
+      summary:
+        'Begins to work out what devices with the builds `from` will ask for, before they do; the log tells what came of it.',
+      body: object({
+        id: BUILD_ID,
+        from: { type: 'array', items: BUILD_ID, minItems: 1, maxItems: MAX_WARM_FROM },
+        clients: { type: 'array', items: oneOf(...STOCK_RELEASES), minItems: 1, maxItems: MAX_WARM_FROM },
+        compress: { type: 'array', items: oneOf(...WARM_COMPRESSIONS), minItems: 1, maxItems: MAX_WARM_FROM },
+        checksum: { type: 'boolean' },
+        quick: { type: 'boolean' },
+      }),
+      answers: { 202: null },
+      run: async ({ body }) => {
+        const request = body as unknown as WarmRequest
+        for (const id of [request.id, ...request.from]) await heldBuild(id)
+        await begin('warming', request.id, async () => {
+          const { updates, ...report } = await operations.warm(request, () => {}, ending)
+          log.info({ build: request.id, ...report, updates: updates.length }, 'warmed by http')
+        })
+        return { status: 202 }
+      },
+    },
+    {
+      method: 'POST',
+      path: '/reload',
+      id: 'reload',
+      summary:
+        'Reads the configuration again. One that is wrong is not used, and that is the answer; `restart` has the keys that take one.',
+      answers: { 200: ref('Reloaded') },
+      run: async () => {
+        const restart = await reload()
+        builds.drop()
+        return ok({ restart: [...restart] })
       },
     },
     {

@@ -25,6 +25,7 @@ test('few export at a time, however slowly they read', async () => {
   } as Partial<Operations> as Operations
   const routes = apiRoutes({
     operations,
+    reload: async () => [],
     builds: new BuildsView(operations, new Activity()),
     log: createLogger(),
     signal: new AbortController().signal,
@@ -57,6 +58,7 @@ test('who asks for an export and does not read it is hung up on', async () => {
   const authorization = `Bearer ${readToken(tokenFile)}`
   const http = await Http.create({
     operations,
+    reload: async () => [],
     activity: new Activity(),
     log: createLogger(),
     idleMs: () => IDLE_MS,

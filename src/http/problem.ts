@@ -1,5 +1,5 @@
 /** Errors as programs get them: problem+json, RFC 9457. */
-import { ConfigError, RequestError, reportError, SourceError, StoreError, UpservError } from '../errors.ts'
+import { RequestError, reportError, SourceError, StoreError, UpservError } from '../errors.ts'
 
 export interface Problem {
   /** Where the code is explained. */
@@ -29,6 +29,7 @@ const STATUS: Record<string, number> = {
   BUILD_DAMAGED: 503,
   STORE_NO_ROOM: 507,
   COMMAND_REFUSED: 409,
+  CONFIG_BAD: 409,
   INTERRUPTED: 503,
 }
 
@@ -73,7 +74,7 @@ function statusOf(error: unknown): number {
     if (status !== undefined) return status
     if (error instanceof SourceError || error.code.startsWith('SOURCE_') || error.code === 'ARCHIVE_BAD')
       return 502
-    return error instanceof StoreError || error instanceof ConfigError ? 500 : 409
+    return error instanceof StoreError ? 500 : 409
   }
   // Fastify's own: a body that is no JSON, a parameter that does not match its schema.
   const { statusCode } = Object(error) as { statusCode?: unknown }

@@ -12,7 +12,7 @@ const boolean: Schema = { type: 'boolean' }
 const time: Schema = { type: 'string', format: 'date-time' }
 const list = (items: Schema): Schema => ({ type: 'array', items })
 const orNull = (schema: Schema): Schema => ({ anyOf: [schema, { type: 'null' }] })
-const oneOf = (...values: string[]): Schema => ({ type: 'string', enum: values })
+export const oneOf = (...values: string[]): Schema => ({ type: 'string', enum: values })
 const counts = (...keys: string[]): Schema => object(Object.fromEntries(keys.map((key) => [key, count])))
 export const ref = (name: keyof typeof SCHEMAS): Schema => ({ $ref: `#/components/schemas/${name}` })
 
@@ -270,5 +270,10 @@ export const SCHEMAS = {
     builds: list(object({ id: string, goes: boolean, reason: string, accessed: time, freesBytes: count })),
   }),
   Accepted: object({ id: string, held: { ...boolean, description: 'It is there already, or by now.' } }),
+  AcceptedStick: object({
+    directory: string,
+    held: { ...boolean, description: 'All of it is there already, or by now.' },
+  }),
+  Reloaded: object({ restart: list(string) }),
   Forgotten: object({ deleted: count }),
 } as const satisfies Record<string, Schema>

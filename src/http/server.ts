@@ -56,6 +56,8 @@ import { OPERATORS_VIEW, type View, viewOf } from './view.ts'
 
 export interface HttpParts {
   operations: Operations
+  /** Reads the configuration again. @returns keys whose new values need a restart. */
+  reload: () => Promise<readonly string[]>
   activity: Activity
   modules: Modules
   visitor: (client: Peer) => Visitor
@@ -116,7 +118,7 @@ export class Http {
   readonly #servers: Server[] = []
   /** Those that have connections, or may get some. */
   readonly #busy = new Set<Server>()
-  readonly #speakTls = new WeakSet<Server>()
+  readonly #openedFor = new WeakMap<Server, { address: string | undefined; tls: boolean }>()
   readonly #log: Logger
   /** On a doorstep. */
   readonly #arriving = new Set<Socket>()
@@ -152,7 +154,7 @@ export class Http {
     const app = createApp(parts)
     const operators = new Operators(parts.tokenFile)
     const metrics = createMetrics({ operations, activity, builds, watchers: () => events.watchers })
-    const routes = apiRoutes({ operations, builds, log, signal: ending.signal })
+    const routes = apiRoutes({ operations, reload: parts.reload, builds, log, signal: ending.signal })
     for (const route of routes) addRoute(app, route, parts, operators)
     serveSession(app, parts, operators)
     const document = openApiDocument(routes)
@@ -182,7 +184,8 @@ export class Http {
 
   /** @returns the address that it can be reached at. */
   async listen(address: Listen, doorstep: Doorstep): Promise<string> {
-    const { port } = await this.#open({ port: address.port, host: address.host }, doorstep, (cause) => {
+    const where = { port: address.port, host: address.host }
+    const { port } = await this.#open(where, { doorstep, address: formatListen(address) }, (cause) => {
       const hint = `Choose another with --http${doorstep.speaksTls ? 's' : ''} HOST:PORT, or off.`
       return new ConfigError(`cannot listen on http ${formatListen(address)}: ${cause.message}`, {
         cause,
@@ -192,24 +195,28 @@ export class Http {
     return urlOf({ host: address.host, port }, doorstep)
   }
 
-  /** Takes over a socket that listens already. @returns the address that it can be reached at. */
-  async listenOn(fd: number, doorstep: Doorstep): Promise<string> {
+  /**
+   * Takes over a socket that listens already.
+   * @param opened the address that a server before us opened it for.
+   * @returns the address that it can be reached at.
+   */
+  async listenOn(fd: number, doorstep: Doorstep, opened?: string): Promise<string> {
     const { address, port } = await this.#open(
       { fd },
-      doorstep,
+      { doorstep, address: opened },
       (cause) => new ConfigError(`descriptor ${fd} is no socket to listen on: ${cause.message}`, { cause }),
     )
     return urlOf({ host: address, port }, doorstep)
   }
 
   /** The sockets that listen; without a descriptor where the runtime does not tell. */
-  get listening(): { fd: number | undefined; tls: boolean }[] {
-    return this.#servers.map((server) => ({ fd: descriptorOf(server), tls: this.#speakTls.has(server) }))
+  get listening(): { fd: number | undefined; tls: boolean; address: string | undefined }[] {
+    return this.#servers.map((server) => ({ fd: descriptorOf(server), ...this.#openedFor.get(server)! }))
   }
 
   async #open(
     where: { port: number; host: string } | { fd: number },
-    doorstep: Doorstep,
+    { doorstep, address }: { doorstep: Doorstep; address: string | undefined },
     explain: (cause: Error) => ConfigError,
   ): Promise<{ address: string; port: number }> {
     const server = createServer(
@@ -231,7 +238,7 @@ export class Http {
     })
     this.#servers.push(server)
     this.#busy.add(server)
-    if (doorstep.speaksTls) this.#speakTls.add(server)
+    this.#openedFor.set(server, { address, tls: doorstep.speaksTls })
     return server.address() as AddressInfo
   }
 

@@ -28,12 +28,10 @@ test('each entry is one datagram, in order, also when they come faster than they
     })
     const journal = Journal.open(path)!
     for (let n = 0; n < many; n++) {
-      const taken = journal.write({
-        priority: 6,
-        message: `entry ${n}`,
-        fields: [['UPSERV_N', 'x'.repeat(n % 500)]],
-      })
-      assert.ok(taken)
+      const fields = [['UPSERV_N', 'x'.repeat(n % 500)]] as const
+      journal.write({ priority: 6, message: `entry ${n}`, fields }, () =>
+        assert.fail(`entry ${n} did not go`),
+      )
       // The bound on what waits in memory must not be met here.
       if (n % 100 === 0) await sleep(1)
     }
@@ -46,10 +44,35 @@ test('each entry is one datagram, in order, also when they come faster than they
         (_, n) => `PRIORITY=6|MESSAGE=entry ${n}|UPSERV_N=${'x'.repeat(n % 500)}|`,
       ),
     )
-    assert.equal(journal.write({ priority: 6, message: 'late', fields: [] }), false)
+    let late = false
+    journal.write({ priority: 6, message: 'late', fields: [] }, () => {
+      late = true
+    })
+    assert.ok(late)
   } finally {
     receiver.kill()
     await once(receiver, 'exit')
+    rmSync(directory, { recursive: true })
+  }
+})
+
+test('without a perl every entry is told by other means, also those that came before that showed', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'upserv-journal-'))
+  const { PATH } = process.env
+  try {
+    process.env.PATH = directory
+    const journal = Journal.open(directory)!
+    const told: number[] = []
+    const write = (n: number): void =>
+      journal.write({ priority: 6, message: `${n}`, fields: [] }, () => told.push(n))
+    for (const n of [1, 2, 3]) write(n)
+    while (told.length < 3) await sleep(1)
+    assert.deepEqual(told.toSorted(), [1, 2, 3])
+    write(4)
+    assert.equal(told.at(-1), 4, 'at once, by now')
+    await journal.close()
+  } finally {
+    process.env.PATH = PATH
     rmSync(directory, { recursive: true })
   }
 })

@@ -1,10 +1,11 @@
 /**
  * Entries with fields for systemd's journal, by its native protocol: a datagram to a Unix socket, which Node cannot
  * send. A perl of a few lines does (perl-base is on every Debian), one process for as long as we live: entries go to
- * it through a pipe, and each goes on as one datagram. It outlives us by what is in the pipe.
+ * it through a pipe, and each goes on as one datagram. It outlives us by what is in the pipe. systemd-cat knows of no
+ * fields, and logger(1) would be a process for each entry.
  *
- * Nothing is lost when there is no such program, when it ends, or when it is slow: then a line on stderr, which the
- * journal reads as well, stands for the entry.
+ * When there is no such program, when it ends, or when it is slow, a line on stderr, which the journal reads as well,
+ * stands for the entry. What is lost is what a process that was killed had in its pipe.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -56,12 +57,11 @@ export class Journal {
     return new Journal(spawn('perl', ['-e', SENDER, socket], { stdio: ['pipe', 'ignore', 'inherit'] }))
   }
 
-  /** @returns false when the entry was not taken. */
-  write(entry: JournalEntry): boolean {
+  /** @param otherwise called when the entry can't go, maybe later. */
+  write(entry: JournalEntry, otherwise: () => void): void {
     const { stdin } = this.#sender
-    if (!this.#works || !stdin!.writable || stdin!.writableLength > MAX_WAITING) return false
-    stdin!.write(encodeEntry(entry))
-    return true
+    if (!this.#works || !stdin!.writable || stdin!.writableLength > MAX_WAITING) otherwise()
+    else stdin!.write(encodeEntry(entry), (error) => error && otherwise())
   }
 
   /** Resolves when all entries have gone to the journal, or take too long. */

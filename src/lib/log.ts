@@ -41,7 +41,9 @@ function toJournal(opened: Journal | undefined): { write(line: string): void } {
   journal = opened
   return {
     write: (line) => {
-      if (!opened?.write(entryOf(line))) process.stderr.write(forJournal(line))
+      const asText = (): void => void process.stderr.write(forJournal(line))
+      if (opened) opened.write(entryOf(line), asText)
+      else asText()
     },
   }
 }

@@ -5,6 +5,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { md4 } from 'hash-wasm'
+import { Attempts } from '../../src/access/attempts.ts'
 import { Policy } from '../../src/access/policy.ts'
 import { MemoryTree } from '../support/memory-tree.ts'
 import { RawClient } from '../support/raw-client.ts'
@@ -60,6 +61,8 @@ before(async () => {
       ],
     },
     (problem) => problems.push(problem),
+    // Dozens of wrong passwords from one address: that they are slowed down is for limits.test.ts to show.
+    { attempts: new Attempts({ free: { name: 1000, source: 1000, network: 1000 } }) },
   )
   assert.equal(problems.length, 1)
   modules = new FixedModules({ staff: tree, broken: tree, open: tree })

@@ -184,6 +184,10 @@ secrets_file = "${secrets}"
     assert.equal(code, 1)
     assert.match(told('secrets'), /^problem: .*secrets.*: chmod 600/)
     assert.match(told('token'), /^problem: .*holds no token.*: chmod 600/)
+    // By HTTPS alone it is asked for as well.
+    const https = `rsync.listen = []\nhttp = { listen = [], tls_listen = "127.0.0.1:0", token_file = "${token}" }`
+    const tls = `[tls]\ncert = "${mirror.path('none.pem')}"\nkey = "${mirror.path('none.pem')}"`
+    assert.match((await examine(mirror, `${https}\n${tls}\n`)).told('token'), /^problem: .*holds no token/)
   })
 
   test('somebody else has the ports', async () => {
@@ -239,12 +243,22 @@ secrets_file = "${secrets}"
     const toml = Object.entries(sources).map(
       ([name, url]) => `[[source]]\nname = "${name}"\nurl = "${url}"\n`,
     )
+    // Keys that can't be read, and a file that holds none.
+    writeFileSync(mirror.path('no.pub'), 'none\n')
+    const keys = ['gone.pub', 'no.pub'].map(
+      (file) => `[[source]]\nname = "${file}"\nurl = "${sources.empty}"\nkeys = ["${mirror.path(file)}"]\n`,
+    )
     const mirrors = `[[source]]\nname = "mirrors"\nurl = ["${sources.empty}", "${sources.gone}"]\n`
-    const { code, of, told, all } = await examine(mirror, `${NO_PORTS}${toml.join('')}${mirrors}`)
+    const { code, of, told, all } = await examine(
+      mirror,
+      `${NO_PORTS}${toml.join('')}${keys.join('')}${mirrors}`,
+    )
     broken.close()
     assert.match(told('source mirrors'), /^warning: .*ECONNREFUSED.*; http:\S+ answers.*curl -I/)
     assert.equal(code, 1)
     assert.match(told('source gone'), /^problem: .*ECONNREFUSED.*: .*curl -I http:\/\/127\.0\.0\.1:\d+\/os\//)
+    assert.match(told('source gone.pub'), /^problem: .*key file \S+gone\.pub cannot be read: ENOENT/)
+    assert.match(told('source no.pub'), /^problem: .*no\.pub holds no keys: A key file is that of minisign/)
     assert.match(told('source broken'), /^problem: .* answers with 503/)
     assert.match(told('source no-dir'), /^problem: ENOENT.*is it mounted\?/)
     assert.equal(of('source dir').verdict, 'ok')

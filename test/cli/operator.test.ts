@@ -74,7 +74,13 @@ describe("an operator's commands", () => {
     assert.deepEqual(await of('--outcome', 'refused', '--since', '1h'), [3])
     assert.deepEqual(await of('--until', '1h'), [])
     assert.deepEqual(await of('--limit', '1'), [3])
-    assert.match((await cli(78, 'history', '--since', 'yesterday')).stderr, /--since: "yesterday" is no time/)
+    // What deletes must not take a time for another one: "7" and "1 week" are days of 2001 to JavaScript.
+    for (const text of ['yesterday', '7', '1 week', '2026-13-01', '12'])
+      assert.match(
+        (await cli(78, 'history', '--since', text, '--forget', '--yes')).stderr,
+        new RegExp(`--since: "${text}" is no time`),
+      )
+    assert.deepEqual(await of('--since', '2026-01-01T00:00:00+02:00', '--until', '2026-01-02 10:00'), [])
     assert.match((await cli(78, 'history', '--limit', '0')).stderr, /no number from 1/)
   })
 

@@ -4,11 +4,16 @@
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { chmodSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { doorwaysOf, type InheritedSocket } from '../../src/daemon/handover.ts'
+import { Authority } from '../support/certificates.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
+import { freePort } from '../support/processes.ts'
 import { rsyncSucceeds } from '../support/rsync.ts'
+import { missing, rsyncSsl } from '../support/rsync-ssl.ts'
 import type { Upserv } from '../support/upserv.ts'
 
 const CONCURRENCY = 2
@@ -16,6 +21,8 @@ const PATIENCE_MS = 60_000
 const LOOK_EVERY_MS = 50
 /** Far less than the slow client needs. */
 const SHUTDOWN_S = 0.5
+
+const skipTls = await missing('openssl', 'rsync-ssl')
 
 interface Report {
   pid: number
@@ -50,6 +57,15 @@ async function exitOf({ process: { child } }: Upserv): Promise<number | null> {
 class Line implements AsyncDisposable {
   readonly first: Upserv
   readonly pids: number[] = []
+
+  /** What was handed over, or was to be, as operators read it. */
+  async audit(): Promise<{ what: string; result: string; code: string; target: string }[]> {
+    const { code, stdout, stderr } = await this.first.cli(['history', '--audit', '--json'])
+    assert.equal(code, 0, stderr)
+    return (JSON.parse(stdout) as { what: string; result: string; code: string; target: string }[]).filter(
+      ({ what }) => what === 'handOver',
+    )
+  }
 
   constructor(first: Upserv) {
     this.first = first
@@ -92,7 +108,7 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     await mirror.assertServes(upserv, '2')
     await mirror.assertServes(upserv, '1')
     await using line = new Line(upserv)
-    const slow = mirror.client(upserv, '2', ['-v', '--outbuf=L', '--bwlimit=500k'])
+    const slow = mirror.client(upserv, '2', ['-v', '--outbuf=L', '--bwlimit=200k'])
     await slow.client.waitForLine(/^file-1$/)
     const everything = mirror.place()
     const mirrored = mirror.client(upserv, '2', ['-v'])
@@ -202,14 +218,18 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     const good = readFileSync(config, 'utf8')
     writeFileSync(config, 'bugdet = 1\n')
     const failed = await upserv.cli(['handover'])
-    assert.equal(failed.code, 1)
+    assert.equal(failed.code, 75)
     assert.match(failed.stderr, /could not take over: .*unknown key "bugdet"/)
     await mirror.assertServes(upserv, '1')
     writeFileSync(config, good)
     await using line = new Line(upserv)
-    await line.handOver()
+    const { pid } = await line.handOver()
     assert.equal(await exitOf(upserv), 0)
     await mirror.assertServes(upserv, '1')
+    // Both are remembered, the second by the process that has the history by then.
+    const [done, refused] = await line.audit()
+    assert.deepEqual([done?.result, refused?.result, refused?.code], ['done', 'failed', 'HANDOVER_FAILED'])
+    assert.match(done!.target, new RegExp(`^pid=${pid} .* before=${upserv.process.child.pid} `))
   })
 
   test("a new process that can't use the data directory gives it back: whoever waited goes on", async () => {
@@ -224,7 +244,7 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     renameSync(format, mirror.path('format'))
     writeFileSync(format, '{"format":99}\n')
     const failed = await upserv.cli(['handover'])
-    assert.equal(failed.code, 1)
+    assert.equal(failed.code, 75)
     assert.match(failed.stderr, /could not take over: .* has format 99/)
     renameSync(mirror.path('format'), format)
     await waiting.client.ends(0)
@@ -234,4 +254,108 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     assert.match(stdout, /build-2 +done/)
     await upserv.stop()
   })
+
+  test('by TLS as well: who is at it finishes, and the doors are those that the configuration names', {
+    skip: skipTls,
+  }, async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 10, 300_000))
+    await mirror.startNginx()
+    const ours = await Authority.make(mirror.path('ours'))
+    const { cert, key } = await ours.issue({ cn: 'upserv', san: 'DNS:localhost' })
+    const [port, another, page] = [await freePort(), await freePort(), await freePort()]
+    const tls = (rsync: number): string =>
+      `[tls]\ncert = "${cert}"\nkey = "${key}"\n[rsync]\ntls_listen = "127.0.0.1:${rsync}"\n[http]\ntls_listen = "127.0.0.1:${page}"\n`
+    const upserv = await start(mirror, tls(port), '127.0.0.1:0')
+    await mirror.assertServes(upserv, '1')
+    await using line = new Line(upserv)
+    const sync = async (at: number, place: string, ...args: string[]): Promise<number | null> => {
+      const url = `rsync://localhost:${at}/build-1/root/`
+      return (await rsyncSsl('openssl', ['-aH', ...args, url, place], { ca: ours.cert })).code
+    }
+    const begins = async (at: number) => {
+      const place = mirror.place()
+      let over = false
+      const ended = sync(at, place, '--bwlimit=400k').finally(() => {
+        over = true
+      })
+      await until('the client has begun', () => existsSync(join(place, 'file-1')))
+      return {
+        finishes: async () => {
+          assert.ok(!over, 'the client was too quick to show anything')
+          assert.equal(await ended, 0)
+          mirror.assertTree('1', place)
+        },
+      }
+    }
+    const configure = (toml: string): void => {
+      const path = mirror.path('upserv.toml')
+      const [before] = readFileSync(path, 'utf8').split('[tls]')
+      writeFileSync(path, `${before}${toml}`)
+    }
+    const log = (): string => upserv.process.stderr
+
+    const first = await begins(port)
+    await line.handOver()
+    const place = mirror.place()
+    assert.equal(await sync(port, place), 0)
+    mirror.assertTree('1', place)
+    await first.finishes()
+
+    // Another port: the one before it is closed.
+    configure(tls(another))
+    const second = await begins(port)
+    await line.handOver()
+    assert.notEqual(await sync(port, mirror.place()), 0)
+    assert.match(log(), new RegExp(`"address":"127.0.0.1:${port}","msg":"not listening there any more`))
+    assert.equal(await sync(another, mirror.place()), 0)
+    await second.finishes()
+
+    // One that somebody else has: the new process has begun by then, and the one before goes on all the same.
+    const squatter = createServer().listen(0, '127.0.0.1')
+    await once(squatter, 'listening')
+    configure(tls((squatter.address() as AddressInfo).port))
+    const refused = await upserv.cli(['handover'])
+    squatter.close()
+    assert.equal(refused.code, 75)
+    assert.match(refused.stderr, /cannot listen on .*: another program does\n.*ss -ltnp/)
+    assert.equal(await sync(another, mirror.place()), 0)
+    await mirror.assertServes(upserv, '1')
+
+    // No TLS at all: a restart would do without, and so does this.
+    configure('')
+    await line.handOver()
+    for (const gone of [another, page])
+      assert.match(log(), new RegExp(`"address":"127.0.0.1:${gone}","msg":"not listening there any more`))
+    assert.notEqual(await sync(another, mirror.place()), 0)
+    await assert.rejects(fetch(`https://localhost:${page}/healthz`), (error: Error) =>
+      /ECONNREFUSED/.test(String((error.cause as NodeJS.ErrnoException).code)),
+    )
+    await mirror.assertServes(upserv, '1')
+  })
+})
+
+describe('the doors of a new process', () => {
+  const own: InheritedSocket = { kind: 'rsync', fd: 3, address: '[::]:873' }
+  const other: InheritedSocket = { kind: 'rsync', fd: 4, address: '127.0.0.1:0' }
+  const ofSystemd: InheritedSocket = { kind: 'rsync', fd: 5 }
+  const any = { host: '::', port: 873 }
+  const free = { host: '127.0.0.1', port: 0 }
+  for (const { name, inherited, named, take, open, close } of [
+    {
+      name: 'the same',
+      inherited: [own, other],
+      named: [free, any],
+      take: [other, own],
+      open: [],
+      close: [],
+    },
+    { name: 'one more', inherited: [own], named: [any, free], take: [own], open: [free], close: [] },
+    { name: 'one less', inherited: [own, other], named: [any], take: [own], open: [], close: [other] },
+    { name: 'none at all', inherited: [own], named: [], take: [], open: [], close: [own] },
+    { name: 'one twice', inherited: [other], named: [free, free], take: [other], open: [free], close: [] },
+    { name: "systemd's", inherited: [ofSystemd], named: [any], take: [ofSystemd], open: [], close: [] },
+    { name: 'nothing before', inherited: [], named: [any], take: [], open: [any], close: [] },
+  ])
+    test(name, () => assert.deepEqual(doorwaysOf(inherited, named), { take, open, close }))
 })

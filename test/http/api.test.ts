@@ -1,6 +1,7 @@
 /** The API against real clients, every answer held to the API's own document. */
 import assert from 'node:assert/strict'
-import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { hash } from 'node:crypto'
+import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -159,6 +160,48 @@ describe('the API', () => {
     await api.expect(404, 'POST', '/verification', { id: 'none', repair: false })
     const available = await api.expect(200, 'GET', '/available')
     assert.equal(available.gaps.length, 1)
+  })
+
+  test('warm, reload, a stick: what commands do as well', async () => {
+    const warm = { clients: ['3.2'], compress: ['none', 'zstd'], checksum: false, quick: true }
+    await api.expect(404, 'POST', '/warm', { id: '2', from: ['none'], ...warm })
+    await api.expect(202, 'POST', '/warm', { id: '2', from: ['1'], ...warm })
+    await until(async () => /"msg":"warmed by http"/.test(upserv.process.stderr))
+    // A client that comes from there finds all of it worked out.
+    const place = mirror.place()
+    await rsyncSucceeds(['-aH', `${upserv.url}/build-1/root/`, place])
+    await rsyncSucceeds(['-aH', '--no-whole-file', `${upserv.url}/build-2/root/`, place])
+    const { record } = await until(async () => {
+      const { body } = await api.get('/sessions/127.0.0.1')
+      return body?.record?.module === 'build-2' && body.record.outcome === 'done' ? body : undefined
+    })
+    assert.deepEqual([record.searched, record.prepared], [0, 0])
+
+    const config = mirror.path('upserv.toml')
+    const good = readFileSync(config, 'utf8')
+    writeFileSync(config, `${good}beta = "2"\n[http]\nnames = ["other.example"]\n`)
+    assert.deepEqual((await api.expect(200, 'POST', '/reload')).restart, ['http.names'])
+    assert.deepEqual((await api.expect(200, 'GET', '/builds/2')).channels, ['beta'])
+    writeFileSync(config, 'bugdet = 1\n')
+    assert.match((await api.expect(409, 'POST', '/reload')).detail, /unknown key "bugdet"/)
+    writeFileSync(config, good)
+    assert.deepEqual((await api.expect(200, 'POST', '/reload')).restart, [])
+
+    const directory = mirror.path('stick')
+    const xobuilds = join(directory, 'xs-xobuilds')
+    mkdirSync(xobuilds, { recursive: true })
+    const archive = readFileSync(mirror.archive('3'))
+    writeFileSync(join(xobuilds, 'os9-tree.tar.gz'), archive)
+    writeFileSync(join(xobuilds, 'os9-tree.tar.gz.md5'), `${hash('md5', archive)}  os9-tree.tar.gz\n`)
+    writeFileSync(join(xobuilds, 'os9.name'), '9\n')
+    await api.ask('POST', '/imports/stick', { directory })
+    await until(async () => (await api.get('/builds/9')).status === 200)
+    assert.equal((await api.expect(200, 'POST', '/imports/stick', { directory })).held, true)
+    await api.expect(204, 'DELETE', '/builds/9')
+    const { items } = await api.expect(200, 'GET', '/changes')
+    const tried = items.map(({ what, result }: { what: string; result: string }) => `${what} ${result}`)
+    for (const change of ['warmBuild done', 'reload done', 'reload failed', 'importStick done'])
+      assert.ok(tried.includes(change), `${change}: ${tried}`)
   })
 
   test('lists come in pages', async () => {

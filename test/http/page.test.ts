@@ -186,10 +186,63 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
     await page.locator('#clients-empty').waitFor()
   })
 
+  test('a visitor sees what goes on, and not who; how to log in is said; who logs out leaves nothing behind', async () => {
+    const operators = session
+    session = ''
+    const visitor = await open()
+    session = operators
+    const sections = ['#clients', '#sessions', '#fetches', '#fetch-ends', '#builds']
+    const words = async (of: Page): Promise<string> =>
+      (await Promise.all(sections.map((id) => of.locator(id).innerText()))).join('\n')
+    await sees(visitor, '#visitor', '“upserv token” prints it')
+    await sees(visitor, '#sessions .item', /done a device · build 802/)
+    for (const hidden of ['#filter', '#older', '#forget', '#fetches-older', '#fetches-forget'])
+      assert.ok(await visitor.locator(hidden).isHidden(), hidden)
+    assert.ok(await visitor.locator('#sessions .item button').first().isHidden())
+    assert.doesNotMatch(await words(visitor), /127\.0\.0\.1 ·|unknown|undefined/)
+    const slow = mirror.client(upserv, '802', ['--bwlimit=150k', '-v', '--outbuf=L'])
+    await sees(visitor, '#clients', /a device\s*build 802/)
+    await assertAccessible(visitor, 'visitor')
+    await picture(visitor, 'visitor')
+
+    await visitor.locator('#visitor-login').click()
+    await visitor.getByLabel('Token').fill(readFileSync(join(mirror.data, 'http.token'), 'utf8').trim())
+    await visitor.keyboard.press('Enter')
+    await sees(visitor, '#clients', /127\.0\.0\.1\s*build 802/)
+    slow.client.kill()
+    await sees(visitor, '#sessions .item', /127\.0\.0\.1 · build 802/)
+    assert.ok(await visitor.locator('#visitor').isHidden())
+    // Who looks into the history, opens an explanation, and leaves.
+    await visitor.locator('#filter-address').fill('127.0.0.1')
+    await visitor.getByRole('button', { name: 'Show' }).click()
+    await visitor.locator('a[href="/api/v1/history.csv?address=127.0.0.1"]').waitFor()
+    await visitor.locator('[data-record="2"]').getByRole('button').click()
+    await sees(visitor, '[data-record="2"] .facts', 'root/')
+    await visitor.locator('#login').click()
+    await sees(visitor, '#visitor', 'You look on as a visitor.')
+    await sees(visitor, '#sessions .item', /done a device · build 802/)
+    assert.doesNotMatch(await words(visitor), /127\.0\.0\.1 ·|root\//)
+    assert.equal(await visitor.locator('#filter-address').inputValue(), '')
+
+    // A token that is another one by now ends sessions, and the page notices by itself.
+    await visitor.locator('#login').click()
+    await visitor.getByLabel('Token').fill(readFileSync(join(mirror.data, 'http.token'), 'utf8').trim())
+    await visitor.keyboard.press('Enter')
+    await sees(visitor, '#sessions .item', '127.0.0.1 · build 802')
+    assert.equal((await upserv.cli(['token', '--new'])).code, 0)
+    await sees(visitor, '#visitor', 'You look on as a visitor.')
+    await visitor.close()
+    session = await loginTo(base, mirror.data)
+    const [name = '', value = ''] = session.split('=')
+    await page.context().addCookies([{ name, value, url: base }])
+    await page.reload()
+    await sees(page, '#sessions .item', '127.0.0.1 · build 802')
+  })
+
   test('by keyboard alone: a wrong token changes nothing, the right one does', async () => {
     const sticky = join(mirror.data, 'builds', '801', 'sticky')
     await page.getByRole('button', { name: 'Log out' }).click()
-    await page.getByRole('button', { name: 'Log in' }).waitFor()
+    await page.getByRole('button', { name: 'Log in', exact: true }).waitFor()
     const focused = (): Promise<string> =>
       page.evaluate(`document.activeElement.getAttribute('aria-label') ?? document.activeElement.id`)
     const tabTo = async (name: string): Promise<void> => {
@@ -265,14 +318,14 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
     await page.getByLabel('Outcome').selectOption('lost')
     await page.getByRole('button', { name: 'Show' }).click()
     await page.locator('#sessions .item').filter({ hasText: 'done' }).first().waitFor({ state: 'detached' })
-    assert.equal(await page.locator('#sessions .item').count(), 1)
+    assert.equal(await page.locator('#sessions .item').count(), 2)
     assert.equal(
       await page.getByRole('link', { name: 'CSV', exact: true }).getAttribute('href'),
       '/api/v1/history.csv?outcome=lost',
     )
     await page.getByRole('button', { name: 'Forget', exact: true }).click()
     await page.getByRole('dialog').getByRole('button', { name: 'Forget' }).click()
-    await sees(page, '#said', '1 session is forgotten.')
+    await sees(page, '#said', '2 sessions are forgotten.')
     session = await loginTo(base, mirror.data)
     const history = await fetch(`${base}/api/v1/history?outcome=lost`, { headers: { cookie: session } })
     const { items } = (await history.json()) as { items: unknown[] }

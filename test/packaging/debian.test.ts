@@ -241,6 +241,14 @@ RSYNC_SSL_CA_CERT=/root/cert.pem rsync-ssl rsync://localhost/ && upserv doctor`)
     assert.match(said, /^ok +certificate +\S+ is for DNS:localhost/m)
     assert.match(said, /^ok +rsync over TLS port 874 /m)
     assert.match(await property('StatusText'), /^serving rsync:\/\/\[::\]:873 rsync-ssl:\/\/\[::\]:874$/)
+    // The socket is systemd's, so without a certificate nobody could take it over: the one who has a certificate goes on.
+    await shell('mv /etc/upserv/upserv.toml /root/tls.toml && cp /root/before.toml /etc/upserv/upserv.toml')
+    const refused = await machine.run('upserv', ['handover'])
+    assert.equal(refused.code, 75)
+    assert.match(refused.stderr, /no certificate to show[\s\S]*systemctl disable --now upserv-tls\.socket/)
+    await shell(
+      'RSYNC_SSL_CA_CERT=/root/cert.pem rsync-ssl rsync://localhost/ && mv /root/tls.toml /etc/upserv/',
+    )
     await shell(`mv /root/before.toml /etc/upserv/upserv.toml && systemctl disable --now upserv-tls.socket 2>&1
 systemctl restart upserv.service`)
     assert.match(await property('StatusText'), /^serving rsync:\/\/\[::\]:873$/)
@@ -281,11 +289,16 @@ systemctl restart upserv.service`)
 
   test('a server that hangs is restarted by the watchdog', async () => {
     await shell(`mkdir /etc/systemd/system/upserv.service.d
-printf '[Service]\\nWatchdogSec=2\\n' >/etc/systemd/system/upserv.service.d/test.conf
+printf '[Service]\\nWatchdogSec=2\\nInaccessiblePaths=/usr/bin/perl\\n' >/etc/systemd/system/upserv.service.d/test.conf
 systemctl daemon-reload; systemctl restart upserv; kill -STOP $(systemctl show --value -p MainPID upserv)`)
     await until('it is restarted', async () => (await property('NRestarts')) === '1')
     assert.match(await shell('journalctl --no-pager -u upserv'), /Watchdog timeout/)
     await sync('1')
+    // And where there is no perl to hand entries with fields to the journal, it gets lines.
+    const pid = await property('MainPID')
+    await until('the session is in the log', async () =>
+      / session ended .*build=1 .*outcome=done/.test(await shell(`journalctl --no-pager _PID=${pid}`)),
+    )
     await shell(
       'rm -r /etc/systemd/system/upserv.service.d; systemctl daemon-reload; systemctl restart upserv',
     )
@@ -337,6 +350,23 @@ systemctl daemon-reload; systemctl restart upserv; kill -STOP $(systemctl show -
     await shell(`kill -KILL ${taken}`)
     await until('it is restarted', async () => Number(await property('NRestarts')) === Number(restarts) + 1)
     await sync('1')
+  })
+
+  test('an upgrade that the configuration keeps from taking over: the version before serves on, and it is said', async () => {
+    const before = await property('MainPID')
+    await shell('cp /etc/upserv/upserv.toml /root/good; echo "bugdet = 1" >>/etc/upserv/upserv.toml')
+    const { code, stderr } = await machine.run('dpkg', ['--install', `/shared/${basename(next)}`], {
+      timeoutMs: PATIENCE_MS,
+    })
+    assert.equal(code, 0, stderr)
+    assert.match(stderr, /99\.0\.0 serves on[\s\S]*unknown key "\S*bugdet"[\s\S]*type: upserv handover/)
+    assert.deepEqual([await property('MainPID'), await property('ActiveState')], [before, 'active'])
+    await sync('1')
+    await shell('cp /root/good /etc/upserv/upserv.toml && upserv handover')
+    assert.notEqual(await property('MainPID'), before)
+    await sync('1')
+    const audit = await machine.succeeds('upserv', ['history', '--audit'])
+    assert.match(audit, /handOver .*done[\s\S]*handOver .*failed/)
   })
 
   test('under xinetd, with the file that is shipped', { skip: skipXinetd }, async () => {
@@ -397,6 +427,50 @@ upserv-update --dir /versions rsync://updates.example.org 801`)
     await shell('cp -a /versions/current/root /shared/clients/by-hand')
     assertSameTree(snapshot(shared('clients', 'by-hand')), trees.get('2')!)
     await machine.succeeds('dpkg', ['--purge', 'upserv-update'], { timeoutMs: PATIENCE_MS })
+  })
+
+  test('every command of docs/migrating.md, as it is typed', async () => {
+    // The three servers that one may come from, as they were; the first has the port.
+    await shell(`mkdir -p /srv/703 /srv/olpc/builds/650/root /srv/olpc/builds/651/root
+mkdir -p /library/xs-rsync/xobuilds-packed /media/stick/xs-xobuilds
+tar -C /srv/703 -xf /shared/upstream/1.tar.xz
+tar -C /srv/olpc/builds/650/root -xf /shared/upstream/1.tar.xz
+tar -C /srv/olpc/builds/651/root -xf /shared/upstream/2.tar.xz
+touch /srv/olpc/builds/651/sticky
+cd /library/xs-rsync/xobuilds-packed
+tar -C /srv/703 -cjf 767-tree.tar.bz2 . && md5sum 767-tree.tar.bz2 >767-tree.tar.bz2.md5
+echo "contents of 767" >767.contents
+cd /media/stick/xs-xobuilds
+tar -C /srv/olpc/builds/651/root -cjf os768-tree.tar.bz2 . && md5sum os768-tree.tar.bz2 >os768-tree.tar.bz2.md5
+echo 768 >os768.name && sha1sum os768* >manifest.sha1
+printf 'fleet:sesame\\n' >/etc/rsyncd.secrets && chmod 600 /etc/rsyncd.secrets
+printf '[spring]\\npath = /srv/703\\nuid = root\\nauth users = fleet\\nsecrets file = /etc/rsyncd.secrets\\n' >/etc/rsyncd.conf
+systemctl stop upserv.socket upserv.service && systemctl enable --now rsync 2>&1`)
+    const comes = async (module: string, id: string, user = ''): Promise<void> => {
+      const place = `from-${module.replaceAll('/', '-')}`
+      const url = `rsync://${user}127.0.0.1/${module}/`
+      await shell(`RSYNC_PASSWORD=sesame rsync -aH ${url} /shared/clients/${place}/`)
+      assertSameTree(snapshot(shared('clients', place)), trees.get(id)!)
+    }
+    await until('the stock daemon listens', async () =>
+      /^spring/m.test((await machine.run('rsync', ['rsync://127.0.0.1/'])).stdout),
+    )
+    await comes('spring', '1', 'fleet@')
+    const blocks = commandsOf('docs/migrating.md')
+    assert.equal(blocks.length, 4)
+    for (const block of blocks) await machine.succeeds('sh', ['-ec', block], { timeoutMs: PATIENCE_MS })
+    await comes('build-703/root', '1', 'fleet@')
+    assert.equal((await machine.run('rsync', ['rsync://127.0.0.1/build-703/root/'])).code, 5)
+    assert.match(await shell('rsync rsync://127.0.0.1/'), /^build-703 +\tthe spring release$/m)
+    await comes('build-650/root', '1')
+    await comes('build-651/root', '2')
+    await comes('build-767/root', '1')
+    await comes('build-768/root', '2')
+    await shell(
+      'rsync rsync://127.0.0.1/build-767/contents /root/ && grep -x "contents of 767" /root/contents',
+    )
+    assert.match(await machine.succeeds('upserv', ['list']), /^651 .*sticky/m)
+    await shell('rm -r /srv/703 /srv/olpc /library /media/stick /etc/rsyncd.conf /etc/rsyncd.secrets')
   })
 
   test('purge asks nothing and leaves nothing', async () => {

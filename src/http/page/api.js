@@ -3,25 +3,42 @@
  * that is known here is whether there is a session.
  */
 
-let operator = false
+/** Undefined until the server has said. */
+let operator
+let changed = () => {}
 
 export function isOperator() {
-  return operator
+  return operator === true
 }
 
-/** Whether there is a session, as the server says. */
+export function isVisitor() {
+  return operator === false
+}
+
+/** @param react called at once when a session has begun or ended, before anything else is asked for. */
+export function whenOperatorChanges(react) {
+  changed = react
+}
+
+function become(isOne) {
+  if (isOne === operator) return
+  const isNews = operator !== undefined
+  operator = isOne
+  if (isNews) changed()
+}
+
+/** Whether there is a session, as the server says: it may have ended meanwhile. */
 export async function lookForSession() {
-  operator = (await ask('GET', '/session')).operator
-  return operator
+  become((await ask('GET', '/session')).operator)
 }
 
 /** @throws Problem when this is not the token. */
 export async function login(token) {
-  operator = (await ask('POST', '/session', { token: token.trim() })).operator
+  become((await ask('POST', '/session', { token: token.trim() })).operator)
 }
 
 export async function logout() {
-  operator = (await ask('DELETE', '/session')).operator
+  become((await ask('DELETE', '/session')).operator)
 }
 
 /** What the server said was wrong; `code` never changes. */
@@ -49,7 +66,7 @@ export async function ask(method, path, body) {
   const isJson = response.headers.get('content-type')?.includes('json')
   const answer = isJson ? await response.json() : undefined
   if (response.ok) return answer
-  if (response.status === 401) operator = false
+  if (response.status === 401) become(false)
   const unknown = { status: response.status, code: 'UNKNOWN', detail: `HTTP ${response.status}` }
   throw new Problem(answer ?? unknown, method)
 }

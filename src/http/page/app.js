@@ -4,20 +4,21 @@
  * The first look is asked for; from then on the server tells what happens (events). When the connection breaks the
  * browser tries again by itself, and then everything is asked for anew.
  */
-import { ask, isOperator, logout, lookForSession } from './api.js'
+import { ask, isOperator, isVisitor, logout, lookForSession, whenOperatorChanges } from './api.js'
 import { confirm, startDialog } from './dialog.js'
 import { attribute, find, make, say } from './dom.js'
 import { currentLanguage, fillTexts, speak, t } from './texts.js'
 import { showBudget } from './views/budget.js'
 import { showBuilds, showVerification, startBuilds } from './views/builds.js'
 import { showClients } from './views/clients.js'
-import { showFetches, startFetches } from './views/fetches.js'
+import { forgetFetches, showFetches, startFetches } from './views/fetches.js'
 import { showPlot } from './views/plot.js'
-import { showSessions, startSessions } from './views/sessions.js'
+import { forgetSessions, showSessions, startSessions } from './views/sessions.js'
 import { showAlerts, showSummary } from './views/summary.js'
 
 const RECENT = 50
-const PLOT_EVERY_MS = 10_000
+/** The plot, and whether there still is a session. */
+const LOOK_EVERY_MS = 10_000
 
 const state = {
   activity: undefined,
@@ -42,13 +43,16 @@ function show() {
     find('connection').classList.toggle('live', state.live)
     say(find('connection-text'), t(state.live ? 'live' : 'reconnecting'))
     say(find('login'), t(isOperator() ? 'logout' : 'login'))
+    find('visitor').hidden = !isVisitor()
+    for (const element of document.querySelectorAll('[data-operator]')) element.hidden = !isOperator()
     if (!state.activity) return
     const { status } = state.activity
     say(find('version'), status.version)
-    say(
-      find('place'),
-      `${status.dataDir} · ${status.listening.map((address) => `rsync://${address}`).join(' ')}`,
-    )
+    const addresses = [
+      ...status.listening.map((address) => `rsync://${address}`),
+      ...status.tlsListening.map((address) => `rsync-ssl://${address}`),
+    ]
+    say(find('place'), `${status.dataDir} · ${addresses.join(' ')}`)
     showAlerts(state)
     showSummary(state)
     showBudget(state)
@@ -93,7 +97,9 @@ function watch() {
     })
   events.addEventListener('open', () => {
     state.live = true
-    void lookAtAll().then(show, () => {})
+    void lookForSession()
+      .then(lookAtAll)
+      .then(show, () => {})
   })
   events.addEventListener('error', () => {
     state.live = false
@@ -115,27 +121,36 @@ function watch() {
   })
 }
 
-/** From the beginning: who has logged in, or out, is told other things. */
+/** Who has logged in, or out, is told other things; and what an operator was told is nobody else's to see. */
+function lookAnew() {
+  state.recent = []
+  state.recentFetches = []
+  if (state.activity) state.activity = { ...state.activity, sessions: [] }
+  forgetSessions()
+  forgetFetches()
+  makeAnew(['clients', 'sessions', 'fetch-ends'])
+  show()
+  watchAgain()
+}
+
 function watchAgain() {
   events.close()
   watch()
 }
 
 function startLogin() {
-  find('login').addEventListener('click', () => {
-    if (isOperator()) {
-      void logout()
-        .catch(() => {})
-        .finally(watchAgain)
-      return
-    }
+  const askForToken = () =>
     confirm({
       title: t('loginTitle'),
       lines: [t('loginText')],
       action: t('login'),
       run: async () => t('loggedIn'),
     })
+  find('login').addEventListener('click', () => {
+    if (isOperator()) void logout().catch(() => {})
+    else askForToken()
   })
+  find('visitor-login').addEventListener('click', askForToken)
 }
 
 function startSpan() {
@@ -159,42 +174,42 @@ function startSpan() {
   press()
 }
 
+/** What was made for another language, or for somebody else. */
+function makeAnew(ids) {
+  for (const id of ids) {
+    const element = find(id)
+    element.replaceChildren()
+    element.kept = undefined
+    element.made = undefined
+  }
+}
+
 function startLanguage() {
   const select = find('language')
   select.value = currentLanguage()
   select.addEventListener('change', () => {
     speak(select.value)
     fillTexts()
-    // What was made in the other language is made anew.
-    for (const id of [
-      'clients',
-      'fetches',
-      'fetch-ends',
-      'builds',
-      'sessions',
-      'summary',
-      'budget',
-      'plot',
-      'alerts',
-    ]) {
-      const element = find(id)
-      element.replaceChildren()
-      element.kept = undefined
-      element.made = undefined
-    }
+    makeAnew([
+      ...['clients', 'fetches', 'fetch-ends', 'builds', 'sessions'],
+      ...['summary', 'budget', 'plot', 'alerts'],
+    ])
     show()
   })
 }
 
 startSpan()
 startLanguage()
-startDialog(watchAgain)
+startDialog()
 startLogin()
 startBuilds(state, show)
 startFetches(state, show)
 startSessions(state, show)
 fillTexts()
-void lookForSession().then(show, () => {})
+whenOperatorChanges(lookAnew)
 watch()
 show()
-setInterval(() => void lookAtPlot(), PLOT_EVERY_MS)
+setInterval(() => {
+  void lookAtPlot()
+  void lookForSession().catch(() => {})
+}, LOOK_EVERY_MS)

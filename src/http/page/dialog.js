@@ -5,11 +5,8 @@ import { currentLanguage, knows, t } from './texts.js'
 
 let work
 let opener
-/** Called when somebody has logged in. */
-let onLogin = () => {}
 
-export function startDialog(loggedIn) {
-  onLogin = loggedIn
+export function startDialog() {
   const dialog = find('dialog')
   find('dialog-cancel').addEventListener('click', () => dialog.close())
   dialog.addEventListener('close', () => {
@@ -53,10 +50,7 @@ async function carryOut() {
   const button = find('dialog-ok')
   button.disabled = true
   try {
-    if (!isOperator()) {
-      await login(find('token').value)
-      onLogin()
-    }
+    if (!isOperator()) await login(find('token').value)
     const outcome = await work(ask)
     find('dialog').close()
     if (outcome) say(find('said'), outcome)

@@ -65,6 +65,7 @@ export default {
   clients: 'Clients',
   noClients: 'Nobody is connected.',
   moreClients: { one: 'and {count} more', other: 'and {count} more' },
+  someDevice: 'a device',
   unknownAddress: 'unknown address',
   asksNothing: 'has not asked yet',
   asksBuild: 'build {build}',
@@ -247,6 +248,10 @@ export default {
   login: 'Log in',
   logout: 'Log out',
   loginNeeded: 'Log in to see this: it tells who was where.',
+  visitor: 'You look on as a visitor.',
+  visitorText:
+    'Who the devices are, and the history, are for who has logged in. That takes the token: “upserv token” prints it on the server.',
+  visitorLogin: 'Log in to see more',
   loginTitle: 'Log in?',
   loginText: 'Who has logged in sees who is connected and what was, and may change things.',
   loggedIn: 'You are logged in.',

@@ -65,6 +65,7 @@ export default {
   clients: 'Clientes',
   noClients: 'No hay nadie conectado.',
   moreClients: { one: 'y {count} más', other: 'y {count} más' },
+  someDevice: 'un equipo',
   unknownAddress: 'dirección desconocida',
   asksNothing: 'todavía no ha pedido nada',
   asksBuild: 'versión {build}',
@@ -254,6 +255,10 @@ export default {
   login: 'Entrar',
   logout: 'Salir',
   loginNeeded: 'Entre para verlo: dice quién estuvo dónde.',
+  visitor: 'Usted mira como visitante.',
+  visitorText:
+    'Quiénes son los equipos, y el historial, son para quien ha entrado. Para eso hace falta la clave: «upserv token» la muestra en el servidor.',
+  visitorLogin: 'Entrar para ver más',
   loginTitle: '¿Entrar?',
   loginText: 'Quien ha entrado ve quién está conectado y qué ha habido, y puede hacer cambios.',
   loggedIn: 'Ha entrado.',

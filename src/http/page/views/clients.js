@@ -1,4 +1,5 @@
 /** Who is connected: what they ask for, how far they are, their place in line. */
+import { isOperator } from '../api.js'
 import { find, keep, make, progressBar, say } from '../dom.js'
 import { ago, number, size } from '../format.js'
 import { t } from '../texts.js'
@@ -22,7 +23,9 @@ export function showClients({ activity, now }) {
   say(more, t('moreClients', { count: status.sessions - sessions.length }))
 }
 
+/** Who it is; only operators are told. */
 export function deviceOf({ device, user, address }) {
+  if (!isOperator()) return t('someDevice')
   const from = address === '' ? t('unknownAddress') : address
   const names = [device, user].filter((name) => name !== '')
   return names.length === 0 ? from : `${names.join(' · ')} (${from})`

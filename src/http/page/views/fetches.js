@@ -1,5 +1,5 @@
 /** Builds on their way here, those that came last, and the wish for another one. */
-import { ask } from '../api.js'
+import { ask, isOperator } from '../api.js'
 import { confirm, explain, reasonOf } from '../dialog.js'
 import { find, keep, make, progressBar, say } from '../dom.js'
 import { ago, duration, number, size } from '../format.js'
@@ -22,10 +22,16 @@ export function showFetches({ activity, recentFetches, now }) {
     createEnd,
     (item, end) => updateEnd(item, end, now),
   )
-  find('fetches-older').hidden = earlier ? earlier.next === null : recentFetches.length === 0
+  const isAll = earlier ? earlier.next === null : recentFetches.length === 0
+  find('fetches-older').hidden = !isOperator() || isAll
   const problem = find('fetches-problem')
   problem.hidden = !earlier?.problem
   say(problem, earlier?.problem ?? '')
+}
+
+/** What was asked for is shown no more. */
+export function forgetFetches() {
+  earlier = undefined
 }
 
 export function startFetches(state, show) {

@@ -1,5 +1,5 @@
 /** Sessions that have ended: the latest as they come, and on request those before, each with why it went so. */
-import { ask } from '../api.js'
+import { ask, isOperator } from '../api.js'
 import { confirm, explain, reasonOf } from '../dialog.js'
 import { attribute, find, keep, make, say } from '../dom.js'
 import { ago, dateTime, duration, number, percent, size } from '../format.js'
@@ -41,6 +41,12 @@ export function startSessions(state, show) {
   })
 }
 
+/** What was asked for is shown no more. */
+export function forgetSessions() {
+  asked = undefined
+  find('filter').reset()
+}
+
 const ADDRESS = /^(?:[\d.]+|[\da-f.]*:[\da-f:.]*)$/i
 
 /** One field is for both: a device is known by where it comes from, or by what its certificate calls it. */
@@ -79,7 +85,7 @@ export function showSessions({ recent, now }) {
   const empty = find('sessions-empty')
   empty.hidden = records.length > 0
   say(empty, asked?.problem ?? t(asked ? 'noSuchSessions' : 'noSessions'))
-  find('older').hidden = asked ? asked.next === null : records.length === 0
+  find('older').hidden = !isOperator() || (asked ? asked.next === null : records.length === 0)
   const query = new URLSearchParams(asked?.query ?? [])
   for (const link of document.querySelectorAll('a[data-filtered]')) {
     const [path] = link.getAttribute('href').split('?')
@@ -117,6 +123,8 @@ function create(record) {
 
 function update(item, record, now) {
   const { outcome, bytesOut, matchedBytes, literalBytes, ended, ms, files, reason } = record
+  // Why it went so tells who it was.
+  item.button.hidden = !isOperator()
   say(item.mark, t(`outcome_${outcome}`))
   say(item.who, deviceOf(record))
   attribute(item.button, 'aria-label', t('whyOf', { who: deviceOf(record), what: asksFor(record) }))

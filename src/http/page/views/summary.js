@@ -71,7 +71,7 @@ export function showAlerts({ activity, live }) {
       text: t('alertDamagedText'),
     })
   }
-  if (status.listening.length === 0)
+  if (status.listening.length + status.tlsListening.length === 0)
     alerts.push({ id: 'deaf', bad: true, title: t('alertDeaf'), text: t('alertDeafText') })
   if (status.usedBytes > status.budgetBytes)
     alerts.push({ id: 'over', bad: false, title: t('alertOver'), text: t('alertOverText') })
