@@ -288,6 +288,17 @@ export class SessionUnknown extends CommandError {
   override readonly code = 'SESSION_UNKNOWN'
 }
 
+/** The program's files are those of another version than that which runs: no thread can start from them. */
+export class ProgramReplaced extends UpservError {
+  readonly code = 'PROGRAM_REPLACED'
+
+  constructor(running: string, installed: string) {
+    super(`the program was replaced: version ${running} runs, and its files are those of ${installed}`, {
+      hint: 'Run `upserv handover`, or restart the server.',
+    })
+  }
+}
+
 /** A request by HTTP that cannot be served as it is. `status` is HTTP's own. */
 export class RequestError extends UpservError {
   readonly code: string = 'REQUEST_BAD'
