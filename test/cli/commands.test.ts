@@ -208,6 +208,23 @@ for (const kind of ['with a server', 'without a server'] as const) {
         assert.ok(tries < 20, 'is never let go')
     })
 
+    test('--json: what was done, as one object', { skip: kind === 'without a server' }, async () => {
+      const done = async (...args: string[]) => JSON.parse((await cliEnds(0, ...args, '--json')).stdout)
+      assert.deepEqual(await done('fetch', '1'), { id: '1', fetched: false })
+      assert.deepEqual(await done('unpin', '1'), { id: '1', sticky: false })
+      const file = mirror.path('2.upserv')
+      const { bytes, ...exported } = await done('export', '2', file, '--have', '1')
+      assert.deepEqual(exported, { id: '2', file, have: ['1'] })
+      assert.equal(bytes, statSync(file).size)
+      assert.match(
+        (await cliEnds(1, 'export', '2', '-', '--json')).stderr,
+        /^upserv: --json would be written/,
+      )
+      assert.deepEqual(await done('remove', '2'), { id: '2', removed: true })
+      assert.deepEqual(await done('import', file), { imported: ['2'] })
+      assert.deepEqual(await done('reload'), { restart: [] })
+    })
+
     test('gc', async () => {
       const dry = JSON.parse((await cliEnds(0, 'gc', '--dry-run', '--json')).stdout)
       assert.deepEqual([dry.dryRun, dry.evicted], [true, []])
