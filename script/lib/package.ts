@@ -27,6 +27,7 @@ import { maintainer } from './maintainer.ts'
 import { completions, manPages } from './manual.ts'
 import { type Arch, checkArch, dependenciesOf, machineArch, runtimeFor } from './runtime.ts'
 import { holderIn, licenceOf, type NpmPackage, runtimePackages } from './runtime-packages.ts'
+import { shippedDocs, shippedExamples } from './shipped-docs.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
 /** Files of npm packages that nothing runs. */
@@ -160,11 +161,8 @@ function layOut(stage: string, arch: Arch): void {
   write('bin/upserv-update', readFileSync(join(ROOT, 'packaging/update/upserv-update'), 'utf8'), 0o755)
   for (const [page, text] of manPages(date.toISOString().slice(0, 10), version)) write(`man/${page}`, text)
   for (const [path, text] of completions()) write(`completions/${path}`, text)
-  for (const doc of ['operations.md', 'configuration.md', 'contents-format.md'])
-    copy(`docs/${doc}`, `doc/${doc}`)
-  copy('README.md', 'doc/README.md')
-  for (const example of readdirSync(join(ROOT, 'examples')))
-    copy(`examples/${example}`, `examples/${example}`)
+  for (const [name, text] of shippedDocs()) write(`doc/${name}`, text)
+  for (const example of shippedExamples()) copy(`examples/${example}`, `examples/${example}`)
   write('debian/upserv.copyright', `${notice()}${packages.map(licenceParagraph).join('')}${runtimeNotice()}`)
   write('doc/LICENSE.node', readFileSync(runtime.licence, 'utf8'))
   write('debian/upserv-update.copyright', notice())

@@ -29,36 +29,44 @@ import { StorePaths } from '../store/paths.ts'
 import { EXIT } from './exit.ts'
 import { withOperations } from './operations.ts'
 import { asOwner, otherOwner } from './owner.ts'
-import { formatBar } from './text.ts'
+import { type ForPrograms, formatBar, printDone } from './text.ts'
 
 const BAR_WIDTH = 20
 
-export async function fetchCommand(config: Config, id: string): Promise<void> {
+export async function fetchCommand(config: Config, id: string, flags: ForPrograms): Promise<void> {
   const fetched = await withProgress((say, signal) =>
     withOperations(config, (operations) => operations.fetch(id, say, signal), { long: true }),
   )
-  process.stdout.write(fetched ? `build ${id} is fetched\n` : `build ${id} is held already\n`)
+  printDone(flags, { id, fetched }, fetched ? `build ${id} is fetched` : `build ${id} is held already`)
 }
 
-/** @param id undefined where it was not given. @throws CommandError where it has to be. */
-export async function importCommand(config: Config, what: string, id: string | undefined): Promise<void> {
+/** @param flags `as`: the id, where it was given. @throws CommanderError where it has to be. */
+export async function importCommand(
+  config: Config,
+  what: string,
+  flags: ForPrograms & { as?: string },
+): Promise<void> {
+  const imported = await importAll(config, what, flags.as)
+  const lines = imported.map((id) => `build ${id} is imported`)
+  printDone(flags, { imported }, ...(lines.length > 0 ? lines : ['nothing new is on it']))
+}
+
+/** @returns the ids of the builds that were made. */
+async function importAll(config: Config, what: string, id: string | undefined): Promise<readonly string[]> {
   if (what === '-') {
     const started = await startOf(process.stdin)
     if (started.start.length === 0)
       throw new CommandError('there is nothing to import: standard input is empty')
-    await importStream(config, started, id)
-    return
+    return [await importStream(config, started, id)]
   }
   const path = resolve(what)
   const stats = statsOf(path)
   if (stats?.isDirectory() && statsOf(join(path, STICK_DIRECTORY))?.isDirectory()) {
-    const ids = await withProgress((say, signal) =>
+    return await withProgress((say, signal) =>
       withOperations(config, (operations) => operations.importStick(path, say, signal), { long: true }),
     )
-    process.stdout.write(
-      ids.length === 0 ? 'nothing new is on it\n' : ids.map((one) => `build ${one} is imported\n`).join(''),
-    )
-  } else if (stats?.isDirectory()) {
+  }
+  if (stats?.isDirectory()) {
     const known = id ?? missingId()
     const tar = spawn(
       'tar',
@@ -79,14 +87,16 @@ export async function importCommand(config: Config, what: string, id: string | u
     const ended = new Promise<number | null>((settle, reject) =>
       tar.once('close', settle).once('error', reject),
     )
-    await importStream(config, { start: Buffer.alloc(0), stream: tar.stdout }, known, async () => {
+    const whole = async (): Promise<void> => {
       const code = await ended
       if (code !== 0) throw new CommandError(`tar could not read all of ${path} (exit ${code})`)
-    })
-  } else {
-    const bundle = stats?.isFile() ? parseBundleHead(readStart(path)) : undefined
-    await importFile(config, path, id ?? bundle?.id ?? missingId(), bundle ? 'export' : 'archive')
+    }
+    return [await importStream(config, { start: Buffer.alloc(0), stream: tar.stdout }, known, whole)]
   }
+  const bundle = stats?.isFile() ? parseBundleHead(readStart(path)) : undefined
+  const named = id ?? bundle?.id ?? missingId()
+  await importFile(config, path, named, bundle ? 'export' : 'archive')
+  return [named]
 }
 
 /** Undefined for what cannot be looked at, as another user may be able to: the server says what it is. */
@@ -102,7 +112,6 @@ async function importFile(config: Config, file: string, id: string, form: Import
   await withProgress((say, signal) =>
     withOperations(config, (operations) => operations.import(file, id, form, say, signal), { long: true }),
   )
-  process.stdout.write(`build ${id} is imported\n`)
 }
 
 interface Started {
@@ -111,13 +120,16 @@ interface Started {
   stream: Readable
 }
 
-/** What comes as a stream goes to the server through a FIFO, whoever the server runs as. */
+/**
+ * What comes as a stream goes to the server through a FIFO, whoever the server runs as.
+ * @returns the build's id.
+ */
 async function importStream(
   config: Config,
   { start, stream }: Started,
   given: string | undefined,
   check?: () => Promise<void>,
-): Promise<void> {
+): Promise<string> {
   const bundle = parseBundleHead(start)
   const id = given ?? bundle?.id ?? missingId()
   await withFifo(config, async (fifo) => {
@@ -145,6 +157,7 @@ async function importStream(
     }
     await pouring
   })
+  return id
 }
 
 /** The end of an archive, as tar writes it: two records, over which its closing zeros may lie. */
@@ -198,8 +211,13 @@ export async function exportCommand(
   config: Config,
   id: string,
   file: string,
-  have: readonly string[],
+  flags: ForPrograms & { have?: readonly string[] },
 ): Promise<void> {
+  const { json = false, have = [] } = flags
+  if (json && file === '-')
+    throw new CommandError('--json would be written into the build, which goes to standard output', {
+      hint: 'Name a file, or leave --json out: the exit code tells whether it is whole.',
+    })
   const path = resolve(file)
   if (file !== '-' && existsSync(path))
     throw new CommandError(`${file} exists already`, { hint: 'Remove it, or name another.' })
@@ -228,7 +246,9 @@ export async function exportCommand(
       throw error
     }
   })
-  if (file !== '-') process.stdout.write(`build ${id} is exported: ${formatSize(statSync(path).size)}\n`)
+  if (file === '-') return
+  const { size } = statSync(path)
+  printDone(flags, { id, file: path, have, bytes: size }, `build ${id} is exported: ${formatSize(size)}`)
 }
 
 /** A file is given its name at the end, which the owner of the data directory may not do where root may. */

@@ -102,9 +102,9 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .option('--exit-when-idle <seconds>', 'end the process behind it after so long (default: 600)')
     .action(async (flags) => (await import('./inetd.ts')).runInetd(() => config(flags), flags))
 
-  sub('reload', 'let the server that runs read its configuration again', 'upserv reload').action(
-    async (flags) => (await import('./reload.ts')).reloadCommand(config(flags)),
-  )
+  sub('reload', 'let the server that runs read its configuration again', 'upserv reload')
+    .option('--json', 'for programs')
+    .action(async (flags) => (await import('./reload.ts')).reloadCommand(config(flags), flags))
 
   sub(
     'handover',
@@ -120,7 +120,8 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
 
   sub('fetch', 'fetch a build now, if it is not held', 'upserv fetch 802')
     .argument('<id>')
-    .action(async (id: string, flags) => (await import('./bring.ts')).fetchCommand(config(flags), id))
+    .option('--json', 'for programs')
+    .action(async (id: string, flags) => (await import('./bring.ts')).fetchCommand(config(flags), id, flags))
   sub(
     'import',
     'make a build of an archive, a directory, an export, or all that are on a stick',
@@ -130,8 +131,9 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
   )
     .argument('<file>', 'an archive or export, - for standard input, a directory, a stick with xs-xobuilds/')
     .option('--as <id>', 'the id of the build; an export and a stick say it themselves')
+    .option('--json', 'for programs')
     .action(async (file: string, flags) =>
-      (await import('./bring.ts')).importCommand(config(flags), file, flags.as),
+      (await import('./bring.ts')).importCommand(config(flags), file, flags),
     )
   sub(
     'export',
@@ -146,8 +148,9 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
       'a build that the other server has: what is in it is left out; may be repeated',
       collect,
     )
+    .option('--json', 'for programs; where the build goes to a file')
     .action(async (id: string, file: string, flags) =>
-      (await import('./bring.ts')).exportCommand(config(flags), id, file, flags.have ?? []),
+      (await import('./bring.ts')).exportCommand(config(flags), id, file, flags),
     )
   sub('list', 'show the builds that are held', 'upserv list', "upserv list --json | jq -r '.[].id'")
     .option('--json', 'for programs')
@@ -215,19 +218,16 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
     .action(async (flags) => (await import('./doctor.ts')).doctorCommand(() => config(flags), flags, flags))
   sub('pin', 'never evict a build', 'upserv pin 802')
     .argument('<id>')
-    .action(async (id: string, flags) =>
-      (await import('./operations.ts')).withOperations(config(flags), (operations) => operations.pin(id)),
-    )
+    .option('--json', 'for programs')
+    .action(async (id: string, flags) => (await import('./keep.ts')).pinCommand(config(flags), id, flags))
   sub('unpin', 'let a build be evicted again', 'upserv unpin 802')
     .argument('<id>')
-    .action(async (id: string, flags) =>
-      (await import('./operations.ts')).withOperations(config(flags), (operations) => operations.unpin(id)),
-    )
+    .option('--json', 'for programs')
+    .action(async (id: string, flags) => (await import('./keep.ts')).unpinCommand(config(flags), id, flags))
   sub('remove', 'delete a build', 'upserv remove 802')
     .argument('<id>')
-    .action(async (id: string, flags) =>
-      (await import('./operations.ts')).withOperations(config(flags), (operations) => operations.remove(id)),
-    )
+    .option('--json', 'for programs')
+    .action(async (id: string, flags) => (await import('./keep.ts')).removeCommand(config(flags), id, flags))
   sub('gc', 'free what nobody needs, and keep to the budget', 'upserv gc --dry-run --explain')
     .option('--dry-run', 'only say what would go')
     .option('--explain', 'say of each build why it stays or goes')
@@ -263,6 +263,7 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
       '--new',
       'put another one in its place: whoever has the old one, and sessions of browsers, are out',
     )
+    .option('--json', 'for programs')
     .action(async (flags) => (await import('./token.ts')).tokenCommand(config(flags), flags))
   sub(
     'completion',

@@ -70,8 +70,8 @@ async function openAlone(config: Config): Promise<Owner> {
 async function openServer(config: Config): Promise<Owner> {
   const withoutPorts = {
     ...config,
-    rsync: { ...config.rsync, listen: [] },
-    http: { ...config.http, listen: [] },
+    rsync: { ...config.rsync, listen: [], tlsListen: [] },
+    http: { ...config.http, listen: [], tlsListen: [] },
   }
   const { operations, stop } = await serve(withoutPorts, quietLogger())
   try {
@@ -84,7 +84,5 @@ async function openServer(config: Config): Promise<Owner> {
 
 /** A command tells what matters by itself. */
 function quietLogger() {
-  const log = createLogger()
-  log.level = process.env.LOG_LEVEL ?? 'error'
-  return log
+  return createLogger({ usually: 'error' })
 }

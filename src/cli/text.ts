@@ -34,3 +34,14 @@ export function shortTime(iso: string): string {
 export function print(text: string): void {
   process.stdout.write(`${text}\n`)
 }
+
+/** What a command was called with. */
+export interface ForPrograms {
+  json?: boolean
+}
+
+/** What was done: one object for programs, and for people lines, if there is anything to say. */
+export function printDone({ json = false }: ForPrograms, done: object, ...lines: string[]): void {
+  if (json) print(JSON.stringify(done, null, 2))
+  else for (const line of lines) print(line)
+}

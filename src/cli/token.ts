@@ -3,12 +3,13 @@ import type { Config } from '../config/config.ts'
 import { CommandError } from '../errors.ts'
 import { readToken, renewToken } from '../http/token.ts'
 import { StorePaths } from '../store/paths.ts'
-import { print } from './text.ts'
+import { type ForPrograms, printDone } from './text.ts'
 
-export function tokenCommand(config: Config, flags: { new?: boolean }): void {
+export function tokenCommand(config: Config, flags: ForPrograms & { new?: boolean }): void {
   const path = config.http.tokenFile ?? new StorePaths(config.dataDir).token
   try {
-    print(flags.new ? renewToken(path) : readToken(path))
+    const token = flags.new ? renewToken(path) : readToken(path)
+    printDone(flags, { token }, token)
   } catch (error) {
     throw new CommandError((error as Error).message, {
       hint: 'It is made when the server starts for the first time, and only its own user may read it.',

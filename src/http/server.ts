@@ -570,7 +570,9 @@ function serveHealth(app: FastifyInstance, { operations, isOpen, isStopping }: H
   app.get('/readyz', async (_, reply) => {
     if (isStopping()) return say(reply, 503, 'stopping')
     if (!isOpen()) return say(reply, 503, 'opening the store')
-    const { listening } = await operations.status()
-    return listening.length > 0 ? say(reply, 200, 'ready') : say(reply, 503, 'nothing listens for rsync')
+    const { listening, tlsListening } = await operations.status()
+    return listening.length + tlsListening.length > 0
+      ? say(reply, 200, 'ready')
+      : say(reply, 503, 'nothing listens for rsync')
   })
 }

@@ -5,6 +5,7 @@
  */
 import { fstatSync } from 'node:fs'
 import { type Logger, pino } from 'pino'
+import { ConfigError } from '../errors.ts'
 import { fieldName, Journal, type JournalEntry } from './journal.ts'
 
 export type { Logger }
@@ -23,9 +24,18 @@ export async function closeLog(): Promise<void> {
   await journal?.close()
 }
 
-/** `LOG_LEVEL` is pino's own: debug, info, warn, error. */
-export function createLogger({ fields = false }: { fields?: boolean } = {}): Logger {
-  const level = process.env.LOG_LEVEL ?? 'info'
+/**
+ * @param usually the level where `LOG_LEVEL` names none.
+ * @throws ConfigError for a `LOG_LEVEL` that is none of pino's.
+ */
+export function createLogger({
+  fields = false,
+  usually = 'info',
+}: {
+  fields?: boolean
+  usually?: string
+} = {}): Logger {
+  const level = levelOf(process.env.LOG_LEVEL, usually)
   const write = (format: (json: string) => string) => ({
     write: (line: string) => void process.stderr.write(format(line)),
   })
@@ -35,6 +45,16 @@ export function createLogger({ fields = false }: { fields?: boolean } = {}): Log
       ? toJournal(fields ? Journal.open() : undefined)
       : pino.destination({ fd: 2, sync: true })
   return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination)
+}
+
+/** In whatever case it is written: INFO is how others have it. */
+function levelOf(named: string | undefined, usually: string): string {
+  const level = named?.trim().toLowerCase() || usually
+  const levels = [...Object.keys(pino.levels.values), 'silent']
+  if (levels.includes(level)) return level
+  throw new ConfigError(`LOG_LEVEL: there is no level ${JSON.stringify(named)}`, {
+    hint: `It is one of ${levels.join(', ')}.`,
+  })
 }
 
 function toJournal(opened: Journal | undefined): { write(line: string): void } {

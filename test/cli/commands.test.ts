@@ -1,8 +1,11 @@
 /** Every command, with a server that owns the data directory and without one: they do and say the same. */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { makeCertificate } from '../support/certificates.ts'
 import { buildsOnDisk, bytesOnDisk, Mirror, randomTree } from '../support/mirror.ts'
 import type { RunResult } from '../support/processes.ts'
 import { upserv as runUpserv, startUpserv, type Upserv } from '../support/upserv.ts'
@@ -205,6 +208,23 @@ for (const kind of ['with a server', 'without a server'] as const) {
         assert.ok(tries < 20, 'is never let go')
     })
 
+    test('--json: what was done, as one object', { skip: kind === 'without a server' }, async () => {
+      const done = async (...args: string[]) => JSON.parse((await cliEnds(0, ...args, '--json')).stdout)
+      assert.deepEqual(await done('fetch', '1'), { id: '1', fetched: false })
+      assert.deepEqual(await done('unpin', '1'), { id: '1', sticky: false })
+      const file = mirror.path('2.upserv')
+      const { bytes, ...exported } = await done('export', '2', file, '--have', '1')
+      assert.deepEqual(exported, { id: '2', file, have: ['1'] })
+      assert.equal(bytes, statSync(file).size)
+      assert.match(
+        (await cliEnds(1, 'export', '2', '-', '--json')).stderr,
+        /^upserv: --json would be written/,
+      )
+      assert.deepEqual(await done('remove', '2'), { id: '2', removed: true })
+      assert.deepEqual(await done('import', file), { imported: ['2'] })
+      assert.deepEqual(await done('reload'), { restart: [] })
+    })
+
     test('gc', async () => {
       const dry = JSON.parse((await cliEnds(0, 'gc', '--dry-run', '--json')).stdout)
       assert.deepEqual([dry.dryRun, dry.evicted], [true, []])
@@ -215,3 +235,37 @@ for (const kind of ['with a server', 'without a server'] as const) {
     })
   })
 }
+
+test('without a server, no command opens a port that the configuration names', async () => {
+  await using mirror = new Mirror()
+  await mirror.publish('1', randomTree(1, 3, 1000))
+  await makeCertificate(mirror.path())
+  // Whoever tries to listen there finds it taken.
+  const taken = createServer().listen(0, '127.0.0.1')
+  await once(taken, 'listening')
+  try {
+    const at = `"127.0.0.1:${(taken.address() as AddressInfo).port}"`
+    const listeners = ['rsync', 'http'].map((table) => `[${table}]\nlisten = ${at}\ntls_listen = ${at}\n`)
+    const tls = `[tls]\ncert = "${mirror.path('cert.pem')}"\nkey = "${mirror.path('key.pem')}"\n`
+    const source = `[[source]]\nname = "mirror"\nurl = "file://${mirror.path('www')}/{build}"\n`
+    const config = mirror.path('upserv.toml')
+    writeFileSync(config, [...listeners, tls, source].join(''))
+    const own = ['--data', mirror.data, '--config', config]
+    const fetched = await runUpserv(['fetch', '1', ...own])
+    assert.equal(fetched.code, 0, fetched.stderr)
+    const verified = await runUpserv(['verify', ...own])
+    assert.equal(verified.code, 0, verified.stderr)
+  } finally {
+    taken.close()
+  }
+})
+
+test('LOG_LEVEL is taken in any case, and what is no level is told', async () => {
+  await using mirror = new Mirror()
+  const listed = (level: string) =>
+    runUpserv(['list', '--data', mirror.data], { env: { ...process.env, LOG_LEVEL: level } })
+  assert.equal((await listed('INFO')).code, 0)
+  const { code, stderr } = await listed('warning')
+  assert.equal(code, 78)
+  assert.match(stderr, /^upserv: LOG_LEVEL: there is no level "warning"\n +It is one of .*info, warn, error/)
+})

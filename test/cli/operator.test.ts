@@ -166,6 +166,7 @@ COMP_WORDS=(upserv ${words.map(quoteForShell).join(' ')}); COMP_CWORD=${words.le
   test('the token is printed to its owner', async () => {
     const { stdout } = await cli(0, 'token')
     assert.equal(stdout, readFileSync(join(mirror.data, 'http.token'), 'utf8'))
+    assert.deepEqual(JSON.parse((await cli(0, 'token', '--json')).stdout), { token: stdout.trim() })
     assert.match(
       (await runUpserv(['token', '--data', mirror.path('nowhere')])).stderr,
       /made when the server starts/,

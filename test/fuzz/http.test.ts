@@ -1,6 +1,8 @@
 /** Requests that no client makes: each gets an answer that is one, or a closed connection; the server goes on. */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { campaign } from '../support/campaign.ts'
 import { httpUrlOf } from '../support/http.ts'
@@ -8,17 +10,20 @@ import { Mirror, randomTree } from '../support/mirror.ts'
 
 const get = (path: string, ...headers: string[]): Buffer =>
   Buffer.from([`GET ${path} HTTP/1.1`, 'Host: HOST', ...headers, '', ''].join('\r\n'))
-const post = (path: string, body: string): Buffer =>
+const send = (method: string, path: string, body: string, ...headers: string[]): Buffer =>
   Buffer.from(
     [
-      `POST ${path} HTTP/1.1`,
+      `${method} ${path} HTTP/1.1`,
       'Host: HOST',
-      'Content-Type: application/json',
+      ...headers,
+      ...(body === '' ? [] : ['Content-Type: application/json']),
       `Content-Length: ${body.length}`,
       '',
       body,
     ].join('\r\n'),
   )
+/** The server's token takes its place, as its address that of HOST. */
+const OPERATOR = 'Connection: close\r\nAuthorization: Bearer TOKEN'
 const SEEDS = [
   get('/'),
   get('/page/app.js', 'If-None-Match: "x"'),
@@ -30,8 +35,12 @@ const SEEDS = [
   get('/builds/1/manifest.json'),
   get('/metrics'),
   get('/parent/v1/builds/1/manifest'),
-  post('/api/v1/builds/1/pin', '{"sticky":true}'),
-  post('/parent/v1/builds/1/blobs', '{"blobs":[]}'),
+  get('/api/v1/history?limit=3', OPERATOR),
+  send('PUT', '/api/v1/builds/1/sticky', '', OPERATOR),
+  send('POST', '/api/v1/fetches', '{"id":"1"}', OPERATOR),
+  send('POST', '/api/v1/gc', '{"dryRun":true,"explain":true}', OPERATOR),
+  send('POST', '/api/v1/gc', '{"dryRun":true,"explain":true}'),
+  send('POST', '/parent/v1/builds/1/blobs', '{"blobs":[]}'),
 ]
 const WORDS = [
   ...[
@@ -83,15 +92,20 @@ test('damaged requests', async (t) => {
   })
   await mirror.assertServes(upserv, '1')
   const base = new URL(httpUrlOf(upserv))
+  const token = readFileSync(join(mirror.data, 'http.token'), 'utf8').trim()
+  const ask = (input: Buffer, waits = false): Promise<Buffer> => {
+    const filled = input.toString('latin1').replace('HOST', base.host).replace('TOKEN', token)
+    return exchange(Number(base.port), Buffer.from(filled, 'latin1'), waits)
+  }
+  // Undamaged they are let in, so that it is what they ask for that hears of the damage.
+  for (const seed of SEEDS.filter((one) => one.includes(OPERATOR)))
+    assert.match((await ask(seed, true)).toString('latin1'), /^HTTP\/1\.1 200 /, seed.toString())
   await campaign(t, {
     extension: 'http',
     seeds: SEEDS,
     words: WORDS,
     check: async (input) => {
-      const said = await exchange(
-        Number(base.port),
-        Buffer.from(input.toString('latin1').replace('HOST', base.host), 'latin1'),
-      )
+      const said = await ask(input)
       if (said.length === 0) return 'closed'
       const status = /^HTTP\/1\.[01] (\d{3}) /.exec(said.toString('latin1', 0, 20))?.[1]
       assert.ok(
@@ -108,8 +122,11 @@ test('damaged requests', async (t) => {
   await upserv.stop()
 })
 
-/** Until the server hangs up: we have said all, so it has no reason to wait. */
-function exchange(port: number, bytes: Buffer): Promise<Buffer> {
+/**
+ * Until the server hangs up: we have said all, so it has no reason to wait.
+ * @param waits our side stays open, for a request that asks for the end of the connection itself.
+ */
+function exchange(port: number, bytes: Buffer, waits: boolean): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const heard: Buffer[] = []
     let size = 0
@@ -134,6 +151,7 @@ function exchange(port: number, bytes: Buffer): Promise<Buffer> {
         size += chunk.length
         if (size > 1e6) done()
       })
-    socket.end(bytes)
+    if (waits) socket.write(bytes)
+    else socket.end(bytes)
   })
 }

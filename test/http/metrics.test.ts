@@ -1,14 +1,15 @@
 /** /metrics, as promtool and a scrape see them; examples of what to make of them. */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { findProgram } from '../../src/lib/find-program.ts'
+import { makeCertificate } from '../support/certificates.ts'
 import { httpUrlOf } from '../support/http.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
-import { run } from '../support/processes.ts'
+import { run, ServerProcess } from '../support/processes.ts'
 import { rsyncEnds } from '../support/rsync.ts'
-import type { Upserv } from '../support/upserv.ts'
+import { UPSERV, type Upserv } from '../support/upserv.ts'
 
 const skip = (await findProgram('promtool')) ? false : 'promtool is not installed (Debian: prometheus)'
 const example = (name: string): string => fileURLToPath(new URL(`../../examples/${name}`, import.meta.url))
@@ -93,9 +94,26 @@ describe('metrics', { skip }, () => {
     ])
     assert.equal(code, 0, stdout + stderr)
   })
-
-  test('/readyz says whether clients should come', async () => {
-    const response = await fetch(`${httpUrlOf(upserv)}/readyz`)
-    assert.deepEqual([response.status, await response.text()], [200, 'ready\n'])
-  })
 })
+
+for (const [how, rsyncTls, status, text] of [
+  ['TLS alone', '127.0.0.1:0', 200, 'ready\n'],
+  ['nothing', 'off', 503, 'nothing listens for rsync\n'],
+] as const) {
+  test(`/readyz says whether clients should come: ${how} listens for rsync`, async () => {
+    await using mirror = new Mirror()
+    await makeCertificate(mirror.path())
+    const config = mirror.path('upserv.toml')
+    writeFileSync(config, `[tls]\ncert = "${mirror.path('cert.pem')}"\nkey = "${mirror.path('key.pem')}"\n`)
+    const ports = ['--rsync', 'off', '--rsync-tls', rsyncTls, '--http', '127.0.0.1:0']
+    const server = new ServerProcess(UPSERV, ['serve', '--data', mirror.data, '--config', config, ...ports])
+    try {
+      const [, url] = await server.waitForOutput('stdout', /^listening .*(http:\S+)$/m)
+      await server.waitForOutput('stderr', /"store open"/)
+      const response = await fetch(new URL('/readyz', url))
+      assert.deepEqual([response.status, await response.text()], [status, text])
+    } finally {
+      await server.stop('SIGTERM')
+    }
+  })
+}

@@ -13,6 +13,9 @@ export interface Answer {
   body: any
 }
 
+/** What is asked with the token. */
+export type TokenFor = 'all' | 'reads' | 'nothing'
+
 export interface Operation {
   operationId: string
   parameters?: { name: string; in: 'path' | 'query'; schema: Record<string, unknown> }[]
@@ -32,8 +35,7 @@ export class ApiClient {
   readonly #token: string
   readonly #ajv: Ajv2020
   readonly #validators = new Map<string, ValidateFunction>()
-  /** What is asked with the token. */
-  tokenFor: 'all' | 'reads' | 'nothing' = 'all'
+  tokenFor: TokenFor = 'all'
   /** Which answers were seen: "getStatus 200". */
   readonly seen = new Set<string>()
 
