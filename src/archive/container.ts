@@ -114,6 +114,7 @@ export async function* asTar(
   const explain = (status: number | NodeJS.Signals | null, complaint: Uint8Array): Error =>
     new ArchiveError(
       `the ${container} archive is damaged: ${firstLine(complaint) ?? `${program} ended with ${status}`}`,
+      { cause: ended(path, status, complaint) },
     )
   const output = async (words: readonly string[]): Promise<AsyncGenerator<Uint8Array, void>> => {
     const filled = words.map((word) => word.replace('{file}', file))
@@ -179,6 +180,7 @@ export async function* extracted(
         const said = firstLine(complaint)
         return new ArchiveError(
           `the extractor ${program} ended with ${status}${said === undefined ? '' : `: ${said}`}`,
+          { cause: ended(path, status, complaint) },
         )
       },
     })
@@ -192,6 +194,11 @@ export async function* extracted(
 
 /** For programs that read a file. */
 export async function* nothing(): AsyncGenerator<Uint8Array> {}
+
+/** All that a program said at its end, for the log. */
+function ended(path: string, status: number | NodeJS.Signals | null, complaint: Uint8Array): Error {
+  return new Error(`${path} ended with ${status}: ${asBuffer(complaint).toString('latin1').trim()}`)
+}
 
 function firstLine(complaint: Uint8Array): string | undefined {
   const line = asBuffer(complaint)
