@@ -15,8 +15,10 @@ import { leastUnpackedBytes, saysAtItsEnd, TAIL_BYTES } from '../archive/unpacke
 import {
   ArchiveError,
   DigestMismatch,
+  type ErrorReport,
   NoRoom,
   NotPublished,
+  reportError,
   SourceError,
   UpstreamChanged,
   UpstreamUnreachable,
@@ -66,6 +68,8 @@ export type ReadHeld = (digest: Uint8Array, offset: number, bytes: number) => Pr
 /** How far it has come. */
 export type FetchProgress =
   | { type: 'locating'; source: string }
+  /** A source has failed, and the next is asked. */
+  | { type: 'passed over'; source: string; error: ErrorReport }
   | {
       type: 'found'
       source: string
@@ -204,6 +208,9 @@ async function takeFirst(all: Work): Promise<FetchOutcome> {
     } catch (error) {
       if (!(error instanceof SourceError)) throw error
       failures.push(error)
+      const isLast = i === job.sources.length - 1
+      if (!isLast && !(error instanceof NotPublished))
+        tell({ type: 'passed over', source: config.name, error: reportError(error) })
       continue
     }
     return await deadline.keep(take())

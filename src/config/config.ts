@@ -20,6 +20,7 @@ import { nearest } from '../lib/nearest.ts'
 import { USUAL_PREFIXES } from '../lib/peer.ts'
 import { parseSize } from '../lib/units.ts'
 import { AUTH_DIGESTS } from '../rsync/wire/auth.ts'
+import { takesKey } from '../source/kinds.ts'
 import { type SourceConfig, sourceFromUrl } from '../source/source.ts'
 import {
   fetchRulesSchema,
@@ -379,7 +380,7 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
   const sources = [
     ...(flags.source ?? []).map((url) => ({
       ...sourceFromUrl(url),
-      ...(extract === undefined ? {} : { extract: [extract] }),
+      ...(extract === undefined || !takesKey(url, 'extract') ? {} : { extract: [extract] }),
     })),
     ...fromFile.source.map((source) => toSourceConfig(source, extract)),
   ]
@@ -589,12 +590,12 @@ export function configKeys(): string[] {
   ]
 }
 
-/** @param extract the program that all sources without one of their own use: `EXTRACT_BUILD` names it. */
+/** @param extract the program that all sources of archives without one of their own use: `EXTRACT_BUILD` names it. */
 function toSourceConfig(source: z.output<typeof sourceSchema>, extract: string | undefined): SourceConfig {
   const [url = '', ...mirrors] = [source.url].flat()
   const { name, builds, checksum, contents, maps, id, list, names, signature, keys } = source
   const { pristine, subtree, exclude, users, groups } = source
-  const command = source.extract ?? extract
+  const command = source.extract ?? (takesKey(url, 'extract') ? extract : undefined)
   return {
     ...{ name, builds, url, mirrors, checksum, contents, maps, id, list, names, signature, keys },
     checksumRequired: source.checksum_required,
