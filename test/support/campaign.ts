@@ -36,7 +36,7 @@ export interface Campaign {
 export async function campaign(t: TestContext, plan: Campaign): Promise<void> {
   const seed = seedOfRun()
   t.diagnostic(`FUZZ_SEED=${seed}`)
-  const kept = globSync(`${CORPUS}*.${plan.extension}`)
+  const kept: Buffer[] = globSync(`${CORPUS}*.${plan.extension}`)
     .sort()
     .map((path) => readFileSync(path))
   const seeds = [...plan.seeds, ...kept]
