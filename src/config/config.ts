@@ -117,6 +117,8 @@ export interface Config {
   readonly limits: {
     /** Connections from one network. */
     readonly perNetwork: number
+    /** Handshakes under way from one network. */
+    readonly handshakesPerNetwork: number
     /** Handshakes under way from one source. */
     readonly handshakesPerSource: number
     /** Connections by HTTP from one source. */
@@ -286,11 +288,15 @@ const ipv6Bits = z.number().int().min(16).max(128)
 
 const limitsSchema = z.strictObject({
   rate,
+  rate_per_network: rate,
   rate_per_source: rate,
   rate_per_session: rate,
   per_network: count.default(0),
+  handshakes_per_network: count.default(0),
   handshakes_per_source: count.default(0),
+  waiting_per_network: count.default(0),
   waiting_per_source: count.default(0),
+  waiting_per_user: count.default(0),
   transfers_per_source: count.default(0),
   transfers_per_user: count.default(0),
   http_per_source: count.default(500),
@@ -427,6 +433,8 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
         transfersPerSource: limits.transfers_per_source,
         transfersPerUser: limits.transfers_per_user,
         waitingPerSource: limits.waiting_per_source,
+        waitingPerNetwork: limits.waiting_per_network,
+        waitingPerUser: limits.waiting_per_user,
         prefixes: {
           ipv4Network: limits.ipv4_network,
           ipv6Source: limits.ipv6_source,
@@ -436,9 +444,15 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     },
     limits: {
       perNetwork: limits.per_network,
+      handshakesPerNetwork: limits.handshakes_per_network,
       handshakesPerSource: limits.handshakes_per_source,
       httpPerSource: limits.http_per_source,
-      rates: { all: limits.rate, perSource: limits.rate_per_source, perSession: limits.rate_per_session },
+      rates: {
+        all: limits.rate,
+        perNetwork: limits.rate_per_network,
+        perSource: limits.rate_per_source,
+        perSession: limits.rate_per_session,
+      },
     },
     fetchLimits: {
       perSource: fetch.per_source,

@@ -70,6 +70,14 @@ test('doors: handshakes of one source have a limit of their own, and it is the o
   await doors.close(0)
 })
 
+test('doors: handshakes of one network have a limit of their own, and the source that has the most pays', async () => {
+  const { doors, knock, gone } = open({ handshakesPerNetwork: 3 })
+  for (const last of [1, 2, 2, 3, 4]) knock(`192.0.2.${last}`)
+  knock('198.51.100.1')
+  assert.deepEqual(await gone(), ['192.0.2.2', '192.0.2.1'])
+  await doors.close(0)
+})
+
 test('doors: connections of a network are counted, and no longer than they last', async () => {
   const { doors, knock } = open({
     perNetwork: 2,
