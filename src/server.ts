@@ -46,10 +46,12 @@ import {
 import { Doors } from './daemon/doors.ts'
 import { StreamDuplex } from './daemon/duplex.ts'
 import {
+  type DoorKind,
   type Doorways,
   doorwaysOf,
   type InheritedSocket,
   type Legacy,
+  openDoors,
   type Predecessor,
   Successor,
 } from './daemon/handover.ts'
@@ -610,6 +612,7 @@ export async function serve(
   }
   /** Sockets of the process before us that the configuration does not name any more. */
   const unwanted: InheritedSocket[] = []
+  const kinds: DoorKind[] = []
   const httpUrls: string[] = []
   const listening: string[] = []
   const tlsListening: string[] = []
@@ -849,9 +852,12 @@ export async function serve(
         { kind: 'https', doorstep: doorsteps.https, addresses: config.http.tlsListen },
       ] as const
       for (const { kind, doorstep, addresses } of ways) {
-        const { take, open, close } = doorways(kind, addresses)
-        for (const { fd, address } of take) httpUrls.push(await site.listenOn(fd, doorstep, address))
-        for (const address of open) httpUrls.push(await site.listen(address, doorstep))
+        const { close, ...others } = doorways(kind, addresses)
+        kinds.push({
+          doorways: others,
+          open: async (address) => httpUrls.push(await site.listen(address, doorstep)),
+          take: async ({ fd, address }) => httpUrls.push(await site.listenOn(fd, doorstep, address)),
+        })
         unwanted.push(...close)
       }
     } else {
@@ -871,13 +877,17 @@ export async function serve(
       { tls: true, doorstep: doorsteps.rsyncTls, addresses: config.rsync.tlsListen, into: tlsListening },
     ]
     for (const { tls, doorstep, addresses, into } of ways) {
-      const given = handed.filter((socket) => socket.tls === tls)
-      for (const { fd } of given) into.push(await doors.listenOn(fd, doorstep))
-      const { take, open, close } = doorways(tls ? 'rsync-tls' : 'rsync', given.length > 0 ? [] : addresses)
-      for (const { fd, address } of take) into.push(await doors.listenOn(fd, doorstep, address))
-      for (const address of open) into.push(await doors.listen(address, doorstep))
+      const kind = tls ? 'rsync-tls' : 'rsync'
+      const given = handed.filter((socket) => socket.tls === tls).map(({ fd }) => ({ kind, fd }) as const)
+      const { take, open, close } = doorways(kind, given.length > 0 ? [] : addresses)
+      kinds.push({
+        doorways: { open, take: [...given, ...take] },
+        open: async (address) => into.push(await doors.listen(address, doorstep)),
+        take: async ({ fd, address }) => into.push(await doors.listenOn(fd, doorstep, address)),
+      })
       unwanted.push(...close)
     }
+    await openDoors(kinds, predecessor?.sockets ?? [])
     for (const { kind, fd, address } of unwanted) {
       closeSync(fd)
       log.warn({ kind, address }, 'not listening there any more: the configuration does not name it')

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { connect } from 'node:net'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { test } from 'node:test'
@@ -13,12 +13,15 @@ import { Authority } from '../../test/support/certificates.ts'
 import { missing } from '../../test/support/rsync-ssl.ts'
 import { makeScratch } from '../../test/support/scratch.ts'
 import { sessionContext } from '../../test/support/session.ts'
+import type { Listen } from '../config/config.ts'
 import { Certificates } from '../doorstep/certificates.ts'
 import { Doorstep } from '../doorstep/doorstep.ts'
 import type { SessionRecord } from '../history/session-record.ts'
+import { descriptorOf } from '../lib/descriptor.ts'
 import { createLogger } from '../lib/log.ts'
 import { peerFrom } from '../lib/peer.ts'
 import { type DoorLimits, Doors } from './doors.ts'
+import { openDoors } from './handover.ts'
 
 function open(limits: Partial<DoorLimits>) {
   const log = createLogger()
@@ -168,4 +171,29 @@ test('doors: who leaves a crowd while waiting for the TLS handshake is counted n
   const left = doors.arriving
   await doors.close(0)
   assert.equal(left, 0)
+})
+
+test('doors: what listens already is taken when all else is open, and who is in the way is named', async () => {
+  const before = createServer().listen(0, '127.0.0.1')
+  await once(before, 'listening')
+  const { port } = before.address() as AddressInfo
+  const inherited = { kind: 'rsync', fd: descriptorOf(before)!, address: `127.0.0.1:${port}` } as const
+  const { doors } = open({})
+  const doorstep = new Doorstep({ isProxy: () => false, tls: undefined })
+  const ways = {
+    open: (address: Listen) => doors.listen(address, doorstep),
+    take: ({ fd }: { fd: number }) => doors.listenOn(fd, doorstep),
+  }
+  const take = { ...ways, doorways: { take: [inherited], open: [] } }
+  const conflict = { ...ways, doorways: { take: [], open: [{ host: '0.0.0.0', port }] } }
+  const refused = openDoors([take, conflict], [inherited])
+  await assert.rejects(refused, {
+    message: `cannot listen on 0.0.0.0:${port}: the server before this one listens on 127.0.0.1:${port}, and does until it ends`,
+    hint: /restart the server/,
+  })
+  assert.deepEqual(doors.listening, [])
+  // Of another program it is said as before.
+  await assert.rejects(openDoors([take, conflict], []), { message: /another program does/ })
+  await doors.close(0)
+  before.close()
 })

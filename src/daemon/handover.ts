@@ -22,7 +22,7 @@ import { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import type { SessionStatus } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
-import { CommandError, HandoverFailed } from '../errors.ts'
+import { CommandError, ConfigError, HandoverFailed } from '../errors.ts'
 import type { SessionRecord } from '../history/session-record.ts'
 
 /** Names it to the successor: which descriptor is what. */
@@ -259,6 +259,46 @@ export function doorwaysOf(inherited: readonly InheritedSocket[], named: readonl
     else doorways.open.push(listen)
   }
   return doorways
+}
+
+/** How doors of one kind are opened. */
+export interface DoorKind {
+  doorways: Pick<Doorways, 'take' | 'open'>
+  open(address: Listen): Promise<unknown>
+  take(socket: Pick<InheritedSocket, 'fd' | 'address'>): Promise<unknown>
+}
+
+/**
+ * Opens what can fail first: a client that comes in by a socket which listens already would be hung up on, and the
+ * server before us had served it.
+ * @param inherited all sockets of that server.
+ */
+export async function openDoors(
+  kinds: readonly DoorKind[],
+  inherited: readonly InheritedSocket[],
+): Promise<void> {
+  for (const { doorways, open } of kinds)
+    for (const address of doorways.open)
+      await open(address).catch((error: Error) => {
+        throw whoListens(error, address, inherited) ?? error
+      })
+  for (const { doorways, take } of kinds) for (const socket of doorways.take) await take(socket)
+}
+
+/** Of an address that can't be opened as the server before us listens there, though on another one. */
+function whoListens(
+  { cause }: Error,
+  address: Listen,
+  inherited: readonly InheritedSocket[],
+): ConfigError | undefined {
+  if ((cause as NodeJS.ErrnoException | undefined)?.code !== 'EADDRINUSE') return undefined
+  const before = inherited.find((socket) => socket.address?.endsWith(`:${address.port}`))
+  if (!before) return undefined
+  const where = formatListen(address)
+  return new ConfigError(
+    `cannot listen on ${where}: the server before this one listens on ${before.address}, and does until it ends`,
+    { cause, hint: 'A handover cannot change that: restart the server.' },
+  )
 }
 
 interface Handed {

@@ -48,6 +48,8 @@ const compress = promisify(zstdCompress)
 const MAX_WORKING = 4
 /** Requests that wait for a build to be fetched. */
 const MAX_WAITING = 200
+/** Manifests that are being sent, some of them slowly, and so are held in memory: as long as there are more nobody else is answered. */
+const MAX_SENDING_BYTES = 128 << 20
 /** Who does not take a byte for so long is gone. */
 const IDLE_MS = 120_000
 const BUSY_RETRY_S = 5
@@ -93,6 +95,7 @@ class ParentDoor {
   readonly #options: ParentDoorOptions
   #working = 0
   #waiting = 0
+  #sendingBytes = 0
 
   constructor(options: ParentDoorOptions) {
     this.#options = options
@@ -151,29 +154,26 @@ class ParentDoor {
 
   async #sendBuild({ request, response, visitor, id, signal }: Call): Promise<void> {
     const seals = readSeals(await readBody(request, MAX_SEALS_BYTES))
-    if (this.#waiting >= MAX_WAITING) throw new ServerBusy(MAX_WAITING)
-    this.#waiting++
+    if (this.#waiting >= MAX_WAITING || this.#sendingBytes >= MAX_SENDING_BYTES)
+      throw new ServerBusy(MAX_WAITING)
     const write = (line: AnswerLine): void => {
       if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/octet-stream' })
       response.write(`${JSON.stringify(line)}\n`)
     }
     try {
-      const { line, body } = await (await this.#options.parent).describe(
-        id,
-        seals,
-        childOf(visitor),
-        (say) => write({ say }),
-        signal,
+      const { line, body } = await this.#wait(async () =>
+        (await this.#options.parent).describe(id, seals, childOf(visitor), (say) => write({ say }), signal),
       )
       write({ build: line })
-      await this.#send(request, [body], response)
+      this.#sendingBytes += body.length
+      await this.#send(request, [body], response).finally(() => {
+        this.#sendingBytes -= body.length
+      })
     } catch (error) {
       if (!response.headersSent || signal.aborted) throw error
       const { code, message, hint } = reportError(error)
       write({ error: { code, message, ...(hint === undefined ? {} : { hint }) } })
       response.end()
-    } finally {
-      this.#waiting--
     }
   }
 
@@ -215,6 +215,15 @@ class ParentDoor {
       await pipeline(Readable.from(paced(Readable.from(content), share)), response)
     } finally {
       share.leave()
+    }
+  }
+
+  async #wait<T>(forBuild: () => Promise<T>): Promise<T> {
+    this.#waiting++
+    try {
+      return await forBuild()
+    } finally {
+      this.#waiting--
     }
   }
 

@@ -1,5 +1,6 @@
 /** Rules, rates and limits hold for child servers as for devices: what one may have, how fast, and how often. */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { existsSync, writeFileSync } from 'node:fs'
 import { Agent, type IncomingMessage, request } from 'node:http'
 import { connect } from 'node:net'
@@ -96,6 +97,22 @@ describe('child servers', { concurrency: 2 }, () => {
     assert.equal((await parent.cli(['reload', '--config', file])).code, 0)
     const quick = await timed('2')
     assert.ok(quick < slow, `without a rate ${quick} ms, with one ${slow} ms`)
+  })
+
+  test('who is sent a manifest slowly takes no place of those who wait for a build', async () => {
+    const { mirror: owned, parent } = await setUp('[limits]\nrate = "1kB"\nhttp_per_source = 0\n')
+    await using mirror = owned
+    await mirror.publish('many', randomTree(4, 300, 10))
+    assert.equal((await parent.cli(['fetch', 'many'])).code, 0)
+    using children = new DisposableStack()
+    // One more than may wait.
+    for (let asked = 0; asked <= 200; asked++) {
+      const sent = request(`${httpUrlOf(parent)}/parent/v1/builds/many`, { method: 'POST', agent: false })
+      children.defer(() => sent.destroy())
+      const [{ statusCode }] = await once(sent.end(NO_SEALS), 'response')
+      sent.on('error', () => {})
+      assert.equal(statusCode, 200, `child ${asked}`)
+    }
   })
 
   test('connections of one address are counted with all others of HTTP', async () => {
