@@ -138,12 +138,12 @@ test('answers and evictions are counted as they were', async () => {
     assert.deepEqual(await countsOf(upserv), { searched: 0, prepared: 0, reused: 0, evictions: 0 })
     const asked = await update(one)
     const first = await countsOf(upserv)
-    // All that was asked for is counted once, and what the client had something like was searched for that.
-    const reused = asked - files
-    assert.deepEqual(first, { searched: files, prepared: 0, reused, evictions: 0 })
+    // The second name of a hard link is a file of its own without -H, and has its answer from the first.
+    assert.equal(asked, files + 1)
+    assert.deepEqual(first, { searched: files, prepared: 0, reused: 1, evictions: 0 })
     assert.equal(await update(other), asked)
     const second = await countsOf(upserv)
-    assert.deepEqual(second, { ...first, reused: reused + asked })
+    assert.deepEqual(second, { ...first, reused: 1 + asked })
     // Room for one of them.
     writeFileSync(config, `budget = "5MB"\n${source}`)
     assert.equal((await upserv.cli(['reload'])).code, 0)
