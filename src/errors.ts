@@ -7,6 +7,8 @@
  * scripts and tests can rely on it; `cause` is kept. Log or throw, not both.
  */
 
+import { byteString, showBytes } from './lib/bytes.ts'
+
 export interface ErrorDetails {
   /** What the person who reads the message can do about it: one sentence. */
   hint?: string
@@ -30,26 +32,52 @@ export interface ErrorReport {
   code: string
   message: string
   hint: string | undefined
+  /** What lies behind it, for the log alone: it may tell of this machine what is nobody else's business. */
+  detail: string | undefined
 }
 
 /** An error that happened in another thread or process, under its own code. */
 export class RelayedError extends UpservError {
   readonly code: string
+  /** What lay behind it there. */
+  readonly detail: string | undefined
 
-  constructor({ code, message, hint }: ErrorReport) {
+  constructor({
+    code,
+    message,
+    hint,
+    detail,
+  }: Omit<ErrorReport, 'detail'> & { detail?: string | undefined }) {
     super(message, hint === undefined ? {} : { hint })
     this.code = code
+    this.detail = detail
   }
 }
 
 /** What is not one of ours is a bug, or the system's: its message is kept. */
 export function reportError(error: unknown): ErrorReport {
-  if (error instanceof UpservError) return { code: error.code, message: error.message, hint: error.hint }
-  return {
-    code: 'INTERNAL',
-    message: error instanceof Error ? error.message : String(error),
-    hint: undefined,
+  const detail = error instanceof RelayedError ? error.detail : detailOf(error)
+  if (error instanceof UpservError) {
+    const { code, message, hint } = error
+    return { code, message, hint, detail }
   }
+  const message = error instanceof Error ? error.message : String(error)
+  return { code: 'INTERNAL', message, hint: undefined, detail }
+}
+
+const MAX_CAUSES = 6
+const MAX_CAUSE = 1000
+
+/** What the error was caused by, from the nearest on; each is one line, whatever its message holds. */
+function detailOf(error: unknown): string | undefined {
+  const causes: string[] = []
+  for (let at = error; at instanceof Error && at.cause !== undefined && causes.length < MAX_CAUSES; ) {
+    at = at.cause
+    const said =
+      at instanceof Error ? at.message || (at as NodeJS.ErrnoException).code || at.name : String(at)
+    causes.push(showBytes(byteString(Buffer.from(said.slice(0, MAX_CAUSE))), MAX_CAUSE))
+  }
+  return causes.length === 0 ? undefined : causes.join('; because: ')
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -286,6 +314,17 @@ export class NotHeld extends CommandError {
 /** A command asks for a session that nobody remembers. */
 export class SessionUnknown extends CommandError {
   override readonly code = 'SESSION_UNKNOWN'
+}
+
+/** The program's files are those of another version than that which runs: no thread can start from them. */
+export class ProgramReplaced extends UpservError {
+  readonly code = 'PROGRAM_REPLACED'
+
+  constructor(running: string, installed: string) {
+    super(`the program was replaced: version ${running} runs, and its files are those of ${installed}`, {
+      hint: 'Run `upserv handover`, or restart the server.',
+    })
+  }
 }
 
 /** A request by HTTP that cannot be served as it is. `status` is HTTP's own. */

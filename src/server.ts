@@ -74,7 +74,7 @@ import { Bandwidth } from './lib/bandwidth.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import { realDisk } from './lib/disk.ts'
 import type { Logger } from './lib/log.ts'
-import { networkOf, type Prefixes, sourceOf, USUAL_PREFIXES } from './lib/peer.ts'
+import { networkOf, type Prefixes, sourceOf, USUAL_PREFIXES, whereOf } from './lib/peer.ts'
 import { Throttle } from './lib/throttle.ts'
 import { Answers } from './rsync/answers.ts'
 import { Derived } from './rsync/derived.ts'
@@ -592,7 +592,7 @@ export async function serve(
   const children = parentDoor({
     parent: quietly(opened.then(({ parent }) => parent)),
     visitor: (client) => policy.visitor(client),
-    pace: (client) => bandwidth.join(`source ${sourceOf(client, prefixesOf(current))}`),
+    pace: (client) => bandwidth.join(whereOf(client, prefixesOf(current))),
     signal: stopChildren.signal,
     onRequest,
     log: (fields, message) => log.info(fields, message),
@@ -976,6 +976,7 @@ function doorLimitsOf({ rsync, limits, access }: Config) {
   return {
     perNetwork: limits.perNetwork,
     handshakesPerSource: limits.handshakesPerSource,
+    handshakesPerNetwork: limits.handshakesPerNetwork,
     prefixes: access.limits?.prefixes ?? USUAL_PREFIXES,
     handshakes: rsync.maxHandshakes,
     perSource: rsync.maxPerSource,

@@ -1,6 +1,6 @@
 /**
- * A crowd that means harm, as a process of its own: `node attackers.ts PORT IDLE HALF READERS WRITERS`. Whoever is
- * hung up on comes back after a second. Prints `{"up": ...}` when all have come as far as they mean to, and what
+ * A crowd that means harm, as a process of its own: `node attackers.ts PORT TLS-PORT IDLE HALF HALF-TLS READERS
+ * WRITERS`. Whoever is hung up on comes back after a second. Prints `{"up": ...}` when all have come as far as they mean to, and what
  * became of them as JSON when its standard input ends.
  *
  * They come from many addresses of the loopback network, as a crowd does: limits of one address alone do not keep
@@ -8,8 +8,11 @@
  */
 import { connect, type Socket } from 'node:net'
 import { nul } from '../../test/support/hostile.ts'
+import { tlsHello } from '../../test/support/tls-hello.ts'
 
-const [port, idle, half, readers, writers] = process.argv.slice(2).map(Number) as [
+const [port, tlsPort, idle, half, halfTls, readers, writers] = process.argv.slice(2).map(Number) as [
+  number,
+  number,
   number,
   number,
   number,
@@ -29,7 +32,10 @@ const GREETING = '@RSYNCD: 31.0\n'
 const ARGUMENTS = nul('--server', '--sender', '-logDtpre.iLsfxC', '.', 'build-1/root/')
 const NO_FILTERS = Buffer.from('0400000700000000', 'hex')
 
-type Kind = 'idle' | 'half' | 'reader' | 'writer'
+type Kind = 'idle' | 'half' | 'halfTls' | 'reader' | 'writer'
+
+/** Of one who never says more: the server has signed its answer by then. */
+const HELLO = await tlsHello('TLSv1.3', 'localhost')
 
 const held = new Map<Socket, Kind>()
 const counts = { connected: 0, hungUpOn: 0, turnedAway: 0 }
@@ -38,7 +44,7 @@ let over = false
 /** Resolves when it has come as far as it means to, or was sent away. */
 function open(kind: Kind, number: number): Promise<void> {
   const localAddress = `127.0.1.${1 + (number % ADDRESSES)}`
-  const socket = connect({ port, host: '127.0.0.1', localAddress })
+  const socket = connect({ port: kind === 'halfTls' ? tlsPort : port, host: '127.0.0.1', localAddress })
   let timer: NodeJS.Timeout | undefined
   return new Promise((resolve) => {
     let said = ''
@@ -54,8 +60,10 @@ function open(kind: Kind, number: number): Promise<void> {
     socket.once('connect', () => {
       counts.connected++
       held.set(socket, kind)
+      if (kind === 'halfTls') socket.write(HELLO)
     })
     socket.on('data', function onData(chunk: Buffer) {
+      if (kind === 'halfTls') return resolve()
       const greeted = said.includes('\n')
       if (said.length < 4096) said += chunk.toString('latin1')
       if (!greeted && said.includes('\n')) {
@@ -97,6 +105,7 @@ const wanted: Kind[] = [
   ...Array.from({ length: readers }, () => 'reader' as const),
   ...Array.from({ length: writers }, () => 'writer' as const),
   ...Array.from({ length: half }, () => 'half' as const),
+  ...Array.from({ length: halfTls }, () => 'halfTls' as const),
   ...Array.from({ length: idle }, () => 'idle' as const),
 ]
 for (let at = 0; at < wanted.length; at += OPENED_AT_ONCE)
@@ -109,7 +118,7 @@ process.stdin.resume().once('end', () => {
 })
 
 function tally(): Record<Kind, number> {
-  const sum = { idle: 0, half: 0, reader: 0, writer: 0 }
+  const sum = { idle: 0, half: 0, halfTls: 0, reader: 0, writer: 0 }
   for (const kind of held.values()) sum[kind]++
   return sum
 }

@@ -5,3 +5,11 @@ export function maintainer(environment: NodeJS.ProcessEnv = process.env): string
   if (DEBEMAIL?.includes('<')) return DEBEMAIL
   return `${DEBFULLNAME || 'The upserv authors'} <${DEBEMAIL || 'upserv@packages.invalid'}>`
 }
+
+/** Whether mail to that address may reach anybody: names under .invalid, .example, .test and .localhost are nobody's. */
+export function isReachable(maintainer: string): boolean {
+  return (
+    /<[^<>@\s]+@[^<>@\s]+\.[^<>@\s]+>$/.test(maintainer) &&
+    !/[@.](?:invalid|example|test|localhost)>$/i.test(maintainer)
+  )
+}

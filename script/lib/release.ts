@@ -5,16 +5,29 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { notesOf, withRelease } from './changelog.ts'
+import { isReachable, maintainer } from './maintainer.ts'
 import { runtimePackages } from './runtime-packages.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
 const [step, version = '', out = ''] = process.argv.slice(2)
 
-if (step === 'prepare') prepare()
+if (step === 'answer') answer()
+else if (step === 'prepare') prepare()
 else if (step === 'describe') describe()
 else if (step === 'attest') attest()
 else
-  throw new Error('Usage: release.ts prepare VERSION | describe VERSION DIRECTORY | attest VERSION DIRECTORY')
+  throw new Error(
+    'Usage: release.ts answer | prepare VERSION | describe VERSION DIRECTORY | attest VERSION DIRECTORY',
+  )
+
+/** Who has a package finds in it whom to tell of a hole. */
+function answer(): void {
+  if (isReachable(maintainer())) return
+  console.error(
+    `Nobody reads ${maintainer()}, whom the packages would name: set DEBEMAIL, and DEBFULLNAME, to who answers for them.`,
+  )
+  process.exitCode = 78
+}
 
 function prepare(): void {
   for (const file of ['package.json', 'package-lock.json']) {

@@ -391,14 +391,25 @@ test('policy: limits of who comes have names of their own', () => {
     {
       hosts: { allow: [], deny: [] },
       modules: [rules('build-staff', { authUsers: users('alice'), secretsFile: staff, maxConnections: 9 })],
-      limits: { transfersPerSource: 3, transfersPerUser: 2, waitingPerSource: 4, prefixes },
+      limits: {
+        ...{ transfersPerSource: 3, transfersPerUser: 2 },
+        ...{ waitingPerSource: 4, waitingPerNetwork: 6, waitingPerUser: 5 },
+        prefixes,
+      },
     },
     (problem) => assert.fail(problem),
   )
   const visitor = policy.visitor(from('2001:db8::7'))
   const source = { name: '\0source 2001:db8:0:0::/64', most: 3, waiting: 4, of: 'of this address' }
-  assert.deepEqual(visitor.settings(['build-1']).limits, [source])
+  const network = {
+    ...{ name: '\0network 2001:db8:0::/48', most: Number.POSITIVE_INFINITY, waiting: 6 },
+    of: 'of this network',
+  }
+  assert.deepEqual(visitor.settings(['build-1']).limits, [source, network])
   assert.ok(visitor.prove(['build-staff'], proof('alice', 'sesame')))
-  const user = { name: '\0user alice', most: 2, of: 'of this user' }
-  assert.deepEqual(visitor.settings(['build-staff']).limits, [{ name: 'build-staff', most: 9 }, user, source])
+  const user = { name: '\0user alice', most: 2, waiting: 5, of: 'of this user' }
+  assert.deepEqual(visitor.settings(['build-staff']).limits, [
+    { name: 'build-staff', most: 9 },
+    ...[user, source, network],
+  ])
 })

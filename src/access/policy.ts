@@ -13,7 +13,7 @@
 import { randomBytes } from 'node:crypto'
 import { AccessDenied } from '../errors.ts'
 import { utf8Bytes } from '../lib/bytes.ts'
-import { networkOf, type Prefixes, sourceOf, USUAL_PREFIXES } from '../lib/peer.ts'
+import { networkOf, type Prefixes, sourceOf, USUAL_PREFIXES, whereOf } from '../lib/peer.ts'
 import { Attempts } from './attempts.ts'
 import { type FetchAllowance, type FetchTicket, NOT_COUNTED } from './fetch-allowance.ts'
 import { HostRules, type HostRulesConfig } from './hosts.ts'
@@ -67,8 +67,10 @@ export interface VisitorLimits {
   /** Transfers at a time from one source, and of one user or certificate. */
   readonly transfersPerSource: number
   readonly transfersPerUser: number
-  /** Those of one source who may wait in line. */
+  /** Those of one source, of one network, and of one user or certificate, who may wait in line. */
   readonly waitingPerSource: number
+  readonly waitingPerNetwork: number
+  readonly waitingPerUser: number
   readonly prefixes: Prefixes
 }
 
@@ -86,6 +88,8 @@ const NO_LIMITS: VisitorLimits = {
   transfersPerSource: 0,
   transfersPerUser: 0,
   waitingPerSource: 0,
+  waitingPerNetwork: 0,
+  waitingPerUser: 0,
   prefixes: USUAL_PREFIXES,
 }
 
@@ -419,19 +423,13 @@ export class Visitor {
   }
 
   *#ownLimits(): Generator<VisitSettings['limits'][number]> {
-    const { transfersPerSource, transfersPerUser, waitingPerSource, prefixes } = this.#rules.limits
+    const { limits } = this.#rules
     const user = this.#proof?.user ?? this.#devices[0]
-    if (user !== undefined && transfersPerUser > 0) {
-      yield { name: `\0user ${user}`, most: transfersPerUser, of: 'of this user' }
-    }
-    if (transfersPerSource > 0 || waitingPerSource > 0) {
-      yield {
-        name: `\0source ${sourceOf(this.#client, prefixes)}`,
-        most: transfersPerSource || Number.POSITIVE_INFINITY,
-        ...(waitingPerSource > 0 ? { waiting: waitingPerSource } : {}),
-        of: 'of this address',
-      }
-    }
+    if (user !== undefined)
+      yield* limitOf(`\0user ${user}`, 'of this user', limits.transfersPerUser, limits.waitingPerUser)
+    const { source, network } = whereOf(this.#client, limits.prefixes)
+    yield* limitOf(`\0${source}`, 'of this address', limits.transfersPerSource, limits.waitingPerSource)
+    yield* limitOf(`\0${network}`, 'of this network', 0, limits.waitingPerNetwork)
   }
 
   #mayKnock(module: string): boolean {
@@ -483,4 +481,15 @@ function fetchEntry(rule: FetchRule, groups: Groups): FetchEntry {
     isMeant: (_, devices, user) =>
       members.some((who) => ('user' in who ? who.user === user : isAmong(who, devices))),
   }
+}
+
+/** So many of these may transfer at a time, and so many wait in line for it; 0 for any number. */
+function* limitOf(
+  name: string,
+  of: string,
+  most: number,
+  waiting: number,
+): Generator<VisitSettings['limits'][number]> {
+  if (most === 0 && waiting === 0) return
+  yield { name, most: most || Number.POSITIVE_INFINITY, ...(waiting > 0 && { waiting }), of }
 }

@@ -77,6 +77,8 @@ interface Converter {
   program: string
   debianPackage: string
   args: readonly string[]
+  /** Reads all of it before a tar is made of it: what the conversion itself would not say of damage. */
+  check?: readonly string[]
 }
 
 /** Those of which a program makes a tar. */
@@ -84,7 +86,8 @@ export type ByProgram = 'zip' | 'iso9660' | 'squashfs'
 
 /** `{file}` is the archive. */
 const CONVERTERS: Record<ByProgram, Converter> = {
-  zip: bsdtar('{file}'),
+  // Into an archive bsdtar copies files whose checksums are wrong, and says nothing; when it extracts, it complains.
+  zip: { ...bsdtar('{file}'), check: ['-x', '-O', '-f', '{file}'] },
   iso9660: bsdtar('{file}'),
   squashfs: {
     program: 'sqfs2tar',
@@ -105,20 +108,25 @@ export async function* asTar(
   file: string,
   { signal }: { signal: AbortSignal },
 ): AsyncGenerator<Uint8Array, void> {
-  const { program, debianPackage, args } = CONVERTERS[container]
+  const { program, debianPackage, args, check } = CONVERTERS[container]
   const path = await findProgram(program)
   if (path === undefined) throw new ToolMissing(program, container, debianPackage)
   const explain = (status: number | NodeJS.Signals | null, complaint: Uint8Array): Error =>
     new ArchiveError(
       `the ${container} archive is damaged: ${firstLine(complaint) ?? `${program} ended with ${status}`}`,
+      { cause: ended(path, status, complaint) },
     )
-  const filled = args.map((arg) => arg.replace('{file}', file))
-  const stage = await startProgram(path, filled, {
-    env: { PATH: process.env.PATH, LC_ALL: 'C.UTF-8' },
-    confinement: { reads: [file], maxMemoryBytes: DECOMPRESSOR_MEMORY },
-    explain,
-  })
-  yield* pump(nothing(), stage, signal)
+  const output = async (words: readonly string[]): Promise<AsyncGenerator<Uint8Array, void>> => {
+    const filled = words.map((word) => word.replace('{file}', file))
+    const stage = await startProgram(path, filled, {
+      env: { PATH: process.env.PATH, LC_ALL: 'C.UTF-8' },
+      confinement: { reads: [file], maxMemoryBytes: DECOMPRESSOR_MEMORY },
+      explain,
+    })
+    return pump(nothing(), stage, signal)
+  }
+  if (check) for await (const _ of await output(check)); // no more than whether it ends well
+  yield* await output(args)
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -172,6 +180,7 @@ export async function* extracted(
         const said = firstLine(complaint)
         return new ArchiveError(
           `the extractor ${program} ended with ${status}${said === undefined ? '' : `: ${said}`}`,
+          { cause: ended(path, status, complaint) },
         )
       },
     })
@@ -185,6 +194,11 @@ export async function* extracted(
 
 /** For programs that read a file. */
 export async function* nothing(): AsyncGenerator<Uint8Array> {}
+
+/** All that a program said at its end, for the log. */
+function ended(path: string, status: number | NodeJS.Signals | null, complaint: Uint8Array): Error {
+  return new Error(`${path} ended with ${status}: ${asBuffer(complaint).toString('latin1').trim()}`)
+}
 
 function firstLine(complaint: Uint8Array): string | undefined {
   const line = asBuffer(complaint)

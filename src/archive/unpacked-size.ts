@@ -1,5 +1,5 @@
 /**
- * What a compressed archive says of its size when it is unpacked, before it is: zstd and lzma at their start,
+ * What an archive says of its size when its compression is taken off, before it is: zstd and lzma at their start,
  * gzip and xz at their end, bzip2 nowhere. Pure.
  *
  * It is a lower bound, never an estimate: members, streams or frames that lie before or behind are not
@@ -25,9 +25,12 @@ export function saysAtItsEnd(head: Uint8Array): boolean {
  * At least so many bytes come of it; 0 where it does not say.
  * @param head its first bytes, as `detectCompression` has them.
  * @param tail its last bytes; undefined when nobody has them.
+ * @param size of the archive as it is.
  */
-export function leastUnpackedBytes(head: Uint8Array, tail: Uint8Array | undefined): number {
+export function leastUnpackedBytes(head: Uint8Array, tail: Uint8Array | undefined, size = 0): number {
   switch (compressionOf(head)) {
+    case 'none':
+      return size
     case 'zstd':
       return zstdContentSize(asBuffer(head))
     case 'lzma':

@@ -15,8 +15,10 @@ import { leastUnpackedBytes, saysAtItsEnd, TAIL_BYTES } from '../archive/unpacke
 import {
   ArchiveError,
   DigestMismatch,
+  type ErrorReport,
   NoRoom,
   NotPublished,
+  reportError,
   SourceError,
   UpstreamChanged,
   UpstreamUnreachable,
@@ -66,6 +68,8 @@ export type ReadHeld = (digest: Uint8Array, offset: number, bytes: number) => Pr
 /** How far it has come. */
 export type FetchProgress =
   | { type: 'locating'; source: string }
+  /** A source has failed, and the next is asked. */
+  | { type: 'passed over'; source: string; error: ErrorReport }
   | {
       type: 'found'
       source: string
@@ -204,6 +208,9 @@ async function takeFirst(all: Work): Promise<FetchOutcome> {
     } catch (error) {
       if (!(error instanceof SourceError)) throw error
       failures.push(error)
+      const isLast = i === job.sources.length - 1
+      if (!isLast && !(error instanceof NotPublished))
+        tell({ type: 'passed over', source: config.name, error: reportError(error) })
       continue
     }
     return await deadline.keep(take())
@@ -227,7 +234,8 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
   const { url, size: totalBytes, checksum } = archive
   tell({ type: 'found', source, url, totalBytes, checked: checksum?.algorithm })
   // A tree takes more than its archive: what does not fit even so is refused before its first byte.
-  takeRoom(work, totalBytes ?? 0)
+  refuseBeyond(job, totalBytes ?? 0)
+  expectRoom(work, totalBytes ?? 0)
   const contents = await archive.contents()
   const digests = new ArchiveDigests(archive)
   const config = job.sources.find(({ name }) => name === source)!
@@ -246,11 +254,13 @@ async function takeArchive(source: string, download: Download, work: Work): Prom
       }
     }
     const extractor = await extractorOf(config, job, url, disk)
-    const chunks = extractor ? archive.bytes() : await takeRoomUnpacked(archive, work)
+    const { chunks, unpackedBytes } = extractor
+      ? { chunks: archive.bytes(), unpackedBytes: totalBytes ?? 0 }
+      : await foreseeSize(archive, work)
     await readArchive(meter.downloads(chunks, digests), meter.unpacks(ingest), {
       signal,
       afterChunk: () => meter.show(),
-      spill: (chunks) => spillTo(job.directory, chunks, account, disk.now),
+      spill: (chunks) => spillTo(job.directory, inRoom(chunks, unpackedBytes, work), account, disk.now),
       extractor,
     })
     if (extractor) await removeTree(disk, extractor.directory)
@@ -341,7 +351,7 @@ async function takeReplica(source: string, offer: Offer, work: Work): Promise<Fe
     const lacking = lackingBlobs(manifest, known)
     const bytes = lacking.reduce((sum, blob) => sum + manifest.blobSize(blob), 0)
     tell({ type: 'lacking', bytes })
-    takeRoom(work, bytes, bytes)
+    takeRoom(work, bytes)
     const contents = await contentsOf(offer, manifest)
     const wanted = await withEarlier(offer, manifest, lacking, known, work)
     const replica = await Replica.create(job.directory, manifest, lacking, account, disk)
@@ -374,42 +384,66 @@ async function takeReplica(source: string, offer: Offer, work: Work): Promise<Fe
 // ---------------------------------------------------------------------------------------------------
 // Room.
 
-/** Of an archive's own size, and of what it says that it unpacks to, so much is needed: it has headers, and files twice. */
-const NEEDED_SHARE = 0.75
+/** @param bytes that the build takes for certain, with all that it shares with others. @throws NoRoom */
+function refuseBeyond({ id, most }: FetchJob, bytes: number): void {
+  if (bytes <= most.bytes) return
+  throw new NoRoom(`build ${id} needs at least ${formatSize(bytes)}; ${most.because}`, {
+    hint: 'Raise the budget, or give it a larger disk. It was not downloaded.',
+  })
+}
 
 /**
- * Reserves what a build needs for certain, before anything of it comes.
- * @param bytes of the whole build, at the least. @param sure how many of them the store does not have: unless
- *   that is known, all that is stored may be a part of the build.
- * @throws NoRoom
+ * Reserves what will be written for certain, before any of it comes: blobs that a replica lacks, a file that an image
+ * has to lie in. @throws NoRoom
  */
-function takeRoom(
-  { job, account }: Work,
+function takeRoom({ job, account }: Work, bytes: number): void {
+  refuseBeyond(job, bytes)
+  if (bytes > 0) account.reserve(bytes)
+}
+
+/** The same bytes, once there is room for so many. Who began to read them has to end it. */
+async function* inRoom(
+  chunks: AsyncIterable<Uint8Array>,
   bytes: number,
-  sure = Math.floor(bytes * NEEDED_SHARE) - job.most.storedBytes,
-): void {
-  const { id, most } = job
-  if (bytes > most.bytes) {
-    throw new NoRoom(`build ${id} needs at least ${formatSize(bytes)}; ${most.because}`, {
-      hint: 'Raise the budget, or give it a larger disk. It was not downloaded.',
-    })
+  work: Work,
+): AsyncGenerator<Uint8Array> {
+  let isThere = false
+  for await (const chunk of chunks) {
+    if (!isThere) takeRoom(work, bytes)
+    isThere = true
+    yield chunk
   }
-  if (sure > 0) account.reserve(sure)
+}
+
+/** Of a tar's size, so much is usually content that comes once. */
+const USUAL_SHARE = 0.75
+
+/**
+ * Reserves what a tree usually takes, where that is to be had. It may be far less: headers are no content, and files
+ * that come twice, or are stored already, are not written. So it shows only while it is unpacked whether it fits.
+ */
+function expectRoom({ job, account }: Work, bytes: number): void {
+  const expected = Math.floor(bytes * USUAL_SHARE) - job.most.storedBytes
+  if (expected > 0) account.reserveIfThere(expected)
 }
 
 /** Trees compress to no less than this, as a rule: what fits with so much more need not be asked for. */
 const USUAL_RATIO = 8
 
 /**
- * The same by what the archive itself says of its size unpacked, at its start or at its end, where it is
- * compressed and that might be too much. @returns all of its bytes. @throws NoRoom
+ * Expects what the archive itself says of its size unpacked, at its start or at its end, where it is compressed and
+ * that might be too much. @returns that size, at the least, with all bytes of the archive.
  */
-async function takeRoomUnpacked(archive: Download, work: Work): Promise<AsyncIterable<Uint8Array>> {
+async function foreseeSize(
+  archive: Download,
+  work: Work,
+): Promise<{ unpackedBytes: number; chunks: AsyncIterable<Uint8Array> }> {
   const { found: head, chunks } = await sniff(archive.bytes(), (head) => Uint8Array.from(head))
   const isClose = archive.size !== undefined && archive.size * USUAL_RATIO > work.job.most.bytes
   const tail = isClose && saysAtItsEnd(head) ? await archive.last?.(TAIL_BYTES) : undefined
-  takeRoom(work, Math.ceil(leastUnpackedBytes(head, tail) * NEEDED_SHARE))
-  return chunks
+  const unpackedBytes = leastUnpackedBytes(head, tail, archive.size)
+  expectRoom(work, unpackedBytes)
+  return { unpackedBytes, chunks }
 }
 
 function decodeOffered(bytes: Uint8Array): Manifest {
@@ -594,6 +628,16 @@ class SpoolAccount {
   reserve(bytes: number): void {
     this.claim(bytes)
     this.giveBack(bytes)
+  }
+
+  /** The same, where it costs nothing else its room. */
+  reserveIfThere(bytes: number): void {
+    try {
+      this.#room.claim(bytes)
+      this.#room.giveBack(bytes)
+    } catch (error) {
+      if (!(error instanceof NoRoom)) throw error
+    }
   }
 
   add(spool: Spool): void {

@@ -1,6 +1,7 @@
 /** The thread of one fetch: takes its job as workerData, tells how it goes, ends with `done` or `failed`. */
 import { parentPort, workerData } from 'node:worker_threads'
 import { type ErrorReport, reportError } from '../errors.ts'
+import { checkProgram } from '../lib/module-path.ts'
 import { untilAborted } from '../lib/single-flight.ts'
 import { RoomClient } from '../store/room.ts'
 import { type FetchJob, type FetchOutcome, type FetchProgress, runFetchJob } from './fetch-job.ts'
@@ -32,6 +33,7 @@ port.on('message', (order: FetchOrder) => {
 
 const send = (message: FetchMessage): void => port.postMessage(message)
 try {
+  checkProgram()
   const outcome = await runFetchJob(
     job,
     new RoomClient(room),

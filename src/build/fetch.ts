@@ -10,6 +10,7 @@ import { Worker } from 'node:worker_threads'
 import {
   BuildDamaged,
   CommandError,
+  type ErrorReport,
   NoSuchBuild,
   RelayedError,
   reportError,
@@ -478,10 +479,7 @@ class Flight {
         const again =
           code === 'SOURCE_CHANGED' || code === 'STORE_CORRUPT' || (this.#resumed && SPOILED.has(code))
         if (!again || start === MAX_STARTS) {
-          log.warn(
-            { build: this.id, source: this.#source, code, reason: (error as Error).message },
-            'fetch failed',
-          )
+          log.warn({ build: this.id, source: this.#source, ...forLog(reportError(error)) }, 'fetch failed')
           throw error
         }
         this.#alone = true
@@ -627,6 +625,11 @@ class Flight {
         this.#step = 'locating'
         this.#phase = `asking ${progress.source} for it`
         break
+      case 'passed over': {
+        const { source, error } = progress
+        this.#options.log.warn({ build: this.id, source, ...forLog(error) }, 'source passed over')
+        break
+      }
       case 'found': {
         this.#source = progress.source
         this.#url = progress.url
@@ -699,6 +702,11 @@ class Flight {
   #tellAll(line: string): void {
     for (const say of this.#listeners) say(line)
   }
+}
+
+/** What the log says of a failure: more than a device hears. */
+function forLog({ code, message, hint, detail }: ErrorReport) {
+  return { code, reason: message, hint, detail }
 }
 
 function serverIsStopping(): CommandError {

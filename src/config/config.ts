@@ -20,6 +20,7 @@ import { nearest } from '../lib/nearest.ts'
 import { USUAL_PREFIXES } from '../lib/peer.ts'
 import { parseSize } from '../lib/units.ts'
 import { AUTH_DIGESTS } from '../rsync/wire/auth.ts'
+import { takesKey } from '../source/kinds.ts'
 import { type SourceConfig, sourceFromUrl } from '../source/source.ts'
 import {
   fetchRulesSchema,
@@ -116,6 +117,8 @@ export interface Config {
   readonly limits: {
     /** Connections from one network. */
     readonly perNetwork: number
+    /** Handshakes under way from one network. */
+    readonly handshakesPerNetwork: number
     /** Handshakes under way from one source. */
     readonly handshakesPerSource: number
     /** Connections by HTTP from one source. */
@@ -285,11 +288,15 @@ const ipv6Bits = z.number().int().min(16).max(128)
 
 const limitsSchema = z.strictObject({
   rate,
+  rate_per_network: rate,
   rate_per_source: rate,
   rate_per_session: rate,
   per_network: count.default(0),
+  handshakes_per_network: count.default(0),
   handshakes_per_source: count.default(0),
+  waiting_per_network: count.default(0),
   waiting_per_source: count.default(0),
+  waiting_per_user: count.default(0),
   transfers_per_source: count.default(0),
   transfers_per_user: count.default(0),
   http_per_source: count.default(500),
@@ -379,7 +386,7 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
   const sources = [
     ...(flags.source ?? []).map((url) => ({
       ...sourceFromUrl(url),
-      ...(extract === undefined ? {} : { extract: [extract] }),
+      ...(extract === undefined || !takesKey(url, 'extract') ? {} : { extract: [extract] }),
     })),
     ...fromFile.source.map((source) => toSourceConfig(source, extract)),
   ]
@@ -426,6 +433,8 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
         transfersPerSource: limits.transfers_per_source,
         transfersPerUser: limits.transfers_per_user,
         waitingPerSource: limits.waiting_per_source,
+        waitingPerNetwork: limits.waiting_per_network,
+        waitingPerUser: limits.waiting_per_user,
         prefixes: {
           ipv4Network: limits.ipv4_network,
           ipv6Source: limits.ipv6_source,
@@ -435,9 +444,15 @@ export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config
     },
     limits: {
       perNetwork: limits.per_network,
+      handshakesPerNetwork: limits.handshakes_per_network,
       handshakesPerSource: limits.handshakes_per_source,
       httpPerSource: limits.http_per_source,
-      rates: { all: limits.rate, perSource: limits.rate_per_source, perSession: limits.rate_per_session },
+      rates: {
+        all: limits.rate,
+        perNetwork: limits.rate_per_network,
+        perSource: limits.rate_per_source,
+        perSession: limits.rate_per_session,
+      },
     },
     fetchLimits: {
       perSource: fetch.per_source,
@@ -589,12 +604,12 @@ export function configKeys(): string[] {
   ]
 }
 
-/** @param extract the program that all sources without one of their own use: `EXTRACT_BUILD` names it. */
+/** @param extract the program that all sources of archives without one of their own use: `EXTRACT_BUILD` names it. */
 function toSourceConfig(source: z.output<typeof sourceSchema>, extract: string | undefined): SourceConfig {
   const [url = '', ...mirrors] = [source.url].flat()
   const { name, builds, checksum, contents, maps, id, list, names, signature, keys } = source
   const { pristine, subtree, exclude, users, groups } = source
-  const command = source.extract ?? extract
+  const command = source.extract ?? (takesKey(url, 'extract') ? extract : undefined)
   return {
     ...{ name, builds, url, mirrors, checksum, contents, maps, id, list, names, signature, keys },
     checksumRequired: source.checksum_required,

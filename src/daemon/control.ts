@@ -323,7 +323,8 @@ async function serve(socket: Socket, handlers: ControlHandlers): Promise<void> {
   try {
     send({ type: 'result', value: (await running) ?? null })
   } catch (error) {
-    send({ type: 'error', ...reportError(error) })
+    const { code, message, hint } = reportError(error)
+    send({ type: 'error', code, message, hint })
   }
   socket.end()
 }

@@ -1,14 +1,19 @@
 /**
  * Whose handshake goes when there are too many: of the network, and in it the source, that has the most. Who is let
- * in before the doors close.
+ * in before the doors close. That nobody is counted who has gone.
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { Authority } from '../../test/support/certificates.ts'
+import { missing } from '../../test/support/rsync-ssl.ts'
+import { makeScratch } from '../../test/support/scratch.ts'
 import { sessionContext } from '../../test/support/session.ts'
+import { Certificates } from '../doorstep/certificates.ts'
 import { Doorstep } from '../doorstep/doorstep.ts'
 import type { SessionRecord } from '../history/session-record.ts'
 import { createLogger } from '../lib/log.ts'
@@ -62,6 +67,14 @@ test('doors: handshakes of one source have a limit of their own, and it is the o
     await gone(),
     Array.from({ length: 4 }, () => '2001:db8::1'),
   )
+  await doors.close(0)
+})
+
+test('doors: handshakes of one network have a limit of their own, and the source that has the most pays', async () => {
+  const { doors, knock, gone } = open({ handshakesPerNetwork: 3 })
+  for (const last of [1, 2, 2, 3, 4]) knock(`192.0.2.${last}`)
+  knock('198.51.100.1')
+  assert.deepEqual(await gone(), ['192.0.2.2', '192.0.2.1'])
   await doors.close(0)
 })
 
@@ -122,3 +135,37 @@ for (const { name, end, letIn } of [
     assert.equal(/^@RSYNCD: [\s\S]*@RSYNCD: EXIT/.test(said), letIn)
     assert.equal(doors.sessions, 0)
   })
+
+test('doors: who leaves a crowd while waiting for the TLS handshake is counted no more', {
+  skip: await missing('openssl'),
+}, async () => {
+  using scratch = makeScratch()
+  const pair = await (await Authority.make(join(scratch.path, 'ours'))).issue({ cn: 'upserv' })
+  let looks = 0
+  // Each handshake takes more than a slice, as under load: one of the crowd a turn.
+  const slowClock = (): number => {
+    looks++
+    for (const until = performance.now() + 10; performance.now() < until; );
+    return 0
+  }
+  const ignore = (): void => {}
+  const certificates = new Certificates({ ...pair, clientCa: undefined }, ignore, ignore, slowClock)
+  const CROWD = 10
+  const { doors } = open({})
+  const tls = { certificates, clientCerts: 'off', devices: undefined } as const
+  const address = await doors.listen(
+    { host: '127.0.0.1', port: 0 },
+    new Doorstep({ isProxy: () => false, tls }),
+  )
+  const knock = () => connect(Number(address.split(':').at(-1)), '127.0.0.1').on('error', ignore)
+  const crowd = Array.from({ length: CROWD }, knock)
+  while (doors.arriving < CROWD) await nextTurn()
+  for (const socket of crowd) socket.write(Uint8Array.of(0x16))
+  const looksBefore = looks
+  while (looks === looksBefore) await nextTurn()
+  for (const socket of crowd) socket.resetAndDestroy()
+  for (let turns = 0; doors.arriving > 0 && turns < 1000; turns++) await nextTurn()
+  const left = doors.arriving
+  await doors.close(0)
+  assert.equal(left, 0)
+})

@@ -20,7 +20,7 @@ import type { SessionRecord } from '../history/session-record.ts'
 import { Bandwidth } from '../lib/bandwidth.ts'
 import { descriptorOf } from '../lib/descriptor.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, networkOf, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
+import { formatPeer, type Peer, type Prefixes, peerOf, type Where, whereOf } from '../lib/peer.ts'
 import { Slices } from '../lib/slices.ts'
 import { Tally } from '../lib/tally.ts'
 import {
@@ -60,6 +60,8 @@ export interface DoorLimits {
   readonly perNetwork?: number
   /** Handshakes under way from one source; 0 for any number. One more, and the oldest of them goes. */
   readonly handshakesPerSource?: number
+  /** The same from one network; one more, and the oldest goes of the source that has the most there. */
+  readonly handshakesPerNetwork?: number
   /** What a source and a network are. */
   readonly prefixes?: Prefixes
   /** Those who transfer, or wait in line for it. */
@@ -83,12 +85,6 @@ interface Full {
   readonly what: string
   /** Of which ones, for the client. */
   readonly of?: string
-}
-
-/** What a client's connections count for. */
-interface Where {
-  readonly source: string
-  readonly network: string
 }
 
 /** Which session it is. */
@@ -314,8 +310,7 @@ export class Doors {
 
   /** What a client's connections count for. */
   #whereFrom(peer: Peer): Where {
-    const { prefixes } = this.#limits
-    return { source: `source ${sourceOf(peer, prefixes)}`, network: `network ${networkOf(peer, prefixes)}` }
+    return whereOf(peer, this.#limits.prefixes)
   }
 
   #whyFull(peer: Peer, isProxy = false): Full | undefined {
@@ -332,8 +327,12 @@ export class Doors {
   }
 
   #makeRoom(newcomer: Where): void {
-    const { handshakes, handshakesPerSource = 0 } = this.#limits
-    this.#handshakes.makeRoom(newcomer, handshakes, handshakesPerSource)
+    const {
+      handshakes: all,
+      handshakesPerSource: perSource = 0,
+      handshakesPerNetwork: perNetwork = 0,
+    } = this.#limits
+    this.#handshakes.makeRoom(newcomer, { all, perSource, perNetwork })
   }
 
   /** Takes no more clients and waits for those that are here, at most so long; then hangs up on them. May be called again, to be shorter. */
@@ -400,7 +399,7 @@ export class Doors {
   async #serve(input: Readable, output: Writable, peer: Peer, where: Where, before: Before): Promise<void> {
     const visit = { id: this.#next++, peer, began: new Date() }
     const began = this.#context.now()
-    const share = this.#bandwidth.join(where.source)
+    const share = this.#bandwidth.join(where)
     const duplex = new StreamDuplex(input, output, share)
     const hangUp = (): void => duplex.destroy()
     this.#hangUps.add(hangUp)

@@ -12,6 +12,13 @@ export interface Handshake {
   giveUp(why: string): void
 }
 
+/** How many there may be, of all together, of one source and of one network; 0 of the latter for any number. */
+export interface MostHandshakes {
+  readonly all: number
+  readonly perSource: number
+  readonly perNetwork: number
+}
+
 interface Network {
   count: number
   /** In each the oldest first: whoever begins anew, after we made it wait, comes behind the others. */
@@ -49,19 +56,28 @@ export class Handshakes {
 
   /**
    * Hangs up on one if there are as many as may be, so that somebody else can begin one.
-   * @param perSource so many of the newcomer's source; 0 for any number.
    */
-  makeRoom(newcomer: Pick<Handshake, 'source' | 'network'>, most: number, perSource: number): void {
-    const theirs = this.#networks.get(newcomer.network)?.sources.get(newcomer.source)
-    if (perSource > 0 && theirs && theirs.size >= perSource) {
-      this.#hangUpOnOldest(theirs, `too many handshakes: ${theirs.size} were from this address`)
-    } else if (this.#size >= most) {
-      const network = largestOf(this.#networks.values(), ({ count }) => count)
-      const source = network && largestOf(network.sources.values(), ({ size }) => size)
-      if (!source) return
-      const count = `of ${this.#size}, ${source.size}`
-      this.#hangUpOnOldest(source, `too many handshakes: ${count} were from this address`)
+  makeRoom(
+    newcomer: Pick<Handshake, 'source' | 'network'>,
+    { all, perSource, perNetwork }: MostHandshakes,
+  ): void {
+    const network = this.#networks.get(newcomer.network)
+    const source = network?.sources.get(newcomer.source)
+    if (perSource > 0 && source && source.size >= perSource) {
+      this.#hangUpOnOldest(source, `too many handshakes: ${source.size} were from this address`)
+    } else if (perNetwork > 0 && network && network.count >= perNetwork) {
+      this.#hangUpWithin(network, `of ${network.count} in this network`)
+    } else if (this.#size >= all) {
+      const largest = largestOf(this.#networks.values(), ({ count }) => count)
+      if (largest) this.#hangUpWithin(largest, `of ${this.#size}`)
     }
+  }
+
+  /** On one of whoever has the most there. */
+  #hangUpWithin({ sources }: Network, ofHowMany: string): void {
+    const source = largestOf(sources.values(), ({ size }) => size)
+    if (source)
+      this.#hangUpOnOldest(source, `too many handshakes: ${ofHowMany}, ${source.size} were from this address`)
   }
 
   #hangUpOnOldest(source: ReadonlySet<Handshake>, why: string): void {

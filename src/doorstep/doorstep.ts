@@ -129,10 +129,12 @@ export class Doorstep {
     }
   }
 
-  #shakeHands(socket: Socket, tls: TlsSide): Promise<TLSSocket> {
+  async #shakeHands(socket: Socket, tls: TlsSide): Promise<TLSSocket> {
+    // While it waited for its turn nobody listened, and it does not close twice.
+    if (socket.destroyed) throw new ConnectionLost('the client left before the TLS handshake')
     const server = this.#serverFor(tls)
     const key = endsOf(socket)
-    return new Promise<TLSSocket>((resolve, reject) => {
+    return await new Promise<TLSSocket>((resolve, reject) => {
       this.#handshakes.set(key, { resolve, reject })
       socket.once('close', () => reject(new ConnectionLost('the client left during the TLS handshake')))
       // Who ends its side before TLS is agreed on has left; later on it has just said all that it has to say.

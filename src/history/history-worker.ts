@@ -7,6 +7,7 @@
 import { closeSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
 import type { DatabaseSync as Database, SQLInputValue } from 'node:sqlite'
 import { parentPort, workerData } from 'node:worker_threads'
+import { checkProgram } from '../lib/module-path.ts'
 import type { ChangePage, ChangeRecord } from './change-record.ts'
 import type { FetchEnd, FetchPage, FetchQuery, FetchRecord } from './fetch-record.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
@@ -56,6 +57,7 @@ const RUINED = [11, 26]
 /** Only upserv's own user: it says who was where, when. */
 const FILE_MODE = 0o600
 
+checkProgram()
 const { file, keepMs, maxRows } = workerData as HistoryWorkerData
 const damaged = `${file}.damaged`
 const port = parentPort!

@@ -43,6 +43,7 @@ export class History {
   #waiting = 0
   #dropped = 0
   #closed = false
+  #told = ''
   #ended: Promise<void> = Promise.resolve()
 
   constructor(options: HistoryOptions) {
@@ -160,7 +161,11 @@ export class History {
     })
     this.#worker = worker
     worker.on('message', (message: HistoryMessage) => this.#hear(message))
-    worker.once('error', (error: Error) => this.#options.onProblem(error))
+    worker.once('error', (error: Error) => {
+      // Who adds a record has it started again, and again.
+      if (error.message !== this.#told) this.#options.onProblem(error)
+      this.#told = error.message
+    })
     this.#ended = new Promise((resolve) => {
       worker.once('exit', () => {
         this.#worker = undefined

@@ -35,7 +35,7 @@ import type { ChangeRecord } from '../history/change-record.ts'
 import type { Bandwidth } from '../lib/bandwidth.ts'
 import { descriptorOf } from '../lib/descriptor.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, introduce, type Peer, type Prefixes, peerOf, sourceOf } from '../lib/peer.ts'
+import { formatPeer, introduce, type Peer, type Prefixes, peerOf, sourceOf, whereOf } from '../lib/peer.ts'
 import { Slices } from '../lib/slices.ts'
 import { Tally } from '../lib/tally.ts'
 import type { Visitor } from '../rsync/access.ts'
@@ -174,7 +174,7 @@ export class Http {
       return reply.type(type).send(text)
     })
     const { modules, visitor, idleMs } = parts
-    const pace = (client: Peer) => parts.bandwidth.join(`source ${sourceOf(client, parts.limits().prefixes)}`)
+    const pace = (client: Peer) => parts.bandwidth.join(whereOf(client, parts.limits().prefixes))
     serveFiles(app, { modules, visitor, log, idleMs, pace, signal: ending.signal })
     servePage(app)
     serveHealth(app, parts)

@@ -11,8 +11,8 @@ function world(t: TestContext, limits: BandwidthLimits) {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const bandwidth = new Bandwidth(limits, () => clock.ms)
   /** Somebody who always has something to send, a piece after the other. */
-  const sender = (source: string, pieceOf: () => number) => {
-    const share = bandwidth.join(source)
+  const sender = (source: string, pieceOf: () => number, network = 'n') => {
+    const share = bandwidth.join({ source, network })
     const state = { share, sent: 0, stopped: false }
     const go = async (): Promise<void> => {
       while (!state.stopped) {
@@ -38,7 +38,7 @@ function world(t: TestContext, limits: BandwidthLimits) {
 
 test('bandwidth: without rates nobody waits, and nothing is counted', () => {
   const bandwidth = new Bandwidth()
-  const share = bandwidth.join('a')
+  const share = bandwidth.join({ source: 'a', network: 'n' })
   assert.equal(bandwidth.isLimited, false)
   assert.equal(share.take(1e12), undefined)
   assert.equal(share.pieceSize, Number.POSITIVE_INFINITY)
@@ -88,6 +88,21 @@ test('bandwidth: sources are held to theirs, and what one cannot use is there fo
   for (const { sent } of crowd) assert.ok(sent / 4 > school / 8 / 1.3 && sent / 4 < (school / 8) * 1.3)
 })
 
+test('bandwidth: addresses of one network together are held to its rate', async (t) => {
+  const { bandwidth, sender, run } = world(t, { perNetwork: 300_000 })
+  const crowd = Array.from({ length: 6 }, (_, i) => sender(`c${i}`, () => 5000, 'crowded'))
+  const alone = sender('b', () => 5000, 'another')
+  await run(3000)
+  const together = crowd.reduce((total, { sent }) => total + sent, 0) / 3
+  assert.ok(together >= 270_000 && together <= 330_000, `the crowd got ${together}`)
+  assert.ok(alone.sent / 3 >= 270_000 && alone.sent / 3 <= 330_000, `one alone got ${alone.sent / 3}`)
+  for (const one of [...crowd, alone]) {
+    one.stopped = true
+    one.share.leave()
+  }
+  assert.deepEqual([bandwidth.sources, bandwidth.networks], [0, 0])
+})
+
 test('bandwidth: a rate for each session, of whom none is in the way of another', async (t) => {
   const { sender, run } = world(t, { perSession: 100_000 })
   const senders = Array.from({ length: 5 }, (_, i) => sender('a', () => 1000 * (i + 1)))
@@ -133,7 +148,7 @@ test('bandwidth: who leaves while it waits is let go, and nothing of it stays', 
 
 test('bandwidth: pieces are small where the rate is, and bytes come through as they are', async () => {
   const bandwidth = new Bandwidth({ all: 50_000_000 })
-  const share: Share = bandwidth.join('a')
+  const share: Share = bandwidth.join({ source: 'a', network: 'n' })
   const source = async function* () {
     yield Buffer.alloc(5_000_000, 1)
     yield Buffer.alloc(0)

@@ -1,18 +1,20 @@
 /**
- * Bandwidth: rates for all who are sent something together, for each source of them, and for each of them.
+ * Bandwidth: rates for all who are sent something together, for each network and source of them, and for each of them.
  *
  * A rate is a bucket that fills at that rate and holds a moment's worth. Who wants to send takes from its own
- * bucket, its source's and the one for all; where one of them is empty it waits. Who waits is served by what it
+ * bucket, those of its source and network and the one for all; where one of them is empty it waits. Who waits is served by what it
  * has had so far (start-time fair queueing): each has a clock that goes by the bytes it has sent, the one that is
  * behind comes first, and who has been idle begins at the time of the others, so nothing is saved up. So all who
  * wait for the same bucket get equal shares of it, whatever the size of what they send at a time.
  *
  * Without any rate nothing is counted and nobody waits: `take` is one look at a flag.
  */
+import type { Where } from './peer.ts'
 
 /** Bytes a second; undefined for as fast as it goes. */
 export interface BandwidthLimits {
   readonly all?: number | undefined
+  readonly perNetwork?: number | undefined
   readonly perSource?: number | undefined
   readonly perSession?: number | undefined
 }
@@ -49,7 +51,32 @@ class Bucket {
   }
 }
 
-interface Source {
+/** Those of one source, or of one network. */
+class Groups {
+  readonly #groups = new Map<string, Group>()
+
+  get size(): number {
+    return this.#groups.size
+  }
+
+  join(name: string, newBucket: () => Bucket | undefined): Group {
+    const group = this.#groups.get(name) ?? { name, bucket: newBucket(), shares: 0 }
+    group.shares++
+    this.#groups.set(name, group)
+    return group
+  }
+
+  leave(group: Group): void {
+    if (--group.shares === 0) this.#groups.delete(group.name)
+  }
+
+  change(newBucket: () => Bucket | undefined): void {
+    for (const group of this.#groups.values()) group.bucket = newBucket()
+  }
+}
+
+interface Group {
+  readonly name: string
   bucket: Bucket | undefined
   shares: number
 }
@@ -63,8 +90,10 @@ interface Waiter {
 export class Bandwidth {
   #limits: BandwidthLimits
   readonly #now: () => number
+  #pieceSize = Number.POSITIVE_INFINITY
   #all: Bucket | undefined
-  readonly #sources = new Map<string, Source>()
+  readonly #sources = new Groups()
+  readonly #networks = new Groups()
   readonly #waiting = new Set<Waiter>()
   /** As far as the one that was served last has come. */
   #clock = 0
@@ -81,8 +110,7 @@ export class Bandwidth {
 
   /** Whether there is any rate. */
   get isLimited(): boolean {
-    const { all, perSource, perSession } = this.#limits
-    return all !== undefined || perSource !== undefined || perSession !== undefined
+    return this.#pieceSize < Number.POSITIVE_INFINITY
   }
 
   get generation(): number {
@@ -99,32 +127,36 @@ export class Bandwidth {
     return this.#sources.size
   }
 
+  /** The same of networks. */
+  get networks(): number {
+    return this.#networks.size
+  }
+
   /** Other rates from now on, also for who is being sent something. */
   change(limits: BandwidthLimits): void {
     this.#limits = limits
     this.#generation++
+    this.#pieceSize = pieceSizeFor(limits)
     this.#all = this.bucketFor(limits.all)
-    for (const source of this.#sources.values()) source.bucket = this.bucketFor(limits.perSource)
+    this.#sources.change(() => this.bucketFor(limits.perSource))
+    this.#networks.change(() => this.bucketFor(limits.perNetwork))
     if (this.#waiting.size > 0) this.#serve()
   }
 
   /** A share for one who is sent something. It must be given back. */
-  join(source: string): Share {
-    const known = this.#sources.get(source) ?? { bucket: this.bucketFor(this.#limits.perSource), shares: 0 }
-    known.shares++
-    this.#sources.set(source, known)
-    return new Share(this, known, () => {
-      if (--known.shares === 0) this.#sources.delete(source)
-      for (const waiter of this.#waiting)
-        if (waiter.share.source === known && waiter.share.isLeft) this.#end(waiter)
+  join(where: Where): Share {
+    const source = this.#sources.join(where.source, () => this.bucketFor(this.#limits.perSource))
+    const network = this.#networks.join(where.network, () => this.bucketFor(this.#limits.perNetwork))
+    return new Share(this, [network, source], () => {
+      this.#sources.leave(source)
+      this.#networks.leave(network)
+      for (const waiter of this.#waiting) if (waiter.share.isLeft) this.#end(waiter)
     })
   }
 
-  /** What to send at a time: at the smallest rate there is, still many pieces a second. */
+  /** What to send at a time: at the smallest rate there is, still many pieces a second; Infinity without any. */
   get pieceSize(): number {
-    const { all, perSource, perSession } = this.#limits
-    const slowest = Math.min(all ?? Infinity, perSource ?? Infinity, perSession ?? Infinity)
-    return Math.max(MIN_PIECE, Math.min(MAX_PIECE, Math.floor(slowest / PIECES_PER_SECOND)))
+    return this.#pieceSize
   }
 
   bucketFor(rate: number | undefined): Bucket | undefined {
@@ -156,14 +188,17 @@ export class Bandwidth {
     return promise
   }
 
-  #msFor({ source, bucket }: Share, now: number): number {
-    return Math.max(this.#all?.msUntil(now) ?? 0, source.bucket?.msUntil(now) ?? 0, bucket?.msUntil(now) ?? 0)
+  #msFor(share: Share, now: number): number {
+    let ms = this.#all?.msUntil(now) ?? 0
+    for (const bucket of share.buckets()) ms = Math.max(ms, bucket.msUntil(now))
+    return ms
   }
 
   #spend(share: Share, bytes: number): void {
     this.#clock = Math.max(this.#clock, share.clock)
     share.clock += bytes
-    for (const bucket of [this.#all, share.source.bucket, share.bucket]) bucket?.take(bytes)
+    this.#all?.take(bytes)
+    for (const bucket of share.buckets()) bucket.take(bytes)
   }
 
   #end(waiter: Waiter): void {
@@ -200,10 +235,16 @@ export class Bandwidth {
   }
 }
 
+function pieceSizeFor({ all, perNetwork, perSource, perSession }: BandwidthLimits): number {
+  const rates = [all, perNetwork, perSource, perSession].filter((rate) => rate !== undefined)
+  if (rates.length === 0) return Number.POSITIVE_INFINITY
+  return Math.max(MIN_PIECE, Math.min(MAX_PIECE, Math.floor(Math.min(...rates) / PIECES_PER_SECOND)))
+}
+
 /** One who is sent something. */
 export class Share {
   readonly #bandwidth: Bandwidth
-  readonly source: Source
+  readonly #groups: readonly Group[]
   readonly #leave: () => void
   #bucket: Bucket | undefined
   #generation = -1
@@ -213,13 +254,20 @@ export class Share {
   prepaid = 0
   isLeft = false
 
-  constructor(bandwidth: Bandwidth, source: Source, leave: () => void) {
+  constructor(bandwidth: Bandwidth, groups: readonly Group[], leave: () => void) {
     this.#bandwidth = bandwidth
-    this.source = source
+    this.#groups = groups
     this.#leave = leave
   }
 
-  get bucket(): Bucket | undefined {
+  /** Those that it takes from beside the one for all: of its network, of its source, its own. */
+  *buckets(): Generator<Bucket, void, undefined> {
+    for (const { bucket } of this.#groups) if (bucket) yield bucket
+    const own = this.#own()
+    if (own) yield own
+  }
+
+  #own(): Bucket | undefined {
     if (this.#generation !== this.#bandwidth.generation) {
       this.#generation = this.#bandwidth.generation
       this.#bucket = this.#bandwidth.bucketFor(this.#bandwidth.sessionRate)
@@ -229,7 +277,7 @@ export class Share {
 
   /** What to send at a time; Infinity where nothing is limited. */
   get pieceSize(): number {
-    return this.#bandwidth.isLimited ? this.#bandwidth.pieceSize : Number.POSITIVE_INFINITY
+    return this.#bandwidth.pieceSize
   }
 
   /** Waits until so much may be sent; undefined when that is now. */

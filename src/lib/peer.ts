@@ -84,6 +84,16 @@ export function networkOf({ address }: Pick<Peer, 'address'>, prefixes = USUAL_P
   return prefixOf(address, address.includes(':') ? prefixes.ipv6Network : prefixes.ipv4Network)
 }
 
+/** What limits count one for, each under a name that is no other's. */
+export interface Where {
+  readonly source: string
+  readonly network: string
+}
+
+export function whereOf(peer: Pick<Peer, 'address'>, prefixes?: Prefixes): Where {
+  return { source: `source ${sourceOf(peer, prefixes)}`, network: `network ${networkOf(peer, prefixes)}` }
+}
+
 /** The network of so many bits that an address is in, as in "2001:db8:0:0::/64" and "192.0.2.0/24". */
 function prefixOf(address: string, bits: number): string {
   const isIPv6 = address.includes(':')

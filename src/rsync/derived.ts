@@ -8,7 +8,7 @@ import { hash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Piscina } from 'piscina'
-import { StoreCorrupt } from '../errors.ts'
+import { RelayedError, StoreCorrupt } from '../errors.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
@@ -214,10 +214,9 @@ export class Derived {
     const stop = this.#settled ? null : signal
     const result: WorkResult = await pool.run({ task, place } satisfies Work, { signal: stop })
     if ('value' in result) return result.value as TaskResult[T['type']]
-    throw new StoreCorrupt(
-      result.error.message,
-      result.error.hint === undefined ? {} : { hint: result.error.hint },
-    )
+    const { code, message, hint } = result.error
+    if (code === 'PROGRAM_REPLACED') throw new RelayedError(result.error)
+    throw new StoreCorrupt(message, hint === undefined ? {} : { hint })
   }
 }
 

@@ -1,5 +1,6 @@
 /** The thread that compresses as hard as it can be done, when nobody else needs the processor. See refiner.ts. */
 import { constants, setPriority } from 'node:os'
+import { checkProgram } from '../lib/module-path.ts'
 import { type CodecName, createBestFrame, type FrameCompressor, squeezeBest } from './codecs.ts'
 
 /** A literal run, or a piece of one. */
@@ -42,5 +43,8 @@ async function addToFrame({ frame, first, bytes, last }: FrameTask): Promise<Uin
   return added
 }
 
-export default (task: SqueezeTask | FrameTask): Uint8Array[] | Promise<Uint8Array | undefined> =>
-  task.type === 'frame' ? addToFrame(task) : squeezeBest(task.codec, task.bytes, task.last, task.history)
+export default (task: SqueezeTask | FrameTask): Uint8Array[] | Promise<Uint8Array | undefined> => {
+  checkProgram()
+  if (task.type === 'frame') return addToFrame(task)
+  return squeezeBest(task.codec, task.bytes, task.last, task.history)
+}

@@ -30,6 +30,7 @@ export class Refiner {
   readonly #isBusy: () => boolean
   #answers: Answers | undefined
   #waitingBytes = 0
+  #told = ''
   #frames = 0
   #running: Promise<void> | undefined
   #pool: Promise<Piscina> | undefined
@@ -86,12 +87,18 @@ export class Refiner {
         await this.#refine(job)
       } catch (error) {
         // A build that has gone since, or a file that can't be read: nobody waits for this.
-        if (!this.#stop.signal.aborted && !(error instanceof StoreError)) this.#onProblem(error as Error)
+        if (!this.#stop.signal.aborted && !(error instanceof StoreError)) this.#tell(error as Error)
       }
       this.#waiting.delete(key)
       this.#waitingBytes -= bytesOf(job)
       if (this.#stop.signal.aborted) return
     }
+  }
+
+  /** Once what it is, not for each job. */
+  #tell(problem: Error): void {
+    if (problem.message !== this.#told) this.#onProblem(problem)
+    this.#told = problem.message
   }
 
   async #refine(job: RefineJob): Promise<void> {

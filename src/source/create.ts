@@ -3,6 +3,7 @@ import { ConfigError } from '../errors.ts'
 import { BundleSource } from './bundle.ts'
 import { DirectorySource } from './directory.ts'
 import { HttpSource } from './http.ts'
+import { checkKeys } from './kinds.ts'
 import { OciSource } from './oci.ts'
 import { ParentSource } from './parent.ts'
 import { PipeSource } from './pipe.ts'
@@ -14,6 +15,7 @@ export type AnySource = Source | ParentSource | BundleSource
 
 /** Makes the source that a configuration describes, by the scheme of its URL. Throws ConfigError. */
 export function createSource(config: SourceConfig, deps: SourceDeps = {}): AnySource {
+  checkKeys(config)
   const scheme = schemeOf(config.url)
   switch (scheme) {
     case 'http':

@@ -182,8 +182,9 @@ export class HttpSource implements Source {
   }
 
   /**
-   * A file beside the archive: where the source says, or if that cannot be reached and it is a mirror that has
-   * the archive, beside it there. A mirror without TLS does not stand in for who has it.
+   * A file beside the archive: where the source says, or if that cannot be had there, beside a mirror's. A mirror
+   * without TLS does not stand in for who has it; and that there is no such file is believed of no mirror but the
+   * one that sends the archive, as others may lack anything.
    */
   async #readBeside(
     url: URL,
@@ -194,15 +195,16 @@ export class HttpSource implements Source {
   ): Promise<Uint8Array | undefined> {
     const others = [place, ...mirrors].filter((mirror) => mirror !== archive)
     const there = new Map(others.map((mirror) => [mirror.href, besideIn(mirror, archive, url)]))
-    const places = [...there.values()].filter((one) => one && isAsSafe(one, url)) as URL[]
     try {
       const attempts = place === archive ? undefined : 1
       return await this.#readSmall(url, limit, options, attempts)
     } catch (error) {
       if (!(error instanceof UpstreamUnreachable)) throw error
-      for (const one of places) {
+      for (const [mirror, one] of there) {
+        if (!one || !isAsSafe(one, url)) continue
         try {
-          return await this.#readSmall(one, limit, options)
+          const found = await this.#readSmall(one, limit, options)
+          if (found || mirror === place.href) return found
         } catch (failure) {
           if (!(failure instanceof UpstreamUnreachable)) throw failure
         }

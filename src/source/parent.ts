@@ -112,13 +112,6 @@ export class ParentSource {
   constructor(config: SourceConfig, deps: SourceDeps) {
     this.name = config.name
     this.#pattern = compilePattern(config)
-    for (const key of ['checksum', 'contents', 'signature', 'list'] as const) {
-      if (config[key] !== undefined) {
-        throw new ConfigError(`source "${config.name}": a parent server has no use for the key ${key}`, {
-          hint: 'Its blobs are checked by their digests, and it passes on what it has checked itself.',
-        })
-      }
-    }
     const scheme = schemeOf(config.url) === 'upservs' ? 'https' : 'http'
     const text = config.url.replace(/^[^:]*/, scheme)
     if (!URL.canParse(text) || !/^\/?$/.test(new URL(text).pathname) || text.includes('{')) {

@@ -24,13 +24,28 @@ export interface BuildInfo {
   contentsSha256?: string
 }
 
-/** By what a build was checked, in few words, as in "sha256, gpg"; '' when by nothing. */
+/** Of a fingerprint, what people compare: as much as minisign has. */
+const KEY_DIGITS = 16
+const MAX_SHOWN = 100
+
+/**
+ * By what a build was checked, in few words, as in "sha256, gpg key 0123456789ABCDEF"; '' when by nothing. What
+ * another has checked, and we have only heard of, says whose word that is: "sha256 (says region)".
+ */
 export function checkedBy({ vouchers = [] }: Pick<BuildInfo, 'vouchers'>): string {
-  const kinds = vouchers.flatMap((voucher) => [
-    /^\S+/.exec(voucher)?.[0] ?? '',
-    /, signed by (\S+)/.exec(voucher)?.[1] ?? '',
-  ])
-  return [...new Set(kinds.filter(Boolean))].join(', ')
+  return [...new Set(vouchers.flatMap(inFewWords))].join(', ')
+}
+
+function inFewWords(voucher: string): string[] {
+  // Also where the one behind it has brackets in its name: all that follows is somebody's word.
+  const heardAt = voucher.indexOf(' (says ')
+  const [own, heard] = heardAt < 0 ? [voucher, ''] : [voucher.slice(0, heardAt), voucher.slice(heardAt)]
+  const signer = /^(\S+) in \S+, signed by (.*)/s.exec(own)
+  return (signer ? [signer[1]!, signer[2]!] : [own]).flatMap((words) => {
+    const key = /^(minisign|gpg) key ([0-9A-F]+)/.exec(words)
+    const short = key ? `${key[1]} key ${key[2]!.slice(-KEY_DIGITS)}` : (/^\S+/.exec(words)?.[0] ?? '')
+    return short === '' ? [] : [`${short.slice(0, MAX_SHOWN)}${heard.slice(0, MAX_SHOWN)}`]
+  })
 }
 
 export function encodeInfo(info: BuildInfo): Buffer {

@@ -120,12 +120,13 @@ secrets_file = "SECRETS"
     )
   })
 
-  test('places in line, handshakes and connections of one address and network', async () => {
+  test('places in line of one address and network', async () => {
     const { mirror: owned, upserv } = await setUp(`
 [rsync]
 max_connections = 1
 [limits]
 waiting_per_source = 1
+waiting_per_network = 2
 rate_per_session = "300kB"
 `)
     await using mirror = owned
@@ -139,19 +140,40 @@ rate_per_session = "300kB"
       stderr,
       /^@ERROR: max connections \(1\) reached -- try again later \(waiting in line, of this address\)$/m,
     )
-    first.client.kill()
-    second.client.kill()
+    const third = mirror.client(upserv, '1', ['--address=127.0.0.2'])
+    await third.client.waitForLine(/number 2 in line/)
+    const fourth = await rsyncEnds(5, ['-a', '--address=127.0.0.3', `${upserv.url}/build-1/`, mirror.place()])
+    assert.match(fourth.stderr, /\(waiting in line, of this network\)$/m)
+    for (const { client } of [first, second, third]) client.kill()
   })
 
-  test('handshakes of one address: the oldest goes; connections of one network are counted', async () => {
-    const { mirror: owned, upserv } = await setUp('[limits]\nhandshakes_per_source = 2\nper_network = 4\n')
-    await using mirror = owned
+  test('handshakes of one address and network: the oldest goes', async () => {
+    const { mirror: owned, upserv } = await setUp(
+      '[limits]\nhandshakes_per_source = 2\nhandshakes_per_network = 4\n',
+    )
+    await using _ = owned
     const clients = []
     for (let i = 0; i < 3; i++) clients.push(await RawClient.open(upserv.port))
     await upserv.process.waitForOutput('stderr', /too many handshakes: 2 were from this address/)
+    for (const last of [2, 2, 3]) clients.push(await RawClient.open(upserv.port, `127.0.0.${last}`))
+    await upserv.process.waitForOutput('stderr', /too many handshakes: of 4 in this network, 2 were from/)
     await rsyncSucceeds([`${upserv.url}/`])
     for (const client of clients) client[Symbol.dispose]()
-    void mirror
+  })
+
+  test('connections of one network are counted: one more is turned away, and comes in when one has gone', async () => {
+    const { mirror: owned, upserv } = await setUp('[limits]\nper_network = 4\n')
+    await using _ = owned
+    const clients = []
+    for (const last of [1, 1, 2, 3]) clients.push(await RawClient.open(upserv.port, `127.0.0.${last}`))
+    const { stderr } = await rsyncEnds(5, [`--address=127.0.0.4`, `${upserv.url}/`])
+    assert.match(stderr, /^@ERROR: max connections \(4\) reached -- try again later \(from your network\)$/m)
+    await upserv.process.waitForOutput('stderr', /turned away: too many connections from this network/)
+    // Another /24.
+    await rsyncSucceeds(['--address=127.0.1.1', `${upserv.url}/`])
+    clients[0]![Symbol.dispose]()
+    await until(async () => (await rsync(['--address=127.0.0.4', `${upserv.url}/`])).code === 0)
+    for (const client of clients) client[Symbol.dispose]()
   })
 
   test('connections by http of one address', async () => {

@@ -16,7 +16,7 @@ import type { Upserv } from '../support/upserv.ts'
 
 const TIME = 1_193_961_600 // 2007-11-02, as OLPC's builder has it
 
-type Ability = 'owners' | 'devices' | 'hard links' | 'bytes in names' | 'inline'
+type Ability = 'owners' | 'devices' | 'hard links' | 'bytes in names' | 'inline' | 'checksums'
 
 /** What needs a program, and what the form holds. */
 interface Form {
@@ -36,7 +36,7 @@ const ext =
 const FORMS: Record<string, Form> = {
   zip: {
     tool: 'zip',
-    holds: [],
+    holds: ['checksums'],
     make: (archive, tree) =>
       `cd '${tree}' && zip -q -y -r '${archive}.zip' . && mv '${archive}.zip' '${archive}'`,
   },
@@ -45,6 +45,11 @@ const FORMS: Record<string, Form> = {
     holds: ALL,
     make: (archive, tree) => `${list(tree)} | cpio --quiet -0 -o -H newc > '${archive}'`,
   },
+  'cpio-crc': {
+    tool: 'cpio',
+    holds: [...ALL, 'checksums'],
+    make: (archive, tree) => `${list(tree)} | cpio --quiet -0 -o -H crc > '${archive}'`,
+  },
   'cpio-odc': {
     tool: 'cpio',
     holds: ['hard links', 'bytes in names'],
@@ -52,7 +57,7 @@ const FORMS: Record<string, Form> = {
   },
   'cpio-gz': {
     tool: 'cpio',
-    holds: ALL,
+    holds: [...ALL, 'checksums'],
     make: (archive, tree) => `${list(tree)} | cpio --quiet -0 -o -H crc | gzip > '${archive}'`,
   },
   squashfs: {
@@ -67,7 +72,7 @@ const FORMS: Record<string, Form> = {
   },
   'iso-xz': {
     tool: 'xorriso',
-    holds: ['owners'],
+    holds: ['owners', 'checksums'],
     make: (archive, tree) =>
       `xorriso -as mkisofs -quiet -R -o '${archive}' '${tree}' && xz -0 '${archive}' && mv '${archive}.xz' '${archive}'`,
   },
@@ -80,7 +85,7 @@ const FORMS: Record<string, Form> = {
   ext3: { tool: 'mke2fs', holds: ALL, make: ext('ext3', '-b 1024') },
   'ext2-bz2': {
     tool: 'mke2fs',
-    holds: ALL,
+    holds: [...ALL, 'checksums'],
     make: (archive, tree) =>
       `${ext('ext2')(archive, tree)} && bzip2 -1 '${archive}' && mv '${archive}.bz2' '${archive}'`,
   },
@@ -131,6 +136,14 @@ describe('forms of archives', () => {
   })
   after(() => mirror[Symbol.asyncDispose]())
 
+  const assertRefused = async (build: string): Promise<void> => {
+    const refused = await run('rsync', ['-a', '--list-only', `${upserv.url}/build-${build}/root/`], {
+      timeoutMs: 60_000,
+    })
+    assert.equal(refused.code, 5, refused.stdout)
+    assert.match(refused.stderr + refused.stdout, /@ERROR: /)
+  }
+
   for (const [form, { tool, holds, make }] of Object.entries(FORMS)) {
     test(form, async (t) => {
       if (!(await findProgram(tool)) && tool !== 'mke2fs') {
@@ -149,11 +162,15 @@ describe('forms of archives', () => {
       for (const tenth of [0, 1, 3, 6, 9]) {
         const cut = `${form}-cut-${tenth}`
         writeFileSync(mirror.archive(cut), whole.subarray(0, Math.floor((whole.length * tenth) / 10)))
-        const refused = await run('rsync', ['-a', '--list-only', `${upserv.url}/build-${cut}/root/`], {
-          timeoutMs: 60_000,
-        })
-        assert.equal(refused.code, 5, refused.stdout)
-        assert.match(refused.stderr + refused.stdout, /@ERROR: /)
+        await assertRefused(cut)
+      }
+      // A bit of a file's content is another one: nothing of it either, where the form can tell.
+      for (const percent of holds.includes('checksums') ? [35, 50, 65] : []) {
+        const flipped = `${form}-flipped-${percent}`
+        const bytes = Buffer.from(whole)
+        bytes[Math.floor((bytes.length * percent) / 100)]! ^= 1 << (percent % 8)
+        writeFileSync(mirror.archive(flipped), bytes)
+        await assertRefused(flipped)
       }
       assert.ok(buildsOnDisk(mirror.data).includes(form))
     })

@@ -126,7 +126,7 @@ describe('by hand', { concurrency: 2 }, () => {
     const shared = new SpecWriter(randomTree(1, 20, 40_000))
     shared.file('changed', randomBytes(77, 40_000))
     await mirror.publish('801', randomTree(1, 20, 40_000))
-    await mirror.publish('802', shared.spec)
+    await mirror.publish('802', shared.spec, { sha256: true })
     await mirror.startNginx()
     const from = await mirror.startUpserv()
     for (const id of ['801', '802']) await mirror.assertServes(from, id)
@@ -146,7 +146,7 @@ describe('by hand', { concurrency: 2 }, () => {
     await says(to, 0, 'import', all)
     await says(to, 0, 'import', difference)
     await mirror.assertServes(to, '802')
-    assert.match(await says(to, 0, 'list'), /802 .* import/)
+    assert.match(await says(to, 0, 'list'), /802 .* import +sha256 \(says the export\)/)
 
     // By a pipe, under another name; and damaged.
     const piped = await shell(mirror, `cat ${quoteForShell(all)} | UPSERV - --as again`, mirror.path('other'))

@@ -207,6 +207,24 @@ test('the first is down: what lies beside the archive is had from the mirror tha
   await assert.rejects(safe.locate('802', options), { code: 'SOURCE_UNREACHABLE' })
 })
 
+test('who has sent the archive cannot give its checksum: a mirror that has none does not stand in', async (t) => {
+  const ill = { '/802.tar': [file(ARCHIVE)], '/802.tar.sha256': [status(503)] }
+  const sum = { '/802.tar.sha256': [file(Buffer.from(SHA256))] }
+  const [none, has] = [await startUpstream(t, {}), await startUpstream(t, sum)]
+  const mirrors = (...urls: string[]) => urls.map((url) => `${url}/{build}.tar`)
+  for (const isMirror of [false, true]) {
+    const { url } = await startUpstream(t, ill)
+    const [first, ...others] = isMirror ? ['http://127.0.0.1:1', url] : [url]
+    const places = { url: `${first}/{build}.tar`, mirrors: mirrors(...others, none.url) }
+    await assert.rejects(quickSource(undefined, places).locate('802', options), {
+      code: 'SOURCE_UNREACHABLE',
+    })
+    const more = { ...places, mirrors: [...places.mirrors, ...mirrors(has.url)] }
+    await using found = await quickSource(undefined, more).locate('802', options)
+    assert.equal(found.checksum?.hex, SHA256)
+  }
+})
+
 test('the first is down, and a later process goes on with what a mirror gave', async (t) => {
   using scratch = makeScratch('mirror-spool')
   const mirror = await startUpstream(t, { '/802': [file(ARCHIVE, { stallAt: 300_000 }), file(ARCHIVE)] })

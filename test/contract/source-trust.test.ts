@@ -233,8 +233,11 @@ test('a build is seen once it was checked, and says by whom; one that was not si
   assert.match(refused.stderr + refused.stdout, /@ERROR: .*not one of the source's keys/)
   assert.deepEqual(buildsOnDisk(mirror.data), ['1'])
   assert.deepEqual(mirror.incoming(), [])
-  assert.match((await rsyncEnds(0, [`${upserv.url}/`])).stdout, /build-1 .*checked by sha256, minisign\n/)
-  assert.match((await upserv.cli(['list'])).stdout, /signed +sha256, minisign\n/)
+  assert.match(
+    (await rsyncEnds(0, [`${upserv.url}/`])).stdout,
+    /build-1 .*checked by sha256, minisign key [0-9A-F]{16}\n/,
+  )
+  assert.match((await upserv.cli(['list'])).stdout, /signed +sha256, minisign key [0-9A-F]{16}\n/)
   const [listed] = JSON.parse((await upserv.cli(['list', '--json'])).stdout)
   assert.match(listed.vouchers.join('; '), /sha256 in http:.*; minisign key [0-9A-F]{16}/)
 })

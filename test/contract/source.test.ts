@@ -5,9 +5,10 @@ import { appendFile, mkdir, truncate, unlink, utimes, writeFile } from 'node:fs/
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { pathToFileURL } from 'node:url'
+import { loadConfig } from '../../src/config/config.ts'
 import { ConfigError } from '../../src/errors.ts'
 import { createSource } from '../../src/source/create.ts'
-import { type SourceEvent, sourceFromUrl } from '../../src/source/source.ts'
+import { type SourceConfig, type SourceEvent, sourceFromUrl } from '../../src/source/source.ts'
 import { run } from '../support/processes.ts'
 import { makeScratch } from '../support/scratch.ts'
 import { content, file, quickSource, startUpstream, status } from './source-upstream.ts'
@@ -266,6 +267,59 @@ for (const { url, message } of WRONG_URLS)
       (error) => error instanceof ConfigError && message.test(error.message),
     )
   })
+
+const IMAGE = 'oci://registry.example.org/os:{build}'
+const PARENT = 'upserv://school.example.org:8730'
+/** What a source is relied on for must not be passed over. */
+const WITHOUT_USE: { url: string; key: string; given: Partial<SourceConfig>; hint: RegExp }[] = [
+  ...[IMAGE, PARENT].flatMap((url) => [
+    { url, key: 'the key checksum_required', given: { checksumRequired: true }, hint: /by their digests/ },
+    {
+      url,
+      key: 'the key signature_required',
+      given: { signatureRequired: true },
+      hint: /write the key|publish/,
+    },
+    { url, key: 'the key keys', given: { keys: ['/etc/upserv/a.pub'] }, hint: /write the key|publish/ },
+    { url, key: 'the key extract', given: { extract: ['unpack'] }, hint: /write the key|as the tar/ },
+    {
+      url,
+      key: 'several URLs (mirrors)',
+      given: { mirrors: [url] },
+      hint: /Write a \[\[source\]\] for each/,
+    },
+    { url, key: 'the key region', given: { s3: { region: 'eu-west-1' } }, hint: /for buckets/ },
+  ]),
+  { url: IMAGE, key: 'the key contents', given: { contents: '{url}.txt' }, hint: /generated/ },
+  { url: PARENT, key: 'the key subtree', given: { tree: { subtree: 'root' } }, hint: /that server/ },
+  { url: PARENT, key: 'the key mtimes', given: { tree: { contentMtimes: true } }, hint: /that server/ },
+  { url: PARENT, key: 'the key id', given: { id: '{n}' }, hint: /which builds it has/ },
+  { url: 'http://h/{build}', key: 'the key platform', given: { platform: 'linux/arm64' }, hint: /oci:/ },
+  { url: 'file:///srv/{build}', key: 'the key attempts', given: { attempts: 3 }, hint: /over the network/ },
+]
+for (const { url, key, given, hint } of WITHOUT_USE)
+  test(`createSource refuses ${key} for ${url}`, () => {
+    assert.throws(
+      () => createSource({ ...sourceFromUrl(url), ...given }),
+      (error) =>
+        error instanceof ConfigError &&
+        error.message.startsWith('source "') &&
+        error.message.endsWith(`has no use for ${key}`) &&
+        hint.test(error.hint ?? ''),
+    )
+  })
+
+test('EXTRACT_BUILD is for sources of archives alone', () => {
+  const { sources } = loadConfig(
+    { source: ['file:///srv/{build}', IMAGE, PARENT] },
+    { EXTRACT_BUILD: 'unpack' },
+  )
+  assert.deepEqual(
+    sources.map(({ extract }) => extract),
+    [['unpack'], undefined, undefined],
+  )
+  for (const source of sources) createSource(source)
+})
 
 test('a source on a local disk does not take its checksum from the network', () => {
   const config = { url: 'file:///srv/{build}', checksum: 'http://h/{build}.md5' }

@@ -7,7 +7,8 @@ import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { buildsOnDisk, bytesOnDisk, Mirror, randomTree, SizeWatch } from '../support/mirror.ts'
-import { randomBytes, SpecWriter } from '../support/tree.ts'
+import { run } from '../support/processes.ts'
+import { makeTree, randomBytes, SpecWriter } from '../support/tree.ts'
 import type { Upserv } from '../support/upserv.ts'
 
 const MB = 1e6
@@ -166,20 +167,30 @@ describe('the budget', { concurrency: CONCURRENCY }, () => {
     assert.deepEqual(buildsOnDisk(mirror.data), ['2', '3'])
   })
 
-  test('what says how large it is unpacked is refused by that, before it is downloaded', async () => {
+  test('an image that says how large it is unpacked is refused by that, before it is downloaded', async () => {
     await using mirror = new Mirror()
-    // Half of it is air: the archive fits into the budget, and the tree does not.
+    // Half of it is air: the archive fits into the budget, and the image does not.
     const text = new SpecWriter()
     text.directory('')
     for (let i = 0; i < 8; i++) text.file(`file-${i}`, Buffer.from(randomBytes(i, MB).toString('hex')))
-    for (const suffix of ['tar.gz', 'tar.xz'] as const) await mirror.publish(suffix, text.spec, { suffix })
+    const image = mirror.path('image.zip')
+    makeTree(mirror.path('air'), text.spec)
+    for (const [id, compressor] of [
+      ['zip.gz', 'gzip -1 -c'],
+      ['zip.xz', 'xz -0 -c'],
+    ] as const) {
+      const script = `test -e '${image}' || (cd '${mirror.path('air')}' && zip -q -0 -r '${image}' .)
+${compressor} '${image}' > '${mirror.archive(id)}'`
+      const { code, stderr } = await run('sh', ['-ec', script])
+      assert.equal(code, 0, stderr)
+    }
     await mirror.publish('1', randomTree(1, 4, MB))
     await mirror.startNginx('1m')
     const upserv = await mirror.startUpserv({ budget: `${10 * MB}` })
     await mirror.assertServes(upserv, '1')
-    for (const id of ['tar.gz', 'tar.xz']) {
+    for (const id of ['zip.gz', 'zip.xz']) {
       const { stderr } = await mirror.sync(upserv, id, 5)
-      assert.match(stderr, /^@ERROR: build \S+ needs at least 12 MB; the budget is 10 MB/m)
+      assert.match(stderr, /^@ERROR: build \S+ needs at least 16 MB; the budget is 10 MB/m)
       const whole = statSync(mirror.archive(id)).size
       assert.ok(whole < 10 * MB, `${whole} bytes`)
       await mirror.nginx.stop() // The log lines of its answers are written by then.
@@ -190,6 +201,18 @@ describe('the budget', { concurrency: CONCURRENCY }, () => {
     }
     assert.deepEqual(buildsOnDisk(mirror.data), ['1'])
     assert.deepEqual(mirror.incoming(), [])
+    await mirror.assertServes(upserv, '1')
+  })
+
+  test('a tar may say that it is large, and fit: what comes twice is stored once', async () => {
+    await using mirror = new Mirror()
+    const twins = new SpecWriter()
+    twins.directory('')
+    const content = Buffer.from(randomBytes(1, MB).toString('hex'))
+    for (let i = 0; i < 8; i++) twins.file(`file-${i}`, content)
+    await mirror.publish('1', twins.spec, { suffix: 'tar.gz' })
+    await mirror.startNginx()
+    const upserv = await mirror.startUpserv({ budget: `${10 * MB}` })
     await mirror.assertServes(upserv, '1')
   })
 

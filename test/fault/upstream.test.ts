@@ -100,6 +100,29 @@ describe('the upstream fails', { concurrency: CONCURRENCY }, () => {
     await upserv.stop()
   })
 
+  test('the log says more than the client hears: of a source that is passed over, and of what programs complain', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 2, 1000))
+    writeFileSync(mirror.archive('2'), Buffer.concat([Buffer.from('BZh91AY&SY'), Buffer.alloc(5000, 7)]))
+    const config = mirror.path('upserv.toml')
+    const down = `http://127.0.0.1:${await freePort()}/{build}`
+    writeFileSync(
+      config,
+      `[[source]]\nname = "down"\nattempts = 1\nurl = "${down}"\n` +
+        `[[source]]\nname = "disk"\nurl = "file://${mirror.path('www')}/{build}"\n`,
+    )
+    const upserv = await mirror.startUpserv({ config, sources: [] })
+    const { stdout } = await mirror.assertServes(upserv, '1')
+    assert.doesNotMatch(stdout, /ECONNREFUSED/)
+    const [passed] = await upserv.process.waitForOutput('stderr', /^.*source passed over.*$/m)
+    assert.match(passed, /build.*1.*down.*SOURCE_UNREACHABLE.*hint.*Check that.*detail.*ECONNREFUSED/)
+    const { stderr } = await mirror.sync(upserv, '2', 5)
+    assert.match(stderr, /^@ERROR: .*the bzip2 data is damaged/)
+    assert.doesNotMatch(stderr, /ended with/)
+    const [failed] = await upserv.process.waitForOutput('stderr', /^.*fetch failed.*$/m)
+    assert.match(failed, /ARCHIVE_BAD.*detail.*bzip2 ended with \d+: /)
+  })
+
   test('pauses and trickles: the client hears something all the time', async () => {
     await using mirror = new Mirror()
     await mirror.publish('1', TREE)

@@ -238,7 +238,9 @@ list = false
     assert.doesNotMatch(upserv.process.stderr, new RegExp(token))
   })
 
+  let session: string
   test('wrong tokens are slowed down, whatever they come by', async () => {
+    session = await loginTo(base, mirror.data)
     const guess = async (): Promise<number> =>
       (
         await fetch(`${base}/api/v1/session`, {
@@ -256,8 +258,12 @@ list = false
 
   test('another token: every session ends, the old one is good for nothing', async () => {
     // Whoever guessed wrong has to wait; what was begun before has not.
+    const look = (): Promise<string> => get('/api/v1/history', { cookie: session })
+    assert.match(await look(), /^200 /)
     const { stdout } = await upserv.cli(['token', '--new'])
     assert.notEqual(stdout.trim(), token)
+    assert.match(await look(), /^401 /)
+    assert.match(await get('/api/v1/history', asOperator()), /^4(?:01|29) /)
     assert.equal(readFileSync(`${mirror.data}/http.token`, 'utf8'), stdout)
   })
 })

@@ -1,10 +1,13 @@
 /** script/release, in a repository of its own: what it commits, what it makes, and that it makes it twice alike. */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { debianChangelog, notesOf, withRelease } from '../../script/lib/changelog.ts'
-import { maintainer } from '../../script/lib/maintainer.ts'
+import { isReachable, maintainer } from '../../script/lib/maintainer.ts'
 import { copyCheckout, whyNoDeb } from '../support/packages.ts'
 import { type RunResult, run } from '../support/processes.ts'
 import { makeScratch } from '../support/scratch.ts'
@@ -29,7 +32,7 @@ test('a release: commit, tag, packages, sums, SBOM, provenance', {
       GIT_COMMITTER_EMAIL: 'a@localhost',
     },
   }
-  delete (env as NodeJS.ProcessEnv).SOURCE_DATE_EPOCH
+  for (const name of ['SOURCE_DATE_EPOCH', 'DEBEMAIL', 'DEBFULLNAME']) delete (env as NodeJS.ProcessEnv)[name]
   const go = async (program: string, ...args: string[]): Promise<RunResult> => {
     const result = await run(program, args, { cwd: checkout, env, timeoutMs: PATIENCE_MS })
     assert.equal(result.code, 0, `${result.command}\n${result.stdout}${result.stderr}`)
@@ -48,6 +51,19 @@ test('a release: commit, tag, packages, sums, SBOM, provenance', {
   const dirty = await run('script/release', [RELEASED], { cwd: checkout, env })
   assert.deepEqual([dirty.code, /not committed/.test(dirty.stderr)], [1, true])
   await go('git', 'checkout', '-q', 'README.md')
+
+  const noAddress = await run('script/release', [RELEASED], { cwd: checkout, env })
+  assert.deepEqual([noAddress.code, /set DEBEMAIL/.test(noAddress.stderr)], [78, true])
+  await using registry = await registryWithAdvisory()
+  const withAddress = (port: number) => ({
+    ...env,
+    ...{ DEBEMAIL: 'ana@upserv.net', npm_config_registry: `http://127.0.0.1:${port}/` },
+    ...{ npm_config_fetch_retries: '0', npm_config_cache: join(scratch.path, 'npm') },
+  })
+  const known = await run('script/release', [RELEASED], { cwd: checkout, env: withAddress(registry.port) })
+  assert.deepEqual([known.code, /There is no release with these/.test(known.stderr)], [1, true], known.stderr)
+  assert.match(known.stdout, /a hole for this test/)
+  assert.equal((await go('git', 'tag')).stdout, '', 'nothing was made')
 
   const out = join(scratch.path, 'out')
   await go('script/release', '--fast', '--out', out, RELEASED)
@@ -100,6 +116,17 @@ test('a release: commit, tag, packages, sums, SBOM, provenance', {
   const [source] = provenance.predicate.buildDefinition.resolvedDependencies
   assert.equal(source!.digest.gitCommit, (await go('git', 'rev-parse', 'HEAD')).stdout.trim())
 
+  // A registry that does not answer stops no release; here another commit that has the tag does, behind it.
+  await go('git', 'commit', '-q', '--allow-empty', '-m', 'later')
+  await registry[Symbol.asyncDispose]()
+  const unasked = await run('script/release', [RELEASED], { cwd: checkout, env: withAddress(registry.port) })
+  assert.equal(unasked.code, 1)
+  assert.match(
+    unasked.stderr,
+    /made without having asked for advisories[\s\S]*There is a version 7\.8\.9 already/,
+  )
+  await go('git', 'reset', '-q', '--hard', 'HEAD~')
+
   // Who has the files and the commit can make them again, and sees where they differ.
   assert.match((await go('script/reproduce', out, 'npm')).stdout, /^upserv-7\.8\.9\.tgz: the same$/m)
   writeFileSync(join(out, 'upserv-7.8.9.tgz'), 'another')
@@ -117,6 +144,34 @@ test('a release: commit, tag, packages, sums, SBOM, provenance', {
   for (const name of readdirSync(again))
     assert.deepEqual(readFileSync(join(again, name)), readFileSync(join(out, name)), name)
   assert.equal(readdirSync(again).length, 2)
+})
+
+/** A registry of packages that knows of one hole, in a package that runs. */
+async function registryWithAdvisory(): Promise<AsyncDisposable & { port: number }> {
+  const advisory = { id: 1, url: 'http://127.0.0.1/1', title: 'a hole for this test', severity: 'high' }
+  const server = createServer((request, response) => {
+    request.resume()
+    const isQuestion = request.url === '/-/npm/v1/security/advisories/bulk'
+    response.writeHead(isQuestion ? 200 : 404, { 'content-type': 'application/json' })
+    response.end(isQuestion ? JSON.stringify({ undici: [{ ...advisory, vulnerable_versions: '*' }] }) : '{}')
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  return {
+    port: (server.address() as AddressInfo).port,
+    [Symbol.asyncDispose]: async () => {
+      if (!server.listening) return
+      server.closeAllConnections()
+      server.close()
+      await once(server, 'close')
+    },
+  }
+}
+
+test('an address that nobody can have is told from one that somebody may', () => {
+  for (const DEBEMAIL of ['ana@upserv.net', 'Ana <ana@upserv.net>'])
+    assert.ok(isReachable(maintainer({ DEBEMAIL })), DEBEMAIL)
+  for (const DEBEMAIL of ['', 'ana', 'ana@localhost', 'a@b.invalid', 'Ana <a@host.test>', '<>'])
+    assert.ok(!isReachable(maintainer({ DEBEMAIL })), DEBEMAIL)
 })
 
 const CHANGELOG = `# Changelog

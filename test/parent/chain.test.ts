@@ -58,7 +58,7 @@ describe('servers in a row', { concurrency: CONCURRENCY }, () => {
   test('a chain of three: lines pass through, trees are the same, and an update costs what it costs a device', async () => {
     await using mirror = new Mirror()
     const [first, second] = systems()
-    await mirror.publish('801', first)
+    await mirror.publish('801', first, { sha256: true })
     await mirror.publish('803', second)
     await mirror.startNginx('2m')
     const country = await mirror.startUpserv({ http: '127.0.0.1:0' })
@@ -71,6 +71,8 @@ describe('servers in a row', { concurrency: CONCURRENCY }, () => {
     await client.waitForLine(/127\.0\.0\.1:\d+ says: 127\.0\.0\.1:\d+ says: downloading and unpacking: \d+ %/)
     await client.ends(0)
     mirror.assertTree('801', place)
+    const { stdout: listed } = await rsyncEnds(0, [`${school.upserv.url}/`])
+    assert.match(listed, /build-801 .*checked by sha256 \(says 127\.\S+\) \(says 127\.\S+\)\n/)
 
     const archive = statSync(mirror.archive('803')).size
     const before = link.received + link.sent

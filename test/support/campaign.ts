@@ -1,9 +1,10 @@
 /**
  * A campaign of a fuzzer: inputs by chance for FUZZ_SECONDS, each of which must come out in one of the ways that are
  * meant. FUZZ_SEED and FUZZ_CASE repeat one; an input that comes out otherwise is left in a file, and moves to
- * test/fuzz/corpus when it is mended: what is there is tried first, as it is, and damaged further.
+ * test/fuzz/corpus when it is mended: what is there is tried first, as it is, and damaged further. FUZZ_KEEP names a
+ * folder for small examples of outcomes that nothing there has yet.
  */
-import { globSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, globSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
@@ -11,9 +12,11 @@ import { CORPUS } from './corpus.ts'
 import { noise, pick, type Random, randomOf, seedOfRun } from './random.ts'
 
 /** Enough for CI, where each commit has its own seed. */
-const SECONDS = Number(process.env.FUZZ_SECONDS ?? 4)
+const SECONDS = Number(process.env.FUZZ_SECONDS ?? 10)
 /** One input takes this long at most, of the thread's own time. */
 const MOST_MS = 5000
+/** Examples that are kept: every run tries them all. */
+const KEPT = { most: 12, bytes: 4000 }
 
 export interface Campaign {
   /** Files of the corpus end in this. */
@@ -33,19 +36,24 @@ export interface Campaign {
 export async function campaign(t: TestContext, plan: Campaign): Promise<void> {
   const seed = seedOfRun()
   t.diagnostic(`FUZZ_SEED=${seed}`)
-  const kept = globSync(`${CORPUS}*.${plan.extension}`)
+  const kept: Buffer[] = globSync(`${CORPUS}*.${plan.extension}`)
     .sort()
     .map((path) => readFileSync(path))
   const seeds = [...plan.seeds, ...kept]
-  const outcomes = new Map<string, number>()
+  const outcomes = new Set<string>()
+  const keptOutcomes = new Set<string>()
   const latest = join(tmpdir(), `fuzz-${process.pid}-latest.${plan.extension}`)
-  const run = async (input: Buffer, which: string): Promise<void> => {
+  const run = async (input: Buffer, number: number | undefined, which = String(number)): Promise<void> => {
     // For what brings the process down.
     writeFileSync(latest, input)
     const began = performance.now()
     try {
       const outcome = await plan.check(input)
-      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
+      if (number !== undefined && !outcomes.has(outcome) && !keptOutcomes.has(outcome))
+        keep(input, outcome, plan.extension)
+      // What was kept says nothing of what the fuzzer still sees.
+      if (kept.includes(input)) keptOutcomes.add(outcome)
+      else outcomes.add(outcome)
     } catch (error) {
       const path = join(tmpdir(), `fuzz-${seed}-${which}.${plan.extension}`)
       writeFileSync(path, input)
@@ -57,20 +65,33 @@ export async function campaign(t: TestContext, plan: Campaign): Promise<void> {
     const ms = performance.now() - began
     if (ms > MOST_MS) t.diagnostic(`case ${which} took ${ms.toFixed(0)} ms`)
   }
-  for (const [i, input] of seeds.entries()) await run(input, `seed-${i}`)
+  for (const [i, input] of seeds.entries()) await run(input, undefined, `seed-${i}`)
   const until = performance.now() + SECONDS * 1000
   const one = process.env.FUZZ_CASE === undefined ? undefined : Number(process.env.FUZZ_CASE)
   let cases = 0
   for (let number = one ?? 0; performance.now() < until; number++, cases++) {
     const random = randomOf(seed + number)
     const damaged = damage(random, pick(random, seeds), pick(random, seeds), plan.words)
-    await run(plan.mend && random(4) > 0 ? plan.mend(damaged, random) : damaged, String(number))
+    await run(plan.mend && random(4) > 0 ? plan.mend(damaged, random) : damaged, number)
     if (one !== undefined) return
   }
   rmSync(latest)
   t.diagnostic(`${cases} cases, ${outcomes.size} kinds of outcome`)
   if (outcomes.size < plan.leastOutcomes)
-    throw new Error(`only ${outcomes.size} kinds of outcome: ${[...outcomes.keys()].join('; ')}`)
+    throw new Error(`only ${outcomes.size} kinds of outcome: ${[...outcomes].join('; ')}`)
+}
+
+/** Where one is kept by its outcome, what comes out like it is not kept again. */
+function keep(input: Buffer, outcome: string, extension: string): void {
+  const folder = process.env.FUZZ_KEEP
+  if (!folder || input.length > KEPT.bytes || globSync(`${folder}/*.${extension}`).length >= KEPT.most) return
+  const name = outcome
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9]+/g, '-')
+    .replaceAll(/^-|-$/g, '')
+    .slice(0, 70)
+  const path = join(folder, `${name}.${extension}`)
+  if (!existsSync(path)) writeFileSync(path, input)
 }
 
 /** Some of: bytes that are others, pieces cut out, doubled or of another seed, words, numbers at their edges. */

@@ -46,3 +46,14 @@ export function seededRandom(seed: number): () => number {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
   }
 }
+
+/**
+ * Seeds of rounds, for fuzzers that count their cases: one round, or as many as FUZZ_SECONDS take. The first has the
+ * seed of the run, so that FUZZ_SEED repeats any of them.
+ */
+export function* rounds(first: number): Generator<number, void, undefined> {
+  const until = performance.now() + Number(process.env.FUZZ_SECONDS ?? 0) * 1000
+  let seed = first
+  do yield seed++
+  while (performance.now() < until)
+}
