@@ -117,3 +117,44 @@ for (const [how, rsyncTls, status, text] of [
     }
   })
 }
+
+test('answers and evictions are counted as they were', async () => {
+  await using mirror = new Mirror()
+  const files = 3
+  await mirror.publish('1', randomTree(1, files, 1_000_000))
+  await mirror.publish('2', randomTree(2, files, 1_000_000))
+  await mirror.startNginx()
+  const config = mirror.path('upserv.toml')
+  const source = `[[source]]\nname = "mirror"\nurl = "${mirror.nginx.url}/{build}"\n`
+  writeFileSync(config, `budget = "1GB"\n${source}`)
+  const upserv = await mirror.startUpserv({ http: '127.0.0.1:0', config, sources: [] })
+  try {
+    const [one, other] = [mirror.place(), mirror.place()]
+    for (const place of [one, other]) await rsyncEnds(0, ['-a', `${upserv.url}/build-1/root/`, place])
+    const update = async (place: string): Promise<number> => {
+      const { stdout } = await rsyncEnds(0, ['-ac', '--stats', `${upserv.url}/build-2/root/`, place])
+      return Number(/files transferred: (\d+)/.exec(stdout)![1])
+    }
+    assert.deepEqual(await countsOf(upserv), { searched: 0, prepared: 0, reused: 0, evictions: 0 })
+    const asked = await update(one)
+    const first = await countsOf(upserv)
+    // The second name of a hard link is a file of its own without -H, and has its answer from the first.
+    assert.equal(asked, files + 1)
+    assert.deepEqual(first, { searched: files, prepared: 0, reused: 1, evictions: 0 })
+    assert.equal(await update(other), asked)
+    const second = await countsOf(upserv)
+    assert.deepEqual(second, { ...first, reused: 1 + asked })
+    // Room for one of them.
+    writeFileSync(config, `budget = "5MB"\n${source}`)
+    assert.equal((await upserv.cli(['reload'])).code, 0)
+    assert.deepEqual(await countsOf(upserv), { ...second, evictions: 1 })
+  } finally {
+    await upserv.stop()
+  }
+})
+
+async function countsOf(upserv: Upserv): Promise<Record<string, number>> {
+  const text = await (await fetch(`${httpUrlOf(upserv)}/metrics`)).text()
+  const lines = text.matchAll(/^upserv_(?:answers_total\{how="(\w+)"\}|(evictions)_total) (\d+)$/gm)
+  return Object.fromEntries([...lines].map(([, how, what, value]) => [how ?? what!, Number(value)]))
+}

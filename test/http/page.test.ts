@@ -94,19 +94,28 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
       id: string
       bytes: number
       storedBytes: number
+      accessed: string
+      source: string
+      url: string
     }[]
+    const { budgetBytes } = JSON.parse((await upserv.cli(['status', '--json'])).stdout)
     assert.deepEqual(
       await page
         .locator('[data-build]')
         .evaluateAll((rows) => rows.map((row) => row.getAttribute('data-build'))),
       ['801', '802'],
     )
-    for (const { id, bytes, storedBytes } of listed) {
+    for (const { id, bytes, storedBytes, accessed, source, url } of listed) {
       const row = page.locator(`[data-build="${id}"]`)
       await sees(page, `[data-build="${id}"]`, formatSize(bytes))
       await sees(page, `[data-build="${id}"]`, formatSize(storedBytes))
       await sees(page, `[data-build="${id}"]`, 'checked by sha256')
       assert.equal(await row.getByRole('switch').getAttribute('aria-checked'), String(id === '802'))
+      assert.equal(await row.locator('time').getAttribute('datetime'), accessed)
+      const link = row.getByRole('link', { name: source, exact: true })
+      assert.equal(await link.getAttribute('href'), url)
+      const share = await row.getByRole('progressbar').getAttribute('aria-valuenow')
+      assert.equal(share, String(Math.round((storedBytes / budgetBytes) * 100)))
     }
     await sees(page, '[data-build="802"] .tag', 'stable')
     const status = JSON.parse((await upserv.cli(['status', '--json'])).stdout)
