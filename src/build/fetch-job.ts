@@ -27,6 +27,7 @@ import { type Disk, realDisk } from '../lib/disk.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { createSource } from '../source/create.ts'
 import type { HeldManifest, Offer, WantedBlob } from '../source/parent.ts'
+import { Rests } from '../source/rests.ts'
 import type { SignatureCheck } from '../source/signature.ts'
 import type { Download, Layer, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
@@ -49,6 +50,8 @@ export interface FetchJob {
   sources: readonly SourceConfig[]
   /** What fetches of each of them share. */
   paces: readonly SharedArrayBuffer[]
+  /** Servers that have asked to be left alone, by origin, and for how many more milliseconds. */
+  rests: Readonly<Record<string, number>>
   /** Empty, and ours. */
   directory: string
   /** Where the download may be kept for a later start. */
@@ -68,6 +71,8 @@ export type ReadHeld = (digest: Uint8Array, offset: number, bytes: number) => Pr
 /** How far it has come. */
 export type FetchProgress =
   | { type: 'locating'; source: string }
+  /** A server has asked to be left alone for so long. */
+  | { type: 'resting'; origin: string; ms: number }
   /** A source has failed, and the next is asked. */
   | { type: 'passed over'; source: string; error: ErrorReport }
   | {
@@ -187,6 +192,7 @@ interface Work {
 async function takeFirst(all: Work): Promise<FetchOutcome> {
   const { job, tell, spool } = all
   const failures: SourceError[] = []
+  const rests = new Rests(job.rests, (origin, ms) => tell({ type: 'resting', origin, ms }))
   for (const [i, config] of job.sources.entries()) {
     tell({ type: 'locating', source: config.name })
     const deadline = new Deadline(config, all.signal)
@@ -196,7 +202,7 @@ async function takeFirst(all: Work): Promise<FetchOutcome> {
     const options = { signal, spool, spoolOf: work.spoolOf, onEvent }
     let take: () => Promise<FetchOutcome>
     try {
-      const source = createSource(config, { pace: job.paces[i] })
+      const source = createSource(config, { pace: job.paces[i], rests })
       if (source.kind === 'parent') {
         const held = job.alone ? [] : await heldManifests(work)
         const offer = await deadline.keep(source.offer(job.id, { ...options, held }))

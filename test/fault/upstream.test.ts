@@ -164,6 +164,28 @@ describe('the upstream fails', { concurrency: CONCURRENCY }, () => {
     assert.match(stdout, /503.*trying again in .* \(2 of 5\)/)
   })
 
+  test('overloaded for longer than a fetch waits: left alone by later ones too, and who asks hears until when', async () => {
+    await using mirror = new Mirror()
+    const asked: string[] = []
+    await using upstream = await startScripted((request, response) => {
+      asked.push(request.url!)
+      response.writeHead(503, { 'retry-after': '900' }).end()
+    })
+    await using down = await startScripted((request, response) => {
+      asked.push(`mirror ${request.url}`)
+      response.writeHead(503, { 'retry-after': '1800' }).end()
+    })
+    const config = mirror.path('upserv.toml')
+    const urls = [`${upstream.url}/{build}`, `${down.url}/{build}`]
+    writeFileSync(config, `[[source]]\nname = "busy"\nurl = ${JSON.stringify(urls)}\n`)
+    const upserv = await mirror.startUpserv({ config, sources: [] })
+    const first = await mirror.sync(upserv, '1', 5)
+    assert.match(first.stderr, /^@ERROR: .*503, and asks to come back in 15 min/)
+    const second = await mirror.sync(upserv, '2', 5)
+    assert.match(second.stderr, /^@ERROR: .*busy when it was last asked, and asks to come back in 1[45] min/)
+    assert.deepEqual(asked, ['/1', 'mirror /1'])
+  })
+
   test('SIGTERM in the middle of a download: exit 0 soon, a word to who waits, and a later start goes on', async () => {
     await using mirror = new Mirror()
     await mirror.publish('1', TREE, { sha256: true })
