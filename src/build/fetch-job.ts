@@ -50,6 +50,8 @@ export interface FetchJob {
   sources: readonly SourceConfig[]
   /** What fetches of each of them share. */
   paces: readonly SharedArrayBuffer[]
+  /** How long ago each of them was first asked in this fetch: a start that is not the first has no more time for it. */
+  spentMs: readonly number[]
   /** Servers that have asked to be left alone, by origin, and for how many more milliseconds. */
   rests: Readonly<Record<string, number>>
   /** Empty, and ours. */
@@ -148,7 +150,7 @@ export async function runFetchJob(
   }
 }
 
-/** How long a source lets a fetch take, from when it was asked. */
+/** How long a source lets a fetch take, from when it was first asked. */
 class Deadline {
   /** Also when it is over. */
   readonly signal: AbortSignal
@@ -156,10 +158,13 @@ class Deadline {
   readonly #timeout: AbortSignal | undefined
   readonly #outer: AbortSignal
 
-  constructor({ deadlineMs }: SourceConfig, signal: AbortSignal) {
+  constructor({ deadlineMs }: SourceConfig, spentMs: number, signal: AbortSignal) {
     this.#outer = signal
     this.#ms = deadlineMs ?? 0
-    this.#timeout = deadlineMs === undefined ? undefined : AbortSignal.timeout(deadlineMs)
+    this.#timeout =
+      deadlineMs === undefined
+        ? undefined
+        : AbortSignal.timeout(Math.max(0, Math.round(deadlineMs - spentMs)))
     this.signal = this.#timeout ? AbortSignal.any([signal, this.#timeout]) : signal
   }
 
@@ -195,7 +200,7 @@ async function takeFirst(all: Work): Promise<FetchOutcome> {
   const rests = new Rests(job.rests, (origin, ms) => tell({ type: 'resting', origin, ms }))
   for (const [i, config] of job.sources.entries()) {
     tell({ type: 'locating', source: config.name })
-    const deadline = new Deadline(config, all.signal)
+    const deadline = new Deadline(config, job.spentMs[i] ?? 0, all.signal)
     const { signal } = deadline
     const work = { ...all, signal }
     const onEvent = (event: SourceEvent): void => tell({ type: 'event', event })

@@ -375,6 +375,8 @@ class Flight {
   #received = 0
   #unpacked = 0
   #total: number | undefined
+  /** When each source was first asked, by its name. */
+  readonly #askedAt = new Map<string, number>()
 
   constructor(
     id: string,
@@ -584,6 +586,7 @@ class Flight {
     const job: FetchJob = {
       id: this.id,
       sources: this.#sources,
+      spentMs: this.#sources.map(({ name }) => this.#now() - (this.#askedAt.get(name) ?? this.#now())),
       rests: this.#options.rests(),
       paces: this.#sources.map(({ name }) => this.#options.paceOf(name)),
       directory: staging.directory,
@@ -650,6 +653,7 @@ class Flight {
     switch (progress.type) {
       case 'locating':
         this.#source = progress.source
+        if (!this.#askedAt.has(progress.source)) this.#askedAt.set(progress.source, this.#now())
         this.#step = 'locating'
         this.#phase = `asking ${progress.source} for it`
         break

@@ -139,6 +139,7 @@ async function fetchC({ store, promises }: Keeper): Promise<void> {
       id: 'c',
       sources: [source],
       paces: [],
+      spentMs: [],
       rests: {},
       directory: staging.directory,
       spool: store.paths.spool('c'),
