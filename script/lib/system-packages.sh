@@ -12,6 +12,8 @@ xz:xz-utils
 bzip2:bzip2
 lbzip2:lbzip2
 zstd:zstd
+lz4:lz4
+lzip:lzip
 bsdtar:libarchive-tools
 mtree:mtree-netbsd
 setfattr:attr

@@ -32,6 +32,8 @@ const COMPRESS: Record<Exclude<Compression, 'none'>, (input: Buffer) => Buffer> 
   xz: (input) => tool('xz', ['-1c'], input),
   lzma: (input) => tool('xz', ['-1c', '--format=lzma'], input),
   zstd,
+  lz4: (input) => tool('lz4', ['-1c'], input),
+  lzip: (input) => tool('lzip', ['-1c'], input),
 }
 const FORMATS = Object.keys(COMPRESS) as (keyof typeof COMPRESS)[]
 
@@ -90,7 +92,7 @@ const MISTAKES: readonly [string | Buffer, RegExp][] = [
   ['7z\xbc\xaf\x27\x1c', /a 7z archive/],
   ['sqsh\x01', /a big-endian squashfs image/],
   ['!<arch>\ndebian-binary', /a Debian package/],
-  ['\x04\x22\x4d\x18', /an lz4 file/],
+  ['\x89LZO\0', /an lzop file/],
   ['BZhello', /no archive that we know, or was cut short: it has 7 bytes, which start with "BZhello"/],
   [Buffer.alloc(600, 'Not found. '), /no archive that we know: it starts with "Not found. Not f"/],
   [Buffer.alloc(600, '\x01\x02\n'), /starts with "\\x01\\x02\\n/],
@@ -216,7 +218,7 @@ function createNoise(bytes: number): Buffer {
   return Buffer.concat(pieces)
 }
 
-for (const format of ['gzip', 'bzip2', 'xz', 'zstd'] as const) {
+for (const format of ['gzip', 'bzip2', 'xz', 'zstd', 'lz4', 'lzip'] as const) {
   test(`${format}: a slow reader holds the input back`, async () => {
     let taken = 0
     async function* input() {

@@ -1,7 +1,7 @@
 /**
  * Which compression an archive has, told by its content, and how to take it off.
  *
- * gzip and zstd are decompressed by node:zlib on its thread pool, bzip2, xz and lzma by child processes,
+ * gzip and zstd are decompressed by node:zlib on its thread pool, bzip2, xz, lzma, lz4 and lzip by child processes,
  * since no library does them better than the tools that every system has. Neither runs ahead of whoever
  * reads: at most a few chunks wait in between.
  *
@@ -22,7 +22,7 @@ import { detectContainer, sniff } from './container.ts'
 import { pump, type Stage, startProgram, writeChunk } from './program.ts'
 import { BLOCK_BYTES, hasUstarMagic, isZeroBlock } from './tar-header.ts'
 
-export type Compression = 'none' | 'gzip' | 'bzip2' | 'xz' | 'lzma' | 'zstd'
+export type Compression = 'none' | 'gzip' | 'bzip2' | 'xz' | 'lzma' | 'zstd' | 'lz4' | 'lzip'
 
 /** 128 MiB, what `zstd --long` makes and every decoder takes unasked. A larger window costs that memory. */
 export const MAX_ZSTD_WINDOW_LOG = 27
@@ -35,7 +35,7 @@ const OUTPUT_CHUNK_BYTES = 256 * 1024
 // Telling.
 
 const SUPPORTED =
-  'Supported: tar, cpio, zip, squashfs, ISO 9660 and ext2 to ext4, plain or compressed with gzip, bzip2, xz, lzma or zstd.'
+  'Supported: tar, cpio, zip, squashfs, ISO 9660 and ext2 to ext4, plain or compressed with gzip, bzip2, xz, lzma, zstd, lz4 or lzip.'
 
 /** Bytes at the start, and what they mean. */
 const MAGICS: readonly [Compression, RegExp][] = [
@@ -43,6 +43,8 @@ const MAGICS: readonly [Compression, RegExp][] = [
   ['bzip2', /^BZh[1-9](?:1AY&SY|\x17rE8P\x90)/], // pi in BCD: a block; the root of pi: no blocks at all
   ['xz', /^\xfd7zXZ\0/],
   ['zstd', /^(?:\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)/], // a frame, or one to be skipped
+  ['lz4', /^\x04\x22\x4d\x18/],
+  ['lzip', /^LZIP\x01/],
 ]
 
 /** What people point us at by mistake. */
@@ -54,8 +56,6 @@ const NOT_ARCHIVES: readonly [string, RegExp][] = [
   ['a big-endian squashfs image', /^sqsh/],
   ['a Debian package or other ar archive', /^!<arch>\n/],
   ['an RPM package', /^\xed\xab\xee\xdb/],
-  ['an lz4 file', /^\x04\x22\x4d\x18/],
-  ['an lzip file', /^LZIP/],
   ['an lzop file', /^\x89LZO/],
   ['a file from "compress"', /^\x1f\x9d/],
   ['a qcow disk image', /^QFI\xfb/],
@@ -205,7 +205,7 @@ function endsEarly(format: Compression, cause: unknown): ArchiveError {
 // ---------------------------------------------------------------------------------------------------
 // By a program.
 
-type ProgramFormat = 'bzip2' | 'xz' | 'lzma'
+type ProgramFormat = 'bzip2' | 'xz' | 'lzma' | 'lz4' | 'lzip'
 
 interface Program {
   name: string
@@ -223,6 +223,9 @@ const PROGRAMS: Record<ProgramFormat, { debianPackage: string; programs: readonl
   },
   xz: { debianPackage: 'xz-utils', programs: [{ name: 'xz', args: xzArgs('xz') }] },
   lzma: { debianPackage: 'xz-utils', programs: [{ name: 'xz', args: xzArgs('lzma') }] },
+  lz4: { debianPackage: 'lz4', programs: [{ name: 'lz4', args: ['-dc'] }] },
+  // Unless told otherwise, what follows the last member is ignored.
+  lzip: { debianPackage: 'lzip', programs: [{ name: 'lzip', args: ['-dc', '--trailing-error'] }] },
 }
 
 function xzArgs(format: string): string[] {

@@ -27,6 +27,7 @@ import { type Disk, realDisk } from '../lib/disk.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { createSource } from '../source/create.ts'
 import type { HeldManifest, Offer, WantedBlob } from '../source/parent.ts'
+import { Rests } from '../source/rests.ts'
 import type { SignatureCheck } from '../source/signature.ts'
 import type { Download, Layer, SourceConfig, SourceEvent } from '../source/source.ts'
 import { Spool } from '../source/spool.ts'
@@ -49,6 +50,10 @@ export interface FetchJob {
   sources: readonly SourceConfig[]
   /** What fetches of each of them share. */
   paces: readonly SharedArrayBuffer[]
+  /** How long ago each of them was first asked in this fetch: a start that is not the first has no more time for it. */
+  spentMs: readonly number[]
+  /** Servers that have asked to be left alone, by origin, and for how many more milliseconds. */
+  rests: Readonly<Record<string, number>>
   /** Empty, and ours. */
   directory: string
   /** Where the download may be kept for a later start. */
@@ -68,6 +73,8 @@ export type ReadHeld = (digest: Uint8Array, offset: number, bytes: number) => Pr
 /** How far it has come. */
 export type FetchProgress =
   | { type: 'locating'; source: string }
+  /** A server has asked to be left alone for so long. */
+  | { type: 'resting'; origin: string; ms: number }
   /** A source has failed, and the next is asked. */
   | { type: 'passed over'; source: string; error: ErrorReport }
   | {
@@ -143,7 +150,7 @@ export async function runFetchJob(
   }
 }
 
-/** How long a source lets a fetch take, from when it was asked. */
+/** How long a source lets a fetch take, from when it was first asked. */
 class Deadline {
   /** Also when it is over. */
   readonly signal: AbortSignal
@@ -151,10 +158,13 @@ class Deadline {
   readonly #timeout: AbortSignal | undefined
   readonly #outer: AbortSignal
 
-  constructor({ deadlineMs }: SourceConfig, signal: AbortSignal) {
+  constructor({ deadlineMs }: SourceConfig, spentMs: number, signal: AbortSignal) {
     this.#outer = signal
     this.#ms = deadlineMs ?? 0
-    this.#timeout = deadlineMs === undefined ? undefined : AbortSignal.timeout(deadlineMs)
+    this.#timeout =
+      deadlineMs === undefined
+        ? undefined
+        : AbortSignal.timeout(Math.max(0, Math.round(deadlineMs - spentMs)))
     this.signal = this.#timeout ? AbortSignal.any([signal, this.#timeout]) : signal
   }
 
@@ -187,16 +197,17 @@ interface Work {
 async function takeFirst(all: Work): Promise<FetchOutcome> {
   const { job, tell, spool } = all
   const failures: SourceError[] = []
+  const rests = new Rests(job.rests, (origin, ms) => tell({ type: 'resting', origin, ms }))
   for (const [i, config] of job.sources.entries()) {
     tell({ type: 'locating', source: config.name })
-    const deadline = new Deadline(config, all.signal)
+    const deadline = new Deadline(config, job.spentMs[i] ?? 0, all.signal)
     const { signal } = deadline
     const work = { ...all, signal }
     const onEvent = (event: SourceEvent): void => tell({ type: 'event', event })
     const options = { signal, spool, spoolOf: work.spoolOf, onEvent }
     let take: () => Promise<FetchOutcome>
     try {
-      const source = createSource(config, { pace: job.paces[i] })
+      const source = createSource(config, { pace: job.paces[i], rests })
       if (source.kind === 'parent') {
         const held = job.alone ? [] : await heldManifests(work)
         const offer = await deadline.keep(source.offer(job.id, { ...options, held }))

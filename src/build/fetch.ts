@@ -92,6 +92,8 @@ export class Fetches {
   #sources: readonly { config: SourceConfig; source: AnySource }[]
   readonly #running = new Map<string, Flight>()
   readonly #absent = new Map<string, { error: Error; until: number }>()
+  /** Servers that have asked to be left alone, by origin, and until when. */
+  readonly #rests = new Map<string, number>()
   readonly #line = new WaitingLine(MAX_WORKING)
   readonly #paces = new Map<string, SharedArrayBuffer>()
   readonly #now: () => number
@@ -109,6 +111,7 @@ export class Fetches {
     this.#sources = withRules(sources)
     // What the others did not have, these may.
     this.#absent.clear()
+    this.#rests.clear()
   }
 
   /** Whether a fetch of that build is under way. */
@@ -255,7 +258,12 @@ export class Fetches {
     const flight = new Flight(
       id,
       sources,
-      { ...this.#options, paceOf: (name) => this.#paceOf(name) },
+      {
+        ...this.#options,
+        paceOf: (name) => this.#paceOf(name),
+        rests: () => this.#restsLeft(),
+        noteRest: (origin, ms) => this.#noteRest(origin, ms),
+      },
       this.#now,
       this.#line,
       repairs,
@@ -283,6 +291,17 @@ export class Fetches {
     const pace = this.#paces.get(source) ?? Pace.memory()
     this.#paces.set(source, pace)
     return pace
+  }
+
+  #noteRest(origin: string, ms: number): void {
+    if (this.#rests.size >= MAX_ABSENT) this.#rests.delete(this.#rests.keys().next().value!)
+    this.#rests.set(origin, this.#now() + ms)
+  }
+
+  #restsLeft(): Record<string, number> {
+    const now = this.#now()
+    for (const [origin, until] of this.#rests) if (until <= now) this.#rests.delete(origin)
+    return Object.fromEntries([...this.#rests].map(([origin, until]) => [origin, until - now]))
   }
 
   #noteAbsent(id: string, error: Error): void {
@@ -316,12 +335,20 @@ function withRules(configs: readonly SourceConfig[]): { config: SourceConfig; so
   return configs.map((config) => ({ config, source: createSource(config) }))
 }
 
+/** What fetches have in common. */
+interface Shared extends FetchesOptions {
+  paceOf(source: string): SharedArrayBuffer
+  /** Servers that are to be left alone, and for how many more milliseconds. */
+  rests(): Record<string, number>
+  noteRest(origin: string, ms: number): void
+}
+
 /** One fetch under way. */
 class Flight {
   readonly id: string
   /** Settles when the build is visible, or why it is not. */
   readonly done: Promise<void>
-  readonly #options: FetchesOptions & { paceOf(source: string): SharedArrayBuffer }
+  readonly #options: Shared
   readonly #sources: readonly SourceConfig[]
   readonly #now: () => number
   readonly #listeners = new Set<(line: string) => void>()
@@ -348,11 +375,13 @@ class Flight {
   #received = 0
   #unpacked = 0
   #total: number | undefined
+  /** When each source was first asked, by its name. */
+  readonly #askedAt = new Map<string, number>()
 
   constructor(
     id: string,
     sources: readonly SourceConfig[],
-    options: FetchesOptions & { paceOf(source: string): SharedArrayBuffer },
+    options: Shared,
     now: () => number,
     line: WaitingLine,
     repairs: boolean,
@@ -557,6 +586,8 @@ class Flight {
     const job: FetchJob = {
       id: this.id,
       sources: this.#sources,
+      spentMs: this.#sources.map(({ name }) => this.#now() - (this.#askedAt.get(name) ?? this.#now())),
+      rests: this.#options.rests(),
       paces: this.#sources.map(({ name }) => this.#options.paceOf(name)),
       directory: staging.directory,
       spool: this.#options.store.paths.spool(this.id),
@@ -622,8 +653,12 @@ class Flight {
     switch (progress.type) {
       case 'locating':
         this.#source = progress.source
+        if (!this.#askedAt.has(progress.source)) this.#askedAt.set(progress.source, this.#now())
         this.#step = 'locating'
         this.#phase = `asking ${progress.source} for it`
+        break
+      case 'resting':
+        this.#options.noteRest(progress.origin, progress.ms)
         break
       case 'passed over': {
         const { source, error } = progress

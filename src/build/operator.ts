@@ -273,7 +273,7 @@ export class Operator implements Operations {
     const absent = builds.filter(({ id }) => !store.has(id))
     say(`${builds.length} builds are on the stick, ${absent.length} of them are not held`)
     if (absent.length === 0) return []
-    await checkStick(directory, say, signal)
+    await checkStick(directory, absent, say, signal)
     for (const { id, source } of absent) await fetches.importFrom(source, id, say, signal)
     return absent.map(({ id }) => id)
   }

@@ -18,6 +18,8 @@ const READ_BYTES = 1 << 20
 
 export interface StickBuild {
   id: string
+  /** Names of what belongs to it. */
+  files: readonly string[]
   source: SourceConfig
 }
 
@@ -31,7 +33,8 @@ export async function buildsOnStick(directory: string, disk: Disk = realDisk): P
     })
   })
   const builds: StickBuild[] = []
-  for (const name of names.filter((one) => one.endsWith('.name')).sort()) {
+  // What begins with a dot is what other systems leave behind, as in `._os802.name`.
+  for (const name of names.filter((one) => one.endsWith('.name') && !one.startsWith('.')).sort()) {
     const stem = name.slice(0, -'.name'.length)
     const id = (await readSmall(disk, join(place, name))).trim().replace(/^build-/, '')
     if (!isBuildId(id))
@@ -44,6 +47,7 @@ export async function buildsOnStick(directory: string, disk: Disk = realDisk): P
       : undefined
     builds.push({
       id,
+      files: [name, archive, `${archive}.md5`, `${stem}.contents`],
       source: {
         name: 'import',
         builds: '^.+$',
@@ -58,9 +62,13 @@ export async function buildsOnStick(directory: string, disk: Disk = realDisk): P
   return builds
 }
 
-/** Compares what `manifest.sha1` says. Reads all of the stick; `say` is told how it goes. @throws DigestMismatch */
+/**
+ * Compares what `manifest.sha1` says of these builds' files, and reads all of them; `say` is told how it goes. What
+ * else lies on the stick is nobody's business: systems leave files of their own behind. @throws DigestMismatch
+ */
 export async function checkStick(
   directory: string,
+  builds: readonly StickBuild[],
   say: (line: string) => void,
   signal: AbortSignal,
   disk: Disk = realDisk,
@@ -76,16 +84,17 @@ export async function checkStick(
     const [, digest, path] = /^([0-9a-f]{40})[ *]{1,2}(.+)$/.exec(line.trim()) ?? []
     if (digest !== undefined && path !== undefined) listed.set(path.replace(/^.*\//, ''), digest)
   }
-  for (const name of names.filter((one) => !one.startsWith(`${MANIFEST}`))) {
+  for (const name of builds.flatMap(({ files }) => files)) {
     const expected = listed.get(name)
+    if (!names.includes(name)) {
+      if (expected === undefined) continue
+      throw new CommandError(`${MANIFEST} names ${name}, which is not on the stick`)
+    }
     if (expected === undefined) throw new CommandError(`${join(place, name)} is not in ${MANIFEST}`)
     say(`checking ${name}`)
     const actual = await sha1Of(disk, join(place, name), signal)
     if (actual !== expected) throw new DigestMismatch(join(place, name), 'sha1', expected, actual)
-    listed.delete(name)
   }
-  const [missing] = listed.keys()
-  if (missing !== undefined) throw new CommandError(`${MANIFEST} names ${missing}, which is not on the stick`)
 }
 
 async function sha1Of(disk: Disk, path: string, signal: AbortSignal): Promise<string> {

@@ -14,6 +14,7 @@ import { formatDuration } from '../lib/units.ts'
 import type { Clock } from './clock.ts'
 import { header, parseRetryAfter } from './http-headers.ts'
 import type { SourceLimits } from './limits.ts'
+import { Rests } from './rests.ts'
 import { Transient } from './retry.ts'
 import type { HttpOptions } from './source.ts'
 import { showUrl, withoutUser } from './url.ts'
@@ -57,6 +58,9 @@ const REDIRECTS = [301, 302, 303, 307, 308]
 const BAD_CERTIFICATE =
   /^(?:CERT_|ERR_TLS_CERT|DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED_CERT|UNABLE_TO_(?:GET|VERIFY))/
 
+/** Why a server was not asked at all. */
+const RESTING = 'the upstream was busy when it was last asked'
+
 export class HttpClient {
   readonly #limits: SourceLimits
   readonly #clock: Clock
@@ -65,13 +69,22 @@ export class HttpClient {
   readonly #elsewhere: Dispatcher
 
   readonly #authorize: Authorize
+  readonly #rests: Rests
 
   /**
    * @param authorize headers that a request to this URL needs, beside a password in the URL itself.
+   * @param rests servers that are not to be asked just now.
    * @throws ConfigError
    */
-  constructor(limits: SourceLimits, clock: Clock, options: HttpOptions = {}, authorize?: Authorize) {
+  constructor(
+    limits: SourceLimits,
+    clock: Clock,
+    options: HttpOptions = {},
+    authorize?: Authorize,
+    rests = new Rests(),
+  ) {
     this.#limits = limits
+    this.#rests = rests
     this.#clock = clock
     this.#dispatcher = makeDispatcher(limits, options)
     this.#elsewhere =
@@ -95,6 +108,8 @@ export class HttpClient {
       release(body)
       if (!REDIRECTS.includes(statusCode)) {
         const failure = failureOf(at, statusCode, header(found, 'retry-after'), this.#clock.now())
+        const rest = failure instanceof Transient ? (failure.retryAfterMs ?? 0) : 0
+        if (rest > this.#limits.retryAfterMs) this.#rests.note(at, rest)
         if (failure instanceof UpstreamRefused) failure.challenge = header(found, 'www-authenticate')
         throw failure
       }
@@ -116,6 +131,8 @@ export class HttpClient {
 
   async #send(url: URL, first: URL, asked: Asked, signal: AbortSignal) {
     signal.throwIfAborted()
+    const left = this.#rests.leftFor(url)
+    if (left !== undefined) throw new Transient(RESTING, { retryAfterMs: left, isResting: true })
     const headers: Record<string, string> = {
       'user-agent': 'upserv',
       'accept-encoding': 'identity',

@@ -317,18 +317,33 @@ async function beginAnywhere(
 ): Promise<{ part: Part; version: FileVersion; place: URL }> {
   const places = [options.url, ...options.mirrors]
   let failure: unknown
+  const waits: (number | undefined)[] = []
   for (const [i, place] of places.entries()) {
     try {
       return { ...(await begin({ ...options, url: place }, options.url)), place }
     } catch (error) {
       if (!(error instanceof Transient || error instanceof SourceError)) throw error
+      if (error instanceof Transient) waits.push(error.retryAfterMs)
       // That it is nowhere is only said when it was looked for everywhere.
       if (failure === undefined || isMissing(failure)) failure = error
       const next = places[i + 1]
       if (next) options.onEvent({ type: 'mirror', url: showUrl(next), reason: error.message })
     }
   }
-  throw failure
+  if (!(failure instanceof Transient)) throw failure
+  const { message, cause } = failure
+  throw new Transient(message, { cause, retryAfterMs: waitForAny(waits, options.limits.retryAfterMs) })
+}
+
+/**
+ * When to come back to several places: as late as any of them has asked for, save for those that ask for so long
+ * that they are left alone until then. Where all do, as early as the first of them.
+ */
+function waitForAny(waits: readonly (number | undefined)[], most: number): number | undefined {
+  const near = waits.filter((ms) => ms === undefined || ms <= most)
+  if (near.length === 0) return Math.min(...(waits as number[]))
+  const asked = near.filter((ms) => ms !== undefined)
+  return asked.length === 0 ? undefined : Math.max(...asked)
 }
 
 /**

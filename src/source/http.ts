@@ -52,6 +52,7 @@ export class HttpSource implements Source {
       this.#clock,
       config.http,
       isBucket ? signer(config.s3) : undefined,
+      deps.rests,
     )
     this.#pace = config.rates?.length
       ? new Pace(config.rates, deps.pace ?? Pace.memory(), this.#clock)

@@ -109,6 +109,7 @@ export class OciSource implements Source {
       this.#clock,
       config.http,
       this.#usesToken ? undefined : authorize,
+      deps.rests,
     )
     // Who hands out tokens is another server: it gets neither our token nor our certificate.
     this.#tokenClient = new HttpClient(this.#limits, this.#clock, { ca: config.http?.ca })

@@ -126,7 +126,7 @@ export class ParentSource {
       deps.limits,
     )
     this.#clock = { ...SYSTEM_CLOCK, ...deps.clock }
-    this.#client = new HttpClient(this.#limits, this.#clock, config.http)
+    this.#client = new HttpClient(this.#limits, this.#clock, config.http, undefined, deps.rests)
     this.#pace = config.rates?.length
       ? new Pace(config.rates, deps.pace ?? Pace.memory(), this.#clock)
       : undefined

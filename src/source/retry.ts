@@ -16,10 +16,16 @@ import type { SourceEvent } from './source.ts'
 export class Transient extends Error {
   /** What the upstream itself said about when to come back. */
   readonly retryAfterMs: number | undefined
+  /** It said so earlier, and was not asked: nothing is won by waiting for less. */
+  readonly isResting: boolean
 
-  constructor(reason: string, details: { retryAfterMs?: number | undefined; cause?: unknown } = {}) {
+  constructor(
+    reason: string,
+    details: { retryAfterMs?: number | undefined; isResting?: boolean; cause?: unknown } = {},
+  ) {
     super(reason, { cause: details.cause })
     this.retryAfterMs = details.retryAfterMs
+    this.isResting = details.isResting ?? false
   }
 }
 
@@ -58,16 +64,16 @@ export class Retries {
     signal.throwIfAborted()
     this.#failures++
     const reason = failure.message
-    if (this.#failures >= attempts) {
-      throw new UpstreamUnreachable(`${what}: ${reason} (${attempts} attempts)`, {
-        hint: 'Check that the upstream is up and can be reached from here. What has arrived is kept if possible.',
+    const asked = failure.retryAfterMs
+    if (asked !== undefined && (failure.isResting || asked > limits.retryAfterMs)) {
+      throw new UpstreamUnreachable(`${what}: ${reason}, and asks to come back in ${formatDuration(asked)}`, {
+        hint: 'Try again then.',
         cause: failure,
       })
     }
-    const asked = failure.retryAfterMs
-    if (asked !== undefined && asked > limits.retryAfterMs) {
-      throw new UpstreamUnreachable(`${what}: ${reason}, and asks to come back in ${formatDuration(asked)}`, {
-        hint: 'Try again then.',
+    if (this.#failures >= attempts) {
+      throw new UpstreamUnreachable(`${what}: ${reason} (${attempts} attempts)`, {
+        hint: 'Check that the upstream is up and can be reached from here. What has arrived is kept if possible.',
         cause: failure,
       })
     }

@@ -12,6 +12,7 @@ import { ConfigError } from '../errors.ts'
 import type { Clock } from './clock.ts'
 import type { SourceLimits } from './limits.ts'
 import type { RateRule } from './pace.ts'
+import type { Rests } from './rests.ts'
 import type { SignatureCheck } from './signature.ts'
 import type { Spool } from './spool.ts'
 import { schemeOf, showTemplate } from './url.ts'
@@ -204,6 +205,8 @@ export type SourceEvent =
 export interface SourceDeps {
   /** What fetches of this source share (pace.ts). */
   pace?: SharedArrayBuffer | undefined
+  /** Servers that are not to be asked just now (rests.ts). */
+  rests?: Rests | undefined
   limits?: Partial<SourceLimits>
   clock?: Partial<Clock>
 }

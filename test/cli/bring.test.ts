@@ -111,6 +111,18 @@ describe('by hand', { concurrency: 2 }, () => {
     assert.match(await says(upserv, 69, 'import', stick), /os803_jffs2\.contents has sha1/)
     assert.deepEqual(buildsOnDisk(mirror.data), [])
     sums()
+    rmSync(join(place, 'os803_jffs2.contents'))
+    assert.match(
+      await says(upserv, 1, 'import', stick),
+      /names os803_jffs2\.contents, which is not on the stick/,
+    )
+    writeFileSync(join(place, 'os803_jffs2.contents'), 'contents of 803\n')
+    writeFileSync(join(place, 'os803_jffs2.name'), '803') // not as it was summed up
+    assert.match(await says(upserv, 69, 'import', stick), /os803_jffs2\.name has sha1/)
+    sums()
+    // What other systems leave behind.
+    for (const name of ['Thumbs.db', '._os802_jffs2.name', '.DS_Store', 'manifest.sha1.bak'])
+      writeFileSync(join(place, name), 'nothing of ours')
     assert.match(
       await says(upserv, 0, 'import', stick),
       /build 802 is imported\nbuild 803 is imported.*checking os802_jffs2/s,

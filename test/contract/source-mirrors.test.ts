@@ -72,6 +72,28 @@ test('none has it', async (t) => {
   assert.equal(error.code, 'BUILD_NOT_PUBLISHED')
 })
 
+test('none is ready: each is asked again when the one that asked for the longest wait allows it', async (t) => {
+  const first = await startUpstream(t, { '/802': [status(500), file(ARCHIVE)] })
+  const second = await startUpstream(t, { '/802': [status(503, { 'retry-after': '60' })] })
+  const config = { mirrors: [`${second.url}/{build}`] }
+  const { error, waits } = await download({ upstream: first, config })
+  assert.equal(error, undefined)
+  assert.deepEqual(waits, [60_000])
+})
+
+test('one that wants to be left alone for long keeps nobody from asking the other', async (t) => {
+  const first = await startUpstream(t, { '/802': [status(503, { 'retry-after': '3600' })] })
+  const second = await startUpstream(t, { '/802': [status(500), file(ARCHIVE)] })
+  const config = { mirrors: [`${second.url}/{build}`] }
+  const { error, bytes } = await download({ upstream: first, config })
+  assert.equal(error, undefined)
+  assert.ok(bytes.equals(ARCHIVE))
+  assert.deepEqual(
+    first.requests.filter((request) => request.includes('/802 ') || request.endsWith('/802')).length,
+    1,
+  )
+})
+
 test('all break off again and again: each goes on where the last one was', async (t) => {
   const cut = [100_000, 100_000, 400_000].map((cutAt) => file(ARCHIVE, { cutAt, lastModified: OLD }))
   const first = await startUpstream(t, { '/802': [...cut, file(ARCHIVE, { lastModified: OLD })] })

@@ -164,6 +164,46 @@ describe('the upstream fails', { concurrency: CONCURRENCY }, () => {
     assert.match(stdout, /503.*trying again in .* \(2 of 5\)/)
   })
 
+  test('overloaded for longer than a fetch waits: left alone by later ones too, and who asks hears until when', async () => {
+    await using mirror = new Mirror()
+    const asked: string[] = []
+    await using upstream = await startScripted((request, response) => {
+      asked.push(request.url!)
+      response.writeHead(503, { 'retry-after': '900' }).end()
+    })
+    await using down = await startScripted((request, response) => {
+      asked.push(`mirror ${request.url}`)
+      response.writeHead(503, { 'retry-after': '1800' }).end()
+    })
+    const config = mirror.path('upserv.toml')
+    const urls = [`${upstream.url}/{build}`, `${down.url}/{build}`]
+    writeFileSync(config, `[[source]]\nname = "busy"\nurl = ${JSON.stringify(urls)}\n`)
+    const upserv = await mirror.startUpserv({ config, sources: [] })
+    const first = await mirror.sync(upserv, '1', 5)
+    assert.match(first.stderr, /^@ERROR: .*503, and asks to come back in 15 min/)
+    const second = await mirror.sync(upserv, '2', 5)
+    assert.match(second.stderr, /^@ERROR: .*busy when it was last asked, and asks to come back in 1[45] min/)
+    assert.deepEqual(asked, ['/1', 'mirror /1'])
+  })
+
+  test('a deadline is for all of a fetch: starting over gives it no more time', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 5, 50_000))
+    const archive = readFileSync(mirror.archive('1'))
+    let versions = 0
+    // Each answer is another version and breaks off half way: every start fails, after a second at most.
+    await using upstream = await startScripted((request, response) => {
+      if (request.url !== '/1') return void response.writeHead(404).end()
+      response.writeHead(200, { 'content-length': archive.length, etag: `"${++versions}"` })
+      response.write(archive.subarray(0, archive.length >> 1), () => response.destroy())
+    })
+    const config = mirror.path('upserv.toml')
+    writeFileSync(config, `[[source]]\nname = "restless"\nurl = "${upstream.url}/{build}"\ndeadline = 1.3\n`)
+    const upserv = await mirror.startUpserv({ config, sources: [] })
+    const { stderr } = await mirror.sync(upserv, '1', 5)
+    assert.match(stderr, /^@ERROR: it was not complete after /)
+  })
+
   test('SIGTERM in the middle of a download: exit 0 soon, a word to who waits, and a later start goes on', async () => {
     await using mirror = new Mirror()
     await mirror.publish('1', TREE, { sha256: true })

@@ -139,6 +139,8 @@ async function fetchC({ store, promises }: Keeper): Promise<void> {
       id: 'c',
       sources: [source],
       paces: [],
+      spentMs: [],
+      rests: {},
       directory: staging.directory,
       spool: store.paths.spool('c'),
       held: [],
