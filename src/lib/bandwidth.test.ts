@@ -136,6 +136,22 @@ test('bandwidth: other rates hold for who waits; without any, nobody does', asyn
   assert.equal(bandwidth.waiting, 0)
 })
 
+test('bandwidth: who waited when rates ended is held to those that come again', async (t) => {
+  const { bandwidth, run } = world(t, { all: 1000 })
+  const share = bandwidth.join({ source: 'a', network: 'n' })
+  share.take(100_000)
+  const waited = share.take(4000)
+  assert.ok(waited)
+  bandwidth.change({})
+  await waited
+  bandwidth.change({ all: 1000 })
+  share.take(100_000)
+  assert.ok(share.take(100_000), 'it has nothing saved up')
+  share.leave()
+  await run(10)
+  assert.deepEqual([bandwidth.waiting, share.prepaid], [0, 0])
+})
+
 test('bandwidth: who leaves while it waits is let go, and nothing of it stays', async (t) => {
   const { bandwidth, sender, run } = world(t, { all: 1000, perSource: 500 })
   const one = sender('a', () => 4000)

@@ -2,8 +2,8 @@
  * Bandwidth: rates for all who are sent something together, for each network and source of them, and for each of them.
  *
  * A rate is a bucket that fills at that rate and holds a moment's worth. Who wants to send takes from its own
- * bucket, those of its source and network and the one for all; where one of them is empty it waits. Who waits is served by what it
- * has had so far (start-time fair queueing): each has a clock that goes by the bytes it has sent, the one that is
+ * bucket, those of its source and network and the one for all; where one of them is empty it waits. Who waits is
+ * served by what it has had so far (start-time fair queueing): each has a clock that goes by the bytes it has sent, the one that is
  * behind comes first, and who has been idle begins at the time of the others, so nothing is saved up. So all who
  * wait for the same bucket get equal shares of it, whatever the size of what they send at a time.
  *
@@ -222,7 +222,8 @@ export class Bandwidth {
         continue
       }
       // Who sends little at a time would have to wait for each of it: it gets a whole piece, to be used up.
-      const piece = Math.max(waiter.bytes, this.pieceSize)
+      // Without any rate, as after a change, nothing is used up: it would have it for ever.
+      const piece = this.isLimited ? Math.max(waiter.bytes, this.pieceSize) : waiter.bytes
       waiter.share.prepaid += piece - waiter.bytes
       this.#spend(waiter.share, piece)
       this.#end(waiter)
