@@ -94,6 +94,11 @@ describe('metrics', { skip }, () => {
     ])
     assert.equal(code, 0, stdout + stderr)
   })
+
+  test('/readyz says that clients should come', async () => {
+    const response = await fetch(`${httpUrlOf(upserv)}/readyz`)
+    assert.deepEqual([response.status, await response.text()], [200, 'ready\n'])
+  })
 })
 
 for (const [how, rsyncTls, status, text] of [
