@@ -1,6 +1,6 @@
 /**
  * Which keys of a source mean something for which kind. One that would be passed over is refused: whoever has
- * written `signature_required` relies on it.
+ * written `signature_required` relies on it. (Nobody relies on `stall` where nothing comes over the network.)
  */
 import { ConfigError } from '../errors.ts'
 import type { SourceConfig } from './source.ts'
@@ -19,7 +19,7 @@ const KEYS = {
   names: ({ names }) => names,
   id: ({ id }) => id,
   maps: ({ maps }) => maps,
-  pristine: ({ tree }) => tree?.pristine,
+  pristine: ({ tree }) => tree?.pristine || undefined,
   subtree: ({ tree }) => tree?.subtree,
   exclude: ({ tree }) => tree?.exclude,
   users: ({ tree }) => tree?.users,
@@ -31,9 +31,6 @@ const KEYS = {
   client_cert: ({ http }) => http?.clientCert,
   client_key: ({ http }) => http?.clientKey,
   ca: ({ http }) => http?.ca,
-  rate: ({ rates }) => rates,
-  stall: ({ stallMs }) => stallMs,
-  attempts: ({ attempts }) => attempts,
   platform: ({ platform }) => platform,
   endpoint: ({ s3 }) => s3?.endpoint,
   region: ({ s3 }) => s3?.region,
@@ -64,7 +61,7 @@ const FILE: Kind = {
     BUCKET,
     PLATFORM,
     {
-      keys: ['token_file', 'client_cert', 'client_key', 'ca', 'rate', 'stall', 'attempts'],
+      keys: ['token_file', 'client_cert', 'client_key', 'ca'],
       hint: 'It is for what comes over the network. Remove it.',
     },
   ],
