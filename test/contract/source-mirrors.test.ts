@@ -1,7 +1,7 @@
 /** Several mirrors of one file, rates, and upstreams that send next to nothing. */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
@@ -167,6 +167,31 @@ test('a source with a rate keeps to it', async (t) => {
   await using found = await source.locate('802', { signal: new AbortController().signal, onEvent: () => {} })
   for await (const _ of found.bytes());
   assert.ok(performance.now() - began > 340, '700 kB at 2 MB a second')
+})
+
+test('the program: the first mirror breaks off in the middle, the second sends the rest', async () => {
+  await using mirror = new Mirror()
+  await mirror.publish('1', randomTree(1, 50, 100_000), { sha256: true })
+  await mirror.startNginx('1m')
+  await using second = new Mirror()
+  for (const name of ['1', '1.sha256']) copyFileSync(mirror.archive(name), second.archive(name))
+  await second.startNginx()
+  const config = mirror.path('upserv.toml')
+  const urls = [mirror, second].map(({ nginx }) => `${nginx.url}/{build}`)
+  writeFileSync(config, `[[source]]\nname = "two"\nurl = ${JSON.stringify(urls)}\n`)
+  const upserv = await mirror.startUpserv({ config, sources: [] })
+  const { client, place } = mirror.client(upserv, '1')
+  await client.waitForLine(/ [2-8]\d %/)
+  await mirror.nginx.kill()
+  await client.ends(0)
+  mirror.assertTree('1', place)
+  assert.match(client.output, new RegExp(`; going on with ${second.nginx.url}/1$`, 'm'))
+  assert.match(client.output, /going on at/)
+  await upserv.process.waitForOutput('stderr', new RegExp(`"type":"mirror","url":"${second.nginx.url}/1"`))
+  await second.nginx.stop() // Then everything is in its log.
+  const [rest, ...more] = second.requestsFor('1')
+  assert.deepEqual([rest?.status, more], [206, []])
+  assert.match(rest!.range, /^bytes=[1-9]\d*-$/)
 })
 
 test('a deadline: what came is kept, and the next one goes on from there', async () => {
