@@ -6,10 +6,13 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { SYSTEM_CLOCK } from '../../src/source/clock.ts'
+import { createSource } from '../../src/source/create.ts'
 import { Pace, rateAt } from '../../src/source/pace.ts'
+import type { Source } from '../../src/source/source.ts'
 import { Spool } from '../../src/source/spool.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import { makeScratch } from '../support/scratch.ts'
+import { SleepClock } from '../support/sleep-clock.ts'
 import { content, download, etagOf, file, quickSource, startUpstream, status } from './source-upstream.ts'
 
 const ARCHIVE = content(700_000)
@@ -158,6 +161,35 @@ test('rates: all who share one take it together', async () => {
   const waiting = new Pace(rules, memory, SYSTEM_CLOCK).spend(1e9, stop.signal)
   stop.abort(new Error('enough'))
   await assert.rejects(waiting)
+})
+
+test('rates by the time of day: slow until the hours are over, and again from when they begin', async (t) => {
+  const upstream = await startUpstream(t, { '/802': [file(ARCHIVE)] })
+  const clock = new SleepClock()
+  const rates = [{ from: 8 * 60, to: 18 * 60, bytesPerSecond: 10 }]
+  const source = createSource(
+    {
+      name: 'test',
+      builds: '.',
+      url: `${upstream.url}/{build}`,
+      checksum: undefined,
+      contents: undefined,
+      rates,
+    },
+    { clock, limits: { headersMs: 30_000, stallMs: 30_000 } },
+  ) as Source
+  /** How long the program believes that it took, from that time of the day on. */
+  const secondsFrom = async (hour: number, minute: number): Promise<number> => {
+    clock.set(hour, minute)
+    await using found = await source.locate('802', options)
+    assert.ok(Buffer.concat(await Array.fromAsync(found.bytes())).equals(ARCHIVE))
+    return clock.slept / 1000
+  }
+  const last = await secondsFrom(17, 59)
+  assert.ok(last >= 60 && last < 70, `${last} s, of which a minute is slow`)
+  assert.equal(await secondsFrom(18, 0), 0)
+  assert.equal(await secondsFrom(7, 59), 0)
+  assert.ok((await secondsFrom(8, 0)) > 3600)
 })
 
 test('a source with a rate keeps to it', async (t) => {
