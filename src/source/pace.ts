@@ -51,6 +51,17 @@ export class Pace {
       if (rateAt(this.#rules, new Date(this.#clock.now())) === undefined) return
     }
   }
+
+  /** The same chunks, as fast as they are paid for. @throws the signal's reason. */
+  async *through(
+    chunks: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    for await (const chunk of chunks) {
+      await this.spend(chunk.length, signal)
+      yield chunk
+    }
+  }
 }
 
 /** Bytes a second at that time; undefined for as fast as it goes. Of several rules the first holds. */

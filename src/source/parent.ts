@@ -330,7 +330,6 @@ export class ParentSource {
         const frame = await reader.bytes(sent)
         if (!frame) throw new Transient('the answer broke off')
         count(SPAN_HEAD_BYTES + sent)
-        await this.#pace?.spend(sent, signal)
         const bytes = await this.#unpack(frame, span, wanted[span.first]!, readBase)
         if (known < bytes.length) yield known > 0 ? bytes.subarray(known) : bytes
         known = Math.max(0, known - bytes.length)
@@ -391,10 +390,18 @@ export class ParentSource {
     )
   }
 
-  /** What a parent refuses, it says why. */
+  /** What a parent refuses, it says why. What it sends comes at the source's pace, whatever it is. */
   async #send(url: URL, asked: Asked, signal: AbortSignal): Promise<Answer> {
     try {
-      return await this.#client.ask(url, asked, signal)
+      const answer = await this.#client.ask(url, asked, signal)
+      const pace = this.#pace
+      if (!pace) return answer
+      return {
+        status: answer.status,
+        headers: answer.headers,
+        chunks: () => pace.through(answer.chunks(), signal),
+        discard: () => answer.discard(),
+      }
     } catch (error) {
       if (error instanceof UpstreamRefused && error.status === 400) {
         // What it had of an earlier build has gone meanwhile.

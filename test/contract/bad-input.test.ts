@@ -336,7 +336,7 @@ async function signByAnother(mirror: Mirror, archive: string): Promise<{ signatu
 const NO_PROTOCOL = 'a file has no protocol that could say so'
 const NO_LENGTH = 'a file is as long as it is: nobody has announced it'
 const NO_SIGNATURES = 'has no signatures: what names it is its digest'
-const ROOT_READS_ALL = 'tests run as root, who may read everything'
+const ROOT_READS_ALL = 'tests run as root, who may read everything: source.test.ts stops being root for it'
 const BY_HAND = 'what comes by hand is checked by its digest or by nothing, and asks for no key'
 const AT_SOURCE = 'needs a file to change between two reads: source.test.ts does so'
 

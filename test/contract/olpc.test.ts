@@ -56,6 +56,12 @@ const BUILDS: Published[] = [
     form: 'ext3',
   },
   {
+    id: 'ship.2-650',
+    source: 'xs-dev-images',
+    path: 'xs-dev.laptop.org/~cscott/xo-1/streams/ship.2/build650/devel_ext3/olpc-redhat-stream-ship.2-build-650-20071205_2103-devel_ext3.img.bz2',
+    form: 'ext3',
+  },
+  {
     id: '13.2.10_xo1.75-22',
     source: 'official',
     path: 'download.laptop.org/xo-1.75/os/official/13.2.10-22/32022o2.tree.tar.lzma',
@@ -141,8 +147,7 @@ describe('the layouts of OLPC', { skip }, () => {
 
   test('what is available', async () => {
     const { stdout } = await rsyncEnds(0, [`${upserv.url}/available/`])
-    const ids = BUILDS.filter(({ source }) => source !== 'images' && source !== 'usb').map(({ id }) => id)
-    for (const id of ids) assert.ok(stdout.includes(` ${id}\n`), `${id} is not in\n${stdout}`)
+    for (const { id } of BUILDS) assert.ok(stdout.includes(` ${id}\n`), `${id} is not in\n${stdout}`)
   })
 
   test('a build of a model that there is not', async () => {

@@ -1,15 +1,18 @@
 /** Several mirrors of one file, rates, and upstreams that send next to nothing. */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { SYSTEM_CLOCK } from '../../src/source/clock.ts'
+import { createSource } from '../../src/source/create.ts'
 import { Pace, rateAt } from '../../src/source/pace.ts'
+import type { Source } from '../../src/source/source.ts'
 import { Spool } from '../../src/source/spool.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import { makeScratch } from '../support/scratch.ts'
+import { SleepClock } from '../support/sleep-clock.ts'
 import { content, download, etagOf, file, quickSource, startUpstream, status } from './source-upstream.ts'
 
 const ARCHIVE = content(700_000)
@@ -160,6 +163,35 @@ test('rates: all who share one take it together', async () => {
   await assert.rejects(waiting)
 })
 
+test('rates by the time of day: slow until the hours are over, and again from when they begin', async (t) => {
+  const upstream = await startUpstream(t, { '/802': [file(ARCHIVE)] })
+  const clock = new SleepClock()
+  const rates = [{ from: 8 * 60, to: 18 * 60, bytesPerSecond: 10 }]
+  const source = createSource(
+    {
+      name: 'test',
+      builds: '.',
+      url: `${upstream.url}/{build}`,
+      checksum: undefined,
+      contents: undefined,
+      rates,
+    },
+    { clock, limits: { headersMs: 30_000, stallMs: 30_000 } },
+  ) as Source
+  /** How long the program believes that it took, from that time of the day on. */
+  const secondsFrom = async (hour: number, minute: number): Promise<number> => {
+    clock.set(hour, minute)
+    await using found = await source.locate('802', options)
+    assert.ok(Buffer.concat(await Array.fromAsync(found.bytes())).equals(ARCHIVE))
+    return clock.slept / 1000
+  }
+  const last = await secondsFrom(17, 59)
+  assert.ok(last >= 60 && last < 70, `${last} s, of which a minute is slow`)
+  assert.equal(await secondsFrom(18, 0), 0)
+  assert.equal(await secondsFrom(7, 59), 0)
+  assert.ok((await secondsFrom(8, 0)) > 3600)
+})
+
 test('a source with a rate keeps to it', async (t) => {
   const upstream = await startUpstream(t, { '/802': [file(ARCHIVE)] })
   const source = quickSource(upstream, { rates: [{ from: 0, to: 0, bytesPerSecond: 2_000_000 }] })
@@ -167,6 +199,31 @@ test('a source with a rate keeps to it', async (t) => {
   await using found = await source.locate('802', { signal: new AbortController().signal, onEvent: () => {} })
   for await (const _ of found.bytes());
   assert.ok(performance.now() - began > 340, '700 kB at 2 MB a second')
+})
+
+test('the program: the first mirror breaks off in the middle, the second sends the rest', async () => {
+  await using mirror = new Mirror()
+  await mirror.publish('1', randomTree(1, 50, 100_000), { sha256: true })
+  await mirror.startNginx('1m')
+  await using second = new Mirror()
+  for (const name of ['1', '1.sha256']) copyFileSync(mirror.archive(name), second.archive(name))
+  await second.startNginx()
+  const config = mirror.path('upserv.toml')
+  const urls = [mirror, second].map(({ nginx }) => `${nginx.url}/{build}`)
+  writeFileSync(config, `[[source]]\nname = "two"\nurl = ${JSON.stringify(urls)}\n`)
+  const upserv = await mirror.startUpserv({ config, sources: [] })
+  const { client, place } = mirror.client(upserv, '1')
+  await client.waitForLine(/ [2-8]\d %/)
+  await mirror.nginx.kill()
+  await client.ends(0)
+  mirror.assertTree('1', place)
+  assert.match(client.output, new RegExp(`; going on with ${second.nginx.url}/1$`, 'm'))
+  assert.match(client.output, /going on at/)
+  await upserv.process.waitForOutput('stderr', new RegExp(`"type":"mirror","url":"${second.nginx.url}/1"`))
+  await second.nginx.stop() // Then everything is in its log.
+  const [rest, ...more] = second.requestsFor('1')
+  assert.deepEqual([rest?.status, more], [206, []])
+  assert.match(rest!.range, /^bytes=[1-9]\d*-$/)
 })
 
 test('a deadline: what came is kept, and the next one goes on from there', async () => {

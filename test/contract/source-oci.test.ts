@@ -4,10 +4,13 @@ import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { setTimeout } from 'node:timers/promises'
+import { gunzipSync } from 'node:zlib'
 import { findProgram } from '../../src/lib/find-program.ts'
 import { createSource } from '../../src/source/create.ts'
 import type { Source } from '../../src/source/source.ts'
-import { buildsOnDisk, Mirror } from '../support/mirror.ts'
+import { buildsOnDisk, bytesOnDisk, Mirror } from '../support/mirror.ts'
+import { type Nginx, type NginxOptions, startNginx } from '../support/nginx.ts'
 import { freePort, run, ServerProcess, waitForPort } from '../support/processes.ts'
 import { isRoot } from '../support/scratch.ts'
 import { assertSameTree, snapshot } from '../support/snapshot.ts'
@@ -16,9 +19,11 @@ import { startUpserv, type Upserv } from '../support/upserv.ts'
 import { content, download, file, quickSource, startUpstream, status } from './source-upstream.ts'
 
 const tools = await Promise.all(
-  ['docker-registry', 'skopeo', 'umoci', 'tar'].map((tool) => findProgram(tool)),
+  ['docker-registry', 'skopeo', 'umoci', 'tar', 'nginx'].map((tool) => findProgram(tool)),
 )
-const skip = tools.includes(undefined) ? 'needs docker-registry, skopeo and umoci' : !isRoot && 'needs root'
+const skip = tools.includes(undefined)
+  ? 'needs docker-registry, skopeo, umoci and nginx'
+  : !isRoot && 'needs root'
 const MTIME = 1_700_000_000
 
 function layer(make: (tree: SpecWriter) => void): TreeSpec {
@@ -152,6 +157,84 @@ describe('images of a registry', { skip }, () => {
     )
   })
 
+  test('an index: the image of our platform, or of the one that is wanted', async () => {
+    await using other = new Mirror()
+    const layout = other.path('layout')
+    await succeeds('umoci', 'init', '--layout', layout)
+    const manifests = []
+    for (const architecture of ['amd64', 'arm64']) {
+      const image = `${layout}:${architecture}`
+      await succeeds('umoci', 'new', '--image', image)
+      const tree = other.path('trees', architecture)
+      const spec = layer((made) => made.file('issue', file3(`${architecture}\n`), { mtime: MTIME }))
+      makeTree(tree, spec)
+      const tar = other.path(`${architecture}.tar`)
+      await succeeds('tar', '--numeric-owner', '-C', tree, '-cf', tar, '.')
+      await succeeds('umoci', 'raw', 'add-layer', '--image', image, tar)
+      await succeeds('umoci', 'config', '--architecture', architecture, '--image', image)
+      const index = JSON.parse(readFileSync(join(layout, 'index.json'), 'utf8'))
+      const found = index.manifests.find(
+        (one: { annotations: Record<string, string> }) =>
+          one.annotations['org.opencontainers.image.ref.name'] === architecture,
+      )
+      manifests.push({ ...found, platform: { os: 'linux', architecture } })
+      await succeeds(
+        ...(['skopeo', 'copy', '--dest-tls-verify=false'] as const),
+        ...[`oci:${image}`, `docker://${origin}/os/multi:${architecture}`],
+      )
+    }
+    const type = 'application/vnd.oci.image.index.v1+json'
+    const put = await fetch(`http://${origin}/v2/os/multi/manifests/801`, {
+      method: 'PUT',
+      headers: { 'content-type': type },
+      body: JSON.stringify({ schemaVersion: 2, mediaType: type, manifests }),
+    })
+    assert.equal(put.status, 201, await put.text())
+    const url = `oci+http://${origin}/os/multi:{build}`
+    const found = async (platform: string | undefined) => {
+      const source = quickSource(undefined, { url, platform }, { headersMs: 30_000 })
+      const located = await source.locate('801', { signal: new AbortController().signal, onEvent: () => {} })
+      const bytes = gunzipSync(Buffer.concat(await Array.fromAsync(located.layers![0]!.bytes())))
+      return { bytes, vouchers: located.vouchers }
+    }
+    for (const [at, platform] of ['linux/amd64', 'linux/arm64'].entries()) {
+      const { bytes, vouchers } = await found(platform)
+      assert.ok(bytes.includes(`${platform.slice('linux/'.length)}\n`), platform)
+      assert.deepEqual(vouchers, [`oci digest ${manifests[at].digest}`])
+    }
+    const ours = { x64: 'amd64', arm64: 'arm64' }[process.arch as string]
+    if (ours) assert.ok((await found(undefined)).bytes.includes(`${ours}\n`))
+    await assert.rejects(found('linux/riscv64'), {
+      message: /has no image for linux\/riscv64, but for linux\/amd64, linux\/arm64$/,
+    })
+  })
+
+  test('we are killed within a layer: the next one goes on in it', async () => {
+    await using mine = new Mirror()
+    await using slow = await SlowRegistry.start(mine, origin)
+    const file = mine.path('upserv.toml')
+    writeFileSync(
+      file,
+      `[[source]]\nname = "registry"\nbuilds = "^[0-9]+$"\nurl = "oci+http://${slow.host}/os/root:{build}"\n`,
+    )
+    const first = await mine.startUpserv({ config: file, sources: [] })
+    const { client } = mine.client(first, '801')
+    while (bytesOnDisk(join(mine.data, 'incoming')) < 50_000) {
+      assert.ok(client.isRunning, client.output)
+      await setTimeout(20)
+    }
+    await first.kill9()
+    client.kill()
+    await slow.quicken()
+    const second = await mine.startUpserv({ config: file, sources: [] })
+    const { stdout } = await mine.sync(second, '801')
+    assert.match(stdout, /going on at/)
+    assert.ok(
+      slow.ranges().some((range) => /^bytes=[1-9]\d*-$/.test(range)),
+      'from the middle',
+    )
+  })
+
   test('a tag that there is not', async () => {
     const refused = await mirror.sync(upserv, '999', 5)
     assert.match(refused.stderr + refused.stdout, /@ERROR: build-999 is not published by registry/)
@@ -176,6 +259,41 @@ describe('images of a registry', { skip }, () => {
     assert.deepEqual(buildsOnDisk(mirror.data), [])
   })
 })
+
+/** The registry behind a slow line, until it is made quick. */
+class SlowRegistry implements AsyncDisposable {
+  readonly #options: NginxOptions
+  #nginx: Nginx
+
+  private constructor(options: NginxOptions, nginx: Nginx) {
+    this.#options = options
+    this.#nginx = nginx
+  }
+
+  static async start(mirror: Mirror, origin: string): Promise<SlowRegistry> {
+    const options = { root: mirror.path('www'), scratch: mirror.path('nginx'), passTo: `http://${origin}` }
+    return new SlowRegistry(options, await startNginx({ ...options, limitRate: '100k' }))
+  }
+
+  get host(): string {
+    return `127.0.0.1:${this.#nginx.port}`
+  }
+
+  async quicken(): Promise<void> {
+    await this.#nginx.kill()
+    this.#nginx = await startNginx({ ...this.#options, port: this.#nginx.port })
+  }
+
+  /** What was asked for of blobs, but for those from the start. */
+  ranges(): string[] {
+    const blobs = this.#nginx.requests().filter(({ path }) => path.includes('/blobs/'))
+    return blobs.map(({ range }) => range).filter((range) => range !== '')
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#nginx.kill()
+  }
+}
 
 /** An image of one layer. */
 function imageOf(layer: Buffer): { digest: string; manifest: Buffer } {

@@ -1,12 +1,24 @@
-/** Proxies, by the environment variables that curl knows too. */
+/** Proxies, by the environment variables that curl knows too; and the hosts that names of images stand for. */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { request as ask, createServer, type Server } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import { type AddressInfo, connect } from 'node:net'
+import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { findProgram } from '../../src/lib/find-program.ts'
+import { Authority } from '../support/certificates.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
+import { makeScratch } from '../support/scratch.ts'
+import { quickSource } from './source-upstream.ts'
 
-/** A forward proxy that wants a password, and what it was asked for. */
-async function startProxy(t: TestContext): Promise<{ port: number; asked: string[] }> {
+/**
+ * A forward proxy that wants a password, and what it was asked for. With `tunnel`, whatever host a tunnel is
+ * wanted to, it ends at that port of this machine.
+ */
+async function startProxy(t: TestContext, tunnel?: number): Promise<{ port: number; asked: string[] }> {
   const asked: string[] = []
   const wanted = `Basic ${Buffer.from('me:secret').toString('base64')}`
   const server: Server = createServer((request, response) => {
@@ -29,7 +41,7 @@ async function startProxy(t: TestContext): Promise<{ port: number; asked: string
       return
     }
     const [host, port] = request.url!.split(':')
-    const far = connect(Number(port), host, () => {
+    const far = connect(tunnel ?? Number(port), tunnel === undefined ? host : '127.0.0.1', () => {
       near.write('HTTP/1.1 200 OK\r\n\r\n')
       far.write(head)
       far.pipe(near)
@@ -72,4 +84,71 @@ test('a proxy that wants another password is told of', async (t) => {
   const upserv = await mirror.startUpserv({ env: { http_proxy: `http://127.0.0.1:${port}`, no_proxy: '' } })
   const refused = await mirror.sync(upserv, '1', 5)
   assert.match(refused.stderr + refused.stdout, /@ERROR: .*answers 407: the proxy wants a password/)
+})
+
+const LAYER = { mediaType: 'x', digest: `sha256:${'0'.repeat(64)}`, size: 1 }
+const MANIFEST = JSON.stringify({ schemaVersion: 2, layers: [LAYER] })
+const DIGEST = `sha256:${createHash('sha256').update(MANIFEST).digest('hex')}`
+
+/** What stands behind oci://, which host that is, and what that is asked for. */
+const IMAGES = [
+  ['docker.io/debian:{build}', 'registry-1.docker.io', '/v2/library/debian/manifests/801'],
+  ['docker.io/library/debian:os-{build}', 'registry-1.docker.io', '/v2/library/debian/manifests/os-801'],
+  ['index.docker.io/me/os', 'registry-1.docker.io', '/v2/me/os/manifests/latest'],
+  [`docker.io/debian@${DIGEST}`, 'registry-1.docker.io', `/v2/library/debian/manifests/${DIGEST}`],
+  ['ghcr.example.org/debian:{build}', 'ghcr.example.org', '/v2/debian/manifests/801'],
+] as const
+
+const skip = (await findProgram('openssl')) === undefined && 'needs openssl: apt-get install openssl'
+
+test('https_proxy: images by the names that people use; no_proxy is not asked through it', {
+  skip,
+}, async (t) => {
+  using scratch = makeScratch('proxy-tls')
+  const authority = await Authority.make(join(scratch.path, 'ca'))
+  const hosts = ['registry-1.docker.io', 'ghcr.example.org'].map((host) => `DNS:${host}`)
+  const pair = await authority.issue({ cn: 'registry', san: ['IP:127.0.0.1', ...hosts].join() })
+  const requests: string[] = []
+  const registry = createTlsServer(
+    { cert: readFileSync(pair.cert), key: readFileSync(pair.key) },
+    ({ url, headers }, response) => {
+      requests.push(`${headers.host} ${url}`)
+      response.end(url === '/v2/' ? '' : MANIFEST)
+    },
+  ).listen(0, '127.0.0.1')
+  await once(registry, 'listening')
+  t.after(() => {
+    registry.close()
+    registry.closeAllConnections()
+  })
+  const { port } = registry.address() as AddressInfo
+  const proxy = await startProxy(t, port)
+  const before = { https_proxy: process.env.https_proxy, no_proxy: process.env.no_proxy }
+  t.after(() => {
+    for (const [name, value] of Object.entries(before))
+      if (value === undefined) delete process.env[name]
+      else process.env[name] = value
+  })
+  /** Which tunnels were wanted. */
+  const locate = async (name: string, no_proxy: string): Promise<string[]> => {
+    proxy.asked.length = 0
+    requests.length = 0
+    Object.assign(process.env, { https_proxy: `http://me:secret@127.0.0.1:${proxy.port}`, no_proxy })
+    const limits = { connectMs: 30_000, headersMs: 30_000 }
+    const source = quickSource(undefined, { url: `oci://${name}`, http: { ca: authority.cert } }, limits)
+    await using found = await source.locate('801', {
+      signal: new AbortController().signal,
+      onEvent: () => {},
+    })
+    assert.deepEqual(found.vouchers, [`oci digest ${DIGEST}`])
+    return [...new Set(proxy.asked)]
+  }
+  for (const [name, host, path] of IMAGES) {
+    assert.deepEqual(await locate(name, 'example.com'), [`CONNECT ${host}:443`], name)
+    assert.deepEqual(requests, [`${host} /v2/`, `${host} ${path}`], name)
+  }
+  const here = `127.0.0.1:${port}`
+  assert.deepEqual(await locate(`${here}/os:{build}`, ''), [`CONNECT ${here}`])
+  assert.deepEqual(await locate(`${here}/os:{build}`, 'example.com,127.0.0.1'), [])
+  assert.deepEqual(requests, [`${here} /v2/`, `${here} /v2/os/manifests/801`])
 })

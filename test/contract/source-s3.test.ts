@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { makeScratch } from '../support/scratch.ts'
 import { noSwift, startSwift } from '../support/swift.ts'
-import { content, etagOf, quickSource } from './source-upstream.ts'
+import { content, etagOf, file, quickSource, startUpstream } from './source-upstream.ts'
 
 const ARCHIVE = content(300_000)
 const KEY = { id: 'AKIAIOSFODNN7EXAMPLE', secret: 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY' }
@@ -65,17 +65,14 @@ test("the check gives the signature of AWS's own example", () => {
   assert.equal(signature, 'f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41')
 })
 
-function isSigned(request: IncomingMessage): boolean {
+function isSigned({ url: path, headers }: Pick<IncomingMessage, 'url' | 'headers'>): boolean {
   const found =
     /^AWS4-HMAC-SHA256 Credential=([^/]+)\/([^,]+), ?SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})$/.exec(
-      request.headers.authorization ?? '',
+      headers.authorization ?? '',
     )
   if (found?.[1] !== KEY.id) return false
-  const url = new URL(request.url!, `http://${request.headers.host}`)
-  return (
-    found[4] ===
-    expectedSignature('GET', url, request.headers as Record<string, string>, found[3]!, found[2]!)
-  )
+  const url = new URL(path!, `http://${headers.host}`)
+  return found[4] === expectedSignature('GET', url, headers as Record<string, string>, found[3]!, found[2]!)
 }
 
 /** A bucket `builds`, which shows two names at a time. */
@@ -209,6 +206,32 @@ test('a bucket of a real store: signatures, stars, listings, and who may not', {
   } finally {
     await swift.stop()
   }
+})
+
+test('credentials of the environment: the signature holds the token of the session', async (t) => {
+  const { url: endpoint, requests, headers } = await startUpstream(t, { '/builds/801': [file(ARCHIVE)] })
+  const source = quickSource(undefined, { url: 's3://builds/{build}', s3: { endpoint } })
+  const load = async (environment: Record<string, string>): Promise<void> => {
+    Object.assign(process.env, environment)
+    t.after(() => {
+      for (const name of Object.keys(environment)) delete process.env[name]
+    })
+    await using found = await source.locate('801', {
+      signal: new AbortController().signal,
+      onEvent: () => {},
+    })
+    assert.ok(Buffer.concat(await Array.fromAsync(found.bytes())).equals(ARCHIVE))
+  }
+  const last = () => ({ url: '/builds/801', headers: headers[requests.lastIndexOf('GET /builds/801')]! })
+  await load({})
+  assert.equal(last().headers.authorization, undefined, 'anybody may read it')
+  await load({ AWS_ACCESS_KEY_ID: KEY.id, AWS_SECRET_ACCESS_KEY: KEY.secret })
+  assert.ok(isSigned(last()))
+  assert.equal(last().headers['x-amz-security-token'], undefined)
+  await load({ AWS_SESSION_TOKEN: 'for/an+hour==' })
+  assert.ok(isSigned(last()))
+  assert.equal(last().headers['x-amz-security-token'], 'for/an+hour==')
+  assert.match(last().headers.authorization!, /SignedHeaders=[^,]*\bx-amz-security-token\b/)
 })
 
 const WRONG = [

@@ -1,7 +1,7 @@
 /** What every kind of source must do, whatever is behind it. A new kind passes this first. */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { appendFile, mkdir, truncate, unlink, utimes, writeFile } from 'node:fs/promises'
+import { appendFile, chmod, mkdir, truncate, unlink, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { pathToFileURL } from 'node:url'
@@ -10,7 +10,7 @@ import { ConfigError } from '../../src/errors.ts'
 import { createSource } from '../../src/source/create.ts'
 import { type SourceConfig, type SourceEvent, sourceFromUrl } from '../../src/source/source.ts'
 import { run } from '../support/processes.ts'
-import { makeScratch } from '../support/scratch.ts'
+import { isRoot, makeScratch } from '../support/scratch.ts'
 import { content, file, quickSource, startUpstream, status } from './source-upstream.ts'
 
 const ARCHIVE = content(700_000)
@@ -234,6 +234,33 @@ test('file: directories and special files are not archives', async (t) => {
   await assert.rejects(source.locate('tree', observer().options), { message: /tree is a directory/ })
   await assert.rejects(source.locate('fifo', observer().options), { message: /fifo is a special file/ })
 })
+
+test('file: what we may not read is said in one line, with what helps', async (t) => {
+  const { dir, path } = await directory(t)
+  await chmod(dir, 0o755)
+  await chmod(path, 0)
+  await mkdir(join(dir, 'closed'), { mode: 0 })
+  const base = pathToFileURL(dir).href
+  const hint = 'Let the user that runs upserv read it.'
+  await asNobody(async () => {
+    const refused = { code: 'SOURCE_FAILED', message: `${path} cannot be read (EACCES)`, hint }
+    await assert.rejects(quickSource({ url: base }).locate('802', observer().options), refused)
+    const starred = quickSource(undefined, { url: `${base}/closed/os-{build}-*.tar` })
+    const message = `${join(dir, 'closed')} cannot be read (EACCES)`
+    await assert.rejects(starred.locate('802', observer().options), { ...refused, message })
+  })
+})
+
+/** Root may read everything: for as long as this takes, we are not root. */
+async function asNobody(work: () => Promise<void>): Promise<void> {
+  if (!isRoot) return await work()
+  process.seteuid!(65_534) // nobody
+  try {
+    await work()
+  } finally {
+    process.seteuid!(0)
+  }
+}
 
 test('file: nothing stays open, read or not', { skip: process.platform !== 'linux' }, async (t) => {
   const { dir, path, source } = await directory(t)

@@ -1,12 +1,16 @@
 /** Servers that have each other as their source: a country's, a region's, a school's. */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { ParentSource } from '../../src/source/parent.ts'
+import { Spool } from '../../src/source/spool.ts'
 import { buildsOnDisk, Mirror, randomTree } from '../support/mirror.ts'
 import { freePort } from '../support/processes.ts'
 import { Relay } from '../support/relay.ts'
 import { rsyncEnds } from '../support/rsync.ts'
+import { SleepClock } from '../support/sleep-clock.ts'
 import { randomBytes, repetitiveText, SpecWriter, splice, type TreeSpec } from '../support/tree.ts'
 import type { Upserv, UpservOptions } from '../support/upserv.ts'
 
@@ -41,6 +45,9 @@ const sealOf = (data: string, id: string): string =>
   readFileSync(join(data, 'builds', id, 'manifest'))
     .subarray(-32)
     .toString('hex')
+
+/** The first file of a `randomTree(1, …, 1000)`. */
+const FIRST = randomBytes(10_000, 1000)
 
 /** A server whose source is another's HTTP port. */
 async function startChild(
@@ -121,6 +128,41 @@ describe('servers in a row', { concurrency: CONCURRENCY }, () => {
     await mirror.assertServes(school.upserv, '1')
     assert.ok(readFileSync(join(school.data, 'builds', '1', 'contents')).equals(contents))
     assert.ok(link.received < contents.length / 4, `${link.received} bytes came for ${contents.length}`)
+  })
+
+  test('a rate holds for all that a parent sends: manifest, contents and blobs', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 4, 1000))
+    await mirror.startNginx()
+    const parent = await mirror.startUpserv({ http: '127.0.0.1:0' })
+    await mirror.assertServes(parent, '1')
+    const clock = new SleepClock()
+    const source = new ParentSource(
+      {
+        ...{ name: 'parent', builds: '.', checksum: undefined, contents: undefined },
+        url: `upserv://127.0.0.1:${httpPort(parent)}`,
+        rates: [{ from: 8 * 60, to: 18 * 60, bytesPerSecond: 1 }],
+      },
+      { clock },
+    )
+    const spool = new Spool(mirror.path('spool'))
+    const [signal, onEvent] = [new AbortController().signal, () => {}]
+    /** Slow until six o'clock, which any of them takes longer than. */
+    const minutes = async <T>(work: () => Promise<T>): Promise<T> => {
+      clock.set(17, 59)
+      const result = await work()
+      assert.ok(clock.slept >= 60_000, `${work} took ${clock.slept} ms`)
+      return result
+    }
+    const offer = await minutes(() => source.offer('1', { signal, onEvent, held: [] }))
+    await minutes(() => offer.contents())
+    const wanted = [
+      { digest: createHash('sha256').update(FIRST).digest(), size: FIRST.length, base: undefined },
+    ]
+    const readBase = async () => undefined
+    const chunks = await minutes(() => Array.fromAsync(offer.blobs(wanted, { spool, readBase })))
+    assert.ok(Buffer.concat(chunks).equals(FIRST))
+    await spool.discard()
   })
 
   test('a link that breaks again and again: each byte comes about once', async () => {
