@@ -12,6 +12,7 @@ import { CommandError, NotHeld, RequestError } from '../errors.ts'
 import type { FetchQuery, FetchRecord } from '../history/fetch-record.ts'
 import { MAX_PAGE } from '../history/history.ts'
 import type { RecordQuery, SessionRecord } from '../history/session-record.ts'
+import type { Finding } from '../lib/finding.ts'
 import type { Logger } from '../lib/log.ts'
 import { STOCK_RELEASES } from '../rsync/stock-releases.ts'
 import type { BuildsView } from './builds-view.ts'
@@ -33,6 +34,8 @@ export interface ApiParts {
   operations: Operations
   /** Reads the configuration again. @returns keys whose new values need a restart. @throws ConfigError */
   reload: () => Promise<readonly string[]>
+  /** Looks at all that has to be right, as `upserv doctor` does. */
+  examine: () => Promise<readonly Finding[]>
   builds: BuildsView
   log: Logger
   /** Ends what was begun here. */
@@ -63,6 +66,8 @@ export interface ApiRoute {
   /** For programs that are made from the document. */
   id: string
   summary: string
+  /** What the summary leaves out. */
+  description?: string
   params?: Record<string, Schema>
   query?: Record<string, Schema>
   body?: Schema
@@ -82,7 +87,14 @@ const MAX_EXPORTS = 8
 /** How long a request waits to see whether what it began fails at once. */
 const FAILS_AT_ONCE_MS = 1000
 
-export function apiRoutes({ operations, reload, builds, log, signal: ending }: ApiParts): ApiRoute[] {
+export function apiRoutes({
+  operations,
+  reload,
+  examine,
+  builds,
+  log,
+  signal: ending,
+}: ApiParts): ApiRoute[] {
   let begun = 0
   /** Begins something that takes long. @returns whether it is done already. @throws what it failed with at once. */
   const begin = async (what: string, id: string, work: () => Promise<unknown>): Promise<boolean> => {
@@ -97,6 +109,8 @@ export function apiRoutes({ operations, reload, builds, log, signal: ending }: A
     return await Promise.race([working.then(() => true), sleep(FAILS_AT_ONCE_MS, false, { ref: false })])
   }
   let exporting = 0
+  /** Upstreams are asked, and programs started: who asks meanwhile gets the same answer. */
+  let examining: Promise<readonly Finding[]> | undefined
   let verifying: AbortController | undefined
 
   return [
@@ -284,6 +298,23 @@ export function apiRoutes({ operations, reload, builds, log, signal: ending }: A
         const restart = await reload()
         builds.drop()
         return ok({ restart: [...restart] })
+      },
+    },
+    {
+      method: 'GET',
+      path: '/doctor',
+      isPrivate: true,
+      id: 'examine',
+      summary:
+        'Whether all is right that has to be, and of what is not, what to type: as `upserv doctor` says.',
+      description:
+        'The server looks at itself, by the configuration as it is in the file now; it may take some seconds until sources have answered. Whether its ports are reached, and whether another version is installed than the one that runs, can only be seen from outside: by `upserv doctor`.',
+      answers: { 200: ref('Findings') },
+      run: async () => {
+        examining ??= examine().finally(() => {
+          examining = undefined
+        })
+        return ok({ items: (await examining).map((finding) => ({ hint: null, ...finding })) })
       },
     },
     {

@@ -275,5 +275,12 @@ export const SCHEMAS = {
     held: { ...boolean, description: 'All of it is there already, or by now.' },
   }),
   Reloaded: object({ restart: list(string) }),
+  Finding: object({
+    verdict: oneOf('ok', 'warning', 'problem'),
+    about: { ...string, description: 'What was looked at, in a word or two.' },
+    says: string,
+    hint: { ...orNull(string), description: 'What to type, or to do.' },
+  }),
+  Findings: object({ items: list({ $ref: '#/components/schemas/Finding' }) }),
   Forgotten: object({ deleted: count }),
 } as const satisfies Record<string, Schema>

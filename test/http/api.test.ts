@@ -202,6 +202,48 @@ describe('the API', () => {
       assert.ok(tried.includes(change), `${change}: ${tried}`)
   })
 
+  test('the server looks at itself, as the command does from outside', async () => {
+    type Found = { verdict: string; about: string; says: string; hint?: string | null }[]
+    const config = mirror.path('upserv.toml')
+    const good = readFileSync(config, 'utf8')
+    // What is wrong is told, with what to type.
+    writeFileSync(config, `${good}[[source]]\nname = "bad"\nurl = "file://${mirror.path('none')}/{build}"\n`)
+    try {
+      const { items }: { items: Found } = await api.expect(200, 'GET', '/doctor')
+      const { stdout } = await upserv.cli(['doctor', '--json', '--config', config])
+      // Time and figures go on; the command comes to the ports as well, and knows no flags of the server.
+      const told = (all: Found): string[] =>
+        all
+          .filter(({ about }) => !/ port |^source 127|^(?:clock|server|disk|budget)$/.test(about))
+          .map(({ verdict, about, says, hint }) => `${verdict} ${about}: ${says}: ${hint ?? ''}`)
+      assert.deepEqual(told(items), told(JSON.parse(stdout)))
+      for (const about of [
+        'configuration',
+        'token',
+        'clock',
+        'data directory',
+        'disk',
+        'server',
+        'budget',
+        'flock',
+      ])
+        assert.ok(
+          items.some((one) => one.about === about),
+          about,
+        )
+      assert.ok(
+        items.some(({ about, verdict, hint }) => about === 'source bad' && verdict === 'problem' && hint),
+      )
+
+      writeFileSync(config, 'bugdet = 1\n')
+      const { items: wrong } = await api.expect(200, 'GET', '/doctor')
+      assert.deepEqual([wrong.length, wrong[0].verdict, wrong[0].about], [1, 'problem', 'configuration'])
+      assert.match(wrong[0].says, /unknown key "bugdet"/)
+    } finally {
+      writeFileSync(config, good)
+    }
+  })
+
   test('lists come in pages', async () => {
     const ids: string[] = []
     for (let cursor = ''; ; ) {
@@ -297,6 +339,7 @@ describe('the API', () => {
     const told = closed.filter(({ method }) => method === 'get').map(({ path }) => path)
     assert.deepEqual(told.sort(), [
       '/changes',
+      '/doctor',
       '/history',
       '/history.csv',
       '/history.json',
