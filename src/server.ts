@@ -583,7 +583,8 @@ export async function serve(
   )
   const othersClients = (): readonly SessionStatus[] => predecessor?.live ?? []
   activity.clients = {
-    live: (most) => [...doors.live(most), ...othersClients()].slice(0, most),
+    live: (most, before = Number.POSITIVE_INFINITY) =>
+      [...doors.live(most, before), ...othersClients().filter(({ id }) => id < before)].slice(0, most),
     isLive: (id) => doors.isLive(id) || othersClients().some((session) => session.id === id),
     sent: () => doors.sent(),
   }

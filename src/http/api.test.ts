@@ -24,6 +24,7 @@ const routesFor = (operations: Partial<Operations>, examine: ApiParts['examine']
     operations: operations as Operations,
     reload: async () => [],
     examine,
+    live: () => [],
     builds: new BuildsView(operations as Operations, new Activity()),
     log: createLogger(),
     signal: new AbortController().signal,

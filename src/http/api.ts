@@ -6,7 +6,8 @@
  * their view has (view.ts). Work that takes long is begun and then looked at.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Operations } from '../build/operations.ts'
+import { MAX_SHOWN, RECENT } from '../build/activity.ts'
+import type { Operations, SessionStatus } from '../build/operations.ts'
 import { MAX_WARM_FROM, WARM_COMPRESSIONS, type WarmRequest } from '../build/warm-request.ts'
 import { CommandError, NotHeld, RequestError } from '../errors.ts'
 import type { FetchQuery, FetchRecord } from '../history/fetch-record.ts'
@@ -36,6 +37,8 @@ export interface ApiParts {
   reload: () => Promise<readonly string[]>
   /** Looks at all that has to be right, as `upserv doctor` does. */
   examine: () => Promise<readonly Finding[]>
+  /** Clients that are connected, the latest first; with `before`, those with lower numbers. */
+  live: (most: number, before?: number) => SessionStatus[]
   builds: BuildsView
   log: Logger
   /** Ends what was begun here. */
@@ -91,6 +94,7 @@ export function apiRoutes({
   operations,
   reload,
   examine,
+  live,
   builds,
   log,
   signal: ending,
@@ -127,6 +131,7 @@ export function apiRoutes({
       path: '/activity',
       id: 'getActivity',
       summary: 'Who is connected, what is being fetched, what has just ended, and sums since the start.',
+      description: `Of clients the ${MAX_SHOWN} latest, and of sessions and fetches that ended the latest ${RECENT}: lists of their own have the others.`,
       answers: { 200: ref('Activity') },
       run: async ({ view }) => ok(activityFor(view, await operations.activity(), await builds.get())),
     },
@@ -213,6 +218,7 @@ export function apiRoutes({
       path: '/fetches',
       id: 'listFetches',
       summary: 'Fetches under way, and those that ended last.',
+      description: `Of those that ended the latest ${RECENT}; all that are remembered come in pages from 'listFetchHistory'. Those under way are all there.`,
       answers: { 200: ref('Fetches') },
       run: async ({ view }) => {
         const { status, recentFetches } = await operations.activity()
@@ -375,11 +381,19 @@ export function apiRoutes({
       method: 'GET',
       path: '/sessions',
       id: 'listSessions',
-      summary: 'Clients that are connected, the 200 latest.',
+      summary: 'Clients that are connected, the latest first.',
+      description:
+        'A page has fewer than `limit` where who asks may not see all of them; `total` counts all.',
+      query: { cursor: CURSOR, limit: LIMIT },
       answers: { 200: ref('Sessions') },
-      run: async ({ view }) => {
-        const { sessions, status } = await operations.activity()
-        return ok({ items: view.sessions(sessions), total: status.sessions })
+      run: async ({ query, view }) => {
+        const { sessions: total } = await operations.status()
+        const most = Number(query.limit)
+        // One more tells whether there are more.
+        const found = live(most + 1, beforeOf(query))
+        const page = found.slice(0, most)
+        const next = found.length > most ? encodeCursor(String(page.at(-1)!.id)) : null
+        return ok({ items: view.sessions(page), total, next })
       },
     },
     {
@@ -402,7 +416,7 @@ export function apiRoutes({
       query: { ...RECORD_QUERY, cursor: CURSOR, limit: LIMIT },
       answers: { 200: ref('RecordPage') },
       run: async ({ query }) => {
-        const before = query.cursor === undefined ? undefined : numberOf(cursorText(query.cursor))
+        const before = beforeOf(query)
         const { records, next } = await operations.history(
           queryOf(query, RECORD_QUERY),
           Number(query.limit),
@@ -420,7 +434,7 @@ export function apiRoutes({
       query: { cursor: CURSOR, limit: LIMIT },
       answers: { 200: ref('ChangePage') },
       run: async ({ query }) => {
-        const before = query.cursor === undefined ? undefined : numberOf(cursorText(query.cursor))
+        const before = beforeOf(query)
         const { changes, next } = await operations.changes(Number(query.limit), before)
         return ok({ items: changes, next: next === null ? null : encodeCursor(String(next)) })
       },
@@ -465,7 +479,7 @@ export function apiRoutes({
       query: { ...FETCH_QUERY, cursor: CURSOR, limit: LIMIT },
       answers: { 200: ref('FetchPage') },
       run: async ({ query }) => {
-        const before = query.cursor === undefined ? undefined : numberOf(cursorText(query.cursor))
+        const before = beforeOf(query)
         const asked = queryOf(query, FETCH_QUERY)
         const { records, next } = await operations.fetchHistory(asked, Number(query.limit), before)
         return ok({ items: records, next: next === null ? null : encodeCursor(String(next)) })
@@ -575,6 +589,11 @@ function encodeCursor(text: string): string {
 
 function cursorText(cursor: string | number): string {
   return Buffer.from(String(cursor), 'base64url').toString()
+}
+
+/** The number that a page ends before; undefined for the first page. */
+function beforeOf({ cursor }: Asked['query']): number | undefined {
+  return cursor === undefined ? undefined : numberOf(cursorText(cursor))
 }
 
 function numberOf(text: string): number {

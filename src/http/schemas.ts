@@ -138,7 +138,11 @@ export const SCHEMAS = {
     ended: list({ $ref: '#/components/schemas/FetchEnd' }),
   }),
   Session: object({ ...session, place: count, progress: orNull({ type: 'number', minimum: 0, maximum: 1 }) }),
-  Sessions: object({ items: list({ $ref: '#/components/schemas/Session' }), total: count }),
+  Sessions: object({
+    items: list({ $ref: '#/components/schemas/Session' }),
+    total: count,
+    next: orNull(string),
+  }),
   SessionRecord: object({
     ...session,
     ended: time,

@@ -17,7 +17,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import type { Activity } from '../build/activity.ts'
+import type { Activity, Clients } from '../build/activity.ts'
 import type { Operations } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
 import { type Doorstep, unexpectedProxy } from '../doorstep/doorstep.ts'
@@ -158,7 +158,8 @@ export class Http {
     const operators = new Operators(parts.tokenFile)
     const metrics = createMetrics({ operations, activity, builds, watchers: () => events.watchers })
     const { reload, examine } = parts
-    const routes = apiRoutes({ operations, reload, examine, builds, log, signal: ending.signal })
+    const live: Clients['live'] = (most, before) => activity.clients.live(most, before)
+    const routes = apiRoutes({ operations, reload, examine, live, builds, log, signal: ending.signal })
     for (const route of routes) addRoute(app, route, parts, operators)
     serveSession(app, parts, operators)
     const document = openApiDocument(routes)

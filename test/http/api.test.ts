@@ -120,8 +120,23 @@ describe('the API', () => {
     assert.ok(session.progress > 0 && session.progress < 1, JSON.stringify(session))
     assert.equal((await api.expect(409, 'GET', `/sessions/${session.id}`)).code, 'COMMAND_REFUSED')
     assert.equal((await api.expect(409, 'DELETE', '/builds/3')).code, 'COMMAND_REFUSED')
+    const { client: later } = mirror.client(upserv, '3', ['--bwlimit=300k', '-v', '--outbuf=L'])
+    await later.waitForLine(/^file-1$/)
+    const latest = await api.expect(200, 'GET', '/sessions?limit=1')
+    assert.equal(latest.total, 2)
+    const rest = await api.expect(200, 'GET', `/sessions?limit=1&cursor=${latest.next}`)
+    assert.deepEqual(
+      [...latest.items, ...rest.items].map(({ id }) => id),
+      [session.id + 1, session.id],
+    )
+    assert.equal(rest.next, null)
+    later.kill()
+    await until(async () => (await api.get('/sessions')).body.total === 1)
     client.kill()
-    const record = await until(async () => (await api.get('/history?outcome=lost')).body.items[0])
+    const record = await until(async () => {
+      const { items } = (await api.get('/history?outcome=lost')).body
+      return items.find(({ id }: { id: number }) => id === session.id)
+    })
     assert.equal(record.code, 'PEER_GONE')
     assert.equal((await api.expect(200, 'GET', `/sessions/${record.id}`)).hints[0].code, 'client-left')
   })
