@@ -26,7 +26,7 @@ import { Fetches } from './build/fetch.ts'
 import { laterOperations } from './build/later-operations.ts'
 import { MovingModules } from './build/moving-modules.ts'
 import { OpeningModules } from './build/opening-modules.ts'
-import type { Operations, SessionStatus } from './build/operations.ts'
+import type { Operations, SessionStatus, Status } from './build/operations.ts'
 import { Operator } from './build/operator.ts'
 import { Parent } from './build/parent.ts'
 import { Resolver } from './build/resolver.ts'
@@ -75,6 +75,7 @@ import { makeTokenFile } from './http/token.ts'
 import { Bandwidth } from './lib/bandwidth.ts'
 import { BlockPool } from './lib/block-pool.ts'
 import { realDisk } from './lib/disk.ts'
+import type { Finding } from './lib/finding.ts'
 import type { Logger } from './lib/log.ts'
 import { networkOf, type Prefixes, sourceOf, USUAL_PREFIXES, whereOf } from './lib/peer.ts'
 import { Throttle } from './lib/throttle.ts'
@@ -459,13 +460,23 @@ export interface ServeOptions {
   predecessor?: Predecessor | undefined
   /** The environment for a process that we hand over to. */
   environment?: () => NodeJS.ProcessEnv
+  /** Looks at all that has to be right, as `upserv doctor` does. Needed where there is an API to ask for it. */
+  examine?: (status: () => Promise<Status>) => Promise<readonly Finding[]>
 }
 
 /** Opens all doors, then the store. When it returns, clients can connect. */
 export async function serve(
   config: Config,
   log: Logger,
-  { handed = [], load = () => config, predecessor, environment = () => process.env }: ServeOptions = {},
+  {
+    handed = [],
+    load = () => config,
+    predecessor,
+    environment = () => process.env,
+    examine = async () => {
+      throw new CommandError('this process does not look at itself', { hint: 'upserv doctor' })
+    },
+  }: ServeOptions = {},
 ): Promise<RunningServer> {
   useThreads()
   const legacy = await predecessor?.ready(VERSION)
@@ -572,7 +583,8 @@ export async function serve(
   )
   const othersClients = (): readonly SessionStatus[] => predecessor?.live ?? []
   activity.clients = {
-    live: (most) => [...doors.live(most), ...othersClients()].slice(0, most),
+    live: (most, before = Number.POSITIVE_INFINITY) =>
+      [...doors.live(most, before), ...othersClients().filter(({ id }) => id < before)].slice(0, most),
     isLive: (id) => doors.isLive(id) || othersClients().some((session) => session.id === id),
     sent: () => doors.sent(),
   }
@@ -823,6 +835,7 @@ export async function serve(
       const site = await Site.create({
         operations: laterOperations(operator),
         reload: () => reload(),
+        examine: () => examine(async () => (await operator).status()),
         onChangeBy: remember,
         bandwidth,
         limits: () => ({ perSource: current.limits.httpPerSource, prefixes: prefixesOf(current) }),

@@ -9,7 +9,9 @@ import { SLOT_S, Timeline } from '../lib/timeline.ts'
 import type { SessionStatus, TimelineReport, TimelineSpan, Totals, VerificationStatus } from './operations.ts'
 
 /** What is remembered of those that ended. */
-const RECENT = 50
+export const RECENT = 50
+/** Sessions that are told of at a time. */
+export const MAX_SHOWN = 200
 /** Points of a plot, and slots of ten seconds that each stands for. */
 const SPANS: Record<TimelineSpan, { points: number; per: number }> = {
   hour: { points: 360, per: 1 },
@@ -18,8 +20,8 @@ const SPANS: Record<TimelineSpan, { points: number; per: number }> = {
 
 /** Whoever knows those who are connected. */
 export interface Clients {
-  /** The latest first. */
-  live(most: number): SessionStatus[]
+  /** The latest first. @param before only those with lower numbers. */
+  live(most: number, before?: number): SessionStatus[]
   isLive(id: number): boolean
   /** What they have been sent so far, all together. */
   sent(): { bytesOut: number; contentBytes: number }

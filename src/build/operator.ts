@@ -12,7 +12,7 @@ import { formatSize } from '../lib/units.ts'
 import type { Budget } from '../store/budget.ts'
 import { checkedBy } from '../store/build-info.ts'
 import type { Store } from '../store/store.ts'
-import type { Activity as ActivityLog } from './activity.ts'
+import { type Activity as ActivityLog, MAX_SHOWN } from './activity.ts'
 import type { Available } from './available.ts'
 import { checkBuildId, compareIds } from './build-id.ts'
 import { bundleBody, bundleStart } from './bundle.ts'
@@ -68,8 +68,6 @@ export interface OperatorParts {
   >
 }
 
-/** Sessions that are told of at a time. */
-const MAX_SHOWN = 200
 /** Sessions of a device that are looked at to find which build it came from. */
 const LOOK_BACK = 20
 

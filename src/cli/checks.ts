@@ -11,6 +11,7 @@ import { readToken } from '../http/token.ts'
 import { meansOfConfinement } from '../lib/confined.ts'
 import { realDisk } from '../lib/disk.ts'
 import { findProgram } from '../lib/find-program.ts'
+import { type Finding, ok, problem, warning } from '../lib/finding.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { createSource } from '../source/create.ts'
 import { reachSource } from '../source/reach.ts'
@@ -18,7 +19,6 @@ import type { SourceConfig } from '../source/source.ts'
 import { diskUsage } from '../store/disk-usage.ts'
 import { StorePaths } from '../store/paths.ts'
 import { VERSION } from '../version.ts'
-import { type Finding, ok, problem, warning } from './finding.ts'
 
 /** The process that owns the data directory. */
 export interface ServerState {

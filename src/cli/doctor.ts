@@ -1,28 +1,15 @@
 /**
  * `upserv doctor`: looks at everything that has to be right for devices to be served, and says of what is wrong
  * what to type. It changes nothing; only a server that waits behind its socket is started by being asked, as it
- * would be by a client. What is looked at is in checks.ts and port-checks.ts.
+ * would be by a client. What is looked at is in examine.ts.
  */
 import type { Config, Flags } from '../config/config.ts'
 import { connectControl, remoteOperations } from '../daemon/control.ts'
-import { CommandError, UpservError } from '../errors.ts'
+import { CommandError } from '../errors.ts'
 import { StorePaths } from '../store/paths.ts'
-import {
-  checkCertificates,
-  checkClock,
-  checkConfiguration,
-  checkConfinement,
-  checkData,
-  checkPrograms,
-  checkSecrets,
-  checkServer,
-  checkSources,
-  checkSpace,
-  checkToken,
-  PATIENCE_MS,
-  type ServerState,
-} from './checks.ts'
-import { type Finding, formatFindings, problem } from './finding.ts'
+import { PATIENCE_MS, type ServerState } from './checks.ts'
+import { examine, type Viewpoint } from './examine.ts'
+import { formatFindings } from './finding.ts'
 import { becomeOwner } from './owner.ts'
 import { checkPorts } from './port-checks.ts'
 import { print } from './text.ts'
@@ -32,41 +19,21 @@ export interface DoctorOptions {
 }
 
 export async function doctorCommand(load: () => Config, flags: Flags, options: DoctorOptions): Promise<void> {
-  const findings = await examine(load, flags)
+  const findings = await examine(load, flags, OUTSIDE)
   print(options.json ? JSON.stringify(findings, null, 2) : formatFindings(findings))
   const problems = findings.filter(({ verdict }) => verdict === 'problem').length
   if (problems > 0)
     throw new CommandError(problems === 1 ? 'there is a problem' : `there are ${problems} problems`)
 }
 
-async function examine(load: () => Config, flags: Flags): Promise<Finding[]> {
-  let config: Config
-  try {
-    config = load()
-  } catch (error) {
-    if (!(error instanceof UpservError)) throw error
-    const hint = error.hint ?? 'Correct it: `man upserv.toml` describes every key.'
-    return [problem('configuration', error.message, hint)]
-  }
-  // What the server's user may not read or write is what matters, not what root may.
-  becomeOwner(config.dataDir)
-  const server = await askServer(config)
-  const ports = checkPorts(config, server, () => askServer(config))
-  const { findings: sources, skewMs } = await checkSources(config)
-  return [
-    checkConfiguration(config, flags),
-    ...checkSecrets(config),
-    ...checkToken(config),
-    ...checkCertificates(config),
-    checkClock(skewMs),
-    checkData(config),
-    ...(await checkSpace(config, server)),
-    ...checkServer(server),
-    ...(await ports),
-    ...sources,
-    ...(await checkPrograms()),
-    await checkConfinement(),
-  ]
+/** From outside, as clients come. */
+const OUTSIDE: Viewpoint = {
+  askServer: async (config) => {
+    // What the server's user may not read or write is what matters, not what root may.
+    becomeOwner(config.dataDir)
+    return await askServer(config)
+  },
+  checkPorts: (config, server) => checkPorts(config, server, () => askServer(config)),
 }
 
 /** What the server that runs says of itself. */

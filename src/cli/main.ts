@@ -91,7 +91,7 @@ Examples:    upserv serve --data /srv/upserv --source 'https://download.example.
       collect,
     )
     .option('--exit-when-idle <seconds>', 'end after so long without anything to do')
-    .action(async (flags) => (await import('./serve.ts')).runServe(() => config(flags)))
+    .action(async (flags) => (await import('./serve.ts')).runServe(() => config(flags), flags))
 
   sub(
     'server',

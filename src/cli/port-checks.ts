@@ -6,8 +6,8 @@ import { connect, createServer } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { Agent, request } from 'undici'
 import { type Config, formatListen, type Listen, parseListen } from '../config/config.ts'
+import { type Finding, ok, problem, warning } from '../lib/finding.ts'
 import { PATIENCE_MS, type ServerState } from './checks.ts'
-import { type Finding, ok, problem, warning } from './finding.ts'
 
 /** What a client meets at an address. */
 type Met = 'ours' | 'other' | 'nobody'

@@ -1,6 +1,6 @@
 /** `upserv serve`: runs until it is told to stop. */
 import { existsSync } from 'node:fs'
-import type { Config } from '../config/config.ts'
+import type { Config, Flags } from '../config/config.ts'
 import { Predecessor } from '../daemon/handover.ts'
 import { ServiceManager, takeSockets } from '../daemon/systemd.ts'
 import { reportError } from '../errors.ts'
@@ -20,12 +20,12 @@ const UMASK = 0o027
 /** Beyond the time that sessions are given: to hang up on those that are left and to close the store. */
 const CLOSE_MS = 15_000
 
-/** @param load reads the configuration; once more on SIGHUP. */
-export async function runServe(load: () => Config): Promise<void> {
+/** @param load reads the configuration; once more on SIGHUP. @param flags what it was given beside the file. */
+export async function runServe(load: () => Config, flags: Flags): Promise<void> {
   process.umask(UMASK)
   const predecessor = Predecessor.take(process.env)
   try {
-    await serveUntilTold(load, predecessor)
+    await serveUntilTold(load, flags, predecessor)
   } catch (error) {
     const { message, hint } = reportError(error)
     predecessor?.failed(message, hint)
@@ -35,7 +35,11 @@ export async function runServe(load: () => Config): Promise<void> {
   }
 }
 
-async function serveUntilTold(load: () => Config, predecessor: Predecessor | undefined): Promise<void> {
+async function serveUntilTold(
+  load: () => Config,
+  flags: Flags,
+  predecessor: Predecessor | undefined,
+): Promise<void> {
   const config = load()
   becomeOwner(config.dataDir)
   const log = createLogger({ fields: true })
@@ -52,6 +56,7 @@ async function serveUntilTold(load: () => Config, predecessor: Predecessor | und
     load,
     predecessor,
     environment: () => manager.inheritance,
+    examine: async (status) => (await import('./examine.ts')).examineItself(load, flags, status),
   })
   void server.handedOver.then((pid) => manager.handedOver(pid))
   const onStop = (signal: NodeJS.Signals): void => {

@@ -147,8 +147,11 @@ export class Doors {
   }
 
   /** Who is served, the latest first, so many at most. */
-  live(most: number): SessionStatus[] {
-    const latest = [...this.#running].slice(-most).reverse()
+  live(most: number, before = Number.POSITIVE_INFINITY): SessionStatus[] {
+    const latest = [...this.#running]
+      .filter(([, { id }]) => id < before)
+      .slice(-most)
+      .reverse()
     return latest.map(([session, visit]) => statusOf(visit, session.progress))
   }
 

@@ -6,12 +6,14 @@
  * their view has (view.ts). Work that takes long is begun and then looked at.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Operations } from '../build/operations.ts'
+import { MAX_SHOWN, RECENT } from '../build/activity.ts'
+import type { Operations, SessionStatus } from '../build/operations.ts'
 import { MAX_WARM_FROM, WARM_COMPRESSIONS, type WarmRequest } from '../build/warm-request.ts'
 import { CommandError, NotHeld, RequestError } from '../errors.ts'
 import type { FetchQuery, FetchRecord } from '../history/fetch-record.ts'
 import { MAX_PAGE } from '../history/history.ts'
 import type { RecordQuery, SessionRecord } from '../history/session-record.ts'
+import type { Finding } from '../lib/finding.ts'
 import type { Logger } from '../lib/log.ts'
 import { STOCK_RELEASES } from '../rsync/stock-releases.ts'
 import type { BuildsView } from './builds-view.ts'
@@ -33,6 +35,10 @@ export interface ApiParts {
   operations: Operations
   /** Reads the configuration again. @returns keys whose new values need a restart. @throws ConfigError */
   reload: () => Promise<readonly string[]>
+  /** Looks at all that has to be right, as `upserv doctor` does. */
+  examine: () => Promise<readonly Finding[]>
+  /** Clients that are connected, the latest first; with `before`, those with lower numbers. */
+  live: (most: number, before?: number) => SessionStatus[]
   builds: BuildsView
   log: Logger
   /** Ends what was begun here. */
@@ -63,6 +69,8 @@ export interface ApiRoute {
   /** For programs that are made from the document. */
   id: string
   summary: string
+  /** What the summary leaves out. */
+  description?: string
   params?: Record<string, Schema>
   query?: Record<string, Schema>
   body?: Schema
@@ -82,7 +90,15 @@ const MAX_EXPORTS = 8
 /** How long a request waits to see whether what it began fails at once. */
 const FAILS_AT_ONCE_MS = 1000
 
-export function apiRoutes({ operations, reload, builds, log, signal: ending }: ApiParts): ApiRoute[] {
+export function apiRoutes({
+  operations,
+  reload,
+  examine,
+  live,
+  builds,
+  log,
+  signal: ending,
+}: ApiParts): ApiRoute[] {
   let begun = 0
   /** Begins something that takes long. @returns whether it is done already. @throws what it failed with at once. */
   const begin = async (what: string, id: string, work: () => Promise<unknown>): Promise<boolean> => {
@@ -97,6 +113,8 @@ export function apiRoutes({ operations, reload, builds, log, signal: ending }: A
     return await Promise.race([working.then(() => true), sleep(FAILS_AT_ONCE_MS, false, { ref: false })])
   }
   let exporting = 0
+  /** Upstreams are asked, and programs started: who asks meanwhile gets the same answer. */
+  let examining: Promise<readonly Finding[]> | undefined
   let verifying: AbortController | undefined
 
   return [
@@ -113,6 +131,7 @@ export function apiRoutes({ operations, reload, builds, log, signal: ending }: A
       path: '/activity',
       id: 'getActivity',
       summary: 'Who is connected, what is being fetched, what has just ended, and sums since the start.',
+      description: `Of clients the ${MAX_SHOWN} latest, and of sessions and fetches that ended the latest ${RECENT}: lists of their own have the others.`,
       answers: { 200: ref('Activity') },
       run: async ({ view }) => ok(activityFor(view, await operations.activity(), await builds.get())),
     },
@@ -199,6 +218,7 @@ export function apiRoutes({ operations, reload, builds, log, signal: ending }: A
       path: '/fetches',
       id: 'listFetches',
       summary: 'Fetches under way, and those that ended last.',
+      description: `Of those that ended the latest ${RECENT}; all that are remembered come in pages from 'listFetchHistory'. Those under way are all there.`,
       answers: { 200: ref('Fetches') },
       run: async ({ view }) => {
         const { status, recentFetches } = await operations.activity()
@@ -287,6 +307,23 @@ export function apiRoutes({ operations, reload, builds, log, signal: ending }: A
       },
     },
     {
+      method: 'GET',
+      path: '/doctor',
+      isPrivate: true,
+      id: 'examine',
+      summary:
+        'Whether all is right that has to be, and of what is not, what to type: as `upserv doctor` says.',
+      description:
+        'The server looks at itself, by the configuration as it is in the file now; it may take some seconds until sources have answered. Whether its ports are reached, and whether another version is installed than the one that runs, can only be seen from outside: by `upserv doctor`.',
+      answers: { 200: ref('Findings') },
+      run: async () => {
+        examining ??= examine().finally(() => {
+          examining = undefined
+        })
+        return ok({ items: (await examining).map((finding) => ({ hint: null, ...finding })) })
+      },
+    },
+    {
       method: 'POST',
       path: '/gc',
       id: 'collectGarbage',
@@ -344,11 +381,19 @@ export function apiRoutes({ operations, reload, builds, log, signal: ending }: A
       method: 'GET',
       path: '/sessions',
       id: 'listSessions',
-      summary: 'Clients that are connected, the 200 latest.',
+      summary: 'Clients that are connected, the latest first.',
+      description:
+        'A page has fewer than `limit` where who asks may not see all of them; `total` counts all.',
+      query: { cursor: CURSOR, limit: LIMIT },
       answers: { 200: ref('Sessions') },
-      run: async ({ view }) => {
-        const { sessions, status } = await operations.activity()
-        return ok({ items: view.sessions(sessions), total: status.sessions })
+      run: async ({ query, view }) => {
+        const { sessions: total } = await operations.status()
+        const most = Number(query.limit)
+        // One more tells whether there are more.
+        const found = live(most + 1, beforeOf(query))
+        const page = found.slice(0, most)
+        const next = found.length > most ? encodeCursor(String(page.at(-1)!.id)) : null
+        return ok({ items: view.sessions(page), total, next })
       },
     },
     {
@@ -371,7 +416,7 @@ export function apiRoutes({ operations, reload, builds, log, signal: ending }: A
       query: { ...RECORD_QUERY, cursor: CURSOR, limit: LIMIT },
       answers: { 200: ref('RecordPage') },
       run: async ({ query }) => {
-        const before = query.cursor === undefined ? undefined : numberOf(cursorText(query.cursor))
+        const before = beforeOf(query)
         const { records, next } = await operations.history(
           queryOf(query, RECORD_QUERY),
           Number(query.limit),
@@ -389,7 +434,7 @@ export function apiRoutes({ operations, reload, builds, log, signal: ending }: A
       query: { cursor: CURSOR, limit: LIMIT },
       answers: { 200: ref('ChangePage') },
       run: async ({ query }) => {
-        const before = query.cursor === undefined ? undefined : numberOf(cursorText(query.cursor))
+        const before = beforeOf(query)
         const { changes, next } = await operations.changes(Number(query.limit), before)
         return ok({ items: changes, next: next === null ? null : encodeCursor(String(next)) })
       },
@@ -434,7 +479,7 @@ export function apiRoutes({ operations, reload, builds, log, signal: ending }: A
       query: { ...FETCH_QUERY, cursor: CURSOR, limit: LIMIT },
       answers: { 200: ref('FetchPage') },
       run: async ({ query }) => {
-        const before = query.cursor === undefined ? undefined : numberOf(cursorText(query.cursor))
+        const before = beforeOf(query)
         const asked = queryOf(query, FETCH_QUERY)
         const { records, next } = await operations.fetchHistory(asked, Number(query.limit), before)
         return ok({ items: records, next: next === null ? null : encodeCursor(String(next)) })
@@ -544,6 +589,11 @@ function encodeCursor(text: string): string {
 
 function cursorText(cursor: string | number): string {
   return Buffer.from(String(cursor), 'base64url').toString()
+}
+
+/** The number that a page ends before; undefined for the first page. */
+function beforeOf({ cursor }: Asked['query']): number | undefined {
+  return cursor === undefined ? undefined : numberOf(cursorText(cursor))
 }
 
 function numberOf(text: string): number {

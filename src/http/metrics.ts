@@ -9,6 +9,8 @@ import type { SessionRecord } from '../history/session-record.ts'
 import type { BuildsView } from './builds-view.ts'
 import type { View } from './view.ts'
 
+/** The code of a failure that the example's rules tell of when it happens once. */
+const ALERTED_AT_ONCE = 'STORE_NO_ROOM'
 const SECONDS = [0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 900, 3600]
 
 export interface MetricsParts {
@@ -96,6 +98,8 @@ export function createMetrics({ operations, activity, builds: held, watchers }: 
   activity.events.on('fetch', ({ code }) => {
     if (code !== '') fetchFailures.inc({ code })
   })
+  // From the start: a series that begins with 1 has not increased, so nobody would be told of the first.
+  fetchFailures.inc({ code: ALERTED_AT_ONCE }, 0)
 
   /** A counter is what Activity says it is: it never goes back, as Activity never does. */
   const set = <L extends string>(

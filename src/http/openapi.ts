@@ -81,7 +81,7 @@ const PROBLEM = {
 }
 
 function operationOf(route: ApiRoute): Record<string, unknown> {
-  const { id, summary, params = {}, query = {}, body, answers } = route
+  const { id, summary, description, params = {}, query = {}, body, answers } = route
   const parameters = [
     ...Object.entries(params).map(([name, schema]) => ({ name, in: 'path', required: true, schema })),
     ...Object.entries(query).map(([name, schema]) => ({ name, in: 'query', required: false, schema })),
@@ -89,6 +89,7 @@ function operationOf(route: ApiRoute): Record<string, unknown> {
   return {
     operationId: id,
     summary,
+    ...(description === undefined ? {} : { description }),
     ...(takesToken(route) ? { security: [{ token: [] }, { session: [] }] } : {}),
     ...(parameters.length > 0 ? { parameters } : {}),
     ...(body ? { requestBody: { required: true, content: { 'application/json': { schema: body } } } } : {}),

@@ -138,7 +138,11 @@ export const SCHEMAS = {
     ended: list({ $ref: '#/components/schemas/FetchEnd' }),
   }),
   Session: object({ ...session, place: count, progress: orNull({ type: 'number', minimum: 0, maximum: 1 }) }),
-  Sessions: object({ items: list({ $ref: '#/components/schemas/Session' }), total: count }),
+  Sessions: object({
+    items: list({ $ref: '#/components/schemas/Session' }),
+    total: count,
+    next: orNull(string),
+  }),
   SessionRecord: object({
     ...session,
     ended: time,
@@ -275,5 +279,12 @@ export const SCHEMAS = {
     held: { ...boolean, description: 'All of it is there already, or by now.' },
   }),
   Reloaded: object({ restart: list(string) }),
+  Finding: object({
+    verdict: oneOf('ok', 'warning', 'problem'),
+    about: { ...string, description: 'What was looked at, in a word or two.' },
+    says: string,
+    hint: { ...orNull(string), description: 'What to type, or to do.' },
+  }),
+  Findings: object({ items: list({ $ref: '#/components/schemas/Finding' }) }),
   Forgotten: object({ deleted: count }),
 } as const satisfies Record<string, Schema>

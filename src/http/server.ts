@@ -17,7 +17,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import type { Activity } from '../build/activity.ts'
+import type { Activity, Clients } from '../build/activity.ts'
 import type { Operations } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
 import { type Doorstep, unexpectedProxy } from '../doorstep/doorstep.ts'
@@ -34,6 +34,7 @@ import {
 import type { ChangeRecord } from '../history/change-record.ts'
 import type { Bandwidth } from '../lib/bandwidth.ts'
 import { descriptorOf } from '../lib/descriptor.ts'
+import type { Finding } from '../lib/finding.ts'
 import type { Logger } from '../lib/log.ts'
 import { formatPeer, introduce, type Peer, type Prefixes, peerOf, sourceOf, whereOf } from '../lib/peer.ts'
 import { Slices } from '../lib/slices.ts'
@@ -58,6 +59,8 @@ export interface HttpParts {
   operations: Operations
   /** Reads the configuration again. @returns keys whose new values need a restart. */
   reload: () => Promise<readonly string[]>
+  /** As `upserv doctor`, from within. */
+  examine: () => Promise<readonly Finding[]>
   activity: Activity
   modules: Modules
   visitor: (client: Peer) => Visitor
@@ -154,7 +157,9 @@ export class Http {
     const app = createApp(parts)
     const operators = new Operators(parts.tokenFile)
     const metrics = createMetrics({ operations, activity, builds, watchers: () => events.watchers })
-    const routes = apiRoutes({ operations, reload: parts.reload, builds, log, signal: ending.signal })
+    const { reload, examine } = parts
+    const live: Clients['live'] = (most, before) => activity.clients.live(most, before)
+    const routes = apiRoutes({ operations, reload, examine, live, builds, log, signal: ending.signal })
     for (const route of routes) addRoute(app, route, parts, operators)
     serveSession(app, parts, operators)
     const document = openApiDocument(routes)

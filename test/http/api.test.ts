@@ -120,8 +120,23 @@ describe('the API', () => {
     assert.ok(session.progress > 0 && session.progress < 1, JSON.stringify(session))
     assert.equal((await api.expect(409, 'GET', `/sessions/${session.id}`)).code, 'COMMAND_REFUSED')
     assert.equal((await api.expect(409, 'DELETE', '/builds/3')).code, 'COMMAND_REFUSED')
+    const { client: later } = mirror.client(upserv, '3', ['--bwlimit=300k', '-v', '--outbuf=L'])
+    await later.waitForLine(/^file-1$/)
+    const latest = await api.expect(200, 'GET', '/sessions?limit=1')
+    assert.equal(latest.total, 2)
+    const rest = await api.expect(200, 'GET', `/sessions?limit=1&cursor=${latest.next}`)
+    assert.deepEqual(
+      [...latest.items, ...rest.items].map(({ id }) => id),
+      [session.id + 1, session.id],
+    )
+    assert.equal(rest.next, null)
+    later.kill()
+    await until(async () => (await api.get('/sessions')).body.total === 1)
     client.kill()
-    const record = await until(async () => (await api.get('/history?outcome=lost')).body.items[0])
+    const record = await until(async () => {
+      const { items } = (await api.get('/history?outcome=lost')).body
+      return items.find(({ id }: { id: number }) => id === session.id)
+    })
     assert.equal(record.code, 'PEER_GONE')
     assert.equal((await api.expect(200, 'GET', `/sessions/${record.id}`)).hints[0].code, 'client-left')
   })
@@ -200,6 +215,48 @@ describe('the API', () => {
     const tried = items.map(({ what, result }: { what: string; result: string }) => `${what} ${result}`)
     for (const change of ['warmBuild done', 'reload done', 'reload failed', 'importStick done'])
       assert.ok(tried.includes(change), `${change}: ${tried}`)
+  })
+
+  test('the server looks at itself, as the command does from outside', async () => {
+    type Found = { verdict: string; about: string; says: string; hint?: string | null }[]
+    const config = mirror.path('upserv.toml')
+    const good = readFileSync(config, 'utf8')
+    // What is wrong is told, with what to type.
+    writeFileSync(config, `${good}[[source]]\nname = "bad"\nurl = "file://${mirror.path('none')}/{build}"\n`)
+    try {
+      const { items }: { items: Found } = await api.expect(200, 'GET', '/doctor')
+      const { stdout } = await upserv.cli(['doctor', '--json', '--config', config])
+      // Time and figures go on; the command comes to the ports as well, and knows no flags of the server.
+      const told = (all: Found): string[] =>
+        all
+          .filter(({ about }) => !/ port |^source 127|^(?:clock|server|disk|budget)$/.test(about))
+          .map(({ verdict, about, says, hint }) => `${verdict} ${about}: ${says}: ${hint ?? ''}`)
+      assert.deepEqual(told(items), told(JSON.parse(stdout)))
+      for (const about of [
+        'configuration',
+        'token',
+        'clock',
+        'data directory',
+        'disk',
+        'server',
+        'budget',
+        'flock',
+      ])
+        assert.ok(
+          items.some((one) => one.about === about),
+          about,
+        )
+      assert.ok(
+        items.some(({ about, verdict, hint }) => about === 'source bad' && verdict === 'problem' && hint),
+      )
+
+      writeFileSync(config, 'bugdet = 1\n')
+      const { items: wrong } = await api.expect(200, 'GET', '/doctor')
+      assert.deepEqual([wrong.length, wrong[0].verdict, wrong[0].about], [1, 'problem', 'configuration'])
+      assert.match(wrong[0].says, /unknown key "bugdet"/)
+    } finally {
+      writeFileSync(config, good)
+    }
   })
 
   test('lists come in pages', async () => {
@@ -297,6 +354,7 @@ describe('the API', () => {
     const told = closed.filter(({ method }) => method === 'get').map(({ path }) => path)
     assert.deepEqual(told.sort(), [
       '/changes',
+      '/doctor',
       '/history',
       '/history.csv',
       '/history.json',

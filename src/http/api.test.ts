@@ -10,7 +10,7 @@ import type { Operations } from '../build/operations.ts'
 import { Doorstep } from '../doorstep/doorstep.ts'
 import { createLogger } from '../lib/log.ts'
 import { USUAL_PREFIXES } from '../lib/peer.ts'
-import { apiRoutes } from './api.ts'
+import { type ApiParts, apiRoutes } from './api.ts'
 import { BuildsView } from './builds-view.ts'
 import { Http, type HttpParts } from './server.ts'
 import { makeTokenFile, readToken } from './token.ts'
@@ -19,17 +19,43 @@ import { OPERATORS_VIEW } from './view.ts'
 /** How long who asked may read nothing. */
 const IDLE_MS = 300
 
-test('few export at a time, however slowly they read', async () => {
-  const operations = {
-    history: async () => ({ records: [], next: null }),
-  } as Partial<Operations> as Operations
-  const routes = apiRoutes({
-    operations,
+const routesFor = (operations: Partial<Operations>, examine: ApiParts['examine'] = async () => []) =>
+  apiRoutes({
+    operations: operations as Operations,
     reload: async () => [],
-    builds: new BuildsView(operations, new Activity()),
+    examine,
+    live: () => [],
+    builds: new BuildsView(operations as Operations, new Activity()),
     log: createLogger(),
     signal: new AbortController().signal,
   })
+
+test('the server looks at itself once at a time, for all who ask meanwhile', async () => {
+  let looks = 0
+  const gates: (() => void)[] = []
+  const routes = routesFor({}, async () => {
+    const says = `look ${++looks}`
+    await new Promise<void>((resolve) => gates.push(resolve))
+    return [{ verdict: 'ok', about: 'clock', says }]
+  })
+  const { run } = routes.find(({ id }) => id === 'examine')!
+  const asked = { params: {}, query: {}, body: {}, view: OPERATORS_VIEW }
+  const ask = () => run(asked, new AbortController().signal)
+  const both = [ask(), ask()]
+  assert.equal(gates.length, 1)
+  gates[0]!()
+  const expected = (says: string) => ({
+    status: 200,
+    body: { items: [{ verdict: 'ok', about: 'clock', says, hint: null }] },
+  })
+  assert.deepEqual(await Promise.all(both), [expected('look 1'), expected('look 1')])
+  const later = ask()
+  gates[1]!()
+  assert.deepEqual(await later, expected('look 2'))
+})
+
+test('few export at a time, however slowly they read', async () => {
+  const routes = routesFor({ history: async () => ({ records: [], next: null }) })
   const ways = ['exportHistoryCsv', 'exportHistoryJson'].map((id) => routes.find((route) => route.id === id)!)
   const begin = async (n: number): Promise<AsyncIterator<string>> => {
     const asked = { params: {}, query: {}, body: {}, view: OPERATORS_VIEW }
@@ -59,6 +85,7 @@ test('who asks for an export and does not read it is hung up on', async () => {
   const http = await Http.create({
     operations,
     reload: async () => [],
+    examine: async () => [],
     activity: new Activity(),
     log: createLogger(),
     idleMs: () => IDLE_MS,
