@@ -322,7 +322,12 @@ const WITHOUT_USE: { url: string; key: string; given: Partial<SourceConfig>; hin
   { url: PARENT, key: 'the key mtimes', given: { tree: { contentMtimes: true } }, hint: /that server/ },
   { url: PARENT, key: 'the key id', given: { id: '{n}' }, hint: /which builds it has/ },
   { url: 'http://h/{build}', key: 'the key platform', given: { platform: 'linux/arm64' }, hint: /oci:/ },
-  { url: 'file:///srv/{build}', key: 'the key ca', given: { http: { ca: '/etc/ca.pem' } }, hint: /over the network/ },
+  {
+    url: 'file:///srv/{build}',
+    key: 'the key ca',
+    given: { http: { ca: '/etc/ca.pem' } },
+    hint: /over the network/,
+  },
 ]
 for (const { url, key, given, hint } of WITHOUT_USE)
   test(`createSource refuses ${key} for ${url}`, () => {
