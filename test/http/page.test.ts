@@ -3,7 +3,7 @@
  * they did. Pictures of its main states are left in tmp/page/.
  */
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -158,6 +158,27 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
       `${formatSize(bytesOut!)} sent brought ${formatSize(matchedBytes! + literalBytes!)} of files up to date, in 3 sessions.`,
     )
     await picture(page, 'sessions-explained')
+  })
+
+  test('answers are worked out once, and reused for the next client that asks the same', async () => {
+    const { totals } = (await (await fetch(`${base}/api/v1/activity`)).json()) as {
+      totals: Record<'searched' | 'prepared' | 'reused', number>
+    }
+    const worked = totals.searched + totals.prepared
+    assert.ok(worked > 0)
+    const place = mirror.place()
+    await rsyncSucceeds(['-aH', `${upserv.url}/build-801/root/`, place])
+    const { stdout } = await rsyncSucceeds(['-aHzc', '--stats', `${upserv.url}/build-802/root/`, place])
+    const transferred = Number(/files transferred: ([\d,]+)/.exec(stdout)![1]!)
+    assert.ok(transferred > 0)
+    const reused = totals.reused + transferred
+    const share = Math.round((100 * reused) / (worked + reused))
+    await sees(
+      page,
+      '[data-tile="answers"] .note',
+      new RegExp(`^${reused} reused, ${worked} worked out \\(${totals.searched} search(?:es)?\\)$`),
+    )
+    await sees(page, '[data-tile="answers"] .value', new RegExp(`^${share}\\s?%$`))
   })
 
   test('who is connected, and what is on its way, is told as it happens', async () => {
@@ -395,6 +416,34 @@ describe('the page', { skip: skipWithoutBrowser }, () => {
     await dark.close()
     await assertAccessible(page, 'light')
     await picture(page, 'light')
+  })
+
+  test('a build that is damaged is told of, until it is whole again', async () => {
+    const packs = join(mirror.data, 'packs')
+    for (const name of readdirSync(packs)) {
+      const path = join(packs, name)
+      const bytes = readFileSync(path)
+      const at = Math.floor(bytes.length / 2)
+      bytes[at] = bytes[at]! ^ 1
+      writeFileSync(path, bytes)
+    }
+    assert.notEqual((await upserv.cli(['verify'])).code, 0)
+    const { damaged } = JSON.parse((await upserv.cli(['status', '--json'])).stdout) as { damaged: string[] }
+    assert.ok(damaged.length > 0)
+    const plural = damaged.length === 1 ? 'Build' : 'Builds'
+    await sees(
+      page,
+      '#alerts .alert.bad',
+      `${plural} ${damaged.join(', ')} ${damaged.length === 1 ? 'is' : 'are'} damaged.`,
+    )
+    for (const id of damaged) await sees(page, `[data-build="${id}"] .tag`, 'damaged')
+    await assertAccessible(page, 'damaged')
+    await picture(page, 'damaged')
+    // Without the limit from before.
+    await mirror.nginx.stop()
+    await mirror.startNginx()
+    assert.equal((await upserv.cli(['verify', '--repair'])).code, 0)
+    await page.locator('#alerts .alert').waitFor({ state: 'detached' })
   })
 
   test('the browser is told to run nothing from elsewhere, and loads nothing from elsewhere', async () => {
