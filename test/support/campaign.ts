@@ -12,7 +12,7 @@ import { CORPUS } from './corpus.ts'
 import { noise, pick, type Random, randomOf, seedOfRun } from './random.ts'
 
 /** Enough for CI, where each commit has its own seed. */
-const SECONDS = Number(process.env.FUZZ_SECONDS ?? 10)
+const SECONDS = Number(process.env.FUZZ_SECONDS ?? 5)
 /** One input takes this long at most, of the thread's own time. */
 const MOST_MS = 5000
 /** Examples that are kept: every run tries them all. */
