@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
+import { chanceTwins } from '../../test/support/chance.ts'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { sumsOf } from '../../test/support/receiver.ts'
 import { memoryKept, SEED } from '../../test/support/session.ts'
@@ -42,8 +43,8 @@ function treeOf(data: Buffer): CountingTree {
 }
 
 /** What a client with this basis sends. */
-function rawSums(basis: Buffer, blockLength = 700): RawSums {
-  const { head, weak, strong } = sumsOf(basis, blockLength, 2, createBlockSum(RULE))
+function rawSums(basis: Buffer, blockLength = 700, strongLength = 2): RawSums {
+  const { head, weak, strong } = sumsOf(basis, blockLength, strongLength, createBlockSum(RULE))
   const bytes = Buffer.alloc(head.count * (4 + head.strongLength))
   for (let k = 0; k < head.count; k++) {
     const at = k * (4 + head.strongLength)
@@ -296,6 +297,38 @@ test('what is prepared is what clients are told: by one search, as well as can b
     const plain = answer.parts.reduce((sum, part) => sum + (part.type === 'plain' ? part.length : 0), 0)
     assert.equal((await bytesOf(answers, asked, answer)).length + plain, good[i]!.bytes, `${codec}`)
   }
+  tree.close()
+})
+
+test('where the whole sums are known no block is taken for another, whoever asks by short ones', async () => {
+  const [twin, other] = chanceTwins(11, 700, createBlockSum(RULE))
+  const [basis, data] = [twin, other].map((block) => splice(older, 7000, 700, block)) as [Buffer, Buffer]
+  const tree = treeOf(data)
+  const manners = [mannerOf(RULE, false, undefined)]
+  const [sums, wholeSums] = [rawSums(basis), rawSums(basis, 700, 16)]
+  for (const [known, literal] of [
+    [undefined, 0],
+    [wholeSums, 700],
+  ] as const) {
+    const answers = new Answers({ derived, kept: memoryKept() })
+    await answers.prepare({ tree, node: 1, sums, wholeSums: known }, manners, undefined, signal)
+    assert.equal((await answers.find(question(tree, { sums }), signal)).literal, literal)
+  }
+  tree.close()
+})
+
+test('who lies about the sums of many blocks changes nothing for those who ask by short ones', async () => {
+  const kept = memoryKept()
+  const tree = treeOf(newer)
+  const answers = new Answers({ derived, kept })
+  const honest = await bytesOf(answers, question(tree), await answers.find(question(tree), signal))
+  const whole = rawSums(older, 700, 16)
+  const bytes = Buffer.from(whole.bytes)
+  for (let at = 19; at < bytes.length; at += 20) bytes[at]! ^= 1
+  const lie = question(tree, { sums: { ...whole, bytes }, fresh: true, firstStrongLength: 2 })
+  assert.equal((await answers.find(lie, signal)).matched, 0)
+  const after = new Answers({ derived, kept })
+  assert.deepEqual(await bytesOf(after, question(tree), await after.find(question(tree), signal)), honest)
   tree.close()
 })
 

@@ -26,9 +26,10 @@ import {
   MAX_PIECE,
   MOST_FED,
 } from './codecs.ts'
+import { chanceIsLikely, hasOneChanceMatch } from './delta/chance.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
-import type { BlockSumRule } from './digests.ts'
+import { type BlockSumRule, createBlockSum, prepareBlockSum } from './digests.ts'
 import type { AnswerTally } from './figures.ts'
 import {
   belongsInFrame,
@@ -47,7 +48,7 @@ import { isNumbered, RecentAnswers } from './recent-answers.ts'
 import type { Content, Tree } from './tree.ts'
 import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './wire/answers.ts'
 import { i32At } from './wire/ints.ts'
-import { blockLengthOf, type RawSums } from './wire/sums.ts'
+import { blockLengthOf, cutSums, type RawSums } from './wire/sums.ts'
 import { BlockRuns, encodeChunks } from './wire/tokens.ts'
 
 /** How literal bytes go out. */
@@ -83,8 +84,12 @@ export interface Question {
   /** The client's blocks, as they came. Undefined: it has nothing. */
   sums: RawSums | undefined
   manner: Manner
+  /** The same sums with their strong ones whole, where they are known: what is found by them is no chance. */
+  wholeSums?: RawSums | undefined
   /** What is kept was of no use to this client: it is worked out anew, and takes the place of what is kept. */
   fresh: boolean
+  /** Of a fresh question: the length of the strong sums by which the client asked first. */
+  firstStrongLength?: number | undefined
   /** Where the client is in frames that hold several files; undefined: what is compressed stands by itself. */
   frames?: FrameCursor | undefined
   /** Told by `find` how the answer was had. */
@@ -97,7 +102,7 @@ export function isWorkedOut({ sums, manner }: Question): boolean {
 }
 
 /** What is asked of one file, in whatever manner. */
-export type Asked = Pick<Question, 'tree' | 'node' | 'sums'>
+export type Asked = Pick<Question, 'tree' | 'node' | 'sums' | 'wholeSums'>
 
 /** What became of an answer that nobody waits for. */
 export interface Prepared {
@@ -465,6 +470,7 @@ export class Answers {
         const delta = await (compression
           ? this.#deltaOf(question, stop)
           : sums && this.#search(question, sums, stop))
+        if (question.firstStrongLength) await this.#reconsider(question, delta, stop)
         if (delta && delta.length > MOST_STEPS) return stepByStep(question, delta)
         return this.#compose(question, key, delta)
       },
@@ -472,6 +478,36 @@ export class Answers {
     )
     if (tally) tally[!isFirst ? 'reused' : sums ? 'searched' : 'prepared']++
     return answer
+  }
+
+  /**
+   * A client has asked again, by whole sums: works out anew what those are told who ask as it did first.
+   * @param exact what was found by its whole sums.
+   */
+  async #reconsider(question: Question, exact: Delta | undefined, signal: AbortSignal): Promise<void> {
+    const { tree, node, manner, sums: whole, firstStrongLength = 0 } = question
+    // What is written over while it is read has other blocks by now.
+    if (!whole || firstStrongLength >= whole.head.strongLength || manner.inplace) return
+    const sums = cutSums(whole, firstStrongLength)
+    const first: Question = { ...question, sums, fresh: false, firstStrongLength: undefined }
+    const key = keyOf(first)
+    // Comes of the plain answer, which was reconsidered before.
+    if (manner.compression) return this.forget(key)
+    let delta = await this.#search(first, sums, signal)
+    if (delta && exact && chanceIsLikely(sums.head, tree.size(node))) {
+      await prepareBlockSum(manner.rule)
+      const strongOf = createBlockSum(manner.rule)
+      const isChance = await withContent(tree, node, (content) =>
+        hasOneChanceMatch(delta!, exact, whole, strongOf, async (position, length) => {
+          const bytes = Buffer.allocUnsafe(length)
+          await content.read([bytes], position)
+          return bytes
+        }),
+      )
+      if (isChance) delta = exact
+    }
+    if (!delta || delta.length > MOST_STEPS) return this.forget(key)
+    await this.#compose(first, key, delta)
   }
 
   async #compose(question: Question, key: Uint8Array, delta: Delta | undefined): Promise<Answer> {
@@ -558,11 +594,11 @@ export class Answers {
   }
 
   async #search(
-    { tree, node, manner }: Question,
+    { tree, node, manner, wholeSums }: Question,
     sums: RawSums,
     signal: AbortSignal,
   ): Promise<Delta | undefined> {
-    const parsed = await parseSums(sums, new Pacer(signal))
+    const parsed = await parseSums(wholeSums ?? sums, new Pacer(signal))
     return this.#derived.delta(tree, node, parsed, manner.rule, manner.inplace, signal)
   }
 

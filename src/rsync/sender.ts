@@ -49,6 +49,9 @@ import { encodeXattrValues, readXattrRequest, sentXattrs } from './wire/xattrs.t
 /** What is read of a file to see that it can be read: it brings the rest of a small one into memory. */
 const PROBE = [new Uint8Array(1)]
 
+/** In `#sentOnce`; what is more is a length, of 20 bytes at most. */
+const SENT = 1
+
 export interface TransferContext {
   connection: Connection
   tree: Tree
@@ -69,6 +72,14 @@ interface Item {
   readonly node: number
   /** In the order of transmission. */
   readonly place: number
+}
+
+/** How a request for data stands to those before it. */
+interface Occasion {
+  readonly appending: boolean
+  readonly again: boolean
+  /** When the same blocks were asked with before: the length of their strong sums. */
+  readonly firstStrongLength: number | undefined
 }
 
 /** All that is needed to answer a request for data. */
@@ -94,7 +105,7 @@ class Transfer {
   readonly #decoder: RequestDecoder
   readonly #decode = (bytes: Uint8Array) => this.#decoder.decode(bytes)
   readonly #ndxOut: NdxEncoder
-  /** Places whose data was sent once: a second request is a redo. */
+  /** Of places whose data was sent once: SENT, and the length of the strong sums. A second request is a redo. */
   readonly #sentOnce: Uint8Array
   readonly #pacer: Pacer
   readonly #skipsCompression: ((name: ByteString) => boolean) | undefined
@@ -199,16 +210,18 @@ class Transfer {
 
   async #sendLater(item: Item, head: SumHead, xattrNumbers?: readonly number[]): Promise<void> {
     const { options, tree, answers, signal } = this.#context
-    const again = this.#sentOnce[item.place] === 1
+    const before = this.#sentOnce[item.place]!
+    const again = before > 0
     const appending = options.append > 0 && !again
     // A client that appends asks again when its own part was another; all others when ours was.
     if (again && options.append === 0) tree.suspect?.(item.node)
     const useless = again ? this.#frames?.takeSent(item.place) : undefined
     if (useless) answers.forget(useless)
-    this.#sentOnce[item.place] = 1
+    if (!again) this.#sentOnce[item.place] = SENT + (head.count > 0 ? head.strongLength : 0)
     const sums = appending ? undefined : await this.#readSums(head)
     signal.throwIfAborted()
-    await this.#sendFile(item, head, sums, appending, again, xattrNumbers)
+    const firstStrongLength = before > SENT && options.append === 0 ? before - SENT : undefined
+    await this.#sendFile(item, head, sums, { appending, again, firstStrongLength }, xattrNumbers)
   }
 
   /**
@@ -219,7 +232,7 @@ class Transfer {
     const { connection, tree, options, answers, derived, agreement, figures } = this.#context
     const { node } = item
     const size = sumBytes(head)
-    if (this.#sentOnce[item.place] === 1 || options.append > 0) return undefined
+    if (this.#sentOnce[item.place]! > 0 || options.append > 0) return undefined
     if (size > connection.in.available || !this.#isUsable(head)) return undefined
     const digest = derived.knownDigest(tree, node, agreement.transferDigest, agreement.seed)
     if (!digest) return undefined
@@ -229,7 +242,7 @@ class Transfer {
     const answer = answers.atHand(question)
     if (!answer?.parts.every((part) => isAtHand(tree, node, part))) return undefined
     connection.in.skip(size)
-    this.#sentOnce[item.place] = 1
+    this.#sentOnce[item.place] = SENT + (head.count > 0 ? head.strongLength : 0)
     if (isWorkedOut(question)) figures.reused++
     return { item, head, question, answer, digest, content: undefined, xattrNumbers: undefined }
   }
@@ -272,8 +285,7 @@ class Transfer {
     item: Item,
     head: SumHead,
     sums: RawSums | undefined,
-    appending: boolean,
-    again: boolean,
+    { appending, again, firstStrongLength }: Occasion,
     xattrNumbers: readonly number[] | undefined,
   ): Promise<void> {
     const { tree, answers, figures, signal } = this.#context
@@ -281,7 +293,10 @@ class Transfer {
     const manner = this.#mannerOf(item)
     // Who asks again could not use what was sent: what is kept may have been made from bytes that had rotted.
     const frames = again || appending ? undefined : this.#framesFor(manner)
-    const question: Question = { tree, node: item.node, sums, manner, fresh: again, frames, tally: figures }
+    const question: Question = {
+      ...{ tree, node: item.node, sums, manner, fresh: again, firstStrongLength, frames },
+      tally: figures,
+    }
 
     // What is worked out first, as it may take a while and fail: how to send the file, and its digest.
     let ready: Ready

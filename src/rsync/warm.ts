@@ -8,14 +8,16 @@ import { eachAtOnce } from '../lib/at-once.ts'
 import type { ByteString } from '../lib/bytes.ts'
 import { isDirectoryMode, isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
-import { type Answers, type Manner, mannerOf, type Prepared, type Squeeze } from './answers.ts'
+import { type Answers, type Asked, type Manner, mannerOf, type Prepared, type Squeeze } from './answers.ts'
 import type { CodecName, FrameCompressor } from './codecs.ts'
 import type { Derived } from './derived.ts'
+import { DIGEST_LENGTH } from './digests.ts'
 import type { Lists, PreparedList } from './lists.ts'
 import { findSources, lookup } from './paths.ts'
 import { blockSumRule } from './setup.ts'
-import { type StockVisit, stockSumHead } from './stock-clients.ts'
+import { MOST_STRONG, type StockVisit, stockSumHead } from './stock-clients.ts'
 import type { Tree } from './tree.ts'
+import { cutSums } from './wire/sums.ts'
 
 /** Files under way at a time: one is searched while another is compressed. */
 const AT_ONCE = 3
@@ -157,7 +159,7 @@ export async function warmAnswers(
     await prepareOne(question, async ({ node, basis }) => {
       const sums = await sumsOf(kitchen.derived, from, basis, visits[0]!, signal)
       const all = await kitchen.answers.prepare(
-        { tree: to, node, sums },
+        { tree: to, node, ...sums },
         loose.map(({ manner }) => manner),
         best?.squeeze,
         signal,
@@ -190,7 +192,7 @@ export async function warmAnswers(
           question,
           async ({ node, basis }) => {
             const sums = await sumsOf(kitchen.derived, from, basis, visits[0]!, signal)
-            const asked = { tree: to, node, sums, manner, fresh: false, frames }
+            const asked = { tree: to, node, ...sums, manner, fresh: false, frames }
             return new Map([[visit, await kitchen.answers.prepareFramed(asked, place, best, signal)]])
           },
           tell,
@@ -237,16 +239,19 @@ export function isFramed({ agreement }: StockVisit): boolean {
   return agreement.codec === 'zstd'
 }
 
-/** What the device sends of what it has. */
+/** What the device sends of what it has, and the same whole, since here we have it, too. */
 async function sumsOf(
   derived: Derived,
   from: Tree,
   basis: number,
   { agreement }: StockVisit,
   signal: AbortSignal,
-) {
+): Promise<Pick<Asked, 'sums' | 'wholeSums'>> {
   const { protocol, transferDigest } = agreement
   const head = basis < 0 ? undefined : stockSumHead(from.size(basis), protocol, transferDigest)
-  if (!head) return undefined
-  return { head, bytes: await derived.blockSums(from, basis, head, blockSumRule(agreement), signal) }
+  if (!head) return { sums: undefined }
+  const whole = { ...head, strongLength: Math.min(MOST_STRONG, DIGEST_LENGTH[transferDigest]) }
+  const bytes = await derived.blockSums(from, basis, whole, blockSumRule(agreement), signal)
+  const wholeSums = { head: whole, bytes }
+  return { sums: cutSums(wholeSums, head.strongLength), wholeSums }
 }

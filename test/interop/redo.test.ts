@@ -8,10 +8,12 @@ import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { createBlockSum, prepareBlockSum } from '../../src/rsync/digests.ts'
+import { chanceTwins } from '../support/chance.ts'
 import { MemoryTree } from '../support/memory-tree.ts'
 import { PROTOCOLS, parseStats, rsyncEnds } from '../support/rsync.ts'
 import { makeScratch, type Scratch } from '../support/scratch.ts'
-import { listen, sessionContext, type TestPort } from '../support/session.ts'
+import { listen, SEED, sessionContext, type TestPort } from '../support/session.ts'
 import { randomBytes, splice } from '../support/tree.ts'
 
 const older = randomBytes(300, 200_000)
@@ -103,3 +105,44 @@ for (const protocol of PROTOCOLS) {
     })
   })
 }
+
+const BLOCK = 700
+
+describe('a block that is taken for another by its short sums', { concurrency: 1 }, () => {
+  for (const { protocol, options, rule } of [
+    { protocol: 32, options: [], rule: { name: 'xxh128', seed: SEED, seedFirst: true } },
+    { protocol: 32, options: ['-z'], rule: { name: 'xxh128', seed: SEED, seedFirst: true } },
+    { protocol: 31, options: ['-zz'], rule: { name: 'xxh128', seed: SEED, seedFirst: true } },
+    { protocol: 30, options: ['--checksum-choice=md5'], rule: { name: 'md5', seed: SEED, seedFirst: true } },
+    { protocol: 29, options: ['-z'], rule: { name: 'md4-seeded', seed: SEED, seedFirst: true } },
+  ] as const) {
+    const how = [`--protocol=${protocol}`, ...options].join(' ')
+
+    test(`${how}: one device asks twice, and no other one after it`, async (t) => {
+      await prepareBlockSum(rule)
+      const [twin, its] = chanceTwins(7, BLOCK, createBlockSum(rule))
+      const basis = splice(older, 100 * BLOCK, BLOCK, twin)
+      const data = splice(splice(basis, 100 * BLOCK, BLOCK, its), 0, 0, randomBytes(302, 99))
+      const held = new MemoryTree({
+        mode: 0o040755,
+        children: { file: { mode: 0o100644, data, mtime: 1_700_000_000 } },
+      })
+      await using served = await listen(sessionContext({ m: held }))
+      t.after(() => held.close())
+      const literal: number[] = []
+      for (const transferred of [2, 1, 1]) {
+        const { device, path } = deviceWith(basis)
+        const source = `rsync://127.0.0.1:${served.port}/m/file`
+        const { stdout } = await rsyncEnds(0, ['-av', '--stats', ...options, source, `${device}/`], {
+          protocol,
+        })
+        assert.deepEqual(readFileSync(path), data)
+        assert.equal(parseStats(stdout).transferred, transferred)
+        literal.push(served.reports.at(-1)!.figures.literalBytes)
+      }
+      const exact = 99 + BLOCK
+      assert.deepEqual(literal, [99 + exact, exact, exact])
+      assert.equal(served.reports.at(-1)!.figures.searched, 0)
+    })
+  }
+})

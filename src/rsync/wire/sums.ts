@@ -82,6 +82,14 @@ export interface RawSums {
   bytes: Uint8Array
 }
 
+/** The sums as a client sends them when it cuts its strong ones to so many bytes. */
+export function cutSums({ head, bytes }: RawSums, strongLength: number): RawSums {
+  const [from, to] = [4 + head.strongLength, 4 + strongLength]
+  const cut = Buffer.allocUnsafe(head.count * to)
+  for (let k = 0; k < head.count; k++) for (let i = 0; i < to; i++) cut[k * to + i] = bytes[k * from + i]!
+  return { head: { ...head, strongLength }, bytes: cut }
+}
+
 /** Bytes that the block takes of the basis, by its number. */
 export function blockLengthOf(head: SumHead, block: number): number {
   return block === head.count - 1 && head.remainder > 0 ? head.remainder : head.blockLength
