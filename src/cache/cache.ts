@@ -63,7 +63,7 @@ const RETRY_MS = 60_000
 /** Larger records can't be peeked at. */
 const MAX_PEEKED = 68 * 1024
 /** Records of this size are read past the pool where that is quick: they would only empty it of small ones. */
-const LARGE = 64 * 1024
+const LARGE = 8 * 1024
 /** Headers are read from a segment in pieces of this size when it is looked through. */
 const SCAN_BYTES = 256 * 1024
 const DIRECTORY_MODE = 0o750
@@ -173,7 +173,11 @@ export class Cache {
     const waiting = segment.waiting.get(place.offset)
     if (waiting) return waiting
     const payload = this.#scratch.subarray(0, place.length)
-    if (!this.#pool.copyNow(segment, place.offset, payload)) return undefined
+    const isRead =
+      payload.length >= LARGE
+        ? segment.readNow([payload], place.offset) === payload.length
+        : this.#pool.copyNow(segment, place.offset, payload)
+    if (!isRead) return undefined
     return crc32(payload) === place.crc ? payload : undefined
   }
 

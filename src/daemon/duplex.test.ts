@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
-import { PassThrough } from 'node:stream'
+import { PassThrough, Writable } from 'node:stream'
 import { test } from 'node:test'
+import { setImmediate as turn } from 'node:timers/promises'
 import { ConnectionLost } from '../errors.ts'
 import { StreamDuplex } from './duplex.ts'
 
@@ -34,4 +35,25 @@ test('a reader that waits hears of the end, and of a broken connection', async (
   const failing = broken.duplex.read()
   broken.input.destroy(new Error('reset'))
   await assert.rejects(failing, ConnectionLost)
+})
+
+test('memory that the other side has taken is given back at once, and only once', async () => {
+  let waiting: (() => void) | undefined
+  let takesAtOnce = true
+  const output = new Writable({
+    write(_, __, taken) {
+      if (takesAtOnce) taken()
+      else waiting = taken
+    },
+  })
+  const duplex = new StreamDuplex(new PassThrough(), output)
+  let given = 0
+  await duplex.write(Buffer.alloc(10), () => given++)
+  assert.equal(given, 1)
+  takesAtOnce = false
+  await duplex.write(Buffer.alloc(10), () => given++)
+  assert.equal(given, 1, 'it is still being read')
+  waiting!()
+  await turn()
+  assert.equal(given, 2)
 })

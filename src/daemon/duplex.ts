@@ -64,9 +64,16 @@ export class StreamDuplex implements Duplex {
 
   async write(data: Uint8Array, whenDone?: () => void): Promise<void> {
     if (this.#failure) throw this.#failure
-    // After a failure the memory may still be in use: it is left to the garbage collector.
-    const done = whenDone && ((error?: Error | null) => (error ? undefined : whenDone()))
-    if (this.#output.write(data, done)) return
+    let isDone = whenDone === undefined
+    const finish = (error?: Error | null): void => {
+      // After a failure the memory may still be in use: it is left to the garbage collector.
+      if (!isDone && !error) whenDone!()
+      isDone = true
+    }
+    const hasRoom = this.#output.write(data, finish)
+    // What the kernel took at once is called done only in a later turn: until then writers would take more memory.
+    if (this.#output.writableLength === 0) finish(this.#output.errored)
+    if (hasRoom) return
     await new Promise<void>((resolve) => this.#drained.push(resolve))
     if (this.#failure) throw this.#failure
   }

@@ -861,10 +861,17 @@ async function withContentIf(
 // -----------------------------------------------------------------------------------------------------
 // Keys
 
+/** Most questions are put together here. */
+const scratch = Buffer.allocUnsafeSlow(8 * 1024)
+
 function keyOf({ tree, node, sums, manner }: Question): Uint8Array {
   const blocks = sums ? Object.values(sums.head).join(':') : ''
-  const text = Buffer.from(`answer:${FORMAT}:${manner.name}:${blocks}:${tree.contentKey(node)}`, 'latin1')
-  return hash('sha256', sums ? Buffer.concat([text, sums.bytes]) : text, 'buffer')
+  const text = `answer:${FORMAT}:${manner.name}:${blocks}:${tree.contentKey(node)}`
+  const size = text.length + (sums?.bytes.length ?? 0)
+  const whole = size <= scratch.length ? scratch.subarray(0, size) : Buffer.allocUnsafe(size)
+  whole.write(text, 'latin1')
+  if (sums) whole.set(sums.bytes, text.length)
+  return hash('sha256', whole, 'buffer')
 }
 
 function pieceKey(

@@ -65,7 +65,13 @@ const FRAME_MOST = 8 * 2 ** 20
 const MOST_FILES = 4096
 const ID = 16
 const VERSION = 1
-const FORMAT = 1
+const FORMAT = 2
+/** As a state's name, where no frame is open: what is found there goes on as well as can be, or quickly. */
+const BEGINNING = { quick: beginning('quick'), best: beginning('best') }
+
+function beginning(quality: Quality): Uint8Array {
+  return hash('sha256', `frame:${FORMAT}:${quality}`, 'buffer').subarray(0, ID)
+}
 
 /** Ends an open frame: an empty block that says that it is the last, as a chunk (docs/rsync-protocol.md, 8.6). */
 export const END_OF_FRAME = Uint8Array.of(0x40, 3, 1, 0, 0)
@@ -76,10 +82,15 @@ export function endsFrame(literal: number, contentKey: string): boolean {
   return literal >= FRAME_MOST || hash('sha256', contentKey, 'buffer')[0]! % 8 === 0
 }
 
-/** What an answer is kept under, to a question that is asked in a state. */
+/**
+ * What an answer is kept under, to a question that is asked in a state: a hash and a state's name in one. Names are drawn
+ * at random and nobody is told them, so no question can be made up to come to the key of another in another state.
+ */
 export function frameKey(from: FrameState | Quality, question: Uint8Array): Uint8Array {
-  const where = typeof from === 'string' ? Buffer.from(`frame:${FORMAT}:${from}`) : from.id
-  return hash('sha256', Buffer.concat([where, question]), 'buffer')
+  const where = typeof from === 'string' ? BEGINNING[from] : from.id
+  const key = Buffer.allocUnsafe(ID)
+  for (let i = 0; i < ID; i++) key[i] = question[i]! ^ where[i]!
+  return key
 }
 
 /** What a piece of literal data of a framed answer is kept under. */
@@ -110,7 +121,7 @@ export function decodeFramed(
   const answer = decodeAnswer(record.subarray(2 + ID))
   if (!answer) return undefined
   // The bytes may not last longer than the answer is at hand.
-  const id = Uint8Array.from(record.subarray(2, 2 + ID))
+  const id = new Uint8Array(record.subarray(2, 2 + ID))
   return { ...answer, step: stepOf(key, from, id, answer.literal, record[1] === 1) }
 }
 
@@ -204,7 +215,7 @@ const NO_PLACE = 0xffffffff
 
 /** Keys by place, side by side in memory: there may be tens of thousands. Each is found once. */
 class SentKeys {
-  static readonly #ROW = 36
+  static readonly #ROW = 4 + ID
   #rows = Buffer.alloc(0)
   #count = 0
 
