@@ -35,7 +35,7 @@ const MAX_IDLE_PACKS = 128
  * Blobs of this size are read past the pool: they would only empty it of small ones, and a copy out of the system's
  * memory costs no more than one out of the pool.
  */
-const LARGE = 8 * 1024
+const LARGE = 64 * 1024
 
 /** Blobs entered into the index between two looks at the clock: below a millisecond. */
 const STRIDE = 1024
