@@ -15,13 +15,13 @@ import { debianPair, HOME, madePair } from './lib/data.ts'
 import { table } from './lib/markdown.ts'
 import { figures } from './lib/numbers.ts'
 import { startProgram } from './lib/program.ts'
-import { describeMachine, provenance, saveResults, writeDocs } from './lib/report.ts'
+import { describeMachine, loadResults, provenance, saveResults, writeDocs } from './lib/report.ts'
 import { type Timed, timed } from './lib/timed.ts'
 
 const USAGE = `Usage: bench/others [--short] [--write] [NAME...]
 
 Measures casync, ostree, zsync, xz, xdelta3 and zstd --patch-from on the pair of bench/run:
-all, or those that are named. What is not installed is left out:
+all, or those that are named beside what the last run has of the others. What is not installed is left out:
 apt-get install casync ostree zsync xdelta3 zstd xz-utils nginx-light.
 `
 
@@ -29,6 +29,10 @@ apt-get install casync ostree zsync xdelta3 zstd xz-utils nginx-light.
 const TOOL_MS = 3 * 60 * 60_000
 
 interface OtherRow {
+  readonly tool: string
+  readonly pair: string
+  /** When it was measured. */
+  readonly date: string
   readonly what: string
   /** Bytes that a device takes to get from the old build to the new; what it sends is in `requests`. */
   readonly bytes: number
@@ -49,7 +53,12 @@ const home = join(HOME, 'others')
 rmSync(home, { recursive: true, force: true })
 mkdirSync(home, { recursive: true })
 const nginx = await startNginx({ root: home, scratch: join(HOME, 'run', 'nginx') })
-const rows: OtherRow[] = []
+const resultsName = options.short ? 'others-short' : 'others'
+const last = options.only.length > 0 ? loadResults<{ rows: OtherRow[] }>(resultsName) : undefined
+/** Of what is not measured now, what was measured on this pair before. */
+let rows: OtherRow[] = (last?.rows ?? []).filter((row) => row.pair === pair.name)
+/** What is being measured. */
+let tool = ''
 
 const TOOLS: Record<string, () => Promise<void>> = { casync, ostree, zsync, xz, xdelta3, zstd }
 const left: string[] = []
@@ -60,8 +69,10 @@ for (const [name, measure] of Object.entries(TOOLS)) {
     continue
   }
   console.error(`${name} ...`)
+  tool = name
+  rows = rows.filter((row) => row.tool !== name)
   await measure()
-  saveResults(options.short ? 'others-short' : 'others', { machine, rows })
+  saveResults(resultsName, { machine, rows })
 }
 await nginx.stop()
 rmSync(home, { recursive: true, force: true })
@@ -74,10 +85,16 @@ const text = [
   `${pair.description}. MB to a device that has the old build, and on a server that holds both; CPU seconds on ${cpus().length} processors. A static web server's own CPU is hardly anything: what these cost is what is prepared for each build, or for each pair of builds, and stored.`,
   table(
     ['what', 'to the device', 'requests', 'on the server', 'to prepare, s', 'device, s', ''],
-    rows.map((row) => [
-      ...[row.what, figures(row.bytes / 1e6), String(row.requests ?? ''), figures(row.storage / 1e6)],
-      ...[figures(row.prepareCpu), row.deviceCpu === undefined ? '' : figures(row.deviceCpu), row.remark],
-    ]),
+    rows
+      .toSorted(byTool)
+      .map((row) => [
+        ...[row.what, figures(row.bytes / 1e6), String(row.requests ?? ''), figures(row.storage / 1e6)],
+        ...[
+          figures(row.prepareCpu),
+          row.deviceCpu === undefined ? '' : figures(row.deviceCpu),
+          remarkOf(row),
+        ],
+      ]),
   ),
   ...(left.length > 0 ? [`Not installed: ${left.join(', ')}.`] : []),
 ].join('\n\n')
@@ -174,7 +191,7 @@ async function xz(): Promise<void> {
   const made = await succeed('sh', ['-c', 'exec xz -T0 -c "$1" > "$2"', 'sh', to.tar, file])
   const bytes = statSync(file).size
   rows.push({
-    ...{ what: 'whole .tar.xz', bytes, requests: 1, storage: 2 * bytes },
+    ...{ ...occasion(), what: 'whole .tar.xz', bytes, requests: 1, storage: 2 * bytes },
     ...{ prepareCpu: made.cpu, deviceCpu: undefined, remark: 'nothing is needed of the old build' },
   })
 }
@@ -199,7 +216,15 @@ async function addPatch(what: string, file: string, made: Timed): Promise<void> 
   const bytes = statSync(file).size
   const memory = formatSize(made.maxRss)
   rows.push({
-    ...{ what, bytes, requests: 1, storage: 2 * bytes, prepareCpu: made.cpu, deviceCpu: undefined },
+    ...{
+      ...occasion(),
+      what,
+      bytes,
+      requests: 1,
+      storage: 2 * bytes,
+      prepareCpu: made.cpu,
+      deviceCpu: undefined,
+    },
     remark: `for each pair of builds; ${memory} of memory; the device keeps the old archive; storage is the patches alone`,
   })
 }
@@ -223,7 +248,20 @@ async function counted(server: Nginx, work: () => Promise<Timed>): Promise<Pulle
 
 function add(what: string, pulled: Pulled, storage: number, prepareCpu: number, remark: string): void {
   const { bytes, requests, device } = pulled
-  rows.push({ what, bytes, requests, storage, prepareCpu, deviceCpu: device.cpu, remark })
+  rows.push({ ...occasion(), what, bytes, requests, storage, prepareCpu, deviceCpu: device.cpu, remark })
+}
+
+function remarkOf({ remark, date }: OtherRow): string {
+  return date === machine.date ? remark : `${remark} (${date})`
+}
+
+function occasion(): Pick<OtherRow, 'tool' | 'pair' | 'date'> {
+  return { tool, pair: pair.name, date: machine.date }
+}
+
+function byTool(one: OtherRow, other: OtherRow): number {
+  const order = Object.keys(TOOLS)
+  return order.indexOf(one.tool) - order.indexOf(other.tool)
 }
 
 async function succeed(program: string, args: readonly string[], cwd = home): Promise<Timed> {

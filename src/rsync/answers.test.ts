@@ -219,7 +219,7 @@ test('compressed again, as hard as it can be: smaller, and found by the next who
       const squeeze = (bytes: Uint8Array, last: boolean) => squeezeBest('zstd', bytes, last)
       assert.ok(job.type !== 'frame')
       if (job.type === 'piece') await answers.refinePiece(job, squeeze)
-      else await answers.refine(job.question, job.delta, squeeze, signal)
+      else await answers.refine(job.question, undefined, squeeze, signal)
     }
     const restarted = new Answers({ derived, kept, onQuick: (job) => jobs.push(job) })
     const best = await bytesOf(restarted, asked, await restarted.find(asked, signal))
@@ -243,7 +243,7 @@ test('the refiner does what it is given, in a thread of its own, and comes to an
   assert.ok(best.length < quick.length)
   // What can't be read any more is given up without a word.
   tree.broken = true
-  refiner.add({ type: 'answer', key: Buffer.from('x'), question: asked, delta: undefined })
+  refiner.add({ type: 'answer', key: Buffer.from('x'), question: asked })
   await refiner.idle()
   await refiner.close()
   tree.close()
@@ -327,8 +327,8 @@ test('who lies about the sums of many blocks changes nothing for those who ask b
   for (let at = 19; at < bytes.length; at += 20) bytes[at]! ^= 1
   const lie = question(tree, { sums: { ...whole, bytes }, fresh: true, firstStrongLength: 2 })
   assert.equal((await answers.find(lie, signal)).matched, 0)
-  const after = new Answers({ derived, kept })
-  assert.deepEqual(await bytesOf(after, question(tree), await after.find(question(tree), signal)), honest)
+  const later = new Answers({ derived, kept })
+  assert.deepEqual(await bytesOf(later, question(tree), await later.find(question(tree), signal)), honest)
   tree.close()
 })
 
@@ -358,7 +358,14 @@ test('the refiner leaves the processor to clients for as long as there are any',
     },
   )
   const order: string[] = []
-  const kept: Kept = { ...memoryKept(), put: () => order.push(isBusy ? 'quick' : 'best') }
+  const memory = memoryKept()
+  const kept: Kept = {
+    ...memory,
+    put: (key, bytes) => {
+      order.push(isBusy ? 'quick' : 'best')
+      memory.put(key, bytes)
+    },
+  }
   const answers = new Answers({ derived, kept, onQuick: (job) => refiner.add(job) })
   refiner.serve(answers)
   await answers.find(question(tree, { compression: { ...ZSTD, level: 1 } }), signal)

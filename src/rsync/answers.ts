@@ -138,7 +138,7 @@ export interface AnswersOptions {
 
 /** Something to compress better. */
 export type RefineJob =
-  | { type: 'answer'; key: Uint8Array; question: Question; delta: Delta | undefined }
+  | { type: 'answer'; key: Uint8Array; question: Question }
   | { type: 'piece'; key: Uint8Array; tree: Tree; node: number; part: PiecePart; codec: CodecName }
   | { type: 'frame'; key: Uint8Array; files: readonly FramedFile[] }
 
@@ -379,16 +379,22 @@ export class Answers {
     await this.#framed.refine(files, asked, { quality: 'best', create }, signal)
   }
 
-  /** Works an answer out anew with `squeeze`, and keeps it. For the refiner. */
+  /**
+   * Works an answer out anew with `squeeze`, and keeps it. For the refiner.
+   * @param delta undefined: as it was found for whoever asked first, whatever the codec.
+   */
   async refine(
     question: Question,
     delta: Delta | undefined,
     squeeze: Squeeze | undefined,
     signal: AbortSignal,
   ): Promise<Answer> {
-    const { tree, node, sums } = question
-    const steps = delta ?? (sums && (await this.#search(question, sums, signal))) ?? wholeOf(tree, node)
+    const { tree, node, manner } = question
+    const ofAll = { ...question, fresh: false }
+    const steps = delta ?? (manner.plain ? await this.#deltaOf(ofAll, signal) : wholeOf(tree, node))
     const answer = await compose(question, steps, squeeze, true)
+    // Mended meanwhile: then somebody has asked, or soon will, whose answer is made better in its turn.
+    if (!delta && manner.plain && !isSame(await this.#deltaOf(ofAll, signal), steps)) return answer
     if (answer.complete) this.#kept.put(keyOf(question), encodeAnswer(answer))
     return answer
   }
@@ -455,7 +461,7 @@ export class Answers {
     if (!answer) return undefined
     this.#addRecent(question, answer)
     if (question.tally) question.tally.reused++
-    if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta: undefined })
+    if (!answer.complete) this.#onQuick({ type: 'answer', key, question })
     return answer
   }
 
@@ -488,13 +494,18 @@ export class Answers {
     const { tree, node, manner, sums: whole, firstStrongLength = 0 } = question
     // What is written over while it is read has other blocks by now.
     if (!whole || firstStrongLength >= whole.head.strongLength || manner.inplace) return
-    const sums = cutSums(whole, firstStrongLength)
+    const sums = await cutSums(whole, firstStrongLength, new Pacer(signal))
     const first: Question = { ...question, sums, fresh: false, firstStrongLength: undefined }
     const key = keyOf(first)
-    // Comes of the plain answer, which was reconsidered before.
-    if (manner.compression) return this.forget(key)
+    if (manner.compression) {
+      // Comes of the plain answer, which was reconsidered before.
+      for (const from of ['best', 'quick'] as const) this.forget(frameKey(from, key))
+      return this.forget(key)
+    }
+    if (!exact || exact.length > MOST_STEPS) return this.forget(key)
     let delta = await this.#search(first, sums, signal)
-    if (delta && exact && chanceIsLikely(sums.head, tree.size(node))) {
+    if (!delta || delta.length > MOST_STEPS) return this.forget(key)
+    if (chanceIsLikely(sums.head, tree.size(node))) {
       await prepareBlockSum(manner.rule)
       const strongOf = createBlockSum(manner.rule)
       const isChance = await withContent(tree, node, (content) =>
@@ -506,7 +517,6 @@ export class Answers {
       )
       if (isChance) delta = exact
     }
-    if (!delta || delta.length > MOST_STEPS) return this.forget(key)
     await this.#compose(first, key, delta)
   }
 
@@ -515,7 +525,9 @@ export class Answers {
     const answer = await compose(question, delta ?? wholeOf(tree, node), quickSqueeze(manner.compression))
     this.#kept.put(key, encodeAnswer(answer))
     if (isNumbered(tree)) this.#recent.remove(tree, manner, node)
-    if (!answer.complete) this.#onQuick({ type: 'answer', key, question, delta })
+    // What the search led to is kept with the plain answer: by then it may have been mended.
+    if (!answer.complete)
+      this.#onQuick({ type: 'answer', key, question: { ...question, wholeSums: undefined } })
     return answer
   }
 
@@ -791,6 +803,10 @@ function deltaOf({ parts }: Answer): Delta {
     }
   }
   return delta
+}
+
+function isSame(one: Delta, other: Delta): boolean {
+  return one.length === other.length && one.every((step, i) => step === other[i])
 }
 
 function wholeOf(tree: Tree, node: number): Delta {

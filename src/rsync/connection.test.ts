@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fromHex, toHex } from '../../test/support/hex.ts'
 import { Pipe } from '../../test/support/session.ts'
 import { ConnectionLost, PeerError } from '../errors.ts'
@@ -199,4 +200,42 @@ test('at a limited rate a frame goes out in slices, whole and evenly', async () 
   assert.ok(steps.length >= 4, `it moved in ${steps.length} steps`)
   assert.equal(toHex(pipe.output.subarray(0, 4)), '803e0007')
   assert.deepEqual(pipe.output.subarray(4), payload)
+})
+
+test('a connection that lingers: what has collected goes out a moment after the peer falls silent', async () => {
+  const { pipe, connection } = open()
+  connection.linger(true)
+  connection.out.string(ascii('one'))
+  const first = decodeLine(connection)
+  pipe.send('x\n')
+  assert.equal(await first, 'x')
+  assert.equal(pipe.output.length, 0, 'the peer was quick')
+  connection.out.string(ascii('two'))
+  const second = decodeLine(connection)
+  assert.equal((await pipe.take(6)).toString(), 'onetwo')
+  pipe.send('y\n')
+  assert.equal(await second, 'y')
+})
+
+test('a connection that lingers keeps nobody waiting for long who goes on asking', async () => {
+  let now = 0
+  const { pipe, connection } = open(() => now)
+  connection.linger(true)
+  connection.out.string(ascii('one'))
+  now = 1000
+  const line = decodeLine(connection)
+  assert.equal(pipe.output.toString(), 'one', 'nothing went out for a second')
+  pipe.send('x\n')
+  assert.equal(await line, 'x')
+})
+
+test('a connection that lingers and breaks says so, and nothing goes out any more', async () => {
+  const { pipe, connection } = open()
+  connection.linger(true)
+  connection.out.string(ascii('one'))
+  const line = decodeLine(connection)
+  pipe.end()
+  await assert.rejects(line, ConnectionLost)
+  await sleep(20)
+  assert.equal(pipe.output.length, 0)
 })

@@ -1,8 +1,8 @@
 /**
  * A connection as the session sees it: bytes in, bytes out, multiplexed once both sides agreed to.
  *
- * Input is pulled as it is needed and output flushed before waiting for input, so the peer always has
- * all that it waits for, and what waits in memory is bounded: one frame out, one piece in.
+ * Input is pulled as it is needed and output flushed before waiting for input, or a moment later, so the peer
+ * has all that it waits for, and what waits in memory is bounded: one frame out, one piece in.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ConnectionLost, PeerError } from '../errors.ts'
@@ -67,19 +67,15 @@ export class Connection {
   #readingSince: number | undefined
   #writingSince: number | undefined
   #writes = 0
+  #lingers = false
+  readonly #linger = new Linger(() => this.flush())
   readonly #now: () => number
 
   constructor(door: Duplex, now: () => number) {
     this.#door = door
     this.#now = now
     this.#lastWrite = now()
-    this.#raw = new ByteReader(async () => {
-      await this.flush()
-      this.#readingSince = now()
-      const piece = await door.read()
-      this.#readingSince = undefined
-      return piece
-    })
+    this.#raw = new ByteReader(() => this.#pull())
     this.#input = this.#raw
   }
 
@@ -163,6 +159,14 @@ export class Connection {
     return this.out.length >= (this.#bandwidth ? SMALL_FRAME : FRAME_SIZE) ? this.flush() : undefined
   }
 
+  /**
+   * Whether what has collected may wait a moment for more: for a peer that goes on asking whether we answer or not,
+   * as each small write costs both sides as much as a large one.
+   */
+  linger(mayWait: boolean): void {
+    this.#lingers = mayWait
+  }
+
   /** Sends what has collected. */
   async flush(): Promise<void> {
     const head = this.#outMuxed ? FRAME_HEADER_SIZE : 0
@@ -187,6 +191,21 @@ export class Connection {
       } else {
         await this.#send([piece], done)
       }
+    }
+  }
+
+  /** The next bytes of the peer, who has or soon gets all that we have said. */
+  async #pull(): Promise<Uint8Array | undefined> {
+    const lingers = this.#lingers && this.#now() - this.#lastWrite < LINGER_MS
+    if (!lingers) await this.flush()
+    else if (this.out.length > FRAME_HEADER_SIZE) this.#linger.start()
+    this.#readingSince = this.#now()
+    try {
+      return await this.#door.read()
+    } finally {
+      this.#readingSince = undefined
+      const flushing = lingers && this.#linger.stop()
+      if (flushing) await flushing
     }
   }
 
@@ -290,6 +309,36 @@ export class Connection {
         await this.#raw.discard(length)
       }
     }
+  }
+}
+
+/** Nobody notices so much, and a busy client asks for dozens of files meanwhile. */
+const LINGER_MS = 4
+
+/** Sends what has collected when the peer has kept us waiting for a moment. */
+class Linger {
+  readonly #flush: () => Promise<void>
+  #timer: NodeJS.Timeout | undefined
+  #flushing: Promise<void> | undefined
+
+  constructor(flush: () => Promise<void>) {
+    this.#flush = flush
+  }
+
+  start(): void {
+    this.#timer = setTimeout(() => {
+      this.#flushing = this.#flush()
+      // Whoever waits for the peer hears of what goes wrong.
+      this.#flushing.catch(() => {})
+    }, LINGER_MS)
+  }
+
+  /** What is being sent, if anything. */
+  stop(): Promise<void> | undefined {
+    clearTimeout(this.#timer)
+    const flushing = this.#flushing
+    this.#flushing = undefined
+    return flushing
   }
 }
 

@@ -4,7 +4,7 @@
  * stretch is kept for everybody who comes the same way.
  *
  * Where a client's decoder stands is named by a *state*. Between two frames it is nowhere. The key of what is said
- * next is a hash of the state and the question (answers.ts), and leads to a new state, whose name was drawn when
+ * next is made of the state and the question (answers.ts), and leads to a new state, whose name was drawn when
  * this was compressed: blocks of a frame can be decoded only behind those with which they were made, so what was
  * made anew in between is not found from there any more.
  *
@@ -83,8 +83,8 @@ export function endsFrame(literal: number, contentKey: string): boolean {
 }
 
 /**
- * What an answer is kept under, to a question that is asked in a state: a hash and a state's name in one. Names are drawn
- * at random and nobody is told them, so no question can be made up to come to the key of another in another state.
+ * What an answer is kept under, to a question that is asked in a state: a hash and a state's name in one. Names are
+ * drawn at random and nobody is told them, so no question can be made up that comes to the key of another.
  */
 export function frameKey(from: FrameState | Quality, question: Uint8Array): Uint8Array {
   const where = typeof from === 'string' ? BEGINNING[from] : from.id

@@ -105,10 +105,10 @@ export class Refiner {
     if (job.type === 'piece') return this.#answers!.refinePiece(job, this.best(job.codec))
     if (job.type === 'frame')
       return this.#answers!.refineFrame(job.files, () => this.bestFrame(), this.#stop.signal)
-    const { question, delta } = job
+    const { question } = job
     await this.#answers!.refine(
       question,
-      delta,
+      undefined,
       this.best(question.manner.compression!.codec),
       this.#stop.signal,
     )
@@ -166,5 +166,5 @@ async function startPool(): Promise<Piscina> {
 
 function bytesOf(job: RefineJob): number {
   if (job.type === 'frame') return job.files.length * FRAMED_FILE_BYTES
-  return job.type === 'answer' ? (job.question.sums?.bytes.length ?? 0) + (job.delta?.length ?? 0) * 8 : 0
+  return job.type === 'answer' ? (job.question.sums?.bytes.length ?? 0) : 0
 }

@@ -78,7 +78,7 @@ interface Item {
 interface Occasion {
   readonly appending: boolean
   readonly again: boolean
-  /** When the same blocks were asked with before: the length of their strong sums. */
+  /** When sums came with the first request: the length of their strong ones. */
   readonly firstStrongLength: number | undefined
 }
 
@@ -147,6 +147,8 @@ class Transfer {
     const phases = this.#protocol >= 29 ? 2 : 1
     for (let phase = 0; ; ) {
       const request = this.#nextRequest() ?? (await this.#awaitRequest())
+      // Behind anything else the client waits for us.
+      connection.linger(request.type === 'item')
       if (request.type === 'item') {
         // Most items of an update are answered from memory: those wait for nothing.
         const waiting = this.#serve(request) ?? connection.flow()
@@ -217,7 +219,8 @@ class Transfer {
     if (again && options.append === 0) tree.suspect?.(item.node)
     const useless = again ? this.#frames?.takeSent(item.place) : undefined
     if (useless) answers.forget(useless)
-    if (!again) this.#sentOnce[item.place] = SENT + (head.count > 0 ? head.strongLength : 0)
+    // Learned from once: whoever asks on and on has nothing new to say.
+    this.#sentOnce[item.place] = SENT + (again || head.count === 0 ? 0 : head.strongLength)
     const sums = appending ? undefined : await this.#readSums(head)
     signal.throwIfAborted()
     const firstStrongLength = before > SENT && options.append === 0 ? before - SENT : undefined

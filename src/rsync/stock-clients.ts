@@ -118,7 +118,7 @@ const MIN_BLOCK = 700
 const MAX_BLOCK = 2 ** 17
 const OLD_MAX_BLOCK = 2 ** 29
 const LEAST_STRONG = 2
-/** Of a strong sum no client sends more. */
+/** Of a strong sum stock clients send no more, whatever the digest. */
 export const MOST_STRONG = 16
 /** Bits of a sum that are to spare, so that two blocks are taken for equal once in 2^10 files. */
 const SPARE_BITS = 10

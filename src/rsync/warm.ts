@@ -253,5 +253,5 @@ async function sumsOf(
   const whole = { ...head, strongLength: Math.min(MOST_STRONG, DIGEST_LENGTH[transferDigest]) }
   const bytes = await derived.blockSums(from, basis, whole, blockSumRule(agreement), signal)
   const wholeSums = { head: whole, bytes }
-  return { sums: cutSums(wholeSums, head.strongLength), wholeSums }
+  return { sums: await cutSums(wholeSums, head.strongLength, new Pacer(signal)), wholeSums }
 }

@@ -1,7 +1,7 @@
 /**
- * Matches by chance. A client first sends its strong sums cut so short that about one large file in a thousand is
- * put together wrongly; it notices by the file's digest and asks again, with whole sums. A server that draws a seed for each
- * connection is wrong about another file each time. Ours keeps its seed and its answers, so it would be wrong about
+ * Matches by chance. A client first sends its strong sums cut so short that about one large file in a thousand
+ * is put together wrongly; it notices by the file's digest and asks again, with whole sums. A server that draws
+ * a seed for each connection is wrong about another file each time. Ours keeps its seed and its answers, so it would be wrong about
  * the same file for a whole fleet: it learns from the first client that asks again.
  *
  * Whole sums are a client's word, and one may lie to make answers to others longer. So its word counts only where
@@ -15,11 +15,14 @@ import type { Delta } from './match.ts'
 const WEAK_BITS = 24
 /** Less likely than that, to the power of two: nothing that a fleet will ever see. */
 const LEAST_LIKELY = -16
-/** A match by chance hides the next ones at most; where more differs, something else is the matter. */
+/** A match by chance seldom changes more than what is next to it; where more differs, nothing is learned. */
 const MOST_DOUBTFUL = 16
+/** As long as stock clients make them from protocol 30 on. Longer ones are too much to hash in between. */
+const LONGEST = 2 ** 17
 
 /** Whether a search by these sums is at all likely to have taken a block for another. */
 export function chanceIsLikely(head: SumHead, size: number): boolean {
+  if (head.blockLength > LONGEST) return false
   const tries = Math.log2(Math.max(1, size)) + Math.log2(Math.max(1, head.count))
   return tries - (WEAK_BITS + 8 * head.strongLength) >= LEAST_LIKELY
 }

@@ -5,6 +5,7 @@
 import { PeerError } from '../../errors.ts'
 import type { Decoded } from '../../lib/byte-reader.ts'
 import type { ByteWriter } from '../../lib/byte-writer.ts'
+import type { Pacer } from '../../lib/pacer.ts'
 import { i32At } from './ints.ts'
 
 export interface SumHead {
@@ -83,10 +84,17 @@ export interface RawSums {
 }
 
 /** The sums as a client sends them when it cuts its strong ones to so many bytes. */
-export function cutSums({ head, bytes }: RawSums, strongLength: number): RawSums {
+export async function cutSums(
+  { head, bytes }: RawSums,
+  strongLength: number,
+  pacer: Pacer,
+): Promise<RawSums> {
   const [from, to] = [4 + head.strongLength, 4 + strongLength]
   const cut = Buffer.allocUnsafe(head.count * to)
-  for (let k = 0; k < head.count; k++) for (let i = 0; i < to; i++) cut[k * to + i] = bytes[k * from + i]!
+  for (let k = 0; k < head.count; k++) {
+    if (pacer.due) await pacer.rest()
+    for (let i = 0; i < to; i++) cut[k * to + i] = bytes[k * from + i]!
+  }
   return { head: { ...head, strongLength }, bytes: cut }
 }
 
