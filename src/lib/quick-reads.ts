@@ -6,14 +6,19 @@
 
 /** Longer than copying takes, shorter than anybody notices. */
 const QUICK_MS = 2
-/** A thread that was not given a processor waits as long as one for a disk; but nobody for so long. */
+/** A thread that was not given a processor waits as long as one for a disk; but nobody for so long so often. */
 const SLOW_MS = 50
+const SLOW_IN_A_ROW = 3
 /** One slow read in this time is hardly noticed, either. */
 const REST_MS = 2000
+/** How old what is known of reads from disks may be, when it is asked whether one was. */
+const KNOWN_MS = 50
 
 export class QuickReads {
   #restingUntil = 0
+  #slowReads = 0
   #blocksRead = 0
+  #knownAt = Number.NEGATIVE_INFINITY
   readonly #now: () => number
   readonly #diskReads: () => number
 
@@ -27,17 +32,25 @@ export class QuickReads {
   try<T>(read: () => T): T | undefined {
     const began = this.#now()
     if (began < this.#restingUntil) return undefined
+    // Whatever else reads from a disk, the program itself at first, is not taken for this read.
+    if (began - this.#knownAt > KNOWN_MS) {
+      this.#blocksRead = this.#diskReads()
+      this.#knownAt = began
+    }
     const result = read()
     const took = this.#now() - began
     if (took > QUICK_MS) this.#judge(took)
+    else this.#slowReads = 0
     return result
   }
 
   /** It was slow: because of the disk, or only of others who use the processor? */
   #judge(tookMs: number): void {
-    const blocks = this.#diskReads()
-    const fromDisk = blocks !== this.#blocksRead
-    this.#blocksRead = blocks
-    if (fromDisk || tookMs > SLOW_MS) this.#restingUntil = this.#now() + REST_MS
+    const fromDisk = this.#diskReads() !== this.#blocksRead
+    this.#slowReads = tookMs > SLOW_MS ? this.#slowReads + 1 : 0
+    this.#knownAt = Number.NEGATIVE_INFINITY
+    if (!fromDisk && this.#slowReads < SLOW_IN_A_ROW) return
+    this.#slowReads = 0
+    this.#restingUntil = this.#now() + REST_MS
   }
 }
