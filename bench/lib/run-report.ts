@@ -55,7 +55,7 @@ export function describeRun(results: RunResults): { text: string; missed: string
   if (Object.keys(results.load).length > 0)
     parts.push(
       '### Under load',
-      'All at once: the updates, polls one after the other, and (upserv) a build that is ingested.',
+      'All at once: the updates, polls one after the other, and (upserv) a build that is ingested. The loop is late when the server has work, and when the machine has; "of its own" is what its thread worked without a turn for anybody else.',
       loadTable(results),
     )
   if (rows.length > 0) parts.push('### Commands', commands(rows))
@@ -165,6 +165,7 @@ function loadTable(results: RunResults): string {
     'done/s',
     'first byte of a poll, ms (p99)',
     'event loop late, ms p99 (most)',
+    'of its own, ms p99 (most)',
   ]
   const rows = Object.entries(results.load).flatMap(([what, both]) =>
     (['rsyncd', 'upserv'] as const).map((kind) => {
@@ -175,6 +176,7 @@ function loadTable(results: RunResults): string {
         figures(perSecond),
         `${figures(firstByteMs.median)} (${figures(firstByteMs.p99)})`,
         lag ? `${figures(lag.p99)} (${figures(lag.max)})` : '',
+        lag ? `${figures(lag.busyP99)} (${figures(lag.busyMax)})` : '',
         figures(peakPss / 1e6),
         ingestMs === undefined ? '' : figures(ingestMs / 1000),
       ]

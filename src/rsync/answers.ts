@@ -26,7 +26,7 @@ import {
   MAX_PIECE,
   MOST_FED,
 } from './codecs.ts'
-import { chanceIsLikely, hasOneChanceMatch } from './delta/chance.ts'
+import { chanceIsLikely, hasChanceMatches } from './delta/chance.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import type { Derived } from './derived.ts'
 import { type BlockSumRule, createBlockSum, prepareBlockSum } from './digests.ts'
@@ -509,7 +509,7 @@ export class Answers {
       await prepareBlockSum(manner.rule)
       const strongOf = createBlockSum(manner.rule)
       const isChance = await withContent(tree, node, (content) =>
-        hasOneChanceMatch(delta!, exact, whole, strongOf, async (position, length) => {
+        hasChanceMatches(delta!, exact, whole, strongOf, async (position, length) => {
           const bytes = Buffer.allocUnsafe(length)
           await content.read([bytes], position)
           return bytes

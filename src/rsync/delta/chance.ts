@@ -5,7 +5,7 @@
  * the same file for a whole fleet: it learns from the first client that asks again.
  *
  * Whole sums are a client's word, and one may lie to make answers to others longer. So its word counts only where
- * chance could have done it, and for a single block of what is found anew each time: lies don't add up.
+ * chance could have done it, and for a few blocks of what is found anew each time: lies don't add up.
  */
 import { asBuffer } from '../../lib/bytes.ts'
 import { blockLengthOf, type RawSums, type SumHead } from '../wire/sums.ts'
@@ -16,7 +16,9 @@ const WEAK_BITS = 24
 /** Less likely than that, to the power of two: nothing that a fleet will ever see. */
 const LEAST_LIKELY = -16
 /** A match by chance seldom changes more than what is next to it; where more differs, nothing is learned. */
-const MOST_DOUBTFUL = 16
+const MOST_DOUBTFUL = 32
+/** Where data is patterned, weak sums are often equal, and chance comes more than once: two blocks of libgs, say. */
+const MOST_BY_CHANCE = 8
 /** As long as stock clients make them from protocol 30 on. Longer ones are too much to hash in between. */
 const LONGEST = 2 ** 17
 
@@ -28,12 +30,12 @@ export function chanceIsLikely(head: SumHead, size: number): boolean {
 }
 
 /**
- * Whether `found`, by sums cut short, holds one match by chance and is else as good as `exact`, which was found by
- * the whole ones.
+ * Whether `found`, by sums cut short, holds a few matches by chance and is else as good as `exact`, which was found
+ * by the whole ones.
  * @param whole the sums that `exact` was found by.
  * @param read bytes of the new file.
  */
-export async function hasOneChanceMatch(
+export async function hasChanceMatches(
   found: Delta,
   exact: Delta,
   whole: RawSums,
@@ -55,7 +57,7 @@ export async function hasOneChanceMatch(
     const theirs = bytes.subarray(at, at + head.strongLength)
     if (!asBuffer(strongOf(data)).subarray(0, head.strongLength).equals(theirs)) wrong++
   }
-  return wrong === 1
+  return wrong >= 1 && wrong <= MOST_BY_CHANCE
 }
 
 interface Match {
