@@ -17,8 +17,8 @@ export interface SelfTime {
   readonly seconds: number
 }
 
-/** Nobody was at work; in a profile they would hide those who were. */
-const NOT_WORK = new Set(['(idle)', '(root)'])
+/** Nobody was at work, or a thread of the pool waited for some; in a profile they would hide those who were. */
+const NOT_WORK = /^(\(idle\)|\(root\)|atomicsWaitLoop \(piscina\b.*)$/
 
 /** Time spent in each function itself between two moments, over all threads' profiles, most first. */
 export function selfTimes(profiles: readonly CpuProfile[], from: number, to: number): SelfTime[] {
@@ -31,7 +31,7 @@ export function selfTimes(profiles: readonly CpuProfile[], from: number, to: num
       now += timeDeltas[index] ?? 0
       const lasted = timeDeltas[index + 1] ?? 0
       const where = names.get(id) ?? '(unknown)'
-      if (now >= from && now < to && !NOT_WORK.has(where)) sums.set(where, (sums.get(where) ?? 0) + lasted)
+      if (now >= from && now < to && !NOT_WORK.test(where)) sums.set(where, (sums.get(where) ?? 0) + lasted)
     }
   }
   return [...sums]
