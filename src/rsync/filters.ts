@@ -16,6 +16,8 @@ import { type DirMergeRule, type FilterRule, type PatternRule, parseRule } from 
 
 /** A rule file inside a build that is larger than this is refused. */
 const MAX_MERGE_FILE = 1 << 20
+/** So is one with more rules, as many as a client may send itself: each takes some 400 bytes of memory, however short. */
+const MAX_MERGE_RULES = 65_536
 /** Each of these rules is looked up in every single directory; people write one or two. */
 const MAX_MERGES = 64
 /** The clock is looked at before a pattern that is longer, and else once for so many rules: looking costs as much as a rule. */
@@ -326,6 +328,8 @@ async function readMergeFile(
       own.push(...CVS_DEFAULTS.map((t) => compileRule(excludeRule(t), base)))
       withDefaults = true
     }
+    if (own.length > MAX_MERGE_RULES)
+      throw new PeerError('filter', `the rule file "${merge.file}" has more than ${MAX_MERGE_RULES} rules`)
   }
   return own.length === 0 ? parents : [...own, ...parents]
 }

@@ -104,13 +104,21 @@ testAttacks(
   [
     {
       name: 'a rule file of the build that was never meant as one',
-      says: () => [start('-r', '.', 'm/'), framed(rule(':- words'), NO_FILTERS, Buffer.alloc(5))],
-      outcome: 'done',
+      says: () => [start('-r', '.', 'm/'), framed(rule(':- lines'), NO_FILTERS, Buffer.alloc(5))],
+      outcome: 'peer-error',
+      error: /the rule file "lines" has more than 65536 rules/,
     },
     {
       name: 'a rule file of the build with as many words as fit',
-      says: () => [start('-r', '.', 'm/'), framed(rule(':wn- letters'), NO_FILTERS, Buffer.alloc(5))],
+      says: () => [start('-r', '.', 'm/'), framed(rule(':wn- letters'), NO_FILTERS)],
+      outcome: 'peer-error',
+      error: /the rule file "letters" has more than 65536 rules/,
+    },
+    {
+      name: 'a rule file of the build with as many rules as are taken',
+      says: () => [start('-r', '.', 'm/'), framed(rule(':wn- most'), NO_FILTERS, Buffer.alloc(5))],
       outcome: 'done',
+      passes: 250,
     },
     {
       name: 'a rule file of the build that asks for the defaults, over and over',
@@ -133,8 +141,9 @@ testAttacks(
   new HostileServer(
     {},
     directory({
-      words: { mode: 0o100644, data: Buffer.alloc(1 << 20, '- x0\n') },
+      lines: { mode: 0o100644, data: Buffer.alloc(1 << 20, '- x0\n') },
       letters: { mode: 0o100644, data: Buffer.alloc(1 << 20, 'y ') },
+      most: { mode: 0o100644, data: Buffer.alloc(2 * 65_536, 'y ') },
       defaults: { mode: 0o100644, data: Buffer.alloc(1_048_575, '-C\n') },
       huge: { mode: 0o100644, data: Buffer.alloc(2e6, 'x\n') },
       binary: { mode: 0o100644, data: Buffer.from('\x7fELF\x00\x01\x02') },
