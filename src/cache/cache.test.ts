@@ -80,6 +80,53 @@ test('a record that is in memory comes at once', async () => {
   await cache.close()
 })
 
+test('a large record is in memory once, whoever reads it at the same time', async () => {
+  using place = scratch()
+  const large = randomBytes(3_000_000)
+  const cache = open(place.path)
+  cache.put(key('large'), large)
+  await cache.ready
+  const memoryOf = async () => (await cache.get(key('large')))!.buffer
+  // From the disk, by the threads of the first; from memory, of a part that somebody has.
+  const [one, other] = await Promise.all([memoryOf(), memoryOf()])
+  assert.equal(one, other)
+  const part = (await cache.get(key('large')))!.subarray(-5)
+  assert.equal(await memoryOf(), part.buffer)
+  assert.deepEqual(part, new Uint8Array(large.subarray(-5)))
+  // Who brings memory gets it there.
+  const brought = Buffer.alloc(large.length)
+  const copy = await cache.get(key('large'), () => brought)
+  assert.equal(copy!.buffer, brought.buffer)
+  assert.deepEqual(brought, large)
+  // What is put in its place is another record.
+  const better = randomBytes(3_000_001)
+  cache.put(key('large'), better)
+  assert.deepEqual(await read(cache, 'large'), better)
+  await cache.ready
+  assert.deepEqual(await read(cache, 'large'), better)
+  assert.deepEqual(part, new Uint8Array(large.subarray(-5)))
+  await cache.close()
+})
+
+test('a large record that has rotted is nobody’s, and none that others hold', async () => {
+  using place = scratch()
+  const first = open(place.path)
+  first.put(key('large'), randomBytes(300_000))
+  await first.ready
+  await first.close()
+  const file = join(place.path, place.files()[0]!)
+  const bytes = readFileSync(file)
+  bytes[200_000]! ^= 1
+  writeFileSync(file, bytes)
+  const second = open(place.path)
+  await second.ready
+  assert.deepEqual(await Promise.all([read(second, 'large'), read(second, 'large')]), [undefined, undefined])
+  bytes[200_000]! ^= 1
+  writeFileSync(file, bytes)
+  assert.ok(await read(second, 'large'))
+  await second.close()
+})
+
 test('the later record of a key holds, also for the next process', async () => {
   using place = scratch()
   const first = open(place.path)

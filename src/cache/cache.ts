@@ -22,6 +22,7 @@ import {
   RECORD_HEADER_BYTES,
   SEGMENT_HEADER_BYTES,
 } from './segment.ts'
+import { SharedRecords } from './shared-records.ts'
 
 export interface CacheOptions {
   directory: string
@@ -64,6 +65,8 @@ const RETRY_MS = 60_000
 const MAX_PEEKED = 68 * 1024
 /** Records of this size are read past the pool where that is quick: they would only empty it of small ones. */
 const LARGE = 8 * 1024
+/** From this size on those who bring no memory share what they read. */
+const SHARED = 64 * 1024
 /** Headers are read from a segment in pieces of this size when it is looked through. */
 const SCAN_BYTES = 256 * 1024
 const DIRECTORY_MODE = 0o750
@@ -148,18 +151,28 @@ export class Cache {
 
   /**
    * The record; at once when it is in memory. Undefined when there is none, or it can't be read.
-   * @param take gives memory for it; the record begins at its first byte.
+   * @param take gives memory for it, and the record begins at its first byte; or none: then those who read it at the
+   *   same time share it.
    */
   get(
     key: Uint8Array,
-    take: (size: number) => Buffer = Buffer.allocUnsafe,
+    take: (size: number) => Buffer | undefined = memoryOfItsOwn,
   ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
     const found = this.#find(key)
     if (!found) return undefined
     const { segment, place } = found
     const waiting = segment.waiting.get(place.offset)
     if (waiting) return waiting
-    const payload = take(place.length).subarray(0, place.length)
+    const memory = take(place.length)
+    if (memory) return this.#read(segment, place, memory.subarray(0, place.length))
+    return segment.shared.get(place.offset, place.length, (own) => this.#read(segment, place, own))
+  }
+
+  #read(
+    segment: Segment,
+    place: Place,
+    payload: Buffer,
+  ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
     const check = (): Uint8Array | undefined => (crc32(payload) === place.crc ? payload : undefined)
     if (payload.length >= LARGE && segment.readNow([payload], place.offset) === payload.length) return check()
     return this.#pool.copy(segment, place.offset, payload)?.then(check, () => undefined) ?? check()
@@ -375,6 +388,10 @@ export class Cache {
   }
 }
 
+/** What is small is not worth finding out who else reads it. */
+const memoryOfItsOwn = (size: number): Buffer | undefined =>
+  size < SHARED ? Buffer.allocUnsafe(size) : undefined
+
 const SUFFIX = '.seg'
 const SEGMENT_NAME = /^\d{8}\.seg$/
 /** The system takes so many buffers in one call. */
@@ -393,6 +410,7 @@ class Segment implements BlockFile {
   flushDue = false
   /** Payloads that are not on disk yet, by offset. */
   readonly waiting = new Map<number, Uint8Array>()
+  readonly shared = new SharedRecords()
   /** Headers and payloads that are not on disk yet, in order. */
   #parts: Uint8Array[] = []
   #written: number

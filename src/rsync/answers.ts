@@ -192,8 +192,11 @@ export class Answers {
     if (isNumbered(tree)) this.#recent.add(tree, manner, node, sums, answer)
   }
 
-  /** @throws StoreError when the content can't be read; the signal's reason. */
-  find(question: Question, signal: AbortSignal): Answer | Promise<Answer> {
+  /**
+   * @param take gives memory for an answer that is not compressed, which is used or not; parts of the answer lie in it.
+   * @throws StoreError when the content can't be read; the signal's reason.
+   */
+  find(question: Question, signal: AbortSignal, take?: TakeMemory): Answer | Promise<Answer> {
     const { tally } = question
     const recent = this.#recentOf(question)
     if (recent) {
@@ -203,7 +206,8 @@ export class Answers {
     const key = keyOf(question)
     if (question.fresh) return this.#workOut(question, key, signal)
     if (question.frames) return this.#findFramed(question, key, question.frames, signal)
-    const record = this.#kept.get(key)
+    // Who refines an answer keeps keys that lie in it.
+    const record = this.#kept.get(key, question.manner.compression ? undefined : take)
     if (record instanceof Promise) return this.#findLater(question, key, record, signal)
     return this.#known(question, key, record) ?? this.#workOut(question, key, signal)
   }

@@ -1,7 +1,7 @@
 /** What derived data is kept in, as the protocol sees it. cache/ fills it. */
 
-/** Gives memory for at least so many bytes. */
-export type TakeMemory = (size: number) => Buffer
+/** Gives memory for at least so many bytes; or none, and then all who read them at the same time share theirs. */
+export type TakeMemory = (size: number) => Buffer | undefined
 
 /** Keeps bytes under keys for as long as it can; may forget any of them at any time. */
 export interface Kept {

@@ -20,6 +20,7 @@ import { END_OF_FRAME, type FrameCursor, type FrameStep } from './frames.ts'
 import type { PreparedList } from './lists.ts'
 import { type Agreement, blockSumRule, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
+import { Loan } from './slabs.ts'
 import { needsContent, sendAnswer } from './tokens.ts'
 import type { Content, Tree, Xattr } from './tree.ts'
 import type { Answer, AnswerPart } from './wire/answers.ts'
@@ -91,6 +92,8 @@ interface Ready {
   readonly digest: Uint8Array
   /** Open, where the answer is read from it. Whoever opened it closes it. */
   readonly content: Content | undefined
+  /** The memory that the answer lies in, when it is borrowed. */
+  readonly loan: Loan | undefined
   readonly xattrNumbers: readonly number[] | undefined
 }
 
@@ -247,7 +250,10 @@ class Transfer {
     connection.in.skip(size)
     this.#sentOnce[item.place] = SENT + (head.count > 0 ? head.strongLength : 0)
     if (isWorkedOut(question)) figures.reused++
-    return { item, head, question, answer, digest, content: undefined, xattrNumbers: undefined }
+    return {
+      ...{ item, head, question, answer, digest },
+      ...{ content: undefined, loan: undefined, xattrNumbers: undefined },
+    }
   }
 
   /** The sums behind a head; undefined when there are none, or none that we take. */
@@ -303,11 +309,14 @@ class Transfer {
 
     // What is worked out first, as it may take a while and fail: how to send the file, and its digest.
     let ready: Ready
+    const loan = new Loan()
     try {
-      const answer = appending ? answers.tail(question, from) : await answers.find(question, signal)
+      const answer = appending
+        ? answers.tail(question, from)
+        : await answers.find(question, signal, loan.take)
       const digest = await this.#digestOf(item, from)
       const content = await this.#openFor(item, answer)
-      ready = { item, head, question, answer, digest, content, xattrNumbers }
+      ready = { item, head, question, answer, digest, content, loan, xattrNumbers }
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       await this.#cannotSend(item, error)
@@ -315,6 +324,7 @@ class Transfer {
     }
     try {
       await this.#deliver(ready)
+      loan.giveBack()
     } finally {
       ready.content?.close()
     }
@@ -323,7 +333,7 @@ class Transfer {
   /** Says all of an answer. A promise only where something has to be waited for. */
   #deliver(ready: Ready): Promise<void> | undefined {
     const { connection, tree, answers, signal } = this.#context
-    const { item, head, question, answer, content, xattrNumbers } = ready
+    const { item, head, question, answer, content, loan, xattrNumbers } = ready
     const { frames } = question
     tree.sent?.(item.node)
     this.#echo(item, xattrNumbers)
@@ -332,7 +342,7 @@ class Transfer {
     this.#endFrame(answer, step)
     // While the sums are there.
     const file = step?.quality === 'quick' ? answers.framedFile(question) : undefined
-    const sending = sendAnswer({ connection, answers, question, content, frames, signal }, answer)
+    const sending = sendAnswer({ connection, answers, question, content, frames, loan, signal }, answer)
     if (!sending) {
       if (step) frames?.advance(item.place, step, file)
       return this.#finish(ready, undefined)

@@ -7,12 +7,13 @@
 export const FRAME_SIZE = 128 * 1024
 /** What an item may add before it is looked whether the frame is full. */
 export const FRAME_SLACK = 72 * 1024
+const FRAME_MEMORY = FRAME_SIZE + FRAME_SLACK
 /**
  * Sizes of memory: for a frame; for compressed pieces of 1 MiB, most of which are far smaller. With each, how many
  * wait for their next use, for all connections together: some 4 MiB of pieces.
  */
 const CLASSES: readonly { size: number; most: number; free: Buffer[] }[] = [
-  { size: FRAME_SIZE + FRAME_SLACK, most: 64, free: [] },
+  { size: FRAME_MEMORY, most: 64, free: [] },
   { size: 512 * 1024, most: 4, free: [] },
   { size: 1088 * 1024, most: 2, free: [] },
 ]
@@ -24,6 +25,30 @@ export function takeMemory(size: number): Buffer {
   const fitting = size < SMALL ? undefined : CLASSES.find((one) => size <= one.size)
   if (!fitting) return Buffer.allocUnsafe(size)
   return fitting.free.pop() ?? Buffer.allocUnsafeSlow(fitting.size)
+}
+
+/** Memory for one thing that fits into a frame's, which goes back when the last of those who read it is done. */
+export class Loan {
+  #memory: Buffer | undefined
+  /** The borrower is one. */
+  #readers = 1
+
+  /** To be called once. */
+  readonly take = (size: number): Buffer | undefined => {
+    this.#memory = size > FRAME_MEMORY ? undefined : takeMemory(size)
+    return this.#memory
+  }
+
+  /** One more reads it. @returns to be called when that one is done. */
+  share(): () => void {
+    this.#readers++
+    return () => this.giveBack()
+  }
+
+  /** The borrower is done. */
+  giveBack(): void {
+    if (--this.#readers === 0 && this.#memory) giveMemory(this.#memory)
+  }
 }
 
 /** Nobody reads or writes `memory` any more. Only what `takeMemory` gave is used again. */

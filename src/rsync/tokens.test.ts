@@ -9,11 +9,13 @@ import { memoryKept, Pipe } from '../../test/support/session.ts'
 import { StoreError } from '../errors.ts'
 import { Answers, mannerOf, type Question } from './answers.ts'
 import { type CodecName, OFFERED_CODECS } from './codecs.ts'
-import { Connection } from './connection.ts'
+import { Connection, type Duplex } from './connection.ts'
 import type { Derived } from './derived.ts'
 import { PIECE } from './framed-answers.ts'
+import { giveMemory, Loan, takeMemory } from './slabs.ts'
 import { sendAnswer } from './tokens.ts'
 import type { Content } from './tree.ts'
+import type { Answer, AnswerPart } from './wire/answers.ts'
 
 const signal = new AbortController().signal
 const NO_DATA = Buffer.alloc(0)
@@ -262,3 +264,36 @@ for (const codec of CODECS) {
     assert.ok(hex.startsWith('78'.repeat(1000)) && hex.endsWith('00'.repeat(1000)))
   })
 }
+
+test('memory of an answer goes back when the last who writes from it is done', async () => {
+  const held: (() => void)[] = []
+  const door: Duplex = {
+    read: async () => undefined,
+    // As a socket whose peer takes its time: there is room, but what it was given is not read yet.
+    write: async (_, whenDone) => void (whenDone && held.push(whenDone)),
+  }
+  const connection = new Connection(door, () => 0)
+  const loan = new Loan()
+  const memory = loan.take(200_000)!
+  const part = (start: number, end: number): AnswerPart => ({
+    type: 'bytes',
+    bytes: memory.subarray(start, end),
+  })
+  const answer: Answer = {
+    ...{ complete: true, matched: 0, literal: 200_000 },
+    parts: [part(0, 90_000), part(90_000, 90_010), part(90_010, 200_000)],
+  }
+  const delivery = { connection, loan, signal, content: undefined, frames: undefined }
+  await sendAnswer({ ...delivery, answers: undefined as never, question: undefined as never }, answer)
+  const other = takeMemory(200_000)
+  loan.giveBack()
+  assert.equal(held.length, 3, 'two parts as they are, and a few bytes between them')
+  for (const [i, done] of held.entries()) {
+    const next = takeMemory(200_000)
+    assert.notEqual(next, memory, `before write ${i} is done`)
+    done()
+  }
+  const free = Array.from({ length: 64 }, () => takeMemory(200_000))
+  assert.ok(free.includes(memory))
+  for (const each of [other, ...free]) giveMemory(each)
+})

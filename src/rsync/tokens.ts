@@ -9,7 +9,7 @@ import { type Answers, type FramedPart, type PiecePart, type Question, quickSque
 import { MAX_PIECE } from './codecs.ts'
 import type { Connection } from './connection.ts'
 import { END_OF_FRAME, type FrameCursor } from './frames.ts'
-import { FRAME_SIZE, FRAME_SLACK, giveMemory, takeMemory } from './slabs.ts'
+import { FRAME_SIZE, FRAME_SLACK, giveMemory, type Loan, takeMemory } from './slabs.ts'
 import type { Content, Tree } from './tree.ts'
 import type { Answer, AnswerPart } from './wire/answers.ts'
 import { blockLengthOf } from './wire/sums.ts'
@@ -26,6 +26,8 @@ export interface Delivery {
   content: Content | undefined
   /** Where the client is, when the answer goes on with a frame. */
   frames: FrameCursor | undefined
+  /** The memory that the answer is in, when it was lent. */
+  loan?: Loan | undefined
   signal: AbortSignal
 }
 
@@ -72,11 +74,15 @@ async function sendRest(
 }
 
 function sendPart(delivery: Delivery, part: AnswerPart): Sending {
-  if (part.type === 'bytes') return delivery.connection.append(part.bytes) as Sending
+  if (part.type === 'bytes') return sendBytes(delivery, part.bytes)
   if (part.type === 'piece') return sendPiece(delivery, part)
   if (part.type === 'framed') return sendFramed(delivery, part)
   if (part.type === 'steps') return sendSteps(delivery, part.delta)
   return sendPlain(delivery, part.from, part.length)
+}
+
+function sendBytes({ connection, loan }: Delivery, bytes: Uint8Array): Sending {
+  return connection.append(bytes, loan?.share()) as Sending
 }
 
 /** Whether a part of an answer is read from content that was opened for it. */
