@@ -93,11 +93,7 @@ test('a large record is in memory once, whoever reads it at the same time', asyn
   const part = (await cache.get(key('large')))!.subarray(-5)
   assert.equal(await memoryOf(), part.buffer)
   assert.deepEqual(part, new Uint8Array(large.subarray(-5)))
-  // Who brings memory gets it there.
-  const brought = Buffer.alloc(large.length)
-  const copy = await cache.get(key('large'), () => brought)
-  assert.equal(copy!.buffer, brought.buffer)
-  assert.deepEqual(brought, large)
+  assert.equal((await cache.get(key('large'), () => assert.fail('there is memory')))!.buffer, part.buffer)
   // What is put in its place is another record.
   const better = randomBytes(3_000_001)
   cache.put(key('large'), better)
@@ -105,6 +101,29 @@ test('a large record is in memory once, whoever reads it at the same time', asyn
   await cache.ready
   assert.deepEqual(await read(cache, 'large'), better)
   assert.deepEqual(part, new Uint8Array(large.subarray(-5)))
+  await cache.close()
+})
+
+test('what is asked for again and again stays in memory, small records and large ones', async () => {
+  using place = scratch()
+  const sizes = [8 * 1024, 60_000, 2_000_000]
+  const payloads = new Map(sizes.map((size) => [`of ${size}`, randomBytes(size)]))
+  const cache = open(place.path)
+  for (const [name, payload] of payloads) cache.put(key(name), payload)
+  await cache.ready
+  const brought = Buffer.alloc(2_000_000)
+  for (const [name, payload] of payloads) {
+    const first = (await cache.get(key(name), () => brought))!
+    assert.equal(first.buffer, brought.buffer, 'who is the first has it in memory that it brings')
+    assert.deepEqual(first, payload)
+    const second = (await cache.get(key(name), () => brought))!
+    assert.notEqual(second.buffer, brought.buffer)
+    assert.deepEqual(second, payload)
+    const third = cache.get(key(name), () => brought)
+    assert.ok(third instanceof Uint8Array, 'at once')
+    assert.equal(third.buffer, second.buffer)
+    if (payload.length < 65_000) assert.equal(cache.peek(key(name))!.buffer, second.buffer)
+  }
   await cache.close()
 })
 

@@ -4,7 +4,8 @@
  *
  * Records are appended to segments of bounded size. When room is short the segment that was used longest
  * ago goes, whole. Where each record is stands in memory (key-table.ts); what is read stays in a pool of
- * blocks that all clients share (lib/block-pool.ts). Records on their way to the disk are read from memory.
+ * blocks that all clients share (lib/block-pool.ts), what is longer as a whole (shared-records.ts). Records on their
+ * way to the disk are read from memory.
  */
 import { readdirSync, readvSync } from 'node:fs'
 import { type FileHandle, mkdir, open, rm, stat } from 'node:fs/promises'
@@ -67,6 +68,8 @@ const MAX_PEEKED = 68 * 1024
 const LARGE = 8 * 1024
 /** From this size on those who bring no memory share what they read. */
 const SHARED = 64 * 1024
+/** What may stay in memory of records from LARGE on that are asked for again and again. */
+const MOST_STAYING = 64 * 2 ** 20
 /** Headers are read from a segment in pieces of this size when it is looked through. */
 const SCAN_BYTES = 256 * 1024
 const DIRECTORY_MODE = 0o750
@@ -78,6 +81,7 @@ export class Cache {
   /** What `peek` returned last. */
   readonly #scratch = Buffer.allocUnsafeSlow(MAX_PEEKED)
   readonly #pool: BlockPool
+  readonly #shared = new SharedRecords(MOST_STAYING)
   readonly #segments = new Map<number, Segment>()
   readonly #segmentBytes: number
   #limit: number
@@ -163,9 +167,17 @@ export class Cache {
     const { segment, place } = found
     const waiting = segment.waiting.get(place.offset)
     if (waiting) return waiting
-    const memory = take(place.length)
+    if (place.length < LARGE) {
+      const memory = take(place.length) ?? Buffer.allocUnsafe(place.length)
+      return this.#read(segment, place, memory.subarray(0, place.length))
+    }
+    const id = idOf(segment, place)
+    const held = this.#shared.find(id)
+    if (held) return held
+    const stays = this.#shared.wouldStay(id, place.length)
+    const memory = stays ? undefined : take(place.length)
     if (memory) return this.#read(segment, place, memory.subarray(0, place.length))
-    return segment.shared.get(place.offset, place.length, (own) => this.#read(segment, place, own))
+    return this.#shared.share(id, place.length, stays, (own) => this.#read(segment, place, own))
   }
 
   #read(
@@ -173,7 +185,7 @@ export class Cache {
     place: Place,
     payload: Buffer,
   ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
-    const check = (): Uint8Array | undefined => (crc32(payload) === place.crc ? payload : undefined)
+    const check = (): Uint8Array | undefined => checked(payload, place)
     if (payload.length >= LARGE && segment.readNow([payload], place.offset) === payload.length) return check()
     return this.#pool.copy(segment, place.offset, payload)?.then(check, () => undefined) ?? check()
   }
@@ -185,13 +197,16 @@ export class Cache {
     const { segment, place } = found
     const waiting = segment.waiting.get(place.offset)
     if (waiting) return waiting
-    const payload = this.#scratch.subarray(0, place.length)
-    const isRead =
-      payload.length >= LARGE
-        ? segment.readNow([payload], place.offset) === payload.length
-        : this.#pool.copyNow(segment, place.offset, payload)
-    if (!isRead) return undefined
-    return crc32(payload) === place.crc ? payload : undefined
+    const scratch = this.#scratch.subarray(0, place.length)
+    if (place.length < LARGE)
+      return this.#pool.copyNow(segment, place.offset, scratch) ? checked(scratch, place) : undefined
+    const id = idOf(segment, place)
+    const read = (memory: Buffer): Uint8Array | undefined =>
+      segment.readNow([memory], place.offset) === memory.length ? checked(memory, place) : undefined
+    const stays = (): boolean => this.#shared.wouldStay(id, place.length)
+    const record =
+      this.#shared.find(id) ?? (stays() ? this.#shared.share(id, place.length, true, read) : read(scratch))
+    return record instanceof Promise ? undefined : record
   }
 
   #find(key: Uint8Array): { segment: Segment; place: Place } | undefined {
@@ -247,6 +262,7 @@ export class Cache {
 
   async close(): Promise<void> {
     await this.pause()
+    this.#shared.close()
     for (const segment of this.#segments.values()) await segment.close()
   }
 
@@ -388,6 +404,12 @@ export class Cache {
   }
 }
 
+/** Unlike that of any other record, for as long as the process lives: no segment is larger than SEGMENT_BYTES. */
+const idOf = ({ id }: Segment, { offset }: Place): number => id * SEGMENT_BYTES + offset
+
+const checked = (payload: Uint8Array, { crc }: Place): Uint8Array | undefined =>
+  crc32(payload) === crc ? payload : undefined
+
 /** What is small is not worth finding out who else reads it. */
 const memoryOfItsOwn = (size: number): Buffer | undefined =>
   size < SHARED ? Buffer.allocUnsafe(size) : undefined
@@ -410,7 +432,6 @@ class Segment implements BlockFile {
   flushDue = false
   /** Payloads that are not on disk yet, by offset. */
   readonly waiting = new Map<number, Uint8Array>()
-  readonly shared = new SharedRecords()
   /** Headers and payloads that are not on disk yet, in order. */
   #parts: Uint8Array[] = []
   #written: number
