@@ -9,6 +9,7 @@ import fs, {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
@@ -258,6 +259,21 @@ test('a torn tail, whichever byte is the last: what lies before is kept', async 
     await cache.close()
     writeFileSync(file, whole)
   }
+})
+
+test('a file larger than any segment is none of ours', async () => {
+  using place = scratch()
+  const first = open(place.path)
+  first.put(key('a'), Buffer.from('hello'))
+  await first.ready
+  await first.close()
+  const [name] = place.files()
+  truncateSync(join(place.path, name!), 64 * 2 ** 20 + 1)
+  const second = open(place.path)
+  await second.ready
+  assert.equal(await read(second, 'a'), undefined)
+  assert.ok(!place.files().includes(name!))
+  await second.close()
 })
 
 test('a directory that vanishes or can not be written costs records, no more', async () => {

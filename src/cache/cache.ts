@@ -174,7 +174,7 @@ export class Cache {
     const id = idOf(segment, place)
     const held = this.#shared.find(id)
     if (held) return held
-    const stays = this.#shared.wouldStay(id, place.length)
+    const stays = this.#shared.ask(id, place.length)
     const memory = stays ? undefined : take(place.length)
     if (memory) return this.#read(segment, place, memory.subarray(0, place.length))
     return this.#shared.share(id, place.length, stays, (own) => this.#read(segment, place, own))
@@ -190,7 +190,7 @@ export class Cache {
     return this.#pool.copy(segment, place.offset, payload)?.then(check, () => undefined) ?? check()
   }
 
-  /** A small record when it can be had at once: in memory that the next call of this overwrites. */
+  /** A small record when it can be had at once: in memory that others read, or that the next call of this overwrites. */
   peek(key: Uint8Array): Uint8Array | undefined {
     const found = this.#find(key)
     if (!found || found.place.length > this.#scratch.length) return undefined
@@ -201,12 +201,14 @@ export class Cache {
     if (place.length < LARGE)
       return this.#pool.copyNow(segment, place.offset, scratch) ? checked(scratch, place) : undefined
     const id = idOf(segment, place)
-    const read = (memory: Buffer): Uint8Array | undefined =>
-      segment.readNow([memory], place.offset) === memory.length ? checked(memory, place) : undefined
-    const stays = (): boolean => this.#shared.wouldStay(id, place.length)
-    const record =
-      this.#shared.find(id) ?? (stays() ? this.#shared.share(id, place.length, true, read) : read(scratch))
-    return record instanceof Promise ? undefined : record
+    const held = this.#shared.find(id)
+    if (held) return held instanceof Promise ? undefined : held
+    if (segment.readNow([scratch], place.offset) !== scratch.length || !checked(scratch, place))
+      return undefined
+    // Who can't be answered at once asks again, by `get`.
+    if (this.#shared.ask(id, place.length))
+      this.#shared.share(id, place.length, true, (memory) => memory.fill(scratch))
+    return scratch
   }
 
   #find(key: Uint8Array): { segment: Segment; place: Place } | undefined {
@@ -366,7 +368,7 @@ export class Cache {
     const path = this.#pathOf(number)
     const { size } = await stat(path)
     const segment = new Segment(number, path, size)
-    if (size === 0 || !(await this.#scan(segment).catch(() => false))) {
+    if (size === 0 || size > SEGMENT_BYTES || !(await this.#scan(segment).catch(() => false))) {
       await segment.close()
       await rm(path, { force: true })
       return

@@ -7,13 +7,13 @@ const MINUTE = 60_000
 /** Asks as the cache does. @returns whether it had to be read. */
 function ask(records: SharedRecords, id: number, length = 100): boolean {
   if (records.find(id)) return false
-  records.share(id, length, records.wouldStay(id, length), (memory) => memory.fill(id))
+  records.share(id, length, records.ask(id, length), (memory) => memory.fill(id))
   return true
 }
 
 test('records stay up to a limit, and what does not fit sends none of them away', () => {
   const records = new SharedRecords(1000, () => 0)
-  for (let round = 0; round < 2; round++) for (let id = 0; id < 20; id++) records.wouldStay(id, 100)
+  for (let round = 0; round < 2; round++) for (let id = 0; id < 20; id++) records.ask(id, 100)
   for (let id = 0; id < 20; id++) ask(records, id)
   assert.equal(records.staying, 1000)
   for (let round = 0; round < 3; round++)
@@ -21,10 +21,16 @@ test('records stay up to a limit, and what does not fit sends none of them away'
   records.close()
 })
 
-test('what was asked for once does not stay', () => {
+test('what was asked for once does not stay, and what is asked for again does', () => {
   const records = new SharedRecords(1000, () => 0)
-  assert.ok(ask(records, 1))
+  const read = (memory: Buffer): Buffer => memory.fill(7)
+  assert.ok(!records.ask(1, 100))
+  records.share(1, 100, false, read)
   assert.equal(records.staying, 0)
+  // Later, when nobody has it any more.
+  assert.ok(records.ask(1, 100))
+  records.share(1, 100, true, read)
+  assert.equal(records.staying, 100)
   records.close()
 })
 
@@ -37,7 +43,7 @@ test('what nobody asks for any more is given up', (context) => {
   }
   const records = new SharedRecords(1000, () => now)
   for (const id of [1, 2]) {
-    records.wouldStay(id, 100)
+    records.ask(id, 100)
     assert.ok(ask(records, id))
   }
   assert.equal(records.staying, 200)
@@ -48,7 +54,7 @@ test('what nobody asks for any more is given up', (context) => {
   pass(2 * MINUTE)
   assert.equal(records.staying, 0)
   // Whoever comes now is one of a kind again.
-  assert.ok(!records.wouldStay(1, 100))
+  assert.ok(!records.ask(1, 100))
   records.close()
 })
 

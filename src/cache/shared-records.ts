@@ -49,8 +49,11 @@ export class SharedRecords {
     return new Uint8Array(memory)
   }
 
-  /** Whether a record that nobody has would stay: it was asked for before, and there is room. */
-  wouldStay(id: number, length: number): boolean {
+  /**
+   * Notes that somebody asks for a record that nobody has.
+   * @returns whether it should stay: it was asked for before, and there is room.
+   */
+  ask(id: number, length: number): boolean {
     if (this.#staying + length > this.#most) return false
     const before = this.#asked.get(id)
     this.#asked.set(id, this.#now())
@@ -60,6 +63,7 @@ export class SharedRecords {
 
   /**
    * Reads a record that nobody has.
+   * @param stays what `ask` said.
    * @param read fills memory of just its size; undefined: there is none that could be used.
    */
   share(
@@ -85,7 +89,7 @@ export class SharedRecords {
     if (!record) return undefined
     const staying = stays && this.#staying + record.length <= this.#most ? record.buffer : undefined
     if (staying) this.#staying += record.length
-    this.#asked.delete(id)
+    if (staying) this.#asked.delete(id)
     this.#timer ??= setInterval(() => this.#sweep(), STAY_MS / 4).unref()
     this.#held.set(id, { memory: new WeakRef(record.buffer), staying, lastUse: this.#now() })
     return record

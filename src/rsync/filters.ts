@@ -12,12 +12,16 @@ import { isRegularMode } from '../lib/file-mode.ts'
 import type { Pacer } from '../lib/pacer.ts'
 import type { Tree } from './tree.ts'
 import { compilePattern, isWild, type Pattern } from './wildmatch.ts'
-import { type DirMergeRule, type FilterRule, type PatternRule, parseRule } from './wire/filters.ts'
+import {
+  type DirMergeRule,
+  type FilterRule,
+  MAX_FILTER_RULES,
+  type PatternRule,
+  parseRule,
+} from './wire/filters.ts'
 
 /** A rule file inside a build that is larger than this is refused. */
 const MAX_MERGE_FILE = 1 << 20
-/** So is one with more rules, as many as a client may send itself: each takes some 400 bytes of memory, however short. */
-const MAX_MERGE_RULES = 65_536
 /** Each of these rules is looked up in every single directory; people write one or two. */
 const MAX_MERGES = 64
 /** The clock is looked at before a pattern that is longer, and else once for so many rules: looking costs as much as a rule. */
@@ -50,8 +54,13 @@ interface Asked {
   readonly pacer: Pacer
 }
 
-/** What holds inside one directory: for each per-directory rule, the rules that its files gave so far. */
-export type FilterScope = readonly (readonly Rule[])[]
+/** What holds inside one directory. */
+export interface FilterScope {
+  /** For each per-directory rule, the rules that its files gave so far. */
+  readonly slots: readonly (readonly Rule[])[]
+  /** Rules in the scopes from the outermost to this one: those that it shares with the one around it count once. */
+  readonly size: number
+}
 
 export class Filters {
   readonly #steps: Step[] = []
@@ -93,7 +102,7 @@ export class Filters {
 
   /** The scope outside of any directory. */
   outermost(): FilterScope {
-    return this.#merges.map(() => [])
+    return { slots: this.#merges.map(() => []), size: 0 }
   }
 
   /**
@@ -102,6 +111,7 @@ export class Filters {
    *   rule files are anchored.
    * @param first the path of the directory that the transfer begins with, when this one lies above it: where
    *   only rules count whose file is searched for there.
+   * @throws PeerError when the rule files on the way to here have too many rules, which must all stay in memory.
    */
   async enter(
     tree: Tree,
@@ -111,14 +121,21 @@ export class Filters {
     pacer: Pacer,
     first?: ByteString,
   ): Promise<FilterScope> {
-    const scope: (readonly Rule[])[] = []
+    const slots: (readonly Rule[])[] = []
+    let { size } = outer
     for (const [slot, merge] of this.#merges.entries()) {
-      const inherited = merge.noInherit ? [] : outer[slot]!
+      const inherited = merge.noInherit ? [] : outer.slots[slot]!
       const counts = first === undefined || isSearched(merge, base, first)
       const node = counts ? tree.child(directory, merge.file) : -1
-      scope.push(node < 0 ? inherited : await readMergeFile(tree, node, merge, base, inherited, pacer))
+      if (node < 0) {
+        slots.push(inherited)
+        continue
+      }
+      const rules = await readMergeFile(tree, node, merge, base, inherited, MAX_FILTER_RULES - size, pacer)
+      if (rules !== inherited) size += rules.length
+      slots.push(rules)
     }
-    return scope
+    return { slots, size }
   }
 
   /**
@@ -142,7 +159,7 @@ export class Filters {
     let tried = 0
     for (let at = firstStep; at < this.#steps.length; at++) {
       const step = this.#steps[at]!
-      const rules = step.type === 'rule' ? step.rules : scope[step.slot]!
+      const rules = step.type === 'rule' ? step.rules : scope.slots[step.slot]!
       for (let i = from; i < rules.length; i++) {
         const rule = rules[i]!
         const looks = rule.isLong || ++tried % RULES_A_LOOK === 0
@@ -290,13 +307,17 @@ function isSearched({ searchedFrom }: DirMergeRule, base: ByteString, first: Byt
   return `/${base}/`.startsWith(start.length === 0 ? '/' : `/${start.join('/')}/`)
 }
 
-/** Rests between rules: a file may hold hundreds of thousands. */
+/**
+ * Rests between rules: a file may hold tens of thousands.
+ * @param room for so many rules, inherited ones among them.
+ */
 async function readMergeFile(
   tree: Tree,
   node: number,
   merge: Merge,
   base: ByteString,
   inherited: readonly Rule[],
+  room: number,
   pacer: Pacer,
 ): Promise<readonly Rule[]> {
   if (!isRegularMode(tree.mode(node))) return inherited
@@ -328,8 +349,8 @@ async function readMergeFile(
       own.push(...CVS_DEFAULTS.map((t) => compileRule(excludeRule(t), base)))
       withDefaults = true
     }
-    if (own.length > MAX_MERGE_RULES)
-      throw new PeerError('filter', `the rule file "${merge.file}" has more than ${MAX_MERGE_RULES} rules`)
+    if (own.length > 0 && own.length + parents.length > room)
+      throw new PeerError('filter', `more than ${MAX_FILTER_RULES} rules in rule files, with "${merge.file}"`)
   }
   return own.length === 0 ? parents : [...own, ...parents]
 }

@@ -20,7 +20,7 @@ import { END_OF_FRAME, type FrameCursor, type FrameStep } from './frames.ts'
 import type { PreparedList } from './lists.ts'
 import { type Agreement, blockSumRule, COMPAT } from './setup.ts'
 import { parseSkipList } from './skip-compress.ts'
-import { Loan } from './slabs.ts'
+import { FOR_ANSWER, Loan } from './slabs.ts'
 import { needsContent, sendAnswer } from './tokens.ts'
 import type { Content, Tree, Xattr } from './tree.ts'
 import type { Answer, AnswerPart } from './wire/answers.ts'
@@ -250,10 +250,8 @@ class Transfer {
     connection.in.skip(size)
     this.#sentOnce[item.place] = SENT + (head.count > 0 ? head.strongLength : 0)
     if (isWorkedOut(question)) figures.reused++
-    return {
-      ...{ item, head, question, answer, digest },
-      ...{ content: undefined, loan: undefined, xattrNumbers: undefined },
-    }
+    const none = undefined
+    return { item, head, question, answer, digest, content: none, loan: none, xattrNumbers: none }
   }
 
   /** The sums behind a head; undefined when there are none, or none that we take. */
@@ -309,7 +307,7 @@ class Transfer {
 
     // What is worked out first, as it may take a while and fail: how to send the file, and its digest.
     let ready: Ready
-    const loan = new Loan()
+    const loan = new Loan(FOR_ANSWER)
     try {
       const answer = appending
         ? answers.tail(question, from)

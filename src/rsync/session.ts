@@ -50,7 +50,13 @@ import {
   isResponse,
   parseAuthAnswer,
 } from './wire/auth.ts'
-import { type FilterRule, MAX_FILTER_BYTES, MAX_RULE_BYTES, parseRule } from './wire/filters.ts'
+import {
+  type FilterRule,
+  MAX_FILTER_BYTES,
+  MAX_FILTER_RULES,
+  MAX_RULE_BYTES,
+  parseRule,
+} from './wire/filters.ts'
 import { agreeOnProtocol, checkFirstByte, formatGreeting, parseGreeting } from './wire/greeting.ts'
 import { decodeI32 } from './wire/ints.ts'
 import { TAG } from './wire/mux.ts'
@@ -709,6 +715,8 @@ export class Session {
       bytes += length
       if (bytes > MAX_FILTER_BYTES)
         throw new PeerError('filter', `more than ${MAX_FILTER_BYTES} bytes of rules`)
+      if (rules.length === MAX_FILTER_RULES)
+        throw new PeerError('filter', `more than ${MAX_FILTER_RULES} rules`)
       const text = (await this.#connection.in.bytes(length)).toString('latin1') as ByteString
       rules.push(parseRule(text, this.#protocol < 29))
     }

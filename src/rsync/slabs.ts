@@ -27,15 +27,36 @@ export function takeMemory(size: number): Buffer {
   return fitting.free.pop() ?? Buffer.allocUnsafeSlow(fitting.size)
 }
 
-/** Memory for one thing that fits into a frame's, which goes back when the last of those who read it is done. */
+/** What is worth lending: memory is held for as long as the thing is used, whatever its size. */
+export interface Lending {
+  /** Less is given for good. */
+  readonly least: number
+  /** For more there is none. */
+  readonly most: number
+}
+
+/** An answer is held until its whole file is sent. */
+export const FOR_ANSWER: Lending = { least: 32 * 1024, most: FRAME_MEMORY }
+/** A piece is only written. */
+export const FOR_PIECE: Lending = { least: SMALL, most: Number.POSITIVE_INFINITY }
+
+/** Memory for one thing, which goes back when the last of those who read it is done. */
 export class Loan {
+  readonly #lending: Lending
   #memory: Buffer | undefined
   /** The borrower is one. */
   #readers = 1
 
+  constructor(lending: Lending) {
+    this.#lending = lending
+  }
+
   /** To be called once. */
   readonly take = (size: number): Buffer | undefined => {
-    this.#memory = size > FRAME_MEMORY ? undefined : takeMemory(size)
+    const { least, most } = this.#lending
+    if (size > most) return undefined
+    if (size < least) return Buffer.allocUnsafe(size)
+    this.#memory = takeMemory(size)
     return this.#memory
   }
 

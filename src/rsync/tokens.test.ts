@@ -6,13 +6,13 @@ import { decodeLz4Block } from '../../test/support/lz4.ts'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { fc } from '../../test/support/property.ts'
 import { memoryKept, Pipe } from '../../test/support/session.ts'
-import { StoreError } from '../errors.ts'
+import { ConnectionLost, StoreError } from '../errors.ts'
 import { Answers, mannerOf, type Question } from './answers.ts'
 import { type CodecName, OFFERED_CODECS } from './codecs.ts'
 import { Connection, type Duplex } from './connection.ts'
 import type { Derived } from './derived.ts'
 import { PIECE } from './framed-answers.ts'
-import { giveMemory, Loan, takeMemory } from './slabs.ts'
+import { FOR_ANSWER, giveMemory, Loan, takeMemory } from './slabs.ts'
 import { sendAnswer } from './tokens.ts'
 import type { Content } from './tree.ts'
 import type { Answer, AnswerPart } from './wire/answers.ts'
@@ -90,7 +90,7 @@ async function send(
   }
   const answer = await answers.find(question, signal)
   const failure = await sendAnswer(
-    { connection, answers, question, content: file, frames: undefined, signal },
+    { connection, answers, question, content: file, frames: undefined, loan: undefined, signal },
     answer,
   )
   await connection.flush()
@@ -273,7 +273,7 @@ test('memory of an answer goes back when the last who writes from it is done', a
     write: async (_, whenDone) => void (whenDone && held.push(whenDone)),
   }
   const connection = new Connection(door, () => 0)
-  const loan = new Loan()
+  const loan = new Loan(FOR_ANSWER)
   const memory = loan.take(200_000)!
   const part = (start: number, end: number): AnswerPart => ({
     type: 'bytes',
@@ -296,4 +296,34 @@ test('memory of an answer goes back when the last who writes from it is done', a
   const free = Array.from({ length: 64 }, () => takeMemory(200_000))
   assert.ok(free.includes(memory))
   for (const each of [other, ...free]) giveMemory(each)
+})
+
+test('memory of a piece whose writing broke is not used again: the system may still read it', async () => {
+  for (const breaks of [true, false]) {
+    const door: Duplex = {
+      read: async () => undefined,
+      write: async (_, whenDone) => {
+        if (breaks) throw new ConnectionLost('gone')
+        whenDone?.()
+      },
+    }
+    let memory: Buffer | undefined
+    const piece = (_question: unknown, _part: unknown, take: (size: number) => Buffer): Buffer => {
+      memory = take(150_000)
+      return memory.subarray(0, 150_000)
+    }
+    const delivery = {
+      ...{ connection: new Connection(door, () => 0), signal, loan: undefined },
+      ...{ content: undefined, frames: undefined, question: undefined as never },
+      answers: { piece } as unknown as Answers,
+    }
+    const part = { type: 'piece', from: 0, length: 150_000, last: true, history: 0, key: NO_DATA } as const
+    const sending = (async () =>
+      sendAnswer(delivery, { complete: true, matched: 0, literal: 150_000, parts: [part] }))()
+    if (breaks) await assert.rejects(sending, ConnectionLost)
+    else await sending
+    const free = Array.from({ length: 65 }, () => takeMemory(150_000))
+    assert.equal(free.includes(memory!), !breaks)
+    for (const each of free) giveMemory(each)
+  }
 })

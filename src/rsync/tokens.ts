@@ -9,7 +9,7 @@ import { type Answers, type FramedPart, type PiecePart, type Question, quickSque
 import { MAX_PIECE } from './codecs.ts'
 import type { Connection } from './connection.ts'
 import { END_OF_FRAME, type FrameCursor } from './frames.ts'
-import { FRAME_SIZE, FRAME_SLACK, giveMemory, type Loan, takeMemory } from './slabs.ts'
+import { FOR_PIECE, FRAME_SIZE, FRAME_SLACK, Loan } from './slabs.ts'
 import type { Content, Tree } from './tree.ts'
 import type { Answer, AnswerPart } from './wire/answers.ts'
 import { blockLengthOf } from './wire/sums.ts'
@@ -27,7 +27,7 @@ export interface Delivery {
   /** Where the client is, when the answer goes on with a frame. */
   frames: FrameCursor | undefined
   /** The memory that the answer is in, when it was lent. */
-  loan?: Loan | undefined
+  loan: Loan | undefined
   signal: AbortSignal
 }
 
@@ -197,22 +197,18 @@ async function sendPiece(
   part: PiecePart,
 ): Promise<StoreError | undefined> {
   let bytes: Uint8Array
-  let memory: Buffer | undefined
   let failure: StoreError | undefined
-  const take = (size: number): Buffer => {
-    memory = takeMemory(size)
-    return memory
-  }
+  const loan = new Loan(FOR_PIECE)
   try {
-    const found = answers.piece(question, part, take, signal)
+    const found = answers.piece(question, part, loan.take, signal)
     bytes = found instanceof Promise ? await found : found
   } catch (error) {
     if (!(error instanceof StoreError)) throw error
     failure = error
     bytes = await answers.zeros(question, part)
   }
-  const borrowed = memory !== undefined && bytes.buffer === memory.buffer ? memory : undefined
-  await connection.append(bytes, borrowed && (() => giveMemory(borrowed)))
+  await connection.append(bytes, loan.share())
+  loan.giveBack()
   signal.throwIfAborted()
   return failure
 }
@@ -221,20 +217,16 @@ async function sendPiece(
 async function sendFramed(delivery: Delivery, part: FramedPart): Promise<StoreError | undefined> {
   const { connection, answers, question, signal } = delivery
   const frames = delivery.frames!
-  let memory: Buffer | undefined
-  const take = (size: number): Buffer => {
-    memory = takeMemory(size)
-    return memory
-  }
-  const bytes = frames.isLost ? undefined : await answers.framedPiece(part, take)
+  const loan = new Loan(FOR_PIECE)
+  const bytes = frames.isLost ? undefined : await answers.framedPiece(part, loan.take)
   if (!bytes) {
     if (frames.isOpen) connection.out.bytes(END_OF_FRAME)
     frames.lose()
     return sendPiece(delivery, answers.loosePiece(question, part))
   }
-  const borrowed = memory !== undefined && bytes.buffer === memory.buffer ? memory : undefined
   frames.opened()
-  await connection.append(bytes, borrowed && (() => giveMemory(borrowed)))
+  await connection.append(bytes, loan.share())
+  loan.giveBack()
   signal.throwIfAborted()
   return undefined
 }

@@ -48,8 +48,14 @@ testAttacks([
     passes: 250,
   })),
   {
+    name: 'more rules than are taken, of few bytes each',
+    says: () => [start('-r', '.', 'm/'), framed(full('- a'))],
+    outcome: 'peer-error',
+    error: /more than 65536 rules/,
+  },
+  {
     name: 'per-directory rules, thousands of them',
-    says: () => [start('-r', '.', 'm/'), framed(full(': a'), NO_FILTERS)],
+    says: () => [start('-r', '.', 'm/'), framed(full(': .rules'), NO_FILTERS)],
     outcome: 'peer-error',
     error: /more than 64 per-directory rules/,
   },
@@ -100,25 +106,42 @@ testAttacks(
   new HostileServer({}, deep),
 )
 
+/** 15,000 rules: inherited by the directories below, they are 30,000 and 45,000 there. */
+const SOME: MemoryNode = { mode: 0o100644, data: Buffer.alloc(30_000, 'y ') }
 testAttacks(
   [
     {
       name: 'a rule file of the build that was never meant as one',
       says: () => [start('-r', '.', 'm/'), framed(rule(':- lines'), NO_FILTERS, Buffer.alloc(5))],
       outcome: 'peer-error',
-      error: /the rule file "lines" has more than 65536 rules/,
+      error: /more than 65536 rules in rule files, with "lines"/,
     },
     {
       name: 'a rule file of the build with as many words as fit',
       says: () => [start('-r', '.', 'm/'), framed(rule(':wn- letters'), NO_FILTERS)],
       outcome: 'peer-error',
-      error: /the rule file "letters" has more than 65536 rules/,
+      error: /more than 65536 rules in rule files, with "letters"/,
     },
     {
       name: 'a rule file of the build with as many rules as are taken',
       says: () => [start('-r', '.', 'm/'), framed(rule(':wn- most'), NO_FILTERS, Buffer.alloc(5))],
       outcome: 'done',
       passes: 250,
+    },
+    {
+      name: 'one rule file of the build, asked for again and again',
+      says: () => [
+        start('-r', '.', 'm/'),
+        framed(...Array.from({ length: 64 }, () => rule(':wn- some')), NO_FILTERS),
+      ],
+      outcome: 'peer-error',
+      error: /more than 65536 rules in rule files, with "some"/,
+    },
+    {
+      name: 'a rule file in each directory, each with what those above it say',
+      says: () => [start('-r', '.', 'm/'), framed(rule(':w- some'), NO_FILTERS, Buffer.alloc(5))],
+      outcome: 'peer-error',
+      error: /more than 65536 rules in rule files, with "some"/,
     },
     {
       name: 'a rule file of the build that asks for the defaults, over and over',
@@ -144,6 +167,8 @@ testAttacks(
       lines: { mode: 0o100644, data: Buffer.alloc(1 << 20, '- x0\n') },
       letters: { mode: 0o100644, data: Buffer.alloc(1 << 20, 'y ') },
       most: { mode: 0o100644, data: Buffer.alloc(2 * 65_536, 'y ') },
+      some: SOME,
+      below: directory({ some: SOME, below: directory({ some: SOME, below: directory({ some: SOME }) }) }),
       defaults: { mode: 0o100644, data: Buffer.alloc(1_048_575, '-C\n') },
       huge: { mode: 0o100644, data: Buffer.alloc(2e6, 'x\n') },
       binary: { mode: 0o100644, data: Buffer.from('\x7fELF\x00\x01\x02') },

@@ -57,7 +57,14 @@ export function memoryKept(most = MOST_KEPT): Kept {
   let size = 0
   const name = (key: Uint8Array): string => Buffer.from(key).toString('hex')
   return {
-    get: (key) => kept.get(name(key)),
+    // Into memory that is brought, as from a disk.
+    get: (key, take) => {
+      const found = kept.get(name(key))
+      const memory = found && take?.(found.length)
+      if (!memory) return found
+      memory.set(found)
+      return memory.subarray(0, found.length)
+    },
     // What is peeked at does not last.
     peek: (key) => {
       const found = kept.get(name(key))

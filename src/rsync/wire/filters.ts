@@ -58,6 +58,8 @@ export type FilterRule =
 export const MAX_RULE_BYTES = 8192
 /** All rules together: each is tried on every name, so they cost time more than memory. */
 export const MAX_FILTER_BYTES = 256 * 1024
+/** Each takes some 400 bytes of memory, however short. */
+export const MAX_FILTER_RULES = 65_536
 
 /**
  * @param oldStyle protocol 28 and older: `+ ` or `- ` or a bare pattern, which excludes.
