@@ -37,6 +37,8 @@ export interface ClientsOptions {
   readonly clients: number
   /** Compare what arrived with the build. Not where time or CPU is measured. */
   readonly check?: boolean
+  /** They take the processors only while nobody else does: the server has them as if clients ran elsewhere. */
+  readonly yielding?: boolean
 }
 
 /** As a device would, beside the options of each row. */
@@ -86,15 +88,19 @@ export function commandLine(method: Method, options: readonly string[]): string 
   )
 }
 
-function oneClient({ port, pair, method, options }: ClientsOptions, place: string): Promise<RunResult> {
+function oneClient(
+  { port, pair, method, options, yielding }: ClientsOptions,
+  place: string,
+): Promise<RunResult> {
   mkdirSync(place)
   const basis = method === 'update' ? [`--compare-dest=${pair.from.tree}`] : []
   const url = `rsync://127.0.0.1:${port}/build-${pair.to.id}/root/`
   const args = [...COMMON_OPTIONS, '--stats', ...options, ...basis, url, `${place}/`]
   const env = { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' }
   const limits = { env, timeoutMs: CLIENT_MS }
-  if (method !== 'poll') return run(RSYNC, args, limits)
-  const mounted = ['-c', READ_ONLY_RUN, 'sh', pair.to.tree, place, RSYNC, ...args]
+  const client = yielding ? ['nice', '-n', '19', RSYNC, ...args] : [RSYNC, ...args]
+  if (method !== 'poll') return run(client[0]!, client.slice(1), limits)
+  const mounted = ['-c', READ_ONLY_RUN, 'sh', pair.to.tree, place, ...client]
   return run('unshare', ['--mount', 'sh', ...mounted], limits)
 }
 

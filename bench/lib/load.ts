@@ -1,6 +1,7 @@
 /**
  * A school in the morning: many devices update at once while the server takes a new build in. How late the
- * event loop is, how long others wait for the first byte of a poll, how much memory it takes.
+ * event loop is, how long others wait for the first byte of a poll, how much memory it takes. The devices have
+ * processors of their own in a school; here they leave them to the server.
  */
 import { join } from 'node:path'
 import { type Lag, lagEnvironment, takeLag } from '../../test/support/lag.ts'
@@ -66,7 +67,7 @@ async function under(server: Server, load: LoadOptions, meanwhile: () => Promise
   }
   const work = async (): Promise<ClientsRun> => {
     try {
-      const updates = runClients({ port: server.port, method: 'update', ...load })
+      const updates = runClients({ port: server.port, method: 'update', yielding: true, ...load })
       return (await Promise.all([updates, meanwhile()]))[0]
     } finally {
       isOver = true

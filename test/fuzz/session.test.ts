@@ -22,7 +22,7 @@ import { noise, randomOf, seedOfRun } from '../support/random.ts'
 import { makeScratch } from '../support/scratch.ts'
 import { vectorTrees } from '../support/vectors.ts'
 
-const SECONDS = Number(process.env.FUZZ_SECONDS ?? 20)
+const SECONDS = Number(process.env.FUZZ_SECONDS ?? 10)
 const FUZZER = fileURLToPath(new URL('../support/wire-fuzzer.ts', import.meta.url))
 /**
  * What peak memory may grow by, between the first cases and the last one: a search may take 50 MB for a delta, twice
