@@ -98,7 +98,7 @@ function oneClient(
   const args = [...COMMON_OPTIONS, '--stats', ...options, ...basis, url, `${place}/`]
   const env = { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' }
   const limits = { env, timeoutMs: CLIENT_MS }
-  const client = yielding ? ['nice', '-n', '19', RSYNC, ...args] : [RSYNC, ...args]
+  const client = yielding ? ['chrt', '--idle', '0', RSYNC, ...args] : [RSYNC, ...args]
   if (method !== 'poll') return run(client[0]!, client.slice(1), limits)
   const mounted = ['-c', READ_ONLY_RUN, 'sh', pair.to.tree, place, ...client]
   return run('unshare', ['--mount', 'sh', ...mounted], limits)

@@ -441,7 +441,6 @@ class Segment implements BlockFile {
   /** Of the handle, once it is open. */
   #fd: number | undefined
   #closed = false
-  readonly #quick = new QuickReads()
 
   /** @param size 0 for one that does not exist yet. */
   constructor(number: number, path: string, size: number) {
@@ -497,7 +496,7 @@ class Segment implements BlockFile {
   readNow(targets: readonly Uint8Array[], position: number): number | undefined {
     const fd = this.#fd
     try {
-      return fd === undefined ? undefined : this.#quick.try(() => readvSync(fd, targets, position))
+      return fd === undefined ? undefined : QuickReads.ofServer.try(() => readvSync(fd, targets, position))
     } catch {
       // Who reads in a thread next hears what is wrong.
       return undefined

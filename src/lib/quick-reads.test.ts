@@ -40,6 +40,23 @@ test('after a read that waited for a disk none is tried for a while', () => {
   assert.equal(read(0), 'read')
 })
 
+test('a disk that is slow again whenever it is tried is tried ever more rarely', () => {
+  const { read, pass } = slowly()
+  const rests: number[] = []
+  for (let i = 0; i < 8; i++) {
+    assert.equal(read(300, true), 'read')
+    let rest = 0
+    for (; read(0) === undefined; rest += 100) pass(100)
+    rests.push(rest / 1000)
+  }
+  assert.deepEqual(rests, [2, 4, 8, 16, 32, 60, 60, 60])
+  // Once it was quick for a while it counts as any other.
+  pass(2100)
+  assert.equal(read(300, true), 'read')
+  pass(2001)
+  assert.equal(read(0), 'read')
+})
+
 test('a thread that was kept from the processor did not wait for a disk', () => {
   const { read } = slowly()
   for (let i = 0; i < 10; i++) assert.equal(read(30), 'read')

@@ -9,13 +9,19 @@ const QUICK_MS = 2
 /** A thread that was not given a processor waits as long as one for a disk; but nobody for so long so often. */
 const SLOW_MS = 50
 const SLOW_IN_A_ROW = 3
-/** One slow read in this time is hardly noticed, either. */
+/** One slow read in this time is hardly noticed, either, unless it is very slow. */
 const REST_MS = 2000
+/** A disk that is slow again as soon as it is tried has more to do than it can: it is left alone for longer and longer. */
+const LONGEST_REST_MS = 60_000
 /** How old what is known of reads from disks may be, when it is asked whether one was. */
 const KNOWN_MS = 50
 
 export class QuickReads {
-  #restingUntil = 0
+  /** For whatever a server reads: that lies on one disk, and where one file makes us wait the next one would, too. */
+  static readonly ofServer = new QuickReads()
+
+  #restMs = REST_MS
+  #restingUntil = Number.NEGATIVE_INFINITY
   #slowReads = 0
   #blocksRead = 0
   #knownAt = Number.NEGATIVE_INFINITY
@@ -51,6 +57,9 @@ export class QuickReads {
     this.#knownAt = Number.NEGATIVE_INFINITY
     if (!fromDisk && this.#slowReads < SLOW_IN_A_ROW) return
     this.#slowReads = 0
-    this.#restingUntil = this.#now() + REST_MS
+    const now = this.#now()
+    const isAgain = now - this.#restingUntil < REST_MS
+    this.#restMs = isAgain ? Math.min(2 * this.#restMs, LONGEST_REST_MS) : REST_MS
+    this.#restingUntil = now + this.#restMs
   }
 }

@@ -324,7 +324,6 @@ export class PackFile {
   #opening: Promise<DiskFile> | undefined
   #holds = 0
   #retired = false
-  readonly #quick = new QuickReads()
 
   constructor(path: string, disk: Disk = realDisk) {
     this.path = path
@@ -384,7 +383,7 @@ export class PackFile {
   /** As `readSome`, at once; undefined when the file is not open, or that would take long. */
   readSomeNow(targets: readonly Uint8Array[], offset: number): number | undefined {
     const handle = this.#handle
-    return handle && this.#quick.try(() => handle.readvNow(targets, offset))
+    return handle && QuickReads.ofServer.try(() => handle.readvNow(targets, offset))
   }
 
   /** Fills all of `targets`, one after the other, from `offset` of the pack on. */
