@@ -57,7 +57,7 @@ export class SharedRecords {
     if (this.#staying + length > this.#most) return false
     const before = this.#asked.get(id)
     this.#asked.set(id, this.#now())
-    this.#timer ??= setInterval(() => this.#sweep(), STAY_MS / 4).unref()
+    this.#sweepLater()
     return before !== undefined
   }
 
@@ -88,11 +88,17 @@ export class SharedRecords {
   #hold(id: number, record: Uint8Array | undefined, stays: boolean): Uint8Array | undefined {
     if (!record) return undefined
     const staying = stays && this.#staying + record.length <= this.#most ? record.buffer : undefined
-    if (staying) this.#staying += record.length
-    if (staying) this.#asked.delete(id)
-    this.#timer ??= setInterval(() => this.#sweep(), STAY_MS / 4).unref()
+    if (staying) {
+      this.#staying += record.length
+      this.#asked.delete(id)
+    }
+    this.#sweepLater()
     this.#held.set(id, { memory: new WeakRef(record.buffer), staying, lastUse: this.#now() })
     return record
+  }
+
+  #sweepLater(): void {
+    this.#timer ??= setInterval(() => this.#sweep(), STAY_MS / 4).unref()
   }
 
   #sweep(): void {

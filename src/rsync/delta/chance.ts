@@ -1,8 +1,8 @@
 /**
  * Matches by chance. A client first sends its strong sums cut so short that about one large file in a thousand
  * is put together wrongly; it notices by the file's digest and asks again, with whole sums. A server that draws
- * a seed for each connection is wrong about another file each time. Ours keeps its seed and its answers, so it would be wrong about
- * the same file for a whole fleet: it learns from the first client that asks again.
+ * a seed for each connection is wrong about another file each time. Ours keeps its seed and its answers, so it
+ * would be wrong about the same file for a whole fleet: it learns from the first client that asks again.
  *
  * Whole sums are a client's word, and one may lie to make answers to others longer. So its word counts only where
  * chance could have done it, and for a few blocks of what is found anew each time: lies don't add up.
