@@ -12,7 +12,6 @@
  */
 import { hash } from 'node:crypto'
 import { StoreError } from '../errors.ts'
-import { ByteWriter } from '../lib/byte-writer.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
 import {
@@ -45,11 +44,12 @@ import { FrameCursor, type FramedFile, frameKey, type Quality } from './frames.t
 import type { Kept, TakeMemory } from './kept.ts'
 import { Parts, withContent } from './parts.ts'
 import { isNumbered, RecentAnswers } from './recent-answers.ts'
+import { withMemory } from './slabs.ts'
 import type { Content, Tree } from './tree.ts'
 import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './wire/answers.ts'
 import { i32At } from './wire/ints.ts'
 import { blockLengthOf, cutSums, type RawSums } from './wire/sums.ts'
-import { BlockRuns, encodeChunks } from './wire/tokens.ts'
+import { BlockRuns, chunksOf, encodeChunks } from './wire/tokens.ts'
 
 /** How literal bytes go out. */
 export interface Compression {
@@ -405,10 +405,10 @@ export class Answers {
 
   /** Compresses a piece anew, and keeps it. For the refiner. */
   async refinePiece(job: Extract<RefineJob, { type: 'piece' }>, squeeze: Squeeze): Promise<void> {
-    const { bytes, history } = await withContent(job.tree, job.node, (content) =>
-      readPiece(content, job.part),
+    const squeezed = await withContent(job.tree, job.node, (content) =>
+      withPiece(content, job.part, (bytes, history) => squeeze(bytes, job.part.last, history)),
     )
-    this.#kept.put(job.key, encodePiece(BEST, await squeeze(bytes, job.part.last, history)))
+    this.#kept.put(job.key, encodePiece(BEST, squeezed))
   }
 
   async #findLater(
@@ -639,8 +639,10 @@ export class Answers {
     const record = await this.#compressing.run(
       Buffer.from(part.key).toString('latin1'),
       async () => {
-        const { bytes, history } = await withContent(tree, node, (content) => readPiece(content, part))
-        const squeezed = await squeezeInSteps(bytes, part.last, quickSqueeze(manner.compression)!, history)
+        const squeeze = quickSqueeze(manner.compression)!
+        const squeezed = await withContent(tree, node, (content) =>
+          withPiece(content, part, (bytes, history) => squeezeInSteps(bytes, part.last, squeeze, history)),
+        )
         const encoded = encodePiece(QUICK, squeezed)
         this.#kept.put(part.key, encoded)
         if (canRefine(codec, effort)) this.#onQuick({ type: 'piece', key: part.key, tree, node, part, codec })
@@ -737,8 +739,8 @@ async function composeCompressed(
       runs.flush(parts.out)
       if (squeeze) {
         const run = { from: position, length: step, history: historyOf(codec, position, position, knownFrom) }
-        const { bytes, history } = await readPiece(content!, run)
-        for (const part of await squeeze(bytes, true, history)) encodeChunks(parts.out, part)
+        const squeezed = await withPiece(content!, run, (bytes, history) => squeeze(bytes, true, history))
+        for (const part of squeezed) encodeChunks(parts.out, part)
       } else {
         addPieces(parts, { tree, node }, position, step, compression, knownFrom)
       }
@@ -854,19 +856,19 @@ async function squeezeInSteps(
 }
 
 function encodePiece(quality: number, squeezed: readonly Uint8Array[]): Buffer {
-  const out = new ByteWriter(squeezed.reduce((sum, { length }) => sum + length + 1024, 1))
-  out.u8(quality)
-  for (const part of squeezed) encodeChunks(out, part)
-  return out.take()
+  return chunksOf(squeezed, Uint8Array.of(quality))
 }
 
-async function readPiece(
+/** Nothing that comes of it may lie in what was read. */
+function withPiece<T>(
   content: Content,
   { from, length, history }: Pick<PiecePart, 'from' | 'length' | 'history'>,
-): Promise<{ bytes: Buffer; history: Buffer }> {
-  const whole = Buffer.allocUnsafe(history + length)
-  await content.read([whole], from - history)
-  return { bytes: whole.subarray(history), history: whole.subarray(0, history) }
+  use: (bytes: Uint8Array, history: Uint8Array) => T | Promise<T>,
+): Promise<T> {
+  return withMemory(history + length, async (whole) => {
+    await content.read([whole], from - history)
+    return use(whole.subarray(history), whole.subarray(0, history))
+  })
 }
 
 async function withContentIf(

@@ -14,6 +14,7 @@ import {
   type CodecName,
   codecNamed,
   createCompressor,
+  createFrame,
   DEFLATE_WINDOW,
   isOff,
   MAX_PIECE,
@@ -159,9 +160,23 @@ for (const codec of ['zlib', 'zlibx'] as const) {
 
 test('zstd windows stay within a piece, whatever level the client asks for', async () => {
   for (const level of [-50, 3, 19, 22, 999_999_999]) {
-    const [frame] = await createCompressor('zstd', level).compress(randomBytes(MAX_PIECE), true)
+    const parts = await createCompressor('zstd', level).compress(randomBytes(MAX_PIECE), true)
     const params = { [constants.ZSTD_d_windowLogMax]: 18 }
-    assert.equal(zstdDecompressSync(frame!, { params }).length, MAX_PIECE)
+    assert.equal(zstdDecompressSync(Buffer.concat(parts), { params }).length, MAX_PIECE)
+  }
+})
+
+test('zstd: every frame stands alone, also behind one that was given up in the middle', async () => {
+  const given: Buffer[] = []
+  for (const end of [true, false, true, true]) {
+    const frame = createFrame()
+    const parts = [...(await frame.add(text.subarray(0, 20_000), false)), ...(await frame.add(text, end))]
+    frame.close()
+    if (end) given.push(Buffer.concat(parts))
+  }
+  for (const data of given) {
+    assert.deepEqual(zstdDecompressSync(data), Buffer.concat([text.subarray(0, 20_000), text]))
+    assert.equal(data.length, given[0]!.length, 'nothing refers back to an earlier frame')
   }
 })
 

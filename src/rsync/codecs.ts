@@ -16,7 +16,7 @@ import {
   deflateRaw,
   deflateRawSync,
   type ZlibOptions,
-  zstdCompress,
+  type ZstdCompress,
   zstdCompressSync,
 } from 'node:zlib'
 import { deflate } from './deflate.ts'
@@ -150,23 +150,27 @@ function createZstd(level: number): Compressor {
     [constants.ZSTD_c_windowLog]: ZSTD_WINDOW_LOG,
   }
   return {
-    compress: (piece) =>
-      piece.length <= INLINE_SIZE
-        ? [zstdCompressSync(piece, { params })]
-        : compressZstd(piece, { params }).then((frame) => [frame]),
+    compress: async (piece) => {
+      if (piece.length <= INLINE_SIZE) return [zstdCompressSync(piece, { params })]
+      const frame = openFrame(params)
+      try {
+        return await frame.add(piece, true)
+      } finally {
+        frame.close()
+      }
+    },
   }
 }
-
-const compressZstd = promisify(zstdCompress)
 
 /** A zstd frame that is compressed run by run, each of which can be decoded as soon as it is there. */
 export interface FrameCompressor {
   /**
    * One after the other.
    * @param last the frame ends with it.
+   * @returns what comes of it, in parts.
    */
-  add(bytes: Uint8Array, last: boolean): Promise<Uint8Array>
-  /** Gives its memory back. */
+  add(bytes: Uint8Array, last: boolean): Promise<readonly Uint8Array[]>
+  /** To be called once: gives its memory back. */
   close(): void
 }
 
@@ -175,7 +179,7 @@ export class FrameLost extends Error {}
 
 /** @param level as for `createCompressor`. */
 export function createFrame(level?: number): FrameCompressor {
-  return frameOf({
+  return openFrame({
     [constants.ZSTD_c_compressionLevel]: Math.min(ZSTD_FRAME_MOST, Math.max(ZSTD_MIN, level ?? ZSTD_DEFAULT)),
     [constants.ZSTD_c_windowLog]: ZSTD_FRAME_WINDOW_LOG,
   })
@@ -183,7 +187,7 @@ export function createFrame(level?: number): FrameCompressor {
 
 /** As well as can be, for a thread that has time. */
 export function createBestFrame(): FrameCompressor {
-  return frameOf({
+  return openFrame({
     [constants.ZSTD_c_compressionLevel]: ZSTD_MAX,
     [constants.ZSTD_c_windowLog]: MAX_WINDOW_LOG,
     // The level's own tables take 80 MB: they are for frames of any length.
@@ -197,38 +201,97 @@ const ZSTD_FRAME_WINDOW_LOG = 21
 /** Beyond, it takes seconds for what a client waits for, and tens of MB. */
 const ZSTD_FRAME_MOST = 12
 
-function frameOf(params: Record<number, number>): FrameCompressor {
-  const stream = createZstdCompress({ flush: constants.ZSTD_e_flush, params, chunkSize: 64 * 1024 })
-  let parts: Buffer[] = []
-  let failure: Error | undefined
-  let fail: ((error: Error) => void) | undefined
-  stream.on('data', (part: Buffer) => parts.push(part))
-  stream.on('error', (error) => {
-    failure = error
-    fail?.(error)
-  })
-  stream.on('close', () => fail?.(new FrameLost('the frame was given up')))
+/** By number, as Node names them. */
+type ZstdParams = Readonly<Record<number, number>>
+
+/**
+ * Streams between two frames, the one that was used last at the end. One takes megabytes, which the garbage collector
+ * counts: a new one for every frame makes it run all the time.
+ */
+const idleStreams: ZstdStream[] = []
+const MOST_IDLE = 4
+const IDLE_MS = 10_000
+
+function openFrame(params: ZstdParams): FrameCompressor {
+  const manner = JSON.stringify(params)
+  const at = idleStreams.findLastIndex((stream) => stream.manner === manner)
+  const stream = at < 0 ? new ZstdStream(manner, params) : idleStreams.splice(at, 1)[0]!
+  stream.takeUp()
   return {
-    async add(bytes, last) {
-      if (failure) throw failure
-      await new Promise<void>((resolve, reject) => {
-        fail = reject
-        if (last) {
-          stream.once('end', resolve)
-          stream.end(bytes)
-        } else {
-          stream.write(bytes, (error) => (error ? reject(error) : resolve()))
-        }
-      })
-      while (stream.readableLength > 0) await nextTurn()
-      if (failure) throw failure
-      const all = parts.length === 1 ? parts[0]! : Buffer.concat(parts)
-      parts = []
-      return all
+    add: (bytes, last) => stream.add(bytes, last),
+    close: () => {
+      if (!stream.layDown()) return
+      idleStreams.push(stream)
+      if (idleStreams.length > MOST_IDLE) idleStreams.shift()!.destroy()
     },
-    close: () => stream.destroy(),
   }
 }
+
+/** Makes one frame after the other. */
+class ZstdStream {
+  readonly manner: string
+  readonly #stream: ZstdCompress
+  #parts: Buffer[] = []
+  /** Nothing of a frame is in it. */
+  #isClean = true
+  #failure: Error | undefined
+  #fail: ((error: Error) => void) | undefined
+  #idle: NodeJS.Timeout | undefined
+
+  constructor(manner: string, params: ZstdParams) {
+    this.manner = manner
+    this.#stream = createZstdCompress({ flush: constants.ZSTD_e_flush, params, chunkSize: OUTPUT_BYTES })
+    this.#stream.on('data', (part: Buffer) => this.#parts.push(part))
+    const failed = (error: Error): void => {
+      this.#failure ??= error
+      this.#fail?.(error)
+    }
+    this.#stream.on('error', failed)
+    this.#stream.on('close', () => failed(new FrameLost('the frame was given up')))
+  }
+
+  async add(bytes: Uint8Array, last: boolean): Promise<readonly Uint8Array[]> {
+    if (this.#failure) throw this.#failure
+    this.#isClean = false
+    await new Promise<void>((resolve, reject) => {
+      this.#fail = reject
+      const done = (error?: Error | null): void => (error ? reject(error) : resolve())
+      this.#stream.write(bytes, last ? undefined : done)
+      if (last) this.#stream.flush(constants.ZSTD_e_end, done)
+    })
+    while (this.#stream.readableLength > 0) await nextTurn()
+    if (this.#failure) throw this.#failure
+    this.#isClean = last
+    const parts = this.#parts
+    this.#parts = []
+    return parts
+  }
+
+  takeUp(): void {
+    clearTimeout(this.#idle)
+  }
+
+  /** @returns whether it can make another frame. If nobody needs it soon it goes by itself. */
+  layDown(): boolean {
+    if (!this.#isClean || this.#failure) {
+      this.destroy()
+      return false
+    }
+    this.#idle = setTimeout(() => {
+      idleStreams.splice(idleStreams.indexOf(this), 1)
+      this.destroy()
+    }, IDLE_MS).unref()
+    return true
+  }
+
+  destroy(): void {
+    clearTimeout(this.#idle)
+    this.#stream.destroy()
+  }
+}
+
+/** Room for what comes out at a time: for more, the thread that compresses has to be asked once more. */
+const OUTPUT_BYTES = 256 * 1024
 
 // ---------------------------------------------------------------------------------------------------
 // lz4

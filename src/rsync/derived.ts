@@ -16,6 +16,7 @@ import { type Place, runTask, type Task, type TaskResult } from './delta/tasks.t
 import type { Work, WorkResult } from './delta/worker.ts'
 import type { BlockSumRule, DigestName } from './digests.ts'
 import type { Kept } from './kept.ts'
+import { withMemory } from './slabs.ts'
 import type { Content, Tree } from './tree.ts'
 import type { SumHead } from './wire/sums.ts'
 
@@ -240,10 +241,11 @@ async function withContent<T>(tree: Tree, node: number, use: (content: Content) 
   }
 }
 
-async function runInline<T extends Task>(task: T, content: Content): Promise<TaskResult[T['type']]> {
-  const bytes = Buffer.allocUnsafe(content.size)
-  await content.read([bytes], 0)
-  return runTask(task, bytes)
+function runInline<T extends Task>(task: T, content: Content): Promise<TaskResult[T['type']]> {
+  return withMemory(content.size, async (bytes) => {
+    await content.read([bytes], 0)
+    return runTask(task, bytes)
+  })
 }
 
 /** The digest as it was computed when the build came in. */

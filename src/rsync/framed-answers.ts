@@ -6,7 +6,6 @@
  * one. A few are kept; where there is none, the next file begins a new frame.
  */
 import { randomBytes } from 'node:crypto'
-import { ByteWriter } from '../lib/byte-writer.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
 import { createFrame, type FrameCompressor, FrameLost } from './codecs.ts'
 import type { Delta } from './delta/match.ts'
@@ -25,10 +24,11 @@ import {
 } from './frames.ts'
 import type { Kept } from './kept.ts'
 import { Parts, withContent } from './parts.ts'
+import { withMemory } from './slabs.ts'
 import type { Tree } from './tree.ts'
 import type { Answer, AnswerPart } from './wire/answers.ts'
 import { blockLengthOf, type SumHead } from './wire/sums.ts'
-import { BlockRuns, encodeChunks } from './wire/tokens.ts'
+import { BlockRuns, chunksOf, encodeChunks } from './wire/tokens.ts'
 
 /** What is asked of one file. */
 export interface FramedQuestion {
@@ -215,17 +215,19 @@ export class FramedAnswers {
         for (let done = 0; done < step; done += PIECE) {
           stop.throwIfAborted()
           const from = position + done
-          const bytes = Buffer.allocUnsafe(Math.min(PIECE, step - done))
-          await content.read([bytes], from)
-          rest -= bytes.length
-          const data = await frame.add(bytes, ends && rest === 0)
+          const length = Math.min(PIECE, step - done)
+          rest -= length
+          const data = await withMemory(length, async (bytes) => {
+            await content.read([bytes], from)
+            return frame.add(bytes, ends && rest === 0)
+          })
           if (literal <= MOST_INLINE) {
-            encodeChunks(parts.out, data)
+            for (const part of data) encodeChunks(parts.out, part)
             continue
           }
           const key = framedPieceKey(id, pieces++)
-          this.#kept.put(key, inChunks(data))
-          parts.add({ type: 'framed', from, length: bytes.length, key })
+          this.#kept.put(key, chunksOf(data))
+          parts.add({ type: 'framed', from, length, key })
         }
         position += step
       }
@@ -233,12 +235,6 @@ export class FramedAnswers {
     runs.end(parts.out)
     return parts.finish()
   }
-}
-
-function inChunks(data: Uint8Array): Buffer {
-  const out = new ByteWriter(data.length + 1024)
-  encodeChunks(out, data)
-  return out.take()
 }
 
 /** Compressors that wait for the next file: a few MB of memory each. */

@@ -12,7 +12,6 @@
  * behind the end of that frame; until then they begin one of their own.
  */
 import { hash } from 'node:crypto'
-import { ByteWriter } from '../lib/byte-writer.ts'
 import type { Tree } from './tree.ts'
 import { type Answer, decodeAnswer, encodeAnswer } from './wire/answers.ts'
 import type { SumHead } from './wire/sums.ts'
@@ -102,13 +101,7 @@ export function framedPieceKey(id: Uint8Array, number: number): Uint8Array {
  *     version u8, ends u8, id 16 bytes, answer (wire/answers.ts)
  */
 export function encodeFramed(id: Uint8Array, ends: boolean, answer: Answer): Buffer {
-  const encoded = encodeAnswer(answer)
-  const out = new ByteWriter(2 + ID + encoded.length)
-  out.u8(VERSION)
-  out.u8(ends ? 1 : 0)
-  out.bytes(id)
-  out.bytes(encoded)
-  return out.take()
+  return encodeAnswer(answer, Uint8Array.of(VERSION, ends ? 1 : 0, ...id))
 }
 
 /** Undefined for what is no such record: it is worked out again. The bytes were checked by their keeper. */

@@ -1,5 +1,6 @@
 /** The thread that compresses as hard as it can be done, when nobody else needs the processor. See refiner.ts. */
 import { constants, setPriority } from 'node:os'
+import { alone } from '../lib/bytes.ts'
 import { checkProgram } from '../lib/module-path.ts'
 import { type CodecName, createBestFrame, type FrameCompressor, squeezeBest } from './codecs.ts'
 
@@ -32,10 +33,10 @@ try {
 const frames = new Map<number, FrameCompressor>()
 
 /** @returns undefined when this thread knows no such frame: it began in one that has ended since. */
-async function addToFrame({ frame, first, bytes, last }: FrameTask): Promise<Uint8Array | undefined> {
+async function addToFrame({ frame, first, bytes, last }: FrameTask): Promise<Uint8Array[] | undefined> {
   const compressor = first ? createBestFrame() : frames.get(frame)
   frames.set(frame, compressor!)
-  const added = bytes && (await compressor?.add(bytes, last))
+  const added = bytes && (await compressor?.add(bytes, last))?.map(alone)
   if (!bytes || last || !added) {
     compressor?.close()
     frames.delete(frame)
@@ -43,7 +44,7 @@ async function addToFrame({ frame, first, bytes, last }: FrameTask): Promise<Uin
   return added
 }
 
-export default (task: SqueezeTask | FrameTask): Uint8Array[] | Promise<Uint8Array | undefined> => {
+export default (task: SqueezeTask | FrameTask): Uint8Array[] | Promise<Uint8Array[] | undefined> => {
   checkProgram()
   if (task.type === 'frame') return addToFrame(task)
   return squeezeBest(task.codec, task.bytes, task.last, task.history)

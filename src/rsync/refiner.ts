@@ -6,6 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Piscina } from 'piscina'
 import { ConnectionLost, StoreError } from '../errors.ts'
+import { alone } from '../lib/bytes.ts'
 import { siblingModule } from '../lib/module-path.ts'
 import type { Answers, RefineJob, Squeeze } from './answers.ts'
 import { type CodecName, type FrameCompressor, FrameLost } from './codecs.ts'
@@ -116,7 +117,14 @@ export class Refiner {
 
   /** Compresses as hard as it can be done, in the thread that has the lowest priority. */
   best(codec: CodecName): Squeeze {
-    return (bytes, last, history) => this.#inThread({ type: 'squeeze', codec, bytes, last, history })
+    return (bytes, last, history) =>
+      this.#inThread({
+        type: 'squeeze',
+        codec,
+        bytes: alone(bytes),
+        last,
+        history: history && alone(history),
+      })
   }
 
   /** A frame that is compressed like that. */
@@ -127,11 +135,11 @@ export class Refiner {
       add: async (bytes, last) => {
         const first = !isOpen
         isOpen = !last
-        const added: Uint8Array | undefined = await this.#inThread({
+        const added: Uint8Array[] | undefined = await this.#inThread({
           type: 'frame',
           frame,
           first,
-          bytes,
+          bytes: alone(bytes),
           last,
         })
         if (added) return added

@@ -72,6 +72,17 @@ export class Loan {
   }
 }
 
+/**
+ * Memory of `size` bytes while `use` runs; nothing that it returns may lie in it. What fails may leave somebody behind who still reads or writes it: then it
+ * is not used again.
+ */
+export async function withMemory<T>(size: number, use: (bytes: Buffer) => T | Promise<T>): Promise<T> {
+  const memory = takeMemory(size)
+  const result = await use(memory.subarray(0, size))
+  giveMemory(memory)
+  return result
+}
+
 /** Nobody reads or writes `memory` any more. Only what `takeMemory` gave is used again. */
 export function giveMemory(memory: Buffer): void {
   const fitting = CLASSES.find(({ size }) => size === memory.length)

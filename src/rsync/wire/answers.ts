@@ -41,9 +41,15 @@ const PLAIN = 0x02
 const PIECE = 0x03
 const FRAMED = 0x04
 const PIECE_KEY = 16
+/** Of an answer, or one of its parts, but for bytes that go out as they are: four numbers, a key, and more. */
+const MOST_HEAD = 50
 
-export function encodeAnswer(answer: Answer): Buffer {
-  const out = new ByteWriter(256)
+/** @param head goes before it. */
+export function encodeAnswer(answer: Answer, head: Uint8Array = new Uint8Array()): Buffer {
+  let size = head.length + MOST_HEAD
+  for (const part of answer.parts) size += MOST_HEAD + (part.type === 'bytes' ? part.bytes.length : 0)
+  const out = new ByteWriter(size)
+  out.bytes(head)
   out.u8(VERSION)
   out.u8(answer.complete ? 1 : 0)
   putLeb(out, answer.matched)

@@ -1,7 +1,7 @@
 /**
  * The flag bytes of compressed token streams. docs/rsync-protocol.md, section 8.6.
  */
-import type { ByteWriter } from '../../lib/byte-writer.ts'
+import { ByteWriter } from '../../lib/byte-writer.ts'
 
 /** The most compressed bytes that one chunk holds: 14 bits say how many. */
 export const MAX_CHUNK = 16383
@@ -16,6 +16,16 @@ const TOKEN_RUN = 0xc0
 const MAX_DISTANCE = 63
 /** Further blocks that one run may hold. */
 const MAX_RUN = 0xffff
+
+/** Behind `head`, compressed parts that each begin a chunk of their own. */
+export function chunksOf(parts: readonly Uint8Array[], head: Uint8Array = new Uint8Array()): Buffer {
+  let size = head.length
+  for (const { length } of parts) size += length + 2 * Math.ceil(length / MAX_CHUNK)
+  const out = new ByteWriter(size)
+  out.bytes(head)
+  for (const part of parts) encodeChunks(out, part)
+  return out.detach(0).bytes
+}
 
 /** Compressed bytes, cut into chunks. */
 export function encodeChunks(out: ByteWriter, data: Uint8Array): void {
