@@ -60,6 +60,9 @@ const FEWEST_SEGMENTS = 8
 export const MAX_RECORD = 4 * 2 ** 20
 /** Bytes that may wait to be written; beyond them records are not kept. */
 const MAX_WAITING = 16 * 2 ** 20
+/** Records are written when so much of them has collected, or after that time: a thread for each costs more than it. */
+const FLUSH_BYTES = 512 * 1024
+const FLUSH_MS = 25
 /** A write that failed is not tried again before this time. */
 const RETRY_MS = 60_000
 /** Larger records can't be peeked at. */
@@ -93,6 +96,7 @@ export class Cache {
   #dropped = 0
   #droppedUpTo = -1
   #waiting = 0
+  #flushTimer: NodeJS.Timeout | undefined
   #restingUntil = 0
   #closed = false
   /** Everything that touches the disk beside reads, one after the other. */
@@ -122,6 +126,7 @@ export class Cache {
 
   /** Resolves when all that was asked for so far is done: old records are known, new ones on disk. */
   get ready(): Promise<void> {
+    this.#flushAll()
     return this.#work
   }
 
@@ -233,10 +238,8 @@ export class Cache {
     this.#written += size
     this.#waiting += size
     this.#table.set(key, { segment: segment.number, offset, length: payload.length, crc })
-    if (!segment.flushDue) {
-      segment.flushDue = true
-      this.#enqueue(() => this.#flush(segment))
-    }
+    if (segment.collected >= FLUSH_BYTES) this.#flushAll()
+    else this.#flushTimer ??= setTimeout(() => this.#flushAll(), FLUSH_MS).unref()
   }
 
   /** Frees at least so many bytes, if there are so many. Resolves when they are gone. */
@@ -254,7 +257,7 @@ export class Cache {
   /** Writes nothing more, and goes on to be read: another process is about to write here. */
   async pause(): Promise<void> {
     this.#closed = true
-    await this.#work
+    await this.ready
   }
 
   /** It did not come to that. */
@@ -266,6 +269,16 @@ export class Cache {
     await this.pause()
     this.#shared.close()
     for (const segment of this.#segments.values()) await segment.close()
+  }
+
+  #flushAll(): void {
+    clearTimeout(this.#flushTimer)
+    this.#flushTimer = undefined
+    for (const segment of this.#segments.values()) {
+      if (segment.collected === 0 || segment.flushDue) continue
+      segment.flushDue = true
+      this.#enqueue(() => this.#flush(segment))
+    }
   }
 
   /** Writes what has collected for a segment, in one go. */
@@ -430,12 +443,14 @@ class Segment implements BlockFile {
   lastUse = 0
   /** Chosen to be dropped. */
   leaving = false
-  /** A flush will come. */
+  /** A flush is about to come. */
   flushDue = false
   /** Payloads that are not on disk yet, by offset. */
   readonly waiting = new Map<number, Uint8Array>()
   /** Headers and payloads that are not on disk yet, in order. */
   #parts: Uint8Array[] = []
+  /** Up to here it was given to the disk. */
+  #given: number
   #written: number
   #handle: Promise<FileHandle> | undefined
   /** Of the handle, once it is open. */
@@ -446,6 +461,7 @@ class Segment implements BlockFile {
   constructor(number: number, path: string, size: number) {
     this.number = number
     this.path = path
+    this.#given = size
     this.#written = size
     this.size = size
     if (size === 0) this.#push(encodeSegmentHeader())
@@ -453,6 +469,11 @@ class Segment implements BlockFile {
 
   get waitingBytes(): number {
     return this.size - this.#written
+  }
+
+  /** Bytes that the next flush takes. */
+  get collected(): number {
+    return this.size - this.#given
   }
 
   /** Appends a record in memory. @returns the offset of its payload. */
@@ -470,6 +491,7 @@ class Segment implements BlockFile {
     const from = this.#written
     const to = this.size
     this.#parts = []
+    this.#given = to
     if (from === 0) {
       await mkdir(dirname(this.path), { recursive: true, mode: DIRECTORY_MODE })
       this.#opened(open(this.path, 'w+', FILE_MODE))

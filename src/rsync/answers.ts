@@ -42,10 +42,10 @@ import {
 } from './framed-answers.ts'
 import { FrameCursor, type FramedFile, frameKey, type Quality } from './frames.ts'
 import type { Kept, TakeMemory } from './kept.ts'
-import { Parts, withContent } from './parts.ts'
+import { Parts, type Read, withReader } from './parts.ts'
 import { isNumbered, RecentAnswers } from './recent-answers.ts'
 import { withMemory } from './slabs.ts'
-import type { Content, Tree } from './tree.ts'
+import type { Tree } from './tree.ts'
 import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './wire/answers.ts'
 import { i32At } from './wire/ints.ts'
 import { blockLengthOf, cutSums, type RawSums } from './wire/sums.ts'
@@ -405,8 +405,8 @@ export class Answers {
 
   /** Compresses a piece anew, and keeps it. For the refiner. */
   async refinePiece(job: Extract<RefineJob, { type: 'piece' }>, squeeze: Squeeze): Promise<void> {
-    const squeezed = await withContent(job.tree, job.node, (content) =>
-      withPiece(content, job.part, (bytes, history) => squeeze(bytes, job.part.last, history)),
+    const squeezed = await withReader(job.tree, job.node, (read) =>
+      withPiece(read, job.part, (bytes, history) => squeeze(bytes, job.part.last, history)),
     )
     this.#kept.put(job.key, encodePiece(BEST, squeezed))
   }
@@ -512,10 +512,10 @@ export class Answers {
     if (chanceIsLikely(sums.head, tree.size(node))) {
       await prepareBlockSum(manner.rule)
       const strongOf = createBlockSum(manner.rule)
-      const isChance = await withContent(tree, node, (content) =>
+      const isChance = await withReader(tree, node, (read) =>
         hasChanceMatches(delta!, exact, whole, strongOf, async (position, length) => {
           const bytes = Buffer.allocUnsafe(length)
-          await content.read([bytes], position)
+          await read([bytes], position)
           return bytes
         }),
       )
@@ -640,8 +640,8 @@ export class Answers {
       Buffer.from(part.key).toString('latin1'),
       async () => {
         const squeeze = quickSqueeze(manner.compression)!
-        const squeezed = await withContent(tree, node, (content) =>
-          withPiece(content, part, (bytes, history) => squeezeInSteps(bytes, part.last, squeeze, history)),
+        const squeezed = await withReader(tree, node, (read) =>
+          withPiece(read, part, (bytes, history) => squeezeInSteps(bytes, part.last, squeeze, history)),
         )
         const encoded = encodePiece(QUICK, squeezed)
         this.#kept.put(part.key, encoded)
@@ -687,27 +687,25 @@ async function composePlain(
 ): Promise<AnswerPart[]> {
   const parts = new Parts()
   let position = 0
-  await withContentIf(
-    delta.some((step) => step > 0 && step <= MOST_INLINE_PLAIN),
-    tree,
-    node,
-    async (content) => {
-      for (const step of delta) {
-        if (step < 0) {
-          parts.out.i32(step)
-          position += blockLengthOf(sums!.head, -step - 1)
-          continue
-        }
-        if (step <= MOST_INLINE_PLAIN) {
-          parts.out.i32(step)
-          await content!.read([parts.out.space(step)], position)
-        } else {
-          parts.add({ type: 'plain', from: position, length: step })
-        }
-        position += step
+  const pacer = new Pacer()
+  const hasInline = delta.some((step) => step > 0 && step <= MOST_INLINE_PLAIN)
+  await withReaderIf(hasInline, tree, node, async (read) => {
+    for (const step of delta) {
+      if (pacer.due) await pacer.rest()
+      if (step < 0) {
+        parts.out.i32(step)
+        position += blockLengthOf(sums!.head, -step - 1)
+        continue
       }
-    },
-  )
+      if (step <= MOST_INLINE_PLAIN) {
+        parts.out.i32(step)
+        await read!([parts.out.space(step)], position)
+      } else {
+        parts.add({ type: 'plain', from: position, length: step })
+      }
+      position += step
+    }
+  })
   parts.out.i32(0)
   return parts.finish()
 }
@@ -725,7 +723,7 @@ async function composeCompressed(
   let position = 0
   /** Behind the last block that not every client feeds into its window. */
   let knownFrom = 0
-  await withContentIf(squeeze !== undefined, tree, node, async (content) => {
+  await withReaderIf(squeeze !== undefined, tree, node, async (read) => {
     const pacer = new Pacer()
     for (const step of delta) {
       if (pacer.due) await pacer.rest()
@@ -739,7 +737,7 @@ async function composeCompressed(
       runs.flush(parts.out)
       if (squeeze) {
         const run = { from: position, length: step, history: historyOf(codec, position, position, knownFrom) }
-        const squeezed = await withPiece(content!, run, (bytes, history) => squeeze(bytes, true, history))
+        const squeezed = await withPiece(read!, run, (bytes, history) => squeeze(bytes, true, history))
         for (const part of squeezed) encodeChunks(parts.out, part)
       } else {
         addPieces(parts, { tree, node }, position, step, compression, knownFrom)
@@ -861,23 +859,23 @@ function encodePiece(quality: number, squeezed: readonly Uint8Array[]): Buffer {
 
 /** Nothing that comes of it may lie in what was read. */
 function withPiece<T>(
-  content: Content,
+  read: Read,
   { from, length, history }: Pick<PiecePart, 'from' | 'length' | 'history'>,
   use: (bytes: Uint8Array, history: Uint8Array) => T | Promise<T>,
 ): Promise<T> {
   return withMemory(history + length, async (whole) => {
-    await content.read([whole], from - history)
+    await read([whole], from - history)
     return use(whole.subarray(history), whole.subarray(0, history))
   })
 }
 
-async function withContentIf(
+async function withReaderIf(
   needed: boolean,
   tree: Tree,
   node: number,
-  use: (content: Content | undefined) => Promise<void>,
+  use: (read: Read | undefined) => Promise<void>,
 ): Promise<void> {
-  await (needed ? withContent(tree, node, use) : use(undefined))
+  await (needed ? withReader(tree, node, use) : use(undefined))
 }
 
 // -----------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import { type Place, runTask, type Task, type TaskResult } from './delta/tasks.t
 import type { Work, WorkResult } from './delta/worker.ts'
 import type { BlockSumRule, DigestName } from './digests.ts'
 import type { Kept } from './kept.ts'
+import { withContent, withReader } from './parts.ts'
 import { withMemory } from './slabs.ts'
 import type { Content, Tree } from './tree.ts'
 import type { SumHead } from './wire/sums.ts'
@@ -76,14 +77,13 @@ export class Derived {
     const size = tree.size(node)
     if (size / head.blockLength > MAX_STEPS) return undefined
     const task: Task = { type: 'match', sums, rule, inplace }
-    if (size <= INLINE_SIZE && head.count <= INLINE_BLOCKS)
-      return withContent(tree, node, (content) => runInline(task, content))
+    if (size <= INLINE_SIZE && head.count <= INLINE_BLOCKS) return runInline(task, tree, node)
     const sumsKey = `${hash('sha256', sums.strong)}:${hash('sha256', bytesOf(sums.weak))}`
     const ruleKey = `${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}`
     const headKey = `${head.count}:${head.blockLength}:${head.strongLength}:${head.remainder}`
     return this.#deltas.run(
       `${tree.contentKey(node)}:${ruleKey}:${headKey}:${sumsKey}`,
-      (stop) => withContent(tree, node, (content) => this.#inThread(task, placeOf(content), stop)),
+      (stop) => this.#inThread(task, tree, node, stop),
       signal,
     )
   }
@@ -100,9 +100,7 @@ export class Derived {
     signal: AbortSignal,
   ): Promise<Uint8Array> {
     const task: Task = { type: 'sums', head, rule }
-    return withContent(tree, node, (content) =>
-      content.size <= INLINE_SIZE ? runInline(task, content) : this.#inThread(task, placeOf(content), signal),
-    )
+    return this.#run(task, tree, node, signal)
   }
 
   /**
@@ -157,11 +155,7 @@ export class Derived {
       `${name}:${seed}:${tree.contentKey(node)}`,
       async (stop) => {
         const task: Task = { type: 'digest', name, seed, from: 0, expected: tree.digest(node, 'xxh128') }
-        const value = await withContent(tree, node, (content) =>
-          content.size <= INLINE_SIZE
-            ? runInline(task, content)
-            : this.#inThread(task, placeOf(content), stop),
-        )
+        const value = await this.#run(task, tree, node, stop)
         if (key) this.#kept.put(key, value)
         return value
       },
@@ -183,7 +177,7 @@ export class Derived {
     signal: AbortSignal,
   ): Promise<Uint8Array> {
     const task: Task = { type: 'digest', name, seed, from, expected: tree.digest(node, 'xxh128') }
-    return withContent(tree, node, (content) => this.#inThread(task, placeOf(content), signal))
+    return this.#inThread(task, tree, node, signal)
   }
 
   /**
@@ -204,16 +198,30 @@ export class Derived {
     for (const pool of [this.#former, this.#pool]) await (await pool)?.destroy()
   }
 
-  /** The file stays open until the thread has ended or been told to. */
+  #run<T extends Task>(
+    task: T,
+    tree: Tree,
+    node: number,
+    signal: AbortSignal,
+  ): Promise<TaskResult[T['type']]> {
+    return tree.size(node) <= INLINE_SIZE
+      ? runInline(task, tree, node)
+      : this.#inThread(task, tree, node, signal)
+  }
+
   async #inThread<T extends Task>(
     task: T,
-    place: Place | Uint8Array,
+    tree: Tree,
+    node: number,
     signal: AbortSignal,
   ): Promise<TaskResult[T['type']]> {
     this.#pool ??= startPool()
     const pool = await this.#pool
     const stop = this.#settled ? null : signal
-    const result: WorkResult = await pool.run({ task, place } satisfies Work, { signal: stop })
+    // The file stays open until the thread has ended or been told to.
+    const result: WorkResult = await withContent(tree, node, (content) =>
+      pool.run({ task, place: placeOf(content) } satisfies Work, { signal: stop }),
+    )
     if ('value' in result) return result.value as TaskResult[T['type']]
     const { code, message, hint } = result.error
     if (code === 'PROGRAM_REPLACED') throw new RelayedError(result.error)
@@ -232,20 +240,13 @@ async function startPool(minThreads = 0): Promise<Piscina> {
   })
 }
 
-async function withContent<T>(tree: Tree, node: number, use: (content: Content) => Promise<T>): Promise<T> {
-  const content = await tree.open(node)
-  try {
-    return await use(content)
-  } finally {
-    content.close()
-  }
-}
-
-function runInline<T extends Task>(task: T, content: Content): Promise<TaskResult[T['type']]> {
-  return withMemory(content.size, async (bytes) => {
-    await content.read([bytes], 0)
-    return runTask(task, bytes)
-  })
+function runInline<T extends Task>(task: T, tree: Tree, node: number): Promise<TaskResult[T['type']]> {
+  return withReader(tree, node, (read) =>
+    withMemory(tree.size(node), async (bytes) => {
+      await read([bytes], 0)
+      return runTask(task, bytes)
+    }),
+  )
 }
 
 /** The digest as it was computed when the build came in. */
@@ -254,10 +255,9 @@ export function recordedDigest(tree: Tree, node: number, name: DigestName): Uint
   return name === 'md5' || name === 'xxh128' ? tree.digest(node, name) : undefined
 }
 
-/** Where a task finds the content from byte `from` on. */
-function placeOf({ place, size }: Content, from = 0): Place | Uint8Array {
-  if (place instanceof Uint8Array) return place.subarray(from)
-  return { fd: place.fd, offset: place.offset + from, size: size - from }
+/** Where a task finds the content. */
+function placeOf({ place, size }: Content): Place | Uint8Array {
+  return place instanceof Uint8Array ? place : { ...place, size }
 }
 
 function bytesOf(words: Uint32Array): Uint8Array {

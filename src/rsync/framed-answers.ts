@@ -23,7 +23,7 @@ import {
   stepOf,
 } from './frames.ts'
 import type { Kept } from './kept.ts'
-import { Parts, withContent } from './parts.ts'
+import { Parts, withReader } from './parts.ts'
 import { withMemory } from './slabs.ts'
 import type { Tree } from './tree.ts'
 import type { Answer, AnswerPart } from './wire/answers.ts'
@@ -204,7 +204,7 @@ export class FramedAnswers {
     let position = 0
     let rest = literal
     let pieces = 0
-    await withContent(tree, node, async (content) => {
+    await withReader(tree, node, async (read) => {
       for (const step of delta) {
         if (step < 0) {
           runs.add(parts.out, -step - 1)
@@ -218,7 +218,7 @@ export class FramedAnswers {
           const length = Math.min(PIECE, step - done)
           rest -= length
           const data = await withMemory(length, async (bytes) => {
-            await content.read([bytes], from)
+            await read([bytes], from)
             return frame.add(bytes, ends && rest === 0)
           })
           if (literal <= MOST_INLINE) {

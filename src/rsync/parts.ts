@@ -23,6 +23,15 @@ export class Parts {
   }
 }
 
+/** Fills the buffers, one after the other, from that byte on; undefined: at once. */
+export type Read = (targets: readonly Uint8Array[], from: number) => Promise<void> | undefined
+
+/** Reads a file's content: by way of the memory that all readers share, if the tree has it. */
+export function withReader<T>(tree: Tree, node: number, use: (read: Read) => Promise<T>): Promise<T> {
+  if (tree.copy) return use((targets, from) => tree.copy!(node, from, targets))
+  return withContent(tree, node, (content) => use((targets, from) => content.read(targets, from)))
+}
+
 /** Opens a file's content for as long as it is used. */
 export async function withContent<T>(
   tree: Tree,
