@@ -72,7 +72,7 @@ export function encodeAnswer(answer: Answer, head: Uint8Array = new Uint8Array()
     }
     out.bytes(part.key.subarray(0, PIECE_KEY))
   }
-  return out.take()
+  return out.detach(0).bytes
 }
 
 /** Undefined for what another version kept: it is worked out again. The bytes were checked by their keeper. */
