@@ -15,6 +15,7 @@ import { join } from 'node:path'
 import { type RunResult, run } from '../../test/support/processes.ts'
 import { parseStats, RSYNC, type RsyncStats } from '../../test/support/rsync.ts'
 import { type Build, HOME, type Pair } from './data.ts'
+import { IdleGroup } from './idle-group.ts'
 
 /** What a device does: update from the old build, poll when it has the new one, or get it from nothing. */
 export type Method = 'update' | 'poll' | 'first'
@@ -63,10 +64,11 @@ export async function runClients(options: ClientsOptions): Promise<ClientsRun> {
   const scratch = mkdtempSync(join(parent, 'upserv-bench-'))
   const remove = (): void => rmSync(scratch, { recursive: true, force: true })
   process.once('exit', remove)
+  using group = options.yielding ? new IdleGroup() : undefined
   try {
     const started = performance.now()
     const results = await Promise.all(
-      Array.from({ length: clients }, (_, index) => oneClient(options, join(scratch, String(index)))),
+      Array.from({ length: clients }, (_, index) => oneClient(options, join(scratch, String(index)), group)),
     )
     const wallMs = performance.now() - started
     for (const { code, command, stdout, stderr } of results)
@@ -89,8 +91,9 @@ export function commandLine(method: Method, options: readonly string[]): string 
 }
 
 function oneClient(
-  { port, pair, method, options, yielding }: ClientsOptions,
+  { port, pair, method, options }: ClientsOptions,
   place: string,
+  group: IdleGroup | undefined,
 ): Promise<RunResult> {
   mkdirSync(place)
   const basis = method === 'update' ? [`--compare-dest=${pair.from.tree}`] : []
@@ -98,7 +101,7 @@ function oneClient(
   const args = [...COMMON_OPTIONS, '--stats', ...options, ...basis, url, `${place}/`]
   const env = { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' }
   const limits = { env, timeoutMs: CLIENT_MS }
-  const client = yielding ? ['chrt', '--idle', '0', RSYNC, ...args] : [RSYNC, ...args]
+  const client = group?.wrap([RSYNC, ...args]) ?? [RSYNC, ...args]
   if (method !== 'poll') return run(client[0]!, client.slice(1), limits)
   const mounted = ['-c', READ_ONLY_RUN, 'sh', pair.to.tree, place, ...client]
   return run('unshare', ['--mount', 'sh', ...mounted], limits)

@@ -55,7 +55,7 @@ export function describeRun(results: RunResults): { text: string; missed: string
   if (Object.keys(results.load).length > 0)
     parts.push(
       '### Under load',
-      'All at once: the updates (their clients with `chrt --idle 0`, as devices have processors of their own), polls one after the other, and (upserv) a build that is ingested. The loop is late when the server has work, and when the machine has; "of its own" is what its thread worked without a turn for anybody else.',
+      'All at once: the updates (their clients get what nobody else takes of the processors, as devices have their own), polls one after the other, and (upserv) a build that is ingested. The loop is late when the server has work, and when the machine has; "of its own" is what its thread worked without a turn for anybody else.',
       loadTable(results),
     )
   if (rows.length > 0) parts.push('### Commands', commands(rows))

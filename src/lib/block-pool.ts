@@ -25,6 +25,8 @@ export interface BlockFile {
 const BLOCK = 64 * 1024
 /** Blocks read at a stretch: more once a reader goes from one to the next, and more for one who goes on. */
 const READ_AHEAD = [1, 4, 16] as const
+/** Blocks whose memory is taken at a time. */
+const BLOCKS_TAKEN = 16
 /** File offsets reach 2^20 blocks (64 GiB); the id takes the bits above. */
 const BLOCKS_PER_FILE = 2 ** 20
 
@@ -187,6 +189,14 @@ export class BlockPool {
     }
   }
 
+  /** In large pieces: these come from the system, and leave no holes where small things come and go. */
+  #takeMore(): void {
+    const count = Math.min(BLOCKS_TAKEN, this.#untaken)
+    this.#untaken -= count
+    const memory = Buffer.allocUnsafeSlow(count * BLOCK)
+    for (let i = 0; i < count; i++) this.#free.push(memory.subarray(i * BLOCK, (i + 1) * BLOCK))
+  }
+
   /** Memory for so many blocks, or for fewer: that of the blocks used longest ago. */
   #take(count: number): Buffer[] {
     const memory: Buffer[] = []
@@ -195,8 +205,7 @@ export class BlockPool {
       if (buffer) {
         memory.push(buffer)
       } else if (this.#untaken > 0) {
-        this.#untaken--
-        memory.push(Buffer.allocUnsafeSlow(BLOCK))
+        this.#takeMore()
       } else {
         const oldest = this.#blocks.entries().next().value
         if (!oldest) break
