@@ -16,6 +16,7 @@ import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { openFilesBelow } from '../../test/support/open-files.ts'
 import { BlockPool } from '../lib/block-pool.ts'
 import { Cache, type CacheOptions } from './cache.ts'
@@ -68,6 +69,43 @@ test('what was put is got: at once, from disk, and by the next process', async (
   for (const [name, payload] of payloads) assert.deepEqual(await read(second, name), payload, name)
   assert.equal(await read(second, 'never put'), undefined)
   await second.close()
+})
+
+test('what is put is copied, and what is got of it before it is on disk is a copy as well', async () => {
+  using place = scratch()
+  const cache = open(place.path)
+  const payload = randomBytes(100_000)
+  const expected = Buffer.from(payload)
+  const [given, small] = [Buffer.alloc(200_000), randomBytes(100)]
+  cache.put(key('large'), payload)
+  cache.put(key('small'), small)
+  payload.fill(0)
+  const got = cache.get(key('large')) as Uint8Array
+  const inGiven = cache.get(key('large'), () => given) as Uint8Array
+  const gotSmall = cache.get(key('small')) as Uint8Array
+  // What they waited in is used again and again.
+  for (let i = 0; i < 40; i++) {
+    cache.put(key(`another ${i}`), randomBytes(200_000))
+    if (i % 4 === 3) await cache.ready
+  }
+  assert.deepEqual(Buffer.from(got), expected)
+  assert.deepEqual(Buffer.from(inGiven), expected)
+  assert.equal(inGiven.buffer, given.buffer)
+  assert.deepEqual(Buffer.from(gotSmall), small)
+  assert.deepEqual(await read(cache, 'large'), expected)
+  await cache.close()
+})
+
+test('what was put goes to the disk soon, also when nobody asks for that', async () => {
+  using place = scratch()
+  const cache = open(place.path)
+  cache.put(key('one'), randomBytes(1000))
+  cache.put(key('two'), randomBytes(1000))
+  const size = (): number =>
+    place.files().reduce((sum, name) => sum + statSync(join(place.path, name)).size, 0)
+  for (let tries = 0; size() < cache.bytes && tries < 500; tries++) await sleep(10)
+  assert.equal(size(), cache.bytes)
+  await cache.close()
 })
 
 test('a record that is in memory comes at once', async () => {

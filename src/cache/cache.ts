@@ -15,6 +15,7 @@ import { type BlockFile, type BlockPool, nextFileId } from '../lib/block-pool.ts
 import { Pacer } from '../lib/pacer.ts'
 import { QuickReads } from '../lib/quick-reads.ts'
 import { KEY_BYTES, KeyTable, type Place } from './key-table.ts'
+import { PieceMemory, Pieces } from './pieces.ts'
 import {
   decodeRecordHeader,
   encodeRecordHeader,
@@ -86,6 +87,7 @@ export class Cache {
   readonly #pool: BlockPool
   readonly #shared = new SharedRecords(MOST_STAYING)
   readonly #segments = new Map<number, Segment>()
+  readonly #pieces = new PieceMemory()
   readonly #segmentBytes: number
   #limit: number
   #active: Segment | undefined
@@ -171,10 +173,11 @@ export class Cache {
     if (!found) return undefined
     const { segment, place } = found
     const waiting = segment.waiting.get(place.offset)
-    if (waiting) return waiting
-    if (place.length < LARGE) {
-      const memory = take(place.length) ?? Buffer.allocUnsafe(place.length)
-      return this.#read(segment, place, memory.subarray(0, place.length))
+    if (waiting || place.length < LARGE) {
+      const memory = (take(place.length) ?? Buffer.allocUnsafe(place.length)).subarray(0, place.length)
+      if (!waiting) return this.#read(segment, place, memory)
+      memory.set(waiting)
+      return memory
     }
     const id = idOf(segment, place)
     const held = this.#shared.find(id)
@@ -200,6 +203,7 @@ export class Cache {
     const found = this.#find(key)
     if (!found || found.place.length > this.#scratch.length) return undefined
     const { segment, place } = found
+    // Lasts as long as it has to, too.
     const waiting = segment.waiting.get(place.offset)
     if (waiting) return waiting
     const scratch = this.#scratch.subarray(0, place.length)
@@ -224,7 +228,7 @@ export class Cache {
     return { segment, place }
   }
 
-  /** Keeps a record, in place of one of the same key; or doesn't, when there is no room or no time. */
+  /** Keeps a copy of a record, in place of one of the same key; or doesn't, when there is no room or no time. */
   put(key: Uint8Array, payload: Uint8Array): void {
     const size = RECORD_HEADER_BYTES + payload.length
     if (this.#closed || payload.length > MAX_RECORD || this.#waiting + size > MAX_WAITING) return
@@ -233,7 +237,7 @@ export class Cache {
     if (!segment) return
     const crc = crc32(payload)
     const header = encodeRecordHeader({ key: key.subarray(0, KEY_BYTES), length: payload.length, crc })
-    const offset = segment.take(header, payload)
+    const offset = segment.append(header, payload)
     this.#grow(size)
     this.#written += size
     this.#waiting += size
@@ -309,7 +313,7 @@ export class Cache {
     const fits = this.#active && this.#active.size + size <= this.#segmentBytes
     if (!fits) {
       const number = this.#nextNumber++
-      this.#active = new Segment(number, this.#pathOf(number), 0)
+      this.#active = new Segment(number, this.#pathOf(number), 0, this.#pieces)
       this.#segments.set(number, this.#active)
       this.#grow(SEGMENT_HEADER_BYTES)
     }
@@ -380,7 +384,7 @@ export class Cache {
   async #loadSegment(number: number): Promise<void> {
     const path = this.#pathOf(number)
     const { size } = await stat(path)
-    const segment = new Segment(number, path, size)
+    const segment = new Segment(number, path, size, this.#pieces)
     if (size === 0 || size > SEGMENT_BYTES || !(await this.#scan(segment).catch(() => false))) {
       await segment.close()
       await rm(path, { force: true })
@@ -431,9 +435,6 @@ const memoryOfItsOwn = (size: number): Buffer | undefined =>
 
 const SUFFIX = '.seg'
 const SEGMENT_NAME = /^\d{8}\.seg$/
-/** The system takes so many buffers in one call. */
-const MOST_PARTS = 1024
-
 class Segment implements BlockFile {
   readonly id = nextFileId()
   readonly number: number
@@ -445,10 +446,11 @@ class Segment implements BlockFile {
   leaving = false
   /** A flush is about to come. */
   flushDue = false
-  /** Payloads that are not on disk yet, by offset. */
+  /** Payloads that are not on disk yet, by offset: until they are, and then no more. */
   readonly waiting = new Map<number, Uint8Array>()
-  /** Headers and payloads that are not on disk yet, in order. */
-  #parts: Uint8Array[] = []
+  readonly #memory: PieceMemory
+  /** Headers and payloads that no flush has taken yet. */
+  #pieces: Pieces
   /** Up to here it was given to the disk. */
   #given: number
   #written: number
@@ -458,13 +460,15 @@ class Segment implements BlockFile {
   #closed = false
 
   /** @param size 0 for one that does not exist yet. */
-  constructor(number: number, path: string, size: number) {
+  constructor(number: number, path: string, size: number, memory: PieceMemory) {
     this.number = number
     this.path = path
+    this.#memory = memory
+    this.#pieces = new Pieces(memory)
     this.#given = size
     this.#written = size
     this.size = size
-    if (size === 0) this.#push(encodeSegmentHeader())
+    if (size === 0) this.#append(encodeSegmentHeader())
   }
 
   get waitingBytes(): number {
@@ -477,37 +481,31 @@ class Segment implements BlockFile {
   }
 
   /** Appends a record in memory. @returns the offset of its payload. */
-  take(header: Uint8Array, payload: Uint8Array): number {
-    this.#push(header)
-    const offset = this.size
-    this.#push(payload)
-    this.waiting.set(offset, payload)
+  append(header: Uint8Array, payload: Uint8Array): number {
+    const record = this.#append(header, payload)
+    const offset = this.size - payload.length
+    this.waiting.set(offset, record.subarray(header.length))
     return offset
   }
 
   /** Brings what has collected to the disk. */
   async flush(): Promise<void> {
-    const parts = this.#parts
+    const pieces = this.#pieces
     const from = this.#written
     const to = this.size
-    this.#parts = []
+    this.#pieces = new Pieces(this.#memory)
     this.#given = to
     if (from === 0) {
       await mkdir(dirname(this.path), { recursive: true, mode: DIRECTORY_MODE })
       this.#opened(open(this.path, 'w+', FILE_MODE))
     }
     const handle = await this.#open()
-    let at = from
-    for (let i = 0; i < parts.length; i += MOST_PARTS) {
-      const some = parts.slice(i, i + MOST_PARTS)
-      const length = some.reduce((sum, part) => sum + part.length, 0)
-      const { bytesWritten } = await handle.writev(some, at)
-      if (bytesWritten < length)
-        throw new Error(`${this.path}: only ${bytesWritten} of ${length} bytes written`)
-      at += length
-    }
+    const { bytesWritten } = await handle.writev(pieces.filled(), from)
+    if (bytesWritten < to - from)
+      throw new Error(`${this.path}: only ${bytesWritten} of ${to - from} bytes written`)
     this.#written = to
     for (const offset of this.waiting.keys()) if (offset < to) this.waiting.delete(offset)
+    pieces.free()
   }
 
   async read(targets: readonly Uint8Array[], position: number): Promise<number> {
@@ -534,9 +532,13 @@ class Segment implements BlockFile {
     await (await handle?.catch(() => undefined))?.close()
   }
 
-  #push(bytes: Uint8Array): void {
-    this.#parts.push(bytes)
-    this.size += bytes.length
+  /** Parts of one record, in a row. @returns where they are now. */
+  #append(head: Uint8Array, rest: Uint8Array = new Uint8Array()): Buffer {
+    const room = this.#pieces.room(head.length + rest.length)
+    room.set(head)
+    room.set(rest, head.length)
+    this.size += room.length
+    return room
   }
 
   #open(): Promise<FileHandle> {

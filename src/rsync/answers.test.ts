@@ -147,7 +147,7 @@ test('every difference in the question is another answer', async () => {
   const store: Kept = {
     get: (key) => kept.get(Buffer.from(key).toString('hex')),
     peek: () => undefined,
-    put: (key, bytes) => void kept.set(Buffer.from(key).toString('hex'), bytes),
+    put: (key, bytes) => void kept.set(Buffer.from(key).toString('hex'), Uint8Array.from(bytes)),
   }
   const [tree, other] = [treeOf(newer), treeOf(splice(newer, 3, 1, Buffer.from('#')))]
   const answers = new Answers({ derived, kept: store })
@@ -206,7 +206,7 @@ test('a content of several pieces: each is kept, and one that is lost is made ag
   const kept: Kept = {
     get: (key) => forgetful.get(Buffer.from(key).toString('hex')),
     peek: () => undefined,
-    put: (key, bytes) => void forgetful.set(Buffer.from(key).toString('hex'), bytes),
+    put: (key, bytes) => void forgetful.set(Buffer.from(key).toString('hex'), Uint8Array.from(bytes)),
   }
   const answers = new Answers({ derived, kept })
   const asked = question(tree, { compression: ZSTD, sums: undefined })

@@ -49,7 +49,7 @@ import type { Tree } from './tree.ts'
 import { type Answer, type AnswerPart, decodeAnswer, encodeAnswer } from './wire/answers.ts'
 import { i32At } from './wire/ints.ts'
 import { blockLengthOf, cutSums, type RawSums } from './wire/sums.ts'
-import { BlockRuns, chunksOf, encodeChunks } from './wire/tokens.ts'
+import { BlockRuns, chunksSize, encodeChunks, writeChunks } from './wire/tokens.ts'
 
 /** How literal bytes go out. */
 export interface Compression {
@@ -854,7 +854,10 @@ async function squeezeInSteps(
 }
 
 function encodePiece(quality: number, squeezed: readonly Uint8Array[]): Buffer {
-  return chunksOf(squeezed, Uint8Array.of(quality))
+  const record = Buffer.allocUnsafe(1 + chunksSize(squeezed))
+  record[0] = quality
+  writeChunks(record.subarray(1), squeezed)
+  return record
 }
 
 /** Nothing that comes of it may lie in what was read. */

@@ -28,7 +28,7 @@ import { withMemory } from './slabs.ts'
 import type { Tree } from './tree.ts'
 import type { Answer, AnswerPart } from './wire/answers.ts'
 import { blockLengthOf, type SumHead } from './wire/sums.ts'
-import { BlockRuns, chunksOf, encodeChunks } from './wire/tokens.ts'
+import { BlockRuns, chunksSize, encodeChunks, writeChunks } from './wire/tokens.ts'
 
 /** What is asked of one file. */
 export interface FramedQuestion {
@@ -226,7 +226,10 @@ export class FramedAnswers {
             continue
           }
           const key = framedPieceKey(id, pieces++)
-          this.#kept.put(key, chunksOf(data))
+          await withMemory(chunksSize(data), (chunks) => {
+            writeChunks(chunks, data)
+            this.#kept.put(key, chunks)
+          })
           parts.add({ type: 'framed', from, length, key })
         }
         position += step

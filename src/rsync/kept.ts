@@ -17,7 +17,7 @@ export interface Kept {
    * of this.
    */
   peek(key: Uint8Array): Uint8Array | undefined
-  /** Keeps `bytes`, which nobody changes any more, in place of what is there; or doesn't. */
+  /** Keeps a copy of `bytes` in place of what is there; or doesn't. */
   put(key: Uint8Array, bytes: Uint8Array): void
   /** Who puts a lot in a row, and nobody waits for it, waits for this in between, so that nothing is left out. */
   readonly ready?: Promise<void>

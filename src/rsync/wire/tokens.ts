@@ -1,7 +1,7 @@
 /**
  * The flag bytes of compressed token streams. docs/rsync-protocol.md, section 8.6.
  */
-import { ByteWriter } from '../../lib/byte-writer.ts'
+import type { ByteWriter } from '../../lib/byte-writer.ts'
 
 /** The most compressed bytes that one chunk holds: 14 bits say how many. */
 export const MAX_CHUNK = 16383
@@ -17,24 +17,31 @@ const MAX_DISTANCE = 63
 /** Further blocks that one run may hold. */
 const MAX_RUN = 0xffff
 
-/** Behind `head`, compressed parts that each begin a chunk of their own. */
-export function chunksOf(parts: readonly Uint8Array[], head: Uint8Array = new Uint8Array()): Buffer {
-  let size = head.length
+/** Bytes that `writeChunks` writes. */
+export function chunksSize(parts: readonly Uint8Array[]): number {
+  let size = 0
   for (const { length } of parts) size += length + 2 * Math.ceil(length / MAX_CHUNK)
-  const out = new ByteWriter(size)
-  out.bytes(head)
-  for (const part of parts) encodeChunks(out, part)
-  return out.detach(0).bytes
+  return size
+}
+
+/** Compressed parts, each of which begins a chunk of its own. */
+export function writeChunks(out: Uint8Array, parts: readonly Uint8Array[]): void {
+  let to = 0
+  for (const part of parts) {
+    for (let at = 0; at < part.length; at += MAX_CHUNK) {
+      const piece = part.subarray(at, at + MAX_CHUNK)
+      out[to++] = DATA | (piece.length >> 8)
+      out[to++] = piece.length & 0xff
+      out.set(piece, to)
+      to += piece.length
+    }
+  }
 }
 
 /** Compressed bytes, cut into chunks. */
 export function encodeChunks(out: ByteWriter, data: Uint8Array): void {
-  for (let at = 0; at < data.length; at += MAX_CHUNK) {
-    const piece = data.subarray(at, at + MAX_CHUNK)
-    out.u8(DATA | (piece.length >> 8))
-    out.u8(piece.length & 0xff)
-    out.bytes(piece)
-  }
+  const parts = [data]
+  writeChunks(out.space(chunksSize(parts)), parts)
 }
 
 /** Collects consecutive blocks into runs. One for each file. */
