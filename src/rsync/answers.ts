@@ -22,8 +22,8 @@ import {
   type Effort,
   type FrameCompressor,
   historyOf,
-  MAX_PIECE,
   MOST_FED,
+  maxPiece,
 } from './codecs.ts'
 import { chanceIsLikely, hasChanceMatches } from './delta/chance.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
@@ -292,7 +292,7 @@ export class Answers {
   /** What takes the place of a piece that can't be read: as many zeros. */
   async zeros({ manner }: Question, part: PiecePart): Promise<Uint8Array> {
     const zeros = Buffer.alloc(part.length)
-    const squeezed = await squeezeInSteps(zeros, part.last, quickSqueeze(manner.compression)!, undefined)
+    const squeezed = await squeezeInSteps(zeros, part.last, manner.compression!, undefined)
     return encodePiece(QUICK, squeezed).subarray(1)
   }
 
@@ -639,9 +639,10 @@ export class Answers {
     const record = await this.#compressing.run(
       Buffer.from(part.key).toString('latin1'),
       async () => {
-        const squeeze = quickSqueeze(manner.compression)!
         const squeezed = await withReader(tree, node, (read) =>
-          withPiece(read, part, (bytes, history) => squeezeInSteps(bytes, part.last, squeeze, history)),
+          withPiece(read, part, (bytes, history) =>
+            squeezeInSteps(bytes, part.last, manner.compression!, history),
+          ),
         )
         const encoded = encodePiece(QUICK, squeezed)
         this.#kept.put(part.key, encoded)
@@ -841,12 +842,14 @@ async function parseSums({ head, bytes }: RawSums, pacer: Pacer): Promise<BlockS
 async function squeezeInSteps(
   bytes: Uint8Array,
   last: boolean,
-  squeeze: Squeeze,
+  compression: Compression,
   history: Uint8Array | undefined,
 ): Promise<Uint8Array[]> {
+  const squeeze = quickSqueeze(compression)!
+  const most = maxPiece(compression.codec)
   const all: Uint8Array[] = []
-  for (let at = 0; at < bytes.length; at += MAX_PIECE) {
-    const end = Math.min(bytes.length, at + MAX_PIECE)
+  for (let at = 0; at < bytes.length; at += most) {
+    const end = Math.min(bytes.length, at + most)
     const before = at === 0 ? history : bytes.subarray(Math.max(0, at - DEFLATE_WINDOW), at)
     all.push(...(await squeeze(bytes.subarray(at, end), last && end === bytes.length, before)))
   }

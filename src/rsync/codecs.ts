@@ -33,13 +33,20 @@ export function codecNamed(name: string): CodecName | undefined {
 
 /** The most literal data that is compressed at a time: a good ratio, and little memory for each client. */
 export const MAX_PIECE = 256 * 1024
+/** With zstd, whose window goes on over as much. */
+const MAX_ZSTD_PIECE = 2 ** 20
+
+/** The most that a compressor is given at a time. */
+export function maxPiece(codec: CodecName): number {
+  return codec === 'zstd' ? MAX_ZSTD_PIECE : MAX_PIECE
+}
 
 /** How hard to try: as the client wishes, or hardly at all since the data is compressed already. */
 export type Effort = 'normal' | 'least'
 
 export interface Compressor {
   /**
-   * @param piece MAX_PIECE bytes at most.
+   * @param piece `maxPiece` bytes at most.
    * @param last the piece ends its literal run.
    * @param history the last bytes that the client's decoder has from this file, where the codec refers back.
    * @returns parts that each begin a chunk of their own; never an empty one.
@@ -141,13 +148,15 @@ const ZSTD_LEAST = -50
 const ZSTD_MIN = -50
 /** Levels above need windows that clients' decoders don't take, and gain nothing on pieces of this size. */
 const ZSTD_MAX = 19
-/** log2 of MAX_PIECE: the client chooses the level, and with it the memory that a larger window would take. */
-const ZSTD_WINDOW_LOG = 18
+/** log2 of MAX_ZSTD_PIECE. */
+const ZSTD_WINDOW_LOG = 20
+/** Of levels above the default: the client chooses the level, and with it the memory that a larger window would take. */
+const ZSTD_SMALL_WINDOW_LOG = 18
 
 function createZstd(level: number): Compressor {
   const params = {
     [constants.ZSTD_c_compressionLevel]: Math.min(ZSTD_MAX, Math.max(ZSTD_MIN, level)),
-    [constants.ZSTD_c_windowLog]: ZSTD_WINDOW_LOG,
+    [constants.ZSTD_c_windowLog]: level <= ZSTD_DEFAULT ? ZSTD_WINDOW_LOG : ZSTD_SMALL_WINDOW_LOG,
   }
   return {
     compress: async (piece) => {

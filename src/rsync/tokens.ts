@@ -6,7 +6,7 @@ import { StoreError } from '../errors.ts'
 import type { ByteWriter } from '../lib/byte-writer.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { type Answers, type FramedPart, type PiecePart, type Question, quickSqueeze } from './answers.ts'
-import { MAX_PIECE } from './codecs.ts'
+import { maxPiece } from './codecs.ts'
 import type { Connection } from './connection.ts'
 import { END_OF_FRAME, type FrameCursor } from './frames.ts'
 import { FOR_PIECE, FRAME_SIZE, FRAME_SLACK, Loan } from './slabs.ts'
@@ -176,7 +176,7 @@ async function sendSteps(delivery: Delivery, delta: readonly number[]): Promise<
     if (squeeze) {
       runs.flush(out)
       for (let done = 0; done < step; ) {
-        const piece = Buffer.allocUnsafe(Math.min(MAX_PIECE, step - done))
+        const piece = Buffer.allocUnsafe(Math.min(maxPiece(question.manner.compression!.codec), step - done))
         failure = (await orZeros(read(delivery, [piece], position + done), [piece])) ?? failure
         done += piece.length
         for (const part of await squeeze(piece, done === step)) encodeChunks(out, part)
