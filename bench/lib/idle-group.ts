@@ -18,6 +18,10 @@ export class IdleGroup implements Disposable {
 
   constructor() {
     this.#directory = BASES.map(makeIn).find((directory) => directory !== undefined)
+    if (this.#directory === undefined)
+      console.error(
+        'No control group can be made that runs when nobody else does: the server is late for want of time.',
+      )
   }
 
   /** The command, run in the group; with the scheduling class alone, where there is none. */
@@ -27,9 +31,13 @@ export class IdleGroup implements Disposable {
     return ['sh', '-c', 'echo $$ >"$0" && exec "$@"', procs, ...command]
   }
 
-  /** To be called when all have ended. */
+  /** To be called when all have ended; while one runs the group stays. */
   [Symbol.dispose](): void {
-    if (this.#directory !== undefined) rmdirSync(this.#directory)
+    try {
+      if (this.#directory !== undefined) rmdirSync(this.#directory)
+    } catch {
+      // What went wrong with its clients is told by whoever waits for them.
+    }
   }
 }
 

@@ -143,6 +143,8 @@ export class BuildTree implements Tree {
 
   copy(node: number, from: number, targets: readonly Uint8Array[]): Promise<void> | undefined {
     const blob = this.#blob(node)
+    // An empty one is in no pack.
+    if (blob >= 0 && this.#manifest.blobSize(blob) === 0) return undefined
     if (blob >= 0) return this.#blobs.copyBlob(this.#manifest.blobDigest(blob), from, targets)
     return this.#copyOpened(node, from, targets)
   }

@@ -172,12 +172,9 @@ export class Cache {
     const found = this.#find(key)
     if (!found) return undefined
     const { segment, place } = found
-    const waiting = segment.waiting.get(place.offset)
-    if (waiting || place.length < LARGE) {
-      const memory = (take(place.length) ?? Buffer.allocUnsafe(place.length)).subarray(0, place.length)
-      if (!waiting) return this.#read(segment, place, memory)
-      memory.set(waiting)
-      return memory
+    if (place.length < LARGE) {
+      const memory = take(place.length) ?? Buffer.allocUnsafe(place.length)
+      return this.#read(segment, place, memory.subarray(0, place.length))
     }
     const id = idOf(segment, place)
     const held = this.#shared.find(id)
@@ -193,17 +190,21 @@ export class Cache {
     place: Place,
     payload: Buffer,
   ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+    const waiting = segment.waiting.get(place.offset)
+    if (waiting) {
+      payload.set(waiting)
+      return payload
+    }
     const check = (): Uint8Array | undefined => checked(payload, place)
     if (payload.length >= LARGE && segment.readNow([payload], place.offset) === payload.length) return check()
     return this.#pool.copy(segment, place.offset, payload)?.then(check, () => undefined) ?? check()
   }
 
-  /** A small record when it can be had at once: in memory that others read, or that the next call of this overwrites. */
+  /** A small record when it can be had at once, in memory that is used for something else after the caller's turn. */
   peek(key: Uint8Array): Uint8Array | undefined {
     const found = this.#find(key)
     if (!found || found.place.length > this.#scratch.length) return undefined
     const { segment, place } = found
-    // Lasts as long as it has to, too.
     const waiting = segment.waiting.get(place.offset)
     if (waiting) return waiting
     const scratch = this.#scratch.subarray(0, place.length)
@@ -242,6 +243,7 @@ export class Cache {
     this.#written += size
     this.#waiting += size
     this.#table.set(key, { segment: segment.number, offset, length: payload.length, crc })
+    if (segment.flushDue) return
     if (segment.collected >= FLUSH_BYTES) this.#flushAll()
     else this.#flushTimer ??= setTimeout(() => this.#flushAll(), FLUSH_MS).unref()
   }
@@ -435,6 +437,7 @@ const memoryOfItsOwn = (size: number): Buffer | undefined =>
 
 const SUFFIX = '.seg'
 const SEGMENT_NAME = /^\d{8}\.seg$/
+
 class Segment implements BlockFile {
   readonly id = nextFileId()
   readonly number: number

@@ -23,7 +23,6 @@ import {
   type FrameCompressor,
   historyOf,
   MOST_FED,
-  maxPiece,
 } from './codecs.ts'
 import { chanceIsLikely, hasChanceMatches } from './delta/chance.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
@@ -845,13 +844,12 @@ async function squeezeInSteps(
   compression: Compression,
   history: Uint8Array | undefined,
 ): Promise<Uint8Array[]> {
-  const squeeze = quickSqueeze(compression)!
-  const most = maxPiece(compression.codec)
+  const { most, compress } = createCompressor(compression.codec, compression.level, compression.effort)
   const all: Uint8Array[] = []
   for (let at = 0; at < bytes.length; at += most) {
     const end = Math.min(bytes.length, at + most)
     const before = at === 0 ? history : bytes.subarray(Math.max(0, at - DEFLATE_WINDOW), at)
-    all.push(...(await squeeze(bytes.subarray(at, end), last && end === bytes.length, before)))
+    all.push(...(await compress(bytes.subarray(at, end), last && end === bytes.length, before)))
   }
   return all
 }

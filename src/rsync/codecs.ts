@@ -33,20 +33,17 @@ export function codecNamed(name: string): CodecName | undefined {
 
 /** The most literal data that is compressed at a time: a good ratio, and little memory for each client. */
 export const MAX_PIECE = 256 * 1024
-/** With zstd, whose window goes on over as much. */
-const MAX_ZSTD_PIECE = 2 ** 20
-
-/** The most that a compressor is given at a time. */
-export function maxPiece(codec: CodecName): number {
-  return codec === 'zstd' ? MAX_ZSTD_PIECE : MAX_PIECE
-}
+/** With zstd's quick levels, whose window goes on over as much. */
+const MAX_QUICK_PIECE = 2 ** 20
 
 /** How hard to try: as the client wishes, or hardly at all since the data is compressed already. */
 export type Effort = 'normal' | 'least'
 
 export interface Compressor {
+  /** Bytes that it is given at a time, at most: a moment's work for a thread. */
+  readonly most: number
   /**
-   * @param piece `maxPiece` bytes at most.
+   * @param piece `most` bytes at most.
    * @param last the piece ends its literal run.
    * @param history the last bytes that the client's decoder has from this file, where the codec refers back.
    * @returns parts that each begin a chunk of their own; never an empty one.
@@ -148,17 +145,25 @@ const ZSTD_LEAST = -50
 const ZSTD_MIN = -50
 /** Levels above need windows that clients' decoders don't take, and gain nothing on pieces of this size. */
 const ZSTD_MAX = 19
-/** log2 of MAX_ZSTD_PIECE. */
-const ZSTD_WINDOW_LOG = 20
-/** Of levels above the default: the client chooses the level, and with it the memory that a larger window would take. */
-const ZSTD_SMALL_WINDOW_LOG = 18
+/** log2 of MAX_QUICK_PIECE. */
+const ZSTD_QUICK_WINDOW_LOG = 20
+/** log2 of MAX_PIECE, for levels above the default: a client chooses the level, and with it how much memory it takes. */
+const ZSTD_WINDOW_LOG = 18
+/** Tables that are as large as such a window needs them; the levels' own take 80 MB. */
+const ZSTD_TABLE_LOG = 19
 
 function createZstd(level: number): Compressor {
+  const isQuick = level <= ZSTD_DEFAULT
   const params = {
     [constants.ZSTD_c_compressionLevel]: Math.min(ZSTD_MAX, Math.max(ZSTD_MIN, level)),
-    [constants.ZSTD_c_windowLog]: level <= ZSTD_DEFAULT ? ZSTD_WINDOW_LOG : ZSTD_SMALL_WINDOW_LOG,
+    [constants.ZSTD_c_windowLog]: isQuick ? ZSTD_QUICK_WINDOW_LOG : ZSTD_WINDOW_LOG,
+    ...(!isQuick && {
+      [constants.ZSTD_c_hashLog]: ZSTD_TABLE_LOG,
+      [constants.ZSTD_c_chainLog]: ZSTD_TABLE_LOG,
+    }),
   }
   return {
+    most: isQuick ? MAX_QUICK_PIECE : MAX_PIECE,
     compress: async (piece) => {
       if (piece.length <= INLINE_SIZE) return [zstdCompressSync(piece, { params })]
       const frame = openFrame(params)
@@ -216,8 +221,8 @@ const ZSTD_FRAME_MOST = 12
 type ZstdParams = Readonly<Record<number, number>>
 
 /**
- * Streams between two frames, the one that was used last at the end. One takes megabytes, which the garbage collector
- * counts: a new one for every frame makes it run all the time.
+ * Streams of quick levels between two frames, the one that was used last at the end. One takes megabytes, which the
+ * garbage collector counts: a new one for every frame makes it run all the time.
  */
 const idleStreams: ZstdStream[] = []
 const MOST_IDLE = 4
@@ -243,6 +248,8 @@ class ZstdStream {
   readonly manner: string
   readonly #stream: ZstdCompress
   #parts: Buffer[] = []
+  /** Takes little memory. */
+  readonly #isQuick: boolean
   /** Nothing of a frame is in it. */
   #isClean = true
   #failure: Error | undefined
@@ -251,6 +258,7 @@ class ZstdStream {
 
   constructor(manner: string, params: ZstdParams) {
     this.manner = manner
+    this.#isQuick = params[constants.ZSTD_c_compressionLevel]! <= ZSTD_DEFAULT
     this.#stream = createZstdCompress({ flush: constants.ZSTD_e_flush, params, chunkSize: OUTPUT_BYTES })
     this.#stream.on('data', (part: Buffer) => this.#parts.push(part))
     const failed = (error: Error): void => {
@@ -284,7 +292,7 @@ class ZstdStream {
 
   /** @returns whether it can make another frame. If nobody needs it soon it goes by itself. */
   layDown(): boolean {
-    if (!this.#isClean || this.#failure) {
+    if (!this.#isClean || this.#failure || !this.#isQuick) {
       this.destroy()
       return false
     }
@@ -311,6 +319,7 @@ const OUTPUT_BYTES = 256 * 1024
 const LZ4_BLOCK = 16304
 
 const LZ4: Compressor = {
+  most: MAX_PIECE,
   compress: (piece) => {
     const blocks: Uint8Array[] = []
     for (let at = 0; at < piece.length; at += LZ4_BLOCK) {
@@ -338,6 +347,7 @@ function deflateOptions(level: number, history: Uint8Array | undefined): ZlibOpt
 
 function createDeflate(level: number): Compressor {
   return {
+    most: MAX_PIECE,
     compress: async (piece, last, history) => {
       const options = deflateOptions(level, history)
       const data =

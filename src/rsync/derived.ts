@@ -215,13 +215,13 @@ export class Derived {
     node: number,
     signal: AbortSignal,
   ): Promise<TaskResult[T['type']]> {
-    this.#pool ??= startPool()
-    const pool = await this.#pool
-    const stop = this.#settled ? null : signal
     // The file stays open until the thread has ended or been told to.
-    const result: WorkResult = await withContent(tree, node, (content) =>
-      pool.run({ task, place: placeOf(content) } satisfies Work, { signal: stop }),
-    )
+    const result: WorkResult = await withContent(tree, node, async (content) => {
+      this.#pool ??= startPool()
+      const pool = await this.#pool
+      const stop = this.#settled ? null : signal
+      return pool.run({ task, place: placeOf(content) } satisfies Work, { signal: stop })
+    })
     if ('value' in result) return result.value as TaskResult[T['type']]
     const { code, message, hint } = result.error
     if (code === 'PROGRAM_REPLACED') throw new RelayedError(result.error)

@@ -13,8 +13,8 @@ export interface Kept {
    */
   get(key: Uint8Array, take?: TakeMemory): Uint8Array | undefined | Promise<Uint8Array | undefined>
   /**
-   * The bytes of a small record when they can be had at once, or undefined. They may be overwritten by the next call
-   * of this.
+   * The bytes of a small record when they can be had at once, or undefined. They last until the next call of this, and
+   * no longer than the caller's turn.
    */
   peek(key: Uint8Array): Uint8Array | undefined
   /** Keeps a copy of `bytes` in place of what is there; or doesn't. */

@@ -9,8 +9,9 @@ export const FRAME_SIZE = 128 * 1024
 export const FRAME_SLACK = 72 * 1024
 const FRAME_MEMORY = FRAME_SIZE + FRAME_SLACK
 /**
- * Sizes of memory: for a frame; for compressed pieces of 1 MiB, most of which are far smaller. With each, how many
- * wait for their next use, for all connections together: some 4 MiB of pieces.
+ * Sizes of memory: for a frame, and whatever small files need; for pieces of 1 MiB and what they are compressed to,
+ * most of which is far smaller. With each, how many wait for their next use, for all connections together: some 4 MiB
+ * of pieces.
  */
 const CLASSES: readonly { size: number; most: number; free: Buffer[] }[] = [
   { size: FRAME_MEMORY, most: 64, free: [] },
@@ -73,8 +74,8 @@ export class Loan {
 }
 
 /**
- * Memory of `size` bytes while `use` runs; nothing that it returns may lie in it. What fails may leave somebody behind who still reads or writes it: then it
- * is not used again.
+ * Memory of `size` bytes while `use` runs; nothing that it returns may lie in it. What fails may leave somebody behind
+ * who still reads or writes it: then it is not used again.
  */
 export async function withMemory<T>(size: number, use: (bytes: Buffer) => T | Promise<T>): Promise<T> {
   const memory = takeMemory(size)

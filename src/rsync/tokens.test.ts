@@ -3,9 +3,10 @@ import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { constants, inflateRawSync, zstdDecompressSync } from 'node:zlib'
 import { decodeLz4Block } from '../../test/support/lz4.ts'
-import { MemoryTree } from '../../test/support/memory-tree.ts'
+import { MemoryTree, SharedMemoryTree } from '../../test/support/memory-tree.ts'
 import { fc } from '../../test/support/property.ts'
 import { memoryKept, Pipe } from '../../test/support/session.ts'
+import { turnsDuring } from '../../test/support/turns.ts'
 import { ConnectionLost, StoreError } from '../errors.ts'
 import { Answers, mannerOf, type Question } from './answers.ts'
 import { type CodecName, OFFERED_CODECS } from './codecs.ts'
@@ -54,6 +55,32 @@ function fileOf(data: Buffer, steps: readonly Step[]): Buffer {
     }),
   )
 }
+
+test('a large file leaves others their turn, where nothing of it has to be waited for', async () => {
+  const data = randomBytes(24 * PIECE)
+  const tree = new SharedMemoryTree({
+    mode: 0o40755,
+    mtime: 0,
+    children: { f: { mode: 0o100644, mtime: 0, data } },
+  })
+  const answers = new Answers({ derived: {} as Derived, kept: memoryKept() })
+  const sink: Duplex = {
+    read: async () => undefined,
+    write: async (_, whenDone) => whenDone?.(),
+  }
+  const connection = new Connection(sink, () => 0)
+  const rule = { name: 'md5', seed: 0, seedFirst: true } as const
+  const manner = mannerOf(rule, false, { codec: 'lz4', level: undefined, effort: 'normal' })
+  const question: Question = { tree, node: 1, fresh: false, sums: undefined, manner }
+  const delivery = { connection, answers, question, content: undefined, frames: undefined, loan: undefined }
+  const turns = await turnsDuring(async () => {
+    const answer = await answers.find(question, signal)
+    assert.equal(await sendAnswer({ ...delivery, signal }, answer), undefined)
+    await connection.flush()
+  })
+  assert.ok(turns >= 3, `${turns} turns for others`)
+  tree.close()
+})
 
 /** What goes over the wire for these steps. Reading fails from byte `failAt` on. */
 async function send(

@@ -6,7 +6,7 @@ import { StoreError } from '../errors.ts'
 import type { ByteWriter } from '../lib/byte-writer.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { type Answers, type FramedPart, type PiecePart, type Question, quickSqueeze } from './answers.ts'
-import { maxPiece } from './codecs.ts'
+import { MAX_PIECE } from './codecs.ts'
 import type { Connection } from './connection.ts'
 import { END_OF_FRAME, type FrameCursor } from './frames.ts'
 import { FOR_PIECE, FRAME_SIZE, FRAME_SLACK, Loan } from './slabs.ts'
@@ -69,7 +69,12 @@ async function sendRest(
   sending: Sending,
 ): Promise<StoreError | undefined> {
   let failure = await sending
-  for (let i = next; i < parts.length; i++) failure = (await sendPart(delivery, parts[i]!)) ?? failure
+  // A client that takes all of it, and a codec that needs no thread, would leave nobody else a turn.
+  const pacer = new Pacer(delivery.signal)
+  for (let i = next; i < parts.length; i++) {
+    if (pacer.due) await pacer.rest()
+    failure = (await sendPart(delivery, parts[i]!)) ?? failure
+  }
   return failure
 }
 
@@ -176,7 +181,7 @@ async function sendSteps(delivery: Delivery, delta: readonly number[]): Promise<
     if (squeeze) {
       runs.flush(out)
       for (let done = 0; done < step; ) {
-        const piece = Buffer.allocUnsafe(Math.min(maxPiece(question.manner.compression!.codec), step - done))
+        const piece = Buffer.allocUnsafe(Math.min(MAX_PIECE, step - done))
         failure = (await orZeros(read(delivery, [piece], position + done), [piece])) ?? failure
         done += piece.length
         for (const part of await squeeze(piece, done === step)) encodeChunks(out, part)

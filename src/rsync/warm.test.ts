@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { MemoryTree } from '../../test/support/memory-tree.ts'
+import { MemoryTree, SharedMemoryTree } from '../../test/support/memory-tree.ts'
 import { memoryKept, SEED } from '../../test/support/session.ts'
 import { randomBytes } from '../../test/support/tree.ts'
+import { turnsDuring } from '../../test/support/turns.ts'
 import { StoreError } from '../errors.ts'
 import { ascii, showBytes } from '../lib/bytes.ts'
 import { Answers, type Prepared } from './answers.ts'
@@ -115,6 +116,36 @@ for (const { name, from, to, asked: expected } of CASES) {
     for (const tree of trees) tree.close()
   })
 }
+
+test('others get their turn, also where nothing is left to be worked out', async () => {
+  const kept = memoryKept()
+  const derived = new Derived({ kept, checksumSeed: SEED })
+  after(() => derived.close())
+  const kitchen: Kitchen = {
+    derived,
+    answers: new Answers({ derived, kept }),
+    lists: new Lists(derived, kept),
+    best: { squeeze: () => async (bytes) => [bytes], frame: createBestFrame },
+    checksumSeed: SEED,
+  }
+  const files = (seed: number) =>
+    Object.fromEntries(Array.from({ length: 1500 }, (_, i) => [`f${i}`, file(randomBytes(seed + i, 3000))]))
+  const treeIn = (children: object): SharedMemoryTree =>
+    new SharedMemoryTree({
+      mode: 0o40755,
+      children: { root: { mode: 0o40755, children: children as never } },
+    })
+  const [from, to] = [treeIn(files(1)), treeIn(files(10_000))]
+  const called = { letters: 'H', numericIds: true, compress: undefined } as const
+  const visits = [await visitOf('3.2', called, ascii('build-1/root/'), SEED)]
+  const update = await planUpdate(from, to, ascii('root'), signal)
+  assert.equal(update.questions.length, 1500)
+  const request = { update, visits, quick: true, onDone: () => {}, pause: async () => {} }
+  await warmAnswers(kitchen, request, signal)
+  const turns = await turnsDuring(() => warmAnswers(kitchen, request, signal))
+  assert.ok(turns >= 3, `${turns} turns for others`)
+  for (const tree of [from, to]) tree.close()
+})
 
 test('a file that cannot be read is told and suspected, and the others are prepared', async () => {
   const kept = memoryKept()

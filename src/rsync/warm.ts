@@ -155,6 +155,8 @@ export async function warmAnswers(
   const { from, to, questions } = update
   const best = quick ? undefined : kitchen.best
   const { transferDigest, seed } = visits[0]!.agreement
+  // What is known already is found without a wait in between.
+  const pacer = new Pacer(signal)
   await eachAtOnce(questions, AT_ONCE, async (question) => {
     await prepareOne(question, async ({ node, basis }) => {
       const sums = await sumsOf(kitchen.derived, from, basis, visits[0]!, signal)
@@ -209,6 +211,7 @@ export async function warmAnswers(
     tell = onDone,
   ): Promise<void> {
     signal.throwIfAborted()
+    if (pacer.due) await pacer.rest()
     const began = performance.now()
     let prepared: ReadonlyMap<StockVisit, Prepared> | undefined
     try {

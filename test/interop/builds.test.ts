@@ -49,6 +49,34 @@ test("contents is upstream's own file, byte for byte, where one is configured, a
   await upserv.stop()
 })
 
+test('empty files arrive at every protocol and digest, also where the device has something', async () => {
+  await using mirror = new Mirror()
+  const store = await Store.open(mirror.data)
+  await publishBuild(store, '802', [
+    { path: 'emptied', content: '', mtime: 1_234_567_890 },
+    { path: 'empty', content: '' },
+    { path: 'file', content: 'beside them' },
+  ])
+  await store.close()
+  const upserv = await mirror.startUpserv()
+  const choices = ['md4', 'md5', 'xxh64', 'xxh3', 'xxh128'].map((name) => [`--checksum-choice=${name}`])
+  const ways = [...PROTOCOLS.map((protocol) => [`--protocol=${protocol}`]), ...choices]
+  for (const way of ways) {
+    for (const more of [[], ['-z'], ['-c'], ['--append'], ['--inplace']]) {
+      const place = mirror.place()
+      mkdirSync(place)
+      writeFileSync(join(place, 'emptied'), 'x'.repeat(5000))
+      writeFileSync(join(place, 'file'), 'beside')
+      await rsyncSucceeds(['-a', ...way, ...more, `${upserv.url}/build-802/root/`, place])
+      const sizes = ['emptied', 'empty', 'file'].map((name) => lstatSync(join(place, name)).size)
+      // Whoever appends leaves alone what is longer.
+      const emptied = more[0] === '--append' ? 5000 : 0
+      assert.deepEqual(sizes, [emptied, 0, 11], [...way, ...more].join(' '))
+    }
+  }
+  await upserv.stop()
+})
+
 test('sockets arrive as sockets at every protocol', { skip: skipUnlessRoot }, async () => {
   await using mirror = new Mirror()
   // No tar archive holds a socket: this build comes in by the store's own door.

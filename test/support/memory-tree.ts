@@ -89,12 +89,14 @@ export class MemoryTree implements Tree {
     return {
       size: data?.length ?? 0,
       place: { fd, offset },
-      read: async (targets, position) => {
-        let at = offset + position
-        for (const target of targets) at += readSync(fd, target, 0, target.length, at)
-      },
+      read: async (targets, position) => this.readNow(n, position, targets),
       close: () => {},
     }
+  }
+
+  protected readNow(n: number, position: number, targets: readonly Uint8Array[]): void {
+    let at = this.#rows[n]!.offset + position
+    for (const target of targets) at += readSync(this.#fd, target, 0, target.length, at)
   }
 
   #push(name: string, node: MemoryNode, parent: number): void {
@@ -115,5 +117,12 @@ export class MemoryTree implements Tree {
     row.count = children.length
     for (const { name, node } of children) this.#push(name, node, at)
     for (let i = 0; i < children.length; i++) if (isDir(children[i]!.node)) this.#fill(row.first + i)
+  }
+}
+
+/** As a store's tree: what is in memory is had at once. */
+export class SharedMemoryTree extends MemoryTree {
+  copy(node: number, from: number, targets: readonly Uint8Array[]): undefined {
+    this.readNow(node, from, targets)
   }
 }
