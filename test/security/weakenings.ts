@@ -129,8 +129,8 @@ export const FAULTS = {
         },
         {
           file: 'src/rsync/codecs.ts',
-          from: '    [constants.ZSTD_c_windowLog]: ZSTD_WINDOW_LOG,\n',
-          to: '    [constants.ZSTD_c_windowLog]: ZSTD_WINDOW_LOG,\n    [constants.ZSTD_c_nbWorkers]: Math.max(0, (globalThis as any).workers ?? 0),\n',
+          from: '    [constants.ZSTD_c_windowLog]: isQuick ? ZSTD_QUICK_WINDOW_LOG : ZSTD_WINDOW_LOG,\n',
+          to: '    [constants.ZSTD_c_windowLog]: isQuick ? ZSTD_QUICK_WINDOW_LOG : ZSTD_WINDOW_LOG,\n    [constants.ZSTD_c_nbWorkers]: Math.max(0, (globalThis as any).workers ?? 0),\n',
         },
       ],
     },
