@@ -117,17 +117,24 @@ for (const { name, from, to, asked: expected } of CASES) {
   })
 }
 
-test('others get their turn, also where nothing is left to be worked out', async () => {
+function newKitchen(): Kitchen {
   const kept = memoryKept()
   const derived = new Derived({ kept, checksumSeed: SEED })
   after(() => derived.close())
-  const kitchen: Kitchen = {
+  return {
     derived,
     answers: new Answers({ derived, kept }),
     lists: new Lists(derived, kept),
-    best: { squeeze: () => async (bytes) => [bytes], frame: createBestFrame },
+    best: {
+      squeeze: (codec) => async (bytes, last) => squeezeBest(codec, bytes, last),
+      frame: createBestFrame,
+    },
     checksumSeed: SEED,
   }
+}
+
+test('others get their turn, also where nothing is left to be worked out', async () => {
+  const kitchen = newKitchen()
   const files = (seed: number) =>
     Object.fromEntries(Array.from({ length: 1500 }, (_, i) => [`f${i}`, file(randomBytes(seed + i, 3000))]))
   const treeIn = (children: object): SharedMemoryTree =>
@@ -148,19 +155,7 @@ test('others get their turn, also where nothing is left to be worked out', async
 })
 
 test('a file that cannot be read is told and suspected, and the others are prepared', async () => {
-  const kept = memoryKept()
-  const derived = new Derived({ kept, checksumSeed: SEED })
-  after(() => derived.close())
-  const kitchen: Kitchen = {
-    derived,
-    answers: new Answers({ derived, kept }),
-    lists: new Lists(derived, kept),
-    best: {
-      squeeze: (codec) => async (bytes, last) => squeezeBest(codec, bytes, last),
-      frame: createBestFrame,
-    },
-    checksumSeed: SEED,
-  }
+  const kitchen = newKitchen()
   const large = (seed: number) => file(randomBytes(seed, 100_000))
   const from = treeOf({ a: large(1), b: large(2), c: large(3) })
   const to = treeOf({ a: large(4), b: large(5), c: large(6), d: large(7) })
