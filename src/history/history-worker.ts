@@ -172,7 +172,7 @@ function open(): Database {
   const candidate = new DatabaseSync(file)
   try {
     candidate.exec(
-      'PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON',
+      'PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON; PRAGMA cache_size = -256',
     )
     migrate(candidate)
     candidate.exec(`

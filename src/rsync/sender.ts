@@ -108,8 +108,7 @@ class Transfer {
   readonly #decoder: RequestDecoder
   readonly #decode = (bytes: Uint8Array) => this.#decoder.decode(bytes)
   readonly #ndxOut: NdxEncoder
-  /** Of places whose data was sent once: SENT, and the length of the strong sums. A second request is a redo. */
-  readonly #sentOnce: Uint8Array
+  #sent: Uint8Array | undefined
   readonly #pacer: Pacer
   readonly #skipsCompression: ((name: ByteString) => boolean) | undefined
   readonly #manners: { inplace: boolean; least: boolean; manner: Manner }[] = []
@@ -130,7 +129,6 @@ class Transfer {
       dryRun: options.dryRun,
     })
     this.#ndxOut = new NdxEncoder(this.#protocol)
-    this.#sentOnce = new Uint8Array(list.count)
     this.#pacer = new Pacer(context.signal)
     this.#skipsCompression =
       options.skipCompress === undefined ? undefined : parseSkipList(options.skipCompress)
@@ -211,6 +209,15 @@ class Transfer {
     const numbers = await readXattrRequest(input, this.#xattrsOf(item).length)
     if (!item.request.wantsData) return this.#echo(item, numbers)
     await this.#sendLater(item, await input.decode((bytes) => decodeSumHead(bytes, this.#protocol)), numbers)
+  }
+
+  /**
+   * Of places whose data was sent once: SENT, and the length of the strong sums. A second request is a redo. Made for
+   * the first request: most clients of a fleet ask for nothing.
+   */
+  get #sentOnce(): Uint8Array {
+    this.#sent ??= new Uint8Array(this.#context.list.count)
+    return this.#sent
   }
 
   async #sendLater(item: Item, head: SumHead, xattrNumbers?: readonly number[]): Promise<void> {

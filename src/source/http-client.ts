@@ -8,7 +8,8 @@
 
 import { readFileSync } from 'node:fs'
 import type { IncomingHttpHeaders } from 'node:http'
-import { type Dispatcher, EnvHttpProxyAgent, request } from 'undici'
+import { createRequire } from 'node:module'
+import type { Dispatcher } from 'undici'
 import { ConfigError, UpstreamRefused, UpstreamUnreachable } from '../errors.ts'
 import { formatDuration } from '../lib/units.ts'
 import type { Clock } from './clock.ts'
@@ -58,15 +59,17 @@ const REDIRECTS = [301, 302, 303, 307, 308]
 const BAD_CERTIFICATE =
   /^(?:CERT_|ERR_TLS_CERT|DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED_CERT|UNABLE_TO_(?:GET|VERIFY))/
 
+/** Where undici finds proxies. */
+const PROXY_VARIABLES = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY'] as const
 /** Why a server was not asked at all. */
 const RESTING = 'the upstream was busy when it was last asked'
 
 export class HttpClient {
   readonly #limits: SourceLimits
   readonly #clock: Clock
-  readonly #dispatcher: Dispatcher
-  /** For hosts that a redirect leads to: without our certificate. */
-  readonly #elsewhere: Dispatcher
+  readonly #route: Route
+  /** To hosts that a redirect leads to: without our certificate. */
+  readonly #elsewhere: Route
 
   readonly #authorize: Authorize
   readonly #rests: Rests
@@ -86,9 +89,8 @@ export class HttpClient {
     this.#limits = limits
     this.#rests = rests
     this.#clock = clock
-    this.#dispatcher = makeDispatcher(limits, options)
-    this.#elsewhere =
-      options.clientCert === undefined ? this.#dispatcher : makeDispatcher(limits, { ca: options.ca })
+    this.#route = new Route(limits, options)
+    this.#elsewhere = options.clientCert === undefined ? this.#route : new Route(limits, { ca: options.ca })
     this.#authorize = authorize ?? (async () => bearer(options))
   }
 
@@ -142,12 +144,13 @@ export class HttpClient {
     const isElsewhere = url.origin !== first.origin
     if (!isElsewhere && (first.username || first.password)) headers.authorization = basicAuth(first)
     if (!isElsewhere) Object.assign(headers, await this.#authorize(url, asked, signal))
-    const sent = request(withoutUser(url), {
+    const { dispatcher } = isElsewhere ? this.#elsewhere : this.#route
+    const sent = undici().request(withoutUser(url), {
       method: asked.method ?? 'GET',
       headers,
       body: asked.body ?? null,
       signal,
-      dispatcher: isElsewhere ? this.#elsewhere : this.#dispatcher,
+      dispatcher,
     })
     try {
       return await untilAborted(sent, signal)
@@ -201,27 +204,57 @@ function readSecret(file: string): string {
   }
 }
 
-/** What requests to a source go through: proxies of the environment, its certificates. @throws ConfigError */
-export function makeDispatcher(limits: SourceLimits, { ca, clientCert, clientKey }: HttpOptions): Dispatcher {
-  const tls = {
-    ...(ca === undefined ? {} : { ca: readSecret(ca) }),
-    ...(clientCert === undefined
-      ? {}
-      : { cert: readSecret(clientCert), key: readSecret(clientKey ?? clientCert) }),
+/**
+ * undici, loaded when something is first asked: it takes 6 MB (`bench/README.md`), which the thread that serves devices
+ * needs only once it lists what sources have.
+ */
+function undici(): typeof import('undici') {
+  return createRequire(import.meta.url)('undici')
+}
+
+/** What requests to a source go through: proxies of the environment, its certificates. */
+export class Route {
+  readonly #limits: SourceLimits
+  readonly #tls: { ca?: string; cert?: string; key?: string }
+  #dispatcher: Dispatcher | undefined
+
+  /** @throws ConfigError for a certificate that can't be read, or a proxy that can't be one. */
+  constructor(limits: SourceLimits, { ca, clientCert, clientKey }: HttpOptions) {
+    this.#limits = limits
+    this.#tls = {
+      ...(ca === undefined ? {} : { ca: readSecret(ca) }),
+      ...(clientCert === undefined
+        ? {}
+        : { cert: readSecret(clientCert), key: readSecret(clientKey ?? clientCert) }),
+    }
+    if (PROXY_VARIABLES.some((name) => process.env[name])) this.#dispatcher = this.#connect()
   }
-  try {
-    return new EnvHttpProxyAgent({
-      connect: { timeout: limits.connectMs, ...tls },
-      requestTls: tls, // behind a proxy
-      headersTimeout: limits.headersMs,
-      bodyTimeout: 0, // `chunks` watches it: only while somebody waits for a byte, and to the millisecond.
-      allowH2: false, // One stream of bulk data gains nothing from it, and HTTP/1.1 fails in simpler ways.
-    })
-  } catch (cause) {
-    throw new ConfigError(`the environment names a proxy that cannot be used: ${(cause as Error).message}`, {
-      hint: 'http_proxy and https_proxy are URLs, as in http://proxy.example.org:3128.',
-      cause,
-    })
+
+  /** Made when it is first asked for. */
+  get dispatcher(): Dispatcher {
+    this.#dispatcher ??= this.#connect()
+    return this.#dispatcher
+  }
+
+  #connect(): Dispatcher {
+    const { EnvHttpProxyAgent } = undici()
+    try {
+      return new EnvHttpProxyAgent({
+        connect: { timeout: this.#limits.connectMs, ...this.#tls },
+        requestTls: this.#tls, // behind a proxy
+        headersTimeout: this.#limits.headersMs,
+        bodyTimeout: 0, // `chunks` watches it: only while somebody waits for a byte, and to the millisecond.
+        allowH2: false, // One stream of bulk data gains nothing from it, and HTTP/1.1 fails in simpler ways.
+      })
+    } catch (cause) {
+      throw new ConfigError(
+        `the environment names a proxy that cannot be used: ${(cause as Error).message}`,
+        {
+          hint: 'http_proxy and https_proxy are URLs, as in http://proxy.example.org:3128.',
+          cause,
+        },
+      )
+    }
   }
 }
 

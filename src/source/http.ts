@@ -136,7 +136,7 @@ export class HttpSource implements Source {
     do {
       const bytes = await this.#readSmall(listUrl(directory, continuation), this.#limits.indexBytes, options)
       if (!bytes) throw new SourceError(`${showUrl(directory)} is no bucket`)
-      const page = parseListing(Buffer.from(bytes).toString('utf8'))
+      const page = await parseListing(Buffer.from(bytes).toString('utf8'))
       names.push(...page.names)
       continuation = page.continuation
       // A page has up to a thousand names; one that goes on for ever with none is no list.

@@ -2,7 +2,6 @@
  * Names that an upstream shows: in the index of a directory, as web servers make one, or in a list that
  * somebody keeps (JSON or text). And patterns of names, in which `*` stands for any text. Pure, but for its pauses.
  */
-import { Parser } from 'htmlparser2'
 import type { Pacer } from '../lib/pacer.ts'
 import { timeIn, timeOfNumber } from './dates.ts'
 
@@ -116,6 +115,7 @@ async function linksIn(text: string, directory: URL, { most, pacer }: NamesOptio
     last = undefined
     beside = undefined
   }
+  const { Parser } = await import('htmlparser2') // Only who lists a directory needs it.
   const parser = new Parser({
     onopentag(tag, { href, datetime }) {
       if (tag === 'time' && last && datetime !== undefined) last.changed ??= timeOfText(datetime)

@@ -3,7 +3,7 @@ import { access, constants } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { type Dispatcher, request } from 'undici'
 import { whereabouts } from './create.ts'
-import { makeDispatcher } from './http-client.ts'
+import { Route } from './http-client.ts'
 import { SOURCE_LIMITS } from './limits.ts'
 import type { SourceConfig } from './source.ts'
 import { showTemplate, showUrl, withoutUser } from './url.ts'
@@ -33,7 +33,7 @@ async function reachPlace(source: SourceConfig, signal: AbortSignal): Promise<Re
   let dispatcher: Dispatcher
   try {
     at = whereabouts(source)
-    dispatcher = makeDispatcher(SOURCE_LIMITS, source.http ?? {})
+    dispatcher = new Route(SOURCE_LIMITS, source.http ?? {}).dispatcher
   } catch (error) {
     const look = `Look at the source "${source.name}" in upserv.toml.`
     return { place: showTemplate(source.url), failure: (error as Error).message, look }

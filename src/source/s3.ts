@@ -7,7 +7,6 @@
  */
 import { readFileSync } from 'node:fs'
 import { AwsV4Signer } from 'aws4fetch'
-import { Parser } from 'htmlparser2'
 import { ConfigError } from '../errors.ts'
 import { timeIn } from './dates.ts'
 import type { Authorize } from './http-client.ts'
@@ -113,7 +112,10 @@ export function listUrl(directory: URL, continuation: string | undefined): URL {
 }
 
 /** Names and where the list goes on, of an answer to that. */
-export function parseListing(xml: string): { names: ListedName[]; continuation: string | undefined } {
+export async function parseListing(
+  xml: string,
+): Promise<{ names: ListedName[]; continuation: string | undefined }> {
+  const { Parser } = await import('htmlparser2') // Only who lists a bucket needs it.
   const names: ListedName[] = []
   let continuation: string | undefined
   const path: string[] = []

@@ -9,8 +9,11 @@ import { type AddressInfo, connect } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { findProgram } from '../../src/lib/find-program.ts'
+import { createSource } from '../../src/source/create.ts'
+import type { SourceConfig } from '../../src/source/source.ts'
 import { Authority } from '../support/certificates.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
+import { run } from '../support/processes.ts'
 import { makeScratch } from '../support/scratch.ts'
 import { quickSource } from './source-upstream.ts'
 
@@ -84,6 +87,38 @@ test('a proxy that wants another password is told of', async (t) => {
   const upserv = await mirror.startUpserv({ env: { http_proxy: `http://127.0.0.1:${port}`, no_proxy: '' } })
   const refused = await mirror.sync(upserv, '1', 5)
   assert.match(refused.stderr + refused.stdout, /@ERROR: .*answers 407: the proxy wants a password/)
+})
+
+/** A source, where nobody listens. */
+const SOURCE: SourceConfig = {
+  ...{ name: 'mirror', url: 'http://127.0.0.1:1/{build}.tar.gz', builds: '^.+$' },
+  ...{ checksum: undefined, contents: undefined, list: 'directories' },
+}
+
+test('what cannot be a proxy is told of before anything is asked', (t) => {
+  const before = process.env.http_proxy
+  process.env.http_proxy = 'proxy.example.org'
+  t.after(() => {
+    if (before === undefined) delete process.env.http_proxy
+    else process.env.http_proxy = before
+  })
+  assert.throws(() => createSource(SOURCE), /the environment names a proxy that cannot be used/)
+})
+
+test('a source that is only known takes no memory for asking', async () => {
+  const program = `
+    import { createRequire } from 'node:module'
+    import { createSource } from './src/source/create.ts'
+    const source = createSource(${JSON.stringify(SOURCE)})
+    const isLoaded = () => Object.keys(createRequire(import.meta.url).cache).some((path) => path.includes('undici'))
+    const before = isLoaded()
+    await source.list(AbortSignal.timeout(500)).catch(() => {})
+    console.log(before, isLoaded())
+  `
+  const { stdout } = await run(process.execPath, ['--input-type=module', '--eval', program], {
+    env: { http_proxy: '', https_proxy: '' },
+  })
+  assert.equal(stdout.trim(), 'false true')
 })
 
 const LAYER = { mediaType: 'x', digest: `sha256:${'0'.repeat(64)}`, size: 1 }
