@@ -46,7 +46,7 @@ export const ROWS: readonly Row[] = [
   { id: 'update', title: 'update', options: [], clients: [1, 10, 50], ...PLAIN },
   { id: 'update-29', title: 'update, protocol 29', options: ['--protocol=29'], clients: [1, 10], ...PLAIN },
   { id: 'update-z', title: 'update -z (zstd)', options: ['-z'], clients: [1, 10, 50], ...ZSTD },
-  { id: 'update-zlib', title: 'update -z (zlib)', options: ZLIB, clients: [1, 10], ...OLD_ZLIB },
+  { id: 'update-zlib', title: 'update -z (zlib)', options: ZLIB, clients: [1, 10, 50], ...OLD_ZLIB },
   {
     id: 'update-zlibx',
     title: 'update -z (zlibx)',

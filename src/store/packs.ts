@@ -206,10 +206,12 @@ export class Packs {
   copyBlob(digest: Uint8Array, position: number, targets: readonly Uint8Array[]): Promise<void> | undefined {
     const row = this.index.find(digest)
     const pack = row < 0 ? undefined : this.#packs.get(this.index.pack(row))
-    if (!pack || this.index.isLost(row)) return this.#copyOpened(digest, position, targets)
-    const offset = this.index.offset(row) + position
     // Compaction may move the blob meanwhile, or the pack end too early: the long way knows, and says.
     const otherwise = (): Promise<void> => this.#copyOpened(digest, position, targets)
+    if (!pack || this.index.isLost(row)) return otherwise()
+    // What lies beyond is another blob.
+    if (position < 0 || endOf(targets, position) > this.index.length(row)) return otherwise()
+    const offset = this.index.offset(row) + position
     if (this.index.length(row) >= LARGE) return readNow(pack.file, offset, targets) ? undefined : otherwise()
     return this.#copyShared(pack.blocks, offset, targets)?.catch(otherwise)
   }
@@ -483,6 +485,11 @@ function blocksOf(file: PackFile, hold: () => Promise<void>): BlockFile {
   }
 }
 
+/** Where a read from `position` on ends that fills all of `targets`. */
+function endOf(targets: readonly Uint8Array[], position: number): number {
+  return targets.reduce((sum, { length }) => sum + length, position)
+}
+
 /** The bytes of one blob, as they were when it was opened, wherever they move. Whoever opens it closes it. */
 export class BlobReader {
   readonly size: number
@@ -503,7 +510,7 @@ export class BlobReader {
 
   /** Fills all of `targets`, one after the other, from `position` of the blob on; nothing beyond `size`. */
   async read(targets: readonly Uint8Array[], position: number): Promise<void> {
-    const end = targets.reduce((sum, { length }) => sum + length, position)
+    const end = endOf(targets, position)
     if (position < 0 || end > this.size) {
       throw new RangeError(`bytes ${position} to ${end} of a blob of ${this.size}`)
     }

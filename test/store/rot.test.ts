@@ -506,6 +506,31 @@ test('no file stays open for each pack, neither by verifying nor by reading what
   assert.ok(openPacks() < 140, `${openPacks()} packs are open`)
 })
 
+test("what is read of a blob is never its neighbour's", async (t) => {
+  const { store } = await setUp(t)
+  const contents = ['first, a small blob', 'second, and its neighbour', 'x'.repeat(200_000), 'y'.repeat(200_000)]
+  await publishBuild(
+    store(),
+    'N',
+    contents.map((content, n) => file(`${n}`, content)),
+  )
+  for (const content of contents) {
+    const digest = createHash('sha256').update(content).digest()
+    const { length } = content
+    for (const [position, size] of [
+      [0, length + 1],
+      [length, 1],
+      [-1, 1],
+    ] as const) {
+      const targets = [Buffer.alloc(size - 1), Buffer.alloc(1)]
+      await assert.rejects(async () => store().copyBlob(digest, position, targets), RangeError)
+    }
+    const whole = [Buffer.alloc(5), Buffer.alloc(length - 5)]
+    await store().copyBlob(digest, 0, whole)
+    assert.equal(String(Buffer.concat(whole)), content)
+  }
+})
+
 test('a build that leaves while it is verified is not damaged', async (t) => {
   const directory = temporaryDirectory()
   t.after(() => directory.remove())
