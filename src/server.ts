@@ -492,7 +492,7 @@ export async function serve(
     },
   })
   const ground = await layGround(config, log, predecessor?.lock)
-  const { claim, channels, activity, history, pool } = ground
+  const { claim, channels, available, activity, history, pool } = ground
   // Before any device hears of them. On a full disk they are served all the same, and count as new next time.
   await channels.keep().catch((error: Error) => {
     log.warn({ reason: error.message }, 'channels.json could not be written')
@@ -775,7 +775,7 @@ export async function serve(
   const handOver = async (prepare: boolean): Promise<HandoverReport> => {
     if (stopping) throw new CommandError('the server is stopping')
     if (successor) throw new CommandError(`process ${successor.pid} has taken over already`)
-    await derived.settle()
+    await Promise.all([derived.settle(), available.settle()])
     if (prepare) return { pid: process.pid, version: VERSION, sessions: doors.sessions }
     handing ??= giveAway()
       .catch((error: Error) => {
@@ -931,8 +931,10 @@ export async function serve(
       await open.tidy().catch((error: Error) => {
         if (!stopping) log.warn({ reason: error.message }, 'cleaning up failed')
       })
-      // What the start has left behind would stay for as long as little goes on: a sixth of an idle server's memory.
-      globalThis.gc?.({ execution: 'sync', flavor: 'last-resort', type: 'major' })
+      // What the start has left behind would stay for as long as little goes on. It takes a moment (28 ms), in which
+      // nobody should be waiting.
+      if (!stopping && sessions() === 0)
+        globalThis.gc?.({ execution: 'sync', flavor: 'last-resort', type: 'major' })
     },
     () => void stop(),
   )

@@ -5,6 +5,7 @@
 import type { SourceError } from '../errors.ts'
 import { SingleFlight, untilAborted } from '../lib/single-flight.ts'
 import { type AnySource, createSource } from '../source/create.ts'
+import { loadLibraries } from '../source/late-libraries.ts'
 import type { SourceConfig } from '../source/source.ts'
 import { compareIds, idOfModule, isBuildId } from './build-id.ts'
 import type { AvailableBuilds } from './operations.ts'
@@ -41,6 +42,11 @@ export class Available {
   /** Whether there is anything to ask. */
   get hasSources(): boolean {
     return this.#sources.length > 0
+  }
+
+  /** Loads what asking takes: from then on the program's files may be replaced. */
+  async settle(): Promise<void> {
+    if (this.hasSources) await loadLibraries()
   }
 
   /** Since when we know that it can be had, in ms since 1970: for those of which upstream does not tell. */

@@ -8,12 +8,12 @@
 
 import { readFileSync } from 'node:fs'
 import type { IncomingHttpHeaders } from 'node:http'
-import { createRequire } from 'node:module'
 import type { Dispatcher } from 'undici'
 import { ConfigError, UpstreamRefused, UpstreamUnreachable } from '../errors.ts'
 import { formatDuration } from '../lib/units.ts'
 import type { Clock } from './clock.ts'
 import { header, parseRetryAfter } from './http-headers.ts'
+import { undici } from './late-libraries.ts'
 import type { SourceLimits } from './limits.ts'
 import { Rests } from './rests.ts'
 import { Transient } from './retry.ts'
@@ -202,14 +202,6 @@ function readSecret(file: string): string {
   } catch (cause) {
     throw new ConfigError(`${file} cannot be read: ${(cause as Error).message}`, { cause })
   }
-}
-
-/**
- * undici, loaded when something is first asked: it takes 6 MB (`bench/README.md`), which the thread that serves devices
- * needs only once it lists what sources have.
- */
-function undici(): typeof import('undici') {
-  return createRequire(import.meta.url)('undici')
 }
 
 /** What requests to a source go through: proxies of the environment, its certificates. */

@@ -4,6 +4,7 @@
  */
 import type { Pacer } from '../lib/pacer.ts'
 import { timeIn, timeOfNumber } from './dates.ts'
+import { htmlparser } from './late-libraries.ts'
 
 /** A name, and when what it names was last changed; undefined where that is not told. */
 export interface ListedName {
@@ -115,7 +116,7 @@ async function linksIn(text: string, directory: URL, { most, pacer }: NamesOptio
     last = undefined
     beside = undefined
   }
-  const { Parser } = await import('htmlparser2') // Only who lists a directory needs it.
+  const { Parser } = await htmlparser()
   const parser = new Parser({
     onopentag(tag, { href, datetime }) {
       if (tag === 'time' && last && datetime !== undefined) last.changed ??= timeOfText(datetime)

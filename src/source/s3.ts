@@ -10,6 +10,7 @@ import { AwsV4Signer } from 'aws4fetch'
 import { ConfigError } from '../errors.ts'
 import { timeIn } from './dates.ts'
 import type { Authorize } from './http-client.ts'
+import { htmlparser } from './late-libraries.ts'
 import type { ListedName } from './names.ts'
 import type { S3Options, SourceConfig } from './source.ts'
 
@@ -115,7 +116,7 @@ export function listUrl(directory: URL, continuation: string | undefined): URL {
 export async function parseListing(
   xml: string,
 ): Promise<{ names: ListedName[]; continuation: string | undefined }> {
-  const { Parser } = await import('htmlparser2') // Only who lists a bucket needs it.
+  const { Parser } = await htmlparser()
   const names: ListedName[] = []
   let continuation: string | undefined
   const path: string[] = []

@@ -97,6 +97,35 @@ async function start(mirror: Mirror, toml = '', http = 'off'): Promise<Upserv> {
 const ownersPid = (mirror: Mirror): number =>
   (JSON.parse(readFileSync(join(mirror.data, 'upserv.lock'), 'utf8')) as { pid: number }).pid
 
+/** Notes the packages that a process takes modules from. */
+const NOTES_PACKAGES = `data:text/javascript,${encodeURIComponent(`
+  import { appendFileSync } from 'node:fs'
+  import { registerHooks } from 'node:module'
+  registerHooks({
+    load(url, context, next) {
+      const found = /node_modules.((?:@[^/]+.)?[^/]+)/.exec(url)
+      if (found) appendFileSync(process.env.NOTES, found[1] + '\\n')
+      return next(url, context)
+    },
+  })
+`)}`
+
+test('before its files are replaced a server has all of them that it needs', async () => {
+  await using mirror = new Mirror()
+  await mirror.startNginx()
+  const notes = mirror.path('packages')
+  const upserv = await mirror.startUpserv({
+    env: { NODE_OPTIONS: `--import=${NOTES_PACKAGES}`, NOTES: notes },
+  })
+  const packages = (): Set<string> => new Set(readFileSync(notes, 'utf8').split('\n'))
+  assert.equal(packages().has('undici') || packages().has('htmlparser2'), false)
+  assert.equal((await upserv.cli(['handover', '--prepare'])).code, 0)
+  const before = packages()
+  assert.ok(before.has('undici') && before.has('htmlparser2'))
+  assert.equal((await upserv.cli(['available'])).code, 0)
+  assert.deepEqual(packages(), before)
+})
+
 describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
   test('a slow client finishes with the old process, all others are with the new one, none is refused', async () => {
     await using mirror = new Mirror()

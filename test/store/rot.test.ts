@@ -508,7 +508,12 @@ test('no file stays open for each pack, neither by verifying nor by reading what
 
 test("what is read of a blob is never its neighbour's", async (t) => {
   const { store } = await setUp(t)
-  const contents = ['first, a small blob', 'second, and its neighbour', 'x'.repeat(200_000), 'y'.repeat(200_000)]
+  const contents = [
+    'first, a small blob',
+    'second, and its neighbour',
+    'x'.repeat(200_000),
+    'y'.repeat(200_000),
+  ]
   await publishBuild(
     store(),
     'N',
