@@ -49,7 +49,10 @@ test('every package that runs is used, and has its reason in the ADR', () => {
     .join('\n')
   const adr = read('docs/adr/0009-dependencies.md')
   for (const name of Object.keys(manifest.dependencies)) {
-    assert.ok(new RegExp(`from '${name}(?:/|')`).test(sources), `nothing uses ${name}`)
+    assert.ok(
+      new RegExp(`(?:from |import\\(|require\\()'${name}(?:/|')`).test(sources),
+      `nothing uses ${name}`,
+    )
     assert.ok(
       adr.includes(`\n| ${name} |`),
       `docs/adr/0009-dependencies.md does not say why there is ${name}`,
