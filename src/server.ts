@@ -92,11 +92,8 @@ import { VERSION } from './version.ts'
 
 /** From then on the log warns of a certificate: whoever renews them does it earlier. */
 const EXPIRES_SOON_MS = 14 * 86_400_000
-/**
- * What was read from packs and derived data, in memory that all clients share: enough for those who read the same at
- * about the same time. The system keeps the files themselves in memory, as far as it has any to spare.
- */
-const POOL_MEMORY = 8 * 2 ** 20
+/** What was read from packs and derived data, in memory that all clients share. */
+const POOL_MEMORY = 24 * 2 ** 20
 /** How often it is noted what live sessions have sent. */
 const SAMPLE_EVERY_MS = 5000
 /** Clients are not let in before it is known which number the first one gets, but no longer than this. */
