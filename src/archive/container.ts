@@ -18,6 +18,11 @@ export type Container = 'tar' | 'cpio' | 'zip' | 'squashfs' | 'iso9660' | 'ext'
 const ISO_MAGIC_AT = 32_769
 /** The superblock of ext2 to ext4 is 1024 bytes from the start. */
 const EXT_MAGIC_AT = 1024 + 56
+/**
+ * Text at the start: bsdtar would take it for mtree(5), whatever comes behind it, and that names files of this machine,
+ * which it would copy. What lies before an image's facts is zeros or a program that starts a machine.
+ */
+const LIKE_MTREE = /^\s*(?:$|#|[\x21-\x7e]+(?:\s|$))/
 /** How much of an archive the functions that tell what it is want to see. */
 export const SNIFF_BYTES = ISO_MAGIC_AT + 5
 
@@ -30,7 +35,8 @@ export function detectContainer(head: Uint8Array): Container | undefined {
   if (start.startsWith('hsqs')) return 'squashfs'
   if (head.length < SNIFF_BYTES)
     return head[EXT_MAGIC_AT] === 0x53 && head[EXT_MAGIC_AT + 1] === 0xef ? 'ext' : undefined
-  if (byteString(head, ISO_MAGIC_AT, SNIFF_BYTES) === 'CD001') return 'iso9660'
+  if (byteString(head, ISO_MAGIC_AT, SNIFF_BYTES) === 'CD001')
+    return LIKE_MTREE.test(byteString(head, 0, SNIFF_BYTES)) ? undefined : 'iso9660'
   if (head[EXT_MAGIC_AT] === 0x53 && head[EXT_MAGIC_AT + 1] === 0xef) return 'ext'
   return undefined
 }

@@ -283,8 +283,10 @@ class Image {
     for (const { logical, physical, count } of this.#runs(inode)) {
       const start = logical * this.#blockBytes
       if (start < at) throw damaged(`inode ${inode.number} has overlapping pieces`)
-      yield* zeros(Math.min(start, inode.size) - at)
-      at = Math.min(start, inode.size)
+      // Set aside behind the end. Nothing that is read can show order there.
+      if (start >= inode.size) break
+      yield* zeros(start - at)
+      at = start
       const end = Math.min(start + count * this.#blockBytes, inode.size)
       while (at < end) {
         const length = Math.min(PIECE_BYTES, end - at)
@@ -329,18 +331,21 @@ class Image {
     else yield* this.#pointers(inode.block, blocks)
   }
 
-  *#extents(node: Buffer, depthLeft: number): Generator<Run, void> {
+  /** Every node leads to blocks: whoever reads on until the file ends has an end, wherever nodes point. */
+  *#extents(node: Buffer, depthLeft: number, isRoot = true): Generator<Run, void> {
     const count = node.readUInt16LE(2)
     const depth = node.readUInt16LE(6)
     if (node.readUInt16LE(0) !== 0xf30a || 12 + count * 12 > node.length || depth > depthLeft)
       throw damaged('an extent tree is not one')
+    if (count === 0 && !isRoot) throw damaged('an extent tree has an empty node')
     for (let at = 12; at < 12 + count * 12; at += 12) {
       if (depth > 0) {
         const block = node.readUInt32LE(at + 4) + node.readUInt16LE(at + 8) * 2 ** 32
-        yield* this.#extents(this.#block(block), depth - 1)
+        yield* this.#extents(this.#block(block), depth - 1, false)
         continue
       }
       const length = node.readUInt16LE(at + 4)
+      if (length === 0) throw damaged('an extent has no blocks')
       // Above 2^15: set aside and never written, which reads as zeros.
       const unwritten = length > 32_768
       const physical = node.readUInt16LE(at + 6) * 2 ** 32 + node.readUInt32LE(at + 8)
