@@ -8,7 +8,7 @@ import { ascii } from '../lib/bytes.ts'
 import { Connection } from './connection.ts'
 import { FRAME_SIZE } from './slabs.ts'
 import { decodeI32 } from './wire/ints.ts'
-import { TAG } from './wire/mux.ts'
+import { decodeFrameHeader, FRAME_MAX, TAG } from './wire/mux.ts'
 
 function open(now: () => number = () => 0): { pipe: Pipe; connection: Connection } {
   const pipe = new Pipe()
@@ -89,6 +89,26 @@ test('flow waits until a frame is worth it', async () => {
   assert.equal(pipe.output.length, FRAME_SIZE)
   assert.equal(pipe.output.readUInt32LE(0), 0x07000000 | (FRAME_SIZE - 4))
 })
+
+for (const rate of [0, 2 ** 40]) {
+  test(`what is longer than a frame can be goes out in several, at ${rate || 'any'} bytes a second`, async () => {
+    const { pipe, connection } = open()
+    await connection.startMuxOut()
+    if (rate > 0) connection.limitBandwidth(rate)
+    const large = Buffer.alloc(FRAME_MAX + 5, 'x')
+    await connection.append(large)
+    connection.out.bytes(large)
+    await connection.flush()
+    let bytes = 0
+    for (let at = 0; at < pipe.output.length; ) {
+      const { value, size } = decodeFrameHeader(pipe.output.subarray(at))!
+      assert.equal(value.tag, TAG.data)
+      bytes += value.length
+      at += size + value.length
+    }
+    assert.equal(bytes, 2 * large.length)
+  })
+}
 
 const FRAMES_IN: readonly { name: string; hex: string[] }[] = [
   { name: 'one frame', hex: ['04000007 01000000'] },

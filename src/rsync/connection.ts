@@ -148,7 +148,7 @@ export class Connection {
    * @param whenDone called once nobody reads them any more: until then they stay as they are.
    */
   append(bytes: Uint8Array, whenDone?: () => void): Promise<void> | undefined {
-    if (bytes.length >= WORTH_NO_COPY && this.#bandwidth === 0) return this.#appendWhole(bytes, whenDone)
+    if (bytes.length >= WORTH_NO_COPY) return this.#appendWhole(bytes, whenDone)
     this.out.bytes(bytes)
     whenDone?.()
     return this.flow()
@@ -172,26 +172,19 @@ export class Connection {
     const head = this.#outMuxed ? FRAME_HEADER_SIZE : 0
     if (this.out.length <= head) return
     const { bytes, memory } = this.out.detach(START_SIZE)
-    if (this.#outMuxed) {
-      writeFrameHeader(bytes, 0, TAG.data, bytes.length - FRAME_HEADER_SIZE)
-      this.#beginFrame()
-    }
-    await this.#send([bytes], () => giveMemory(memory))
+    const done = (): void => giveMemory(memory)
+    if (!this.#outMuxed) return this.#send([bytes], done)
+    this.#beginFrame()
+    // One frame, for whose header there is room; more than one only of an item that is larger than most.
+    const first = bytes.subarray(0, head + FRAME_MAX)
+    writeFrameHeader(first, 0, TAG.data, first.length - head)
+    await this.#send([first, ...framesOf(bytes.subarray(first.length))], done)
   }
 
   async #appendWhole(bytes: Uint8Array, whenDone?: () => void): Promise<void> {
     await this.flush()
-    for (let at = 0; at < bytes.length; at += FRAME_MAX) {
-      const piece = asBuffer(bytes.subarray(at, at + FRAME_MAX))
-      const done = at + FRAME_MAX >= bytes.length ? whenDone : undefined
-      if (this.#outMuxed) {
-        const head = Buffer.allocUnsafe(FRAME_HEADER_SIZE)
-        writeFrameHeader(head, 0, TAG.data, piece.length)
-        await this.#send([head, piece], done)
-      } else {
-        await this.#send([piece], done)
-      }
-    }
+    const whole = asBuffer(bytes)
+    await this.#send(this.#outMuxed ? [...framesOf(whole)] : [whole], whenDone)
   }
 
   /** The next bytes of the peer, who has or soon gets all that we have said. */
@@ -339,6 +332,17 @@ class Linger {
     const flushing = this.#flushing
     this.#flushing = undefined
     return flushing
+  }
+}
+
+/** In as many frames as it takes, each piece behind its header. */
+function* framesOf(bytes: Buffer): Generator<Buffer> {
+  for (let at = 0; at < bytes.length; at += FRAME_MAX) {
+    const piece = bytes.subarray(at, at + FRAME_MAX)
+    const head = Buffer.allocUnsafe(FRAME_HEADER_SIZE)
+    writeFrameHeader(head, 0, TAG.data, piece.length)
+    yield head
+    yield piece
   }
 }
 

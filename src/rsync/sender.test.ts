@@ -5,6 +5,7 @@ import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { fc } from '../../test/support/property.ts'
 import { applyInPlace, sumsOf } from '../../test/support/receiver.ts'
 import { memoryKept, Pipe, SEED } from '../../test/support/session.ts'
+import { randomBytes } from '../../test/support/tree.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
 import { Answers } from './answers.ts'
@@ -14,8 +15,10 @@ import { Derived } from './derived.ts'
 import { createBlockSum, DIGEST_LENGTH, type DigestName, fileDigest, prepareBlockSum } from './digests.ts'
 import { noFigures } from './figures.ts'
 import { transfer } from './sender.ts'
-import { COMPAT } from './setup.ts'
+import { type Agreement, COMPAT } from './setup.ts'
+import { FRAME_SIZE, FRAME_SLACK } from './slabs.ts'
 import { parseArguments } from './wire/arguments.ts'
+import { decodeFrameHeader, TAG } from './wire/mux.ts'
 import { NdxDecoder, NdxEncoder } from './wire/ndx.ts'
 import { decodeSumHead, encodeSumHead } from './wire/sums.ts'
 
@@ -66,35 +69,7 @@ async function run(
   pipe.send(out.take())
   pipe.end()
   try {
-    await transfer({
-      connection,
-      tree,
-      list: {
-        count: 1,
-        nodes: Int32Array.of(1),
-        order: Uint32Array.of(0),
-        totalSize: target.length,
-        notices: [],
-        xattrChoice: { withRsyncOwn: false, kept: undefined },
-        bytes: new Uint8Array(0),
-        nameOf: () => ascii('f'),
-      },
-      options: parseArguments(words as ByteString[], undefined),
-      agreement: {
-        protocol,
-        compat: COMPAT.checksumSeedFix,
-        transferDigest: digest,
-        listDigest: digest,
-        seed: SEED,
-        codec: undefined,
-      },
-      derived,
-      answers: new Answers({ derived, kept: memoryKept() }),
-      listMs: { build: 0, send: 0 },
-      figures: noFigures(),
-      signal: new AbortController().signal,
-    })
-    await connection.flush()
+    await serve(connection, tree, words, { protocol, transferDigest: digest, codec: undefined })
   } finally {
     tree.close()
   }
@@ -109,6 +84,43 @@ async function run(
     bytes = answer.rest
     return answer
   })
+}
+
+/** Answers requests for the files of the tree's root. */
+async function serve(
+  connection: Connection,
+  tree: MemoryTree,
+  words: readonly string[],
+  agreed: Pick<Agreement, 'protocol' | 'transferDigest' | 'codec'>,
+): Promise<void> {
+  const places = Array.from({ length: tree.count - 1 }, (_, place) => place)
+  await transfer({
+    connection,
+    tree,
+    list: {
+      count: places.length,
+      nodes: Int32Array.from(places, (place) => place + 1),
+      order: Uint32Array.from(places),
+      totalSize: 0,
+      notices: [],
+      xattrChoice: { withRsyncOwn: false, kept: undefined },
+      bytes: new Uint8Array(0),
+      nameOf: () => ascii('f'),
+    },
+    options: parseArguments(words as ByteString[], undefined),
+    agreement: {
+      compat: COMPAT.checksumSeedFix,
+      listDigest: agreed.transferDigest,
+      seed: SEED,
+      ...agreed,
+    },
+    derived,
+    answers: new Answers({ derived, kept: memoryKept() }),
+    listMs: { build: 0, send: 0 },
+    figures: noFigures(),
+    signal: new AbortController().signal,
+  })
+  await connection.flush()
 }
 
 function readAnswer(from: Buffer, digestLength: number): Answer & { rest: Buffer } {
@@ -196,4 +208,39 @@ test('--append: what the client has and the rest, or after a redo in place, give
     assert.deepEqual(redone.digest, Buffer.from(fileDigest(digest, SEED, [target])))
   })
   await fc.assert(property, { numRuns: 300 })
+})
+
+test('answers that have to be worked out first go out as they come, however many are asked for at once', async () => {
+  const FILES = 300
+  const files = Array.from({ length: FILES }, (_, n) => [
+    `f${String(n).padStart(3, '0')}`,
+    { mode: 0o100644, data: randomBytes(n, 60_000) },
+  ])
+  const tree = new MemoryTree({ mode: 0o040755, children: Object.fromEntries(files) })
+  const pipe = new Pipe()
+  const connection = new Connection(pipe, () => 0)
+  await connection.startMuxOut()
+  const ndx = new NdxEncoder(31)
+  const out = new ByteWriter()
+  for (let place = 0; place < FILES; place++) {
+    ndx.encode(out, place)
+    out.u16(TRANSFER)
+    encodeSumHead(out, { count: 0, blockLength: 0, strongLength: 0, remainder: 0 })
+  }
+  for (let marks = 5; marks > 0; marks--) ndx.encode(out, -1)
+  pipe.send(out.take())
+  pipe.end()
+  const words = ['--server', '--sender', '-rz', '.', 'm/']
+  await serve(connection, tree, words, { protocol: 31, transferDigest: 'md5', codec: 'zlib' })
+  tree.close()
+  let rest = pipe.output
+  let bytes = 0
+  while (rest.length > 0) {
+    const { value, size } = decodeFrameHeader(rest)!
+    assert.equal(value.tag, TAG.data)
+    assert.ok(value.length <= FRAME_SIZE + FRAME_SLACK, `a frame of ${value.length} bytes`)
+    bytes += value.length
+    rest = rest.subarray(size + value.length)
+  }
+  assert.ok(bytes > FILES * 60_000, `${bytes} bytes`)
 })

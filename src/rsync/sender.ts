@@ -152,8 +152,10 @@ class Transfer {
       connection.linger(request.type === 'item')
       if (request.type === 'item') {
         // Most items of an update are answered from memory: those wait for nothing.
-        const waiting = this.#serve(request) ?? connection.flow()
+        const waiting = this.#serve(request)
         if (waiting) await waiting
+        const flowing = connection.flow()
+        if (flowing) await flowing
       } else if (request.type === 'done') {
         if (++phase > phases) break
         if (phase === phases) await this.#tellErrors()

@@ -33,7 +33,9 @@ export interface FrameHeader {
   length: number
 }
 
+/** @throws RangeError for a longer frame than there can be, which would be read as another. */
 export function writeFrameHeader(target: Buffer, offset: number, tag: number, length: number): void {
+  if (length > FRAME_MAX) throw new RangeError(`a frame of ${length} bytes`)
   target.writeUInt32LE((((7 + tag) << 24) | length) >>> 0, offset)
 }
 
