@@ -8,11 +8,11 @@ import { ascii, type ByteString, byteString, showBytes } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
 import { Pacer } from '../lib/pacer.ts'
 import type { Connection } from './connection.ts'
-import { findListed, type SourcePath } from './paths.ts'
+import { cleanBase, findListed, type SourcePath } from './paths.ts'
 import type { Tree } from './tree.ts'
 import type { TransferOptions } from './wire/arguments.ts'
 
-/** The longest name, as Linux has it. */
+/** The longest name, and the longest directory that names are relative to, as Linux has it. */
 const MAX_NAME = 4096
 /** All names together: some million, and no more memory than a long file list takes. */
 const MAX_BYTES = 64 * 1024 * 1024
@@ -30,12 +30,15 @@ export async function readListedNames(
   options: TransferOptions,
   protocol: number,
 ): Promise<AsyncIterable<SourcePath>> {
+  const base = withoutModule(options.paths[0] ?? ascii(''), module)
+  // Each name is put behind it.
+  if (base.length > MAX_NAME)
+    throw new PeerError('files-from', `a directory's name of more than ${MAX_NAME} bytes`)
   const names =
     options.filesFrom === '-'
       ? await namesFromSocket(connection, protocol)
       : await namesFromBuild(tree, withoutModule(options.filesFrom ?? ascii(''), module), options.from0)
-  const base = withoutModule(options.paths[0] ?? ascii(''), module)
-  return sourcesOf(tree, base, names, options.relative)
+  return sourcesOf(tree, cleanBase(base), names, options.relative)
 }
 
 /** One source at a time: a million names stay names until their turn comes. */

@@ -26,6 +26,8 @@ import { type XattrChoice, XattrEncoder } from './wire/xattrs.ts'
  */
 const MAX_REPEATS = 8
 const MAX_EXTRA = 100_000
+/** What is not there may have long names. */
+const MAX_NOTICE_BYTES = 64 * 1024 * 1024
 /** Bytes of encoded list handed on at a time. */
 const CHUNK = 64 * 1024
 
@@ -113,6 +115,7 @@ class ListBuilder {
   readonly #nodes: number[] = []
   readonly #flags: number[] = []
   readonly #notices: ListNotice[] = []
+  #noticeBytes = 0
   /** Places in sorted order, for as long as the walk yields it for free. */
   readonly #sorted: number[] = []
   #inOrder: boolean
@@ -256,6 +259,9 @@ class ListBuilder {
 
   #notice(notice: ListNotice): void {
     this.#checkLength()
+    this.#noticeBytes += notice.path.length
+    if (this.#noticeBytes > MAX_NOTICE_BYTES)
+      throw new RefusedError('ERROR: the request names too much that is not there', 4)
     this.#notices.push(notice)
   }
 

@@ -3,7 +3,7 @@ import { after, test } from 'node:test'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { RefusedError } from '../errors.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
-import { findListed, findSources, lookup, type SourcePath, showPath } from './paths.ts'
+import { cleanBase, findListed, findSources, lookup, type SourcePath, showPath } from './paths.ts'
 
 const file = () => ({ mode: 0o100644, data: Buffer.from('x') })
 const dir = (children: Record<string, object> = {}) => ({ mode: 0o040755, children: children as never })
@@ -217,7 +217,7 @@ const LISTED: readonly {
 ]
 for (const { base, name, relative, found, dotFirst = false } of LISTED) {
   test(`listed: ${name} under ${base || 'the module'}${relative ? '' : ', without -R'}`, async () => {
-    const source = await findListed(tree, base as ByteString, name as ByteString, relative)
+    const source = await findListed(tree, cleanBase(base as ByteString), name as ByteString, relative)
     assert.equal(show(source), found)
     assert.equal(source.dotFirst, dotFirst)
   })

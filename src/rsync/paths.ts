@@ -82,7 +82,12 @@ export function pathsInModule({
   return secluded ? inside : inside.flatMap((path) => path.split(` ${prefix}/`) as ByteString[])
 }
 
-/** One name of a --files-from list, relative to `base`. Names are not patterns. */
+/** A directory that names of a --files-from list are relative to, as `findListed` takes it. */
+export function cleanBase(base: ByteString): ByteString {
+  return sanitize(base, false).path
+}
+
+/** One name of a --files-from list, relative to `base` (from `cleanBase`). Names are not patterns. */
 export function findListed(
   tree: Tree,
   base: ByteString,
@@ -90,8 +95,7 @@ export function findListed(
   relative: boolean,
 ): Promise<SourcePath> {
   const clean = sanitize(name.replace(/^\/+/, '') as ByteString, relative)
-  const rootPath = sanitize(base, false).path
-  return sourceFor(tree, clean, relative, rootPath)
+  return sourceFor(tree, clean, relative, base)
 }
 
 /**

@@ -149,6 +149,28 @@ testAttacks([
     error: /files-from: a name of more than/,
   },
   {
+    name: 'a long directory that names of --files-from are relative to',
+    says: () => [
+      start('-r', '--files-from=-', '--from0', '.', `m/${'x'.repeat(500_000)}/${'y'.repeat(400_000)}`),
+      framed(NO_FILTERS, Buffer.alloc(2000, 'a\0')),
+    ],
+    outcome: 'peer-error',
+    error: /a directory's name of more than/,
+  },
+  {
+    name: 'names in directories that are not there, many and long',
+    says: () => [
+      start('-R', '--files-from=-', '--from0', '.', `m/${'x'.repeat(4000)}`),
+      framed(
+        NO_FILTERS,
+        ...Array.from({ length: 40_000 }, (_, n) => Buffer.from(`n${n}/./y\0`)),
+        Buffer.from('0000', 'hex'),
+      ),
+    ],
+    outcome: 'refused',
+    error: /names too much that is not there/,
+  },
+  {
     name: 'long paths in --files-from, thousands of them',
     says: () => [
       start('-r', '--files-from=-', '--from0', '.', 'm/'),
