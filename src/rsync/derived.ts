@@ -77,7 +77,9 @@ export class Derived {
     const size = tree.size(node)
     if (size / head.blockLength > MAX_STEPS) return undefined
     const task: Task = { type: 'match', sums, rule, inplace }
-    if (size <= INLINE_SIZE && head.count <= INLINE_BLOCKS) return runInline(task, tree, node)
+    // Each block that is found costs the call of a digest, and tiny ones may be found at every byte.
+    const isQuick = Math.max(head.count, size / head.blockLength) <= INLINE_BLOCKS
+    if (size <= INLINE_SIZE && isQuick) return runInline(task, tree, node)
     const sumsKey = `${hash('sha256', sums.strong)}:${hash('sha256', bytesOf(sums.weak))}`
     const ruleKey = `${rule.name}:${rule.seed}:${rule.seedFirst}:${inplace}`
     const headKey = `${head.count}:${head.blockLength}:${head.strongLength}:${head.remainder}`
