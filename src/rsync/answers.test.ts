@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { hash } from 'node:crypto'
 import { after, test } from 'node:test'
 import { zstdDecompressSync } from 'node:zlib'
 import { chanceTwins } from '../../test/support/chance.ts'
@@ -15,13 +16,15 @@ import { PIECE } from './framed-answers.ts'
 import type { Kept } from './kept.ts'
 import { Refiner } from './refiner.ts'
 import type { Content } from './tree.ts'
-import type { Answer } from './wire/answers.ts'
+import type { Answer, AnswerPart } from './wire/answers.ts'
 import type { RawSums } from './wire/sums.ts'
 
 const signal = new AbortController().signal
 const derived = new Derived({ kept: memoryKept(), checksumSeed: SEED })
 after(() => derived.close())
 
+/** The largest record that the cache takes. */
+const LARGEST_KEPT = 4 * 2 ** 20
 const RULE = { name: 'md5', seed: SEED, seedFirst: true } as const
 const ZSTD: Compression = { codec: 'zstd', level: undefined, effort: 'normal' }
 const text = Buffer.from(Array.from({ length: 9000 }, (_, i) => `line ${i * i} of a text\n`).join(''))
@@ -78,6 +81,9 @@ async function bytesOf(answers: Answers, asked: Question, answer: Answer): Promi
   }
   return Buffer.concat(all)
 }
+
+/** Millions of bytes are compared by their hash. */
+const summaryOf = (part: AnswerPart): unknown => (part.type === 'bytes' ? hash('sha256', part.bytes) : part)
 
 /** What a client makes of literal data without a block in between. */
 function decoded(chunks: Buffer): Buffer {
@@ -344,6 +350,26 @@ test('who lies about the sums of many blocks changes nothing for those who ask b
   assert.equal((await answers.find(lie, signal)).matched, 0)
   const later = new Answers({ derived, kept })
   assert.deepEqual(await bytesOf(later, question(tree), await later.find(question(tree), signal)), honest)
+  tree.close()
+})
+
+test('many small differences in a large file: no more of them in the answer than is kept', async () => {
+  const BLOCK = 10_000
+  const basis = randomBytes(11, 1000 * BLOCK)
+  const data = Buffer.from(basis)
+  for (let block = 0; block < 1000; block += 2) data[block * BLOCK + 5]! ^= 1
+  const tree = treeOf(data)
+  const kept = memoryKept()
+  const sums = rawSums(basis, BLOCK, 8)
+  const found = await new Answers({ derived, kept }).find(question(tree, { sums }), signal)
+  assert.equal(found.literal, 500 * BLOCK)
+  let held = 0
+  for (const part of found.parts) if (part.type === 'bytes') held += part.bytes.length
+  assert.ok(held < LARGEST_KEPT, `${held} bytes`)
+  const { opened } = tree
+  const again = await new Answers({ derived, kept }).find(question(tree, { sums }), signal)
+  assert.deepEqual(again.parts.map(summaryOf), found.parts.map(summaryOf))
+  assert.equal(tree.opened, opened, 'it was searched again')
   tree.close()
 })
 

@@ -122,6 +122,8 @@ export type Squeeze = (
 
 /** Plain literal data that an answer holds itself: more is read straight from the store. */
 const MOST_INLINE_PLAIN = 16 * 1024
+/** And in all: what is larger than a record is not kept, and each client would hold a copy of its own. */
+const MOST_INLINE_IN_ALL = 3 * 2 ** 20
 /** [piece] The first byte of a record says how well it is compressed. */
 const QUICK = 0
 const BEST = 1
@@ -687,6 +689,7 @@ async function composePlain(
 ): Promise<AnswerPart[]> {
   const parts = new Parts()
   let position = 0
+  let inlined = 0
   const pacer = new Pacer()
   const hasInline = delta.some((step) => step > 0 && step <= MOST_INLINE_PLAIN)
   await withReaderIf(hasInline, tree, node, async (read) => {
@@ -697,7 +700,8 @@ async function composePlain(
         position += blockLengthOf(sums!.head, -step - 1)
         continue
       }
-      if (step <= MOST_INLINE_PLAIN) {
+      if (step <= MOST_INLINE_PLAIN && inlined + step <= MOST_INLINE_IN_ALL) {
+        inlined += step
         parts.out.i32(step)
         await read!([parts.out.space(step)], position)
       } else {
