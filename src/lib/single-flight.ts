@@ -44,6 +44,11 @@ export class SingleFlight<K, V> {
   get size(): number {
     return this.#running.size
   }
+
+  /** Whether somebody who asks now joins others. */
+  has(key: K): boolean {
+    return this.#running.has(key)
+  }
 }
 
 /** The promise's outcome, or the signal's reason if that comes first. */

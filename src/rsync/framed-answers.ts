@@ -103,12 +103,16 @@ export class FramedAnswers {
     { quality, create }: FrameManner,
     signal: AbortSignal,
   ): Promise<Answer> {
+    // Whoever waits does not go on with what is compressed as well as can be, nor the other way round.
+    const isNext = state?.quality === quality
+    // Another one came here a moment before: to begin a frame beside his would lead us other ways up to its end.
+    const isUnderWay = (): boolean => isNext && this.#composing.has(nameOf(frameKey(state, asked.key)))
+    if (isNext && isUnderWay()) return this.#compose(asked, state, create, signal)
     const found =
       (state ? await this.#known(asked, state) : await this.#beginning(asked, quality)) ??
       (await asked.whole())
     if (found) return found
-    // Whoever waits does not go on with what is compressed as well as can be, nor the other way round.
-    if (state?.quality === quality && this.#underWay[quality].has(state))
+    if (isNext && (this.#underWay[quality].has(state) || isUnderWay()))
       return this.#compose(asked, state, create, signal)
     const another = state && (await this.#beginning(asked, quality))
     return another ?? this.#compose(asked, quality, create, signal)
@@ -160,7 +164,7 @@ export class FramedAnswers {
   ): Promise<Answer> {
     const key = frameKey(from, asked.key)
     return this.#composing.run(
-      Buffer.from(key).toString('latin1'),
+      nameOf(key),
       async (stop) => {
         const delta = await asked.delta(stop)
         let literal = 0
