@@ -261,6 +261,45 @@ test('a budget without room: the oldest makes way for the newest; drop frees wha
   await cache.close()
 })
 
+test('records that come all at once send as many old ones away as they need room', async () => {
+  const MiB = 2 ** 20
+  for (const { room, old } of [
+    { room: 2 ** 40, old: 60 },
+    { room: 40 * MiB, old: 36 },
+  ]) {
+    using place = scratch()
+    const hasRoom = (bytes: number): boolean => cache.bytes + bytes <= room
+    const cache: Cache = open(place.path, { limit: 64 * MiB, hasRoom })
+    for (let i = 0; i < old; i++) {
+      cache.put(key(`${i}`), Buffer.alloc(MiB))
+      await cache.ready
+    }
+    assert.equal(cache.tally.dropped, 0)
+    for (let i = 0; i < 12; i++) cache.put(key(`new ${i}`), Buffer.alloc(MiB))
+    await cache.ready
+    for (let i = 0; i < 12; i++) assert.ok(cache.has(key(`new ${i}`)), `${i} is kept`)
+    // In segments of 8 MiB.
+    const { dropped } = cache.tally
+    assert.ok(dropped > 0 && dropped <= 16 * MiB, `${dropped} bytes had to go`)
+    assert.ok(cache.has(key('20')))
+    assert.ok(cache.bytes <= Math.min(room, 64 * MiB))
+    await cache.close()
+  }
+})
+
+test('what is put while everything is about to go stays', async () => {
+  using place = scratch()
+  const cache = open(place.path)
+  cache.put(key('a'), Buffer.from('old'))
+  const gone = cache.drop(2 ** 40)
+  cache.put(key('b'), Buffer.from('new'))
+  await gone
+  await cache.ready
+  assert.equal(await read(cache, 'a'), undefined)
+  assert.equal(String(await read(cache, 'b')), 'new')
+  await cache.close()
+})
+
 test('rot: a record that changed is as good as absent, whichever byte it is', async () => {
   using place = scratch()
   const first = open(place.path)

@@ -94,6 +94,8 @@ export class Cache {
   #nextNumber = 0
   #uses = 0
   #bytes = 0
+  /** Of these, in segments that are about to go: room that is as good as made. */
+  #leavingBytes = 0
   #written = 0
   #dropped = 0
   #droppedUpTo = -1
@@ -252,7 +254,7 @@ export class Cache {
   async drop(bytes: number): Promise<void> {
     const dropped: Segment[] = []
     for (let freed = 0; freed < bytes; ) {
-      const oldest = this.#oldest(dropped)
+      const oldest = this.#oldest()
       if (!oldest) break
       dropped.push(oldest)
       freed += oldest.size
@@ -305,10 +307,10 @@ export class Cache {
 
   /** A segment that the record fits into, with room made for it; undefined when there can't be any. */
   #segmentFor(size: number): Segment | undefined {
-    const excess = this.#bytes + size - this.#limit
-    if (excess > 0 || this.#options.hasRoom?.(size) === false) {
+    const isOver = this.#bytes - this.#leavingBytes + size > this.#limit
+    if (isOver || this.#options.hasRoom?.(size - this.#leavingBytes) === false) {
       // Room is made behind the writes under way: until then the limit is passed by what waits.
-      const oldest = this.#oldest(this.#active ? [this.#active] : [])
+      const oldest = this.#oldest(this.#active)
       if (!oldest) return undefined
       this.#enqueue(() => this.#dropSegments([oldest]))
     }
@@ -324,13 +326,17 @@ export class Cache {
     return segment
   }
 
-  #oldest(except: readonly Segment[]): Segment | undefined {
+  /** Chooses the segment used longest ago to be dropped. It gets no more records. */
+  #oldest(except?: Segment): Segment | undefined {
     let oldest: Segment | undefined
     for (const segment of this.#segments.values()) {
-      if (segment.leaving || except.includes(segment)) continue
+      if (segment.leaving || segment === except) continue
       if (!oldest || segment.lastUse < oldest.lastUse) oldest = segment
     }
-    if (oldest) oldest.leaving = true
+    if (!oldest) return undefined
+    oldest.leaving = true
+    this.#leavingBytes += oldest.size
+    if (this.#active === oldest) this.#active = undefined
     return oldest
   }
 
@@ -339,6 +345,7 @@ export class Cache {
       if (this.#active === segment) this.#active = undefined
       if (!this.#segments.delete(segment.number)) continue
       this.#pool.forget(segment)
+      if (segment.leaving) this.#leavingBytes -= segment.size
       this.#grow(-segment.size)
       this.#dropped += segment.size
       this.#droppedUpTo = Math.max(this.#droppedUpTo, segment.number)
@@ -373,11 +380,9 @@ export class Cache {
 
   /** Drops the segments used longest ago until the rest is within the limit. */
   async #shrink(): Promise<void> {
-    const excess = this.#bytes - this.#limit
-    for (let freed = 0; freed < excess; ) {
-      const oldest = this.#oldest([])
+    while (this.#bytes - this.#leavingBytes > this.#limit) {
+      const oldest = this.#oldest()
       if (!oldest) break
-      freed += oldest.size
       await this.#dropSegments([oldest])
     }
   }
@@ -445,7 +450,7 @@ class Segment implements BlockFile {
   /** With what waits to be written. */
   size: number
   lastUse = 0
-  /** Chosen to be dropped. */
+  /** Chosen to be dropped: it grows no more. */
   leaving = false
   /** A flush is about to come. */
   flushDue = false
