@@ -1,11 +1,17 @@
 import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { memoryKept, SEED } from '../../test/support/session.ts'
+import { Cache } from '../cache/cache.ts'
+import { BlockPool } from '../lib/block-pool.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
 import { Derived } from './derived.ts'
 import { type ListRequest, Lists, type PreparedList } from './lists.ts'
 import { findSources } from './paths.ts'
+import type { Tree } from './tree.ts'
 import { parseArguments } from './wire/arguments.ts'
 import { parseRule } from './wire/filters.ts'
 
@@ -15,21 +21,27 @@ after(() => derived.close())
 
 const file = (data: string) => ({ mode: 0o100644, mtime: 5, data: Buffer.from(data) })
 const dir = (children: object) => ({ mode: 0o40755, mtime: 5, children }) as never
-const tree = new MemoryTree(
+const someTree = new MemoryTree(
   dir({
     a: file('a'),
     link: { mode: 0o120777, mtime: 5, target: 'a' },
     sub: dir({ b: file('bb'), deep: dir({ c: file('c') }) }),
   }),
 )
-after(() => tree.close())
+after(() => someTree.close())
 
 let made = 0
 function request(
   words: string[],
-  changes: { rules?: string[]; protocol?: number; listDigest?: 'md5' | 'xxh128'; module?: string } = {},
+  changes: {
+    tree?: Tree
+    rules?: string[]
+    protocol?: number
+    listDigest?: 'md5' | 'xxh128'
+    module?: string
+  } = {},
 ): ListRequest {
-  const { protocol = 31, rules = [], listDigest = 'md5' } = changes
+  const { tree = someTree, protocol = 31, rules = [], listDigest = 'md5' } = changes
   const module = ascii(changes.module ?? 'm')
   const options = parseArguments(['--server', '--sender', ...words] as ByteString[], undefined)
   return {
@@ -80,6 +92,37 @@ test('a list is made once: for the next who asks, and after a restart', async ()
     assert.equal(made, count)
   }
   assert.equal(made, 4)
+})
+
+test('a list larger than what may wait for the disk is kept as well', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'upserv-lists-'))
+  const open = (): Cache => Cache.open({ directory, limit: 2 ** 30, pool: new BlockPool(2 ** 20) })
+  // 17 MiB of targets that are told in full.
+  const long = Array.from({ length: 4400 }, (_, i) => [
+    `${i}`,
+    { mode: 0o120777, mtime: 5, target: `${i}`.padEnd(4090, 'x') },
+  ])
+  const large = new MemoryTree(dir(Object.fromEntries(long)))
+  let cache = open()
+  try {
+    made = 0
+    const asked = request(['-rl', '.', 'm/'], { tree: large })
+    const lists = new Lists(derived, cache)
+    const first = await lists.prepare(asked, signal)
+    assert.ok(first.bytes.length > 17 * 2 ** 20)
+    await lists.keepAll()
+    await cache.close()
+    cache = open()
+    await cache.ready
+    const second = await new Lists(derived, cache).prepare(asked, signal)
+    assert.equal(made, 1)
+    assert.ok(Buffer.from(first.bytes).equals(second.bytes))
+    assert.deepEqual(names(second).slice(-3), names(first).slice(-3))
+  } finally {
+    await cache.close()
+    large.close()
+    rmSync(directory, { recursive: true })
+  }
 })
 
 test('whatever shapes a list makes another one; what does not, does not', async () => {

@@ -61,6 +61,10 @@ const LIST_OVERHEAD = 16 * 1024
 const NOTICE_BYTES = 300
 /** A list is kept in parts of this size. */
 const PART = 2 ** 20
+/** Parts that are put in a row: half of what the cache lets wait for the disk. Others put things as well. */
+const PARTS_AT_ONCE = 8
+/** Bytes of lists that may be on their way to where they are kept: each of them is one more copy in memory. */
+const MOST_KEEPING = 64 * 2 ** 20
 /** Changes whenever the meaning of a key or of what is kept does. */
 const FORMAT = 2
 /** Protocol 32 changed nothing about lists. */
@@ -96,6 +100,8 @@ export class Lists {
   /** In the order of use. */
   readonly #recent = new Map<string, PreparedList>()
   #recentBytes = 0
+  readonly #keeping = new Set<Promise<void>>()
+  #keepingBytes = 0
 
   constructor(derived: Derived, kept: Kept) {
     this.#derived = derived
@@ -125,6 +131,11 @@ export class Lists {
       },
       signal,
     )
+  }
+
+  /** Resolves when what has been made so far is kept. */
+  async keepAll(): Promise<void> {
+    while (this.#keeping.size > 0) await Promise.all(this.#keeping)
   }
 
   async #make(request: ListRequest, signal: AbortSignal): Promise<{ list: PreparedList; base: number }> {
@@ -226,11 +237,25 @@ export class Lists {
     head.writeDoubleLE(totalSize, 8)
     head.writeUInt32LE(told.length, 16)
     const whole = Buffer.concat([head, told, bytesOf(nodes), bytesOf(order), bytes])
+    if (this.#keepingBytes > 0 && this.#keepingBytes + whole.length > MOST_KEEPING) return
+    this.#keepingBytes += whole.length
+    const keeping = this.#putParts(key, whole).finally(() => {
+      this.#keepingBytes -= whole.length
+      this.#keeping.delete(keeping)
+    })
+    this.#keeping.add(keeping)
+  }
+
+  async #putParts(key: Uint8Array, whole: Uint8Array): Promise<void> {
     const parts = Math.ceil(whole.length / PART)
-    for (let i = parts - 1; i >= 0; i--) {
+    // The first part is found first, and says how many there are: it comes last.
+    for (let i = parts - 1, atOnce = 0; i >= 0; i--, atOnce++) {
+      if (atOnce === PARTS_AT_ONCE) {
+        await this.#kept.ready
+        atOnce = 0
+      }
       const number = Buffer.alloc(4)
       number.writeUInt32LE(parts)
-      // The first part is found first, and says how many there are: it comes last.
       this.#kept.put(partKey(key, i), Buffer.concat([number, whole.subarray(i * PART, (i + 1) * PART)]))
     }
   }
