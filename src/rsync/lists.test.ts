@@ -14,12 +14,14 @@ import { findSources } from './paths.ts'
 import type { Tree } from './tree.ts'
 import { parseArguments } from './wire/arguments.ts'
 import { parseRule } from './wire/filters.ts'
+import { sentXattrs } from './wire/xattrs.ts'
 
 const signal = new AbortController().signal
 const derived = new Derived({ kept: memoryKept(), checksumSeed: SEED })
 after(() => derived.close())
 
 const file = (data: string) => ({ mode: 0o100644, mtime: 5, data: Buffer.from(data) })
+const xattr = (name: string) => ({ name: ascii(name), value: Buffer.alloc(100) })
 const dir = (children: object) => ({ mode: 0o40755, mtime: 5, children }) as never
 const someTree = new MemoryTree(
   dir({
@@ -92,6 +94,30 @@ test('a list is made once: for the next who asks, and after a restart', async ()
     assert.equal(made, count)
   }
   assert.equal(made, 4)
+})
+
+test('the attributes that a list tells of are the same after a restart, as the client asks for them by number', async () => {
+  const entry = { ...file('a'), xattrs: ['security.a', 'user.big', 'user.\xe9'].map(xattr) }
+  const labelled = new MemoryTree(dir({ entry }))
+  after(() => labelled.close())
+  const kept = memoryKept()
+  made = 0
+  for (const [rules, expected] of [
+    [['-x security.*'], ['user.big', 'user.\xe9']],
+    [['+x security.*', '-x *'], ['security.a']],
+    [[], ['security.a', 'user.big', 'user.\xe9']],
+  ] as const) {
+    for (let round = 0; round < 2; round++) {
+      const lists = new Lists(derived, kept)
+      const { xattrChoice } = await lists.prepare(
+        request(['-rX', '.', 'm/'], { tree: labelled, rules: [...rules] }),
+        signal,
+      )
+      const sent = sentXattrs(entry.xattrs, xattrChoice).map(({ name }) => name)
+      assert.deepEqual(sent, expected, `round ${round}`)
+    }
+  }
+  assert.equal(made, 3)
 })
 
 test('a list larger than what may wait for the disk is kept as well', async () => {

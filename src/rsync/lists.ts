@@ -66,7 +66,7 @@ const PARTS_AT_ONCE = 8
 /** Bytes of lists that may be on their way to where they are kept: each of them is one more copy in memory. */
 const MOST_KEEPING = 64 * 2 ** 20
 /** Changes whenever the meaning of a key or of what is kept does. */
-const FORMAT = 2
+const FORMAT = 3
 /** Protocol 32 changed nothing about lists. */
 const LATEST_SHAPE = 31
 const HEAD_BYTES = 20
@@ -92,6 +92,13 @@ const OTHER_OPTIONS: ReadonlySet<string> = new Set<keyof TransferOptions>([
   'skipCompress',
   'timeout',
 ])
+
+/** What is kept of a list as JSON. */
+interface Told {
+  notices: readonly ListNotice[]
+  /** Extended attributes that the client's rules keep. */
+  attributes: readonly ByteString[] | undefined
+}
 
 export class Lists {
   readonly #derived: Derived
@@ -223,14 +230,16 @@ export class Lists {
     return list
   }
 
-  // Kept as: u32 count, i32 base, f64 total size, u32 bytes of notices as JSON; these; nodes; order; bytes.
+  // Kept as: u32 count, i32 base, f64 total size, u32 bytes of what was told as JSON; this; nodes; order; bytes.
 
   #keep(
     key: Uint8Array,
-    { count, nodes, order, totalSize, notices, bytes }: PreparedList,
+    { count, nodes, order, totalSize, notices, xattrChoice, bytes }: PreparedList,
     base: number,
   ): void {
-    const told = Buffer.from(JSON.stringify(notices), 'latin1')
+    const { kept } = xattrChoice
+    const telling: Told = { notices, attributes: kept && [...kept] }
+    const told = Buffer.from(JSON.stringify(telling), 'latin1')
     const head = Buffer.alloc(HEAD_BYTES)
     head.writeUInt32LE(count, 0)
     head.writeInt32LE(base, 4)
@@ -274,7 +283,7 @@ export class Lists {
     const base = whole.readInt32LE(4)
     const totalSize = whole.readDoubleLE(8)
     let at = HEAD_BYTES + whole.readUInt32LE(16)
-    const notices: ListNotice[] = JSON.parse(whole.toString('latin1', HEAD_BYTES, at))
+    const { notices, attributes }: Told = JSON.parse(whole.toString('latin1', HEAD_BYTES, at))
     const nodes = new Int32Array(count)
     bytesOf(nodes).set(whole.subarray(at, at + 4 * count))
     at += 4 * count
@@ -282,7 +291,7 @@ export class Lists {
     bytesOf(order).set(whole.subarray(at, at + 4 * count))
     at += 4 * count
     const bytes = Uint8Array.from(whole.subarray(at))
-    const xattrChoice = { withRsyncOwn: options.xattrs > 1, kept: undefined }
+    const xattrChoice = { withRsyncOwn: options.xattrs > 1, kept: attributes && new Set(attributes) }
     const nameOf = namesIn(tree, nodes, base)
     return { count, nodes, order, totalSize, notices, xattrChoice, bytes, nameOf }
   }
