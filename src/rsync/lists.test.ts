@@ -3,6 +3,9 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { memoryKept, SEED } from '../../test/support/session.ts'
 import { Cache } from '../cache/cache.ts'
@@ -15,6 +18,9 @@ import type { Tree } from './tree.ts'
 import { parseArguments } from './wire/arguments.ts'
 import { parseRule } from './wire/filters.ts'
 import { sentXattrs } from './wire/xattrs.ts'
+
+setFlagsFromString('--expose-gc')
+const collectGarbage: () => void = runInNewContext('gc')
 
 const signal = new AbortController().signal
 const derived = new Derived({ kept: memoryKept(), checksumSeed: SEED })
@@ -118,6 +124,28 @@ test('the attributes that a list tells of are the same after a restart, as the c
     }
   }
   assert.equal(made, 3)
+})
+
+test('a list in memory holds no tree, and its names are read from the tree of who asks', async () => {
+  const lists = new Lists(derived, memoryKept())
+  /** As a session does, with a tree of its own. */
+  const openAndAsk = async (): Promise<WeakRef<Tree>> => {
+    const own = new MemoryTree(dir({ sub: dir({ file: file('a') }) }), 'of one build')
+    const list = await lists.prepare(request(['-r', '.', 'm/'], { tree: own }), signal)
+    assert.deepEqual(names(list), ['.', 'sub', 'sub/file'])
+    own.close()
+    return new WeakRef(own)
+  }
+  made = 0
+  const trees = [await openAndAsk(), await openAndAsk(), await openAndAsk()]
+  assert.equal(made, 1)
+  // Until the turn ends, what a WeakRef was just made of stays.
+  await nextTurn()
+  collectGarbage()
+  assert.deepEqual(
+    trees.map((tree) => tree.deref()?.key),
+    [undefined, undefined, undefined],
+  )
 })
 
 test('a list larger than what may wait for the disk is kept as well', async () => {

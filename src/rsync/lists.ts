@@ -54,10 +54,19 @@ export interface PreparedList {
   nameOf(place: number): ByteString
 }
 
+/**
+ * A list apart from the tree that it was made of: that one holds a whole manifest, and is the business of whoever
+ * looks after manifests. Trees of one key number their nodes alike, so the names are read from the asker's own.
+ */
+interface KnownList extends Omit<PreparedList, 'nameOf'> {
+  /** Node of the directory that the names begin at. */
+  readonly base: number
+}
+
 /** Bytes of lists in memory: some twenty of a system of 40,000 entries. */
 const MEMORY = 32 * 2 ** 20
-/** What a list takes beside its bytes: objects, its key, the tree that its names are read from. */
-const LIST_OVERHEAD = 16 * 1024
+/** What a list takes beside its bytes: objects, buffers, its key. */
+const LIST_OVERHEAD = 4 * 1024
 const NOTICE_BYTES = 300
 /** A list is kept in parts of this size. */
 const PART = 2 ** 20
@@ -103,9 +112,9 @@ interface Told {
 export class Lists {
   readonly #derived: Derived
   readonly #kept: Kept
-  readonly #preparing = new SingleFlight<string, PreparedList>()
+  readonly #preparing = new SingleFlight<string, PreparedList | KnownList>()
   /** In the order of use. */
-  readonly #recent = new Map<string, PreparedList>()
+  readonly #recent = new Map<string, KnownList>()
   #recentBytes = 0
   readonly #keeping = new Set<Promise<void>>()
   #keepingBytes = 0
@@ -118,26 +127,28 @@ export class Lists {
   /** @throws what finding the paths and making the list throw; the signal's reason. */
   async prepare(request: ListRequest, signal: AbortSignal): Promise<PreparedList> {
     const { tree, options } = request
-    if (tree.enter || options.filesFrom !== undefined) return (await this.#make(request, signal)).list
+    if (tree.enter || options.filesFrom !== undefined) return (await this.#make(request, signal)).prepared
     const key = keyOf(request)
     const name = key.toString('latin1')
     const recent = this.#recent.get(name)
     if (recent) {
       this.#recent.delete(name)
       this.#recent.set(name, recent)
-      return recent
+      return withNames(recent, tree)
     }
-    return this.#preparing.run(
+    const found = await this.#preparing.run(
       name,
       async (stop) => {
-        const known = await this.#load(key, request)
+        const known = await this.#load(key, options)
         if (known) return this.#remember(name, known)
-        const { list, base } = await this.#make(request, stop)
-        if (base >= 0) this.#keep(key, list, base)
-        return base >= 0 ? this.#remember(name, { ...list, nameOf: namesIn(tree, list.nodes, base) }) : list
+        const { prepared, lasting } = await this.#make(request, stop)
+        if (!lasting) return prepared
+        this.#keep(key, lasting)
+        return this.#remember(name, lasting)
       },
       signal,
     )
+    return 'nameOf' in found ? found : withNames(found, tree)
   }
 
   /** Resolves when what has been made so far is kept. */
@@ -145,7 +156,11 @@ export class Lists {
     while (this.#keeping.size > 0) await Promise.all(this.#keeping)
   }
 
-  async #make(request: ListRequest, signal: AbortSignal): Promise<{ list: PreparedList; base: number }> {
+  /** @returns `lasting` where the next who asks can be given the same. */
+  async #make(
+    request: ListRequest,
+    signal: AbortSignal,
+  ): Promise<{ prepared: PreparedList; lasting: KnownList | undefined }> {
     const { tree, options, rules, agreement } = request
     const { protocol, compat, listDigest } = agreement
     const filters = new Filters(rules, options.cvsExclude, options.from0)
@@ -175,21 +190,18 @@ export class Lists {
       chunks.push(chunk)
       signal.throwIfAborted()
     }
-    const { names, order, totalSize, notices } = list
-    const prepared: PreparedList = {
-      count: names.length,
-      nodes: Int32Array.from(list.nodes),
-      order,
-      totalSize,
-      notices,
-      xattrChoice,
-      bytes: Buffer.concat(chunks),
-      nameOf: (place) => names[place]!,
-    }
+    const { names, base, order, totalSize, notices } = list
+    const count = names.length
+    const nodes = Int32Array.from(list.nodes)
+    const bytes = joined(chunks)
+    const known: KnownList = { count, nodes, order, totalSize, notices, xattrChoice, bytes, base }
     // A file that could not be read has no digest in this list, but may have one in the next.
-    const lasting =
+    const isWhole =
       checksum?.complete !== false && !notices.some(({ type }) => type === 'unreadable-directory')
-    return { list: prepared, base: lasting ? list.base : -1 }
+    return {
+      prepared: { ...known, nameOf: (place) => names[place]! },
+      lasting: isWhole && base >= 0 ? known : undefined,
+    }
   }
 
   /**
@@ -219,7 +231,7 @@ export class Lists {
     return { of: (node) => recordedDigest(tree, node, name) ?? workedOut.get(node), complete }
   }
 
-  #remember(name: string, list: PreparedList): PreparedList {
+  #remember(name: string, list: KnownList): KnownList {
     this.#recent.set(name, list)
     this.#recentBytes += memoryOf(list)
     for (const [oldest, old] of this.#recent) {
@@ -234,8 +246,7 @@ export class Lists {
 
   #keep(
     key: Uint8Array,
-    { count, nodes, order, totalSize, notices, xattrChoice, bytes }: PreparedList,
-    base: number,
+    { count, nodes, order, totalSize, notices, xattrChoice, bytes, base }: KnownList,
   ): void {
     const { kept } = xattrChoice
     const telling: Told = { notices, attributes: kept && [...kept] }
@@ -269,7 +280,7 @@ export class Lists {
     }
   }
 
-  async #load(key: Uint8Array, { tree, options }: ListRequest): Promise<PreparedList | undefined> {
+  async #load(key: Uint8Array, options: TransferOptions): Promise<KnownList | undefined> {
     const all: Uint8Array[] = []
     for (let i = 0, parts = 1; i < parts; i++) {
       const kept = await this.#kept.get(partKey(key, i))
@@ -292,8 +303,7 @@ export class Lists {
     at += 4 * count
     const bytes = Uint8Array.from(whole.subarray(at))
     const xattrChoice = { withRsyncOwn: options.xattrs > 1, kept: attributes && new Set(attributes) }
-    const nameOf = namesIn(tree, nodes, base)
-    return { count, nodes, order, totalSize, notices, xattrChoice, bytes, nameOf }
+    return { count, nodes, order, totalSize, notices, xattrChoice, bytes, base }
   }
 }
 
@@ -320,8 +330,9 @@ async function keptXattrs(
 }
 
 /** Names are read off the tree: they would take several times the memory of all else. */
-function namesIn(tree: Tree, nodes: Int32Array, base: number): (place: number) => ByteString {
-  return (place) => {
+function withNames(list: KnownList, tree: Tree): PreparedList {
+  const { nodes, base } = list
+  const nameOf = (place: number): ByteString => {
     let node = nodes[place]!
     if (node === base) return '.' as ByteString
     let name: string = tree.name(node)
@@ -329,6 +340,7 @@ function namesIn(tree: Tree, nodes: Int32Array, base: number): (place: number) =
       name = `${tree.name(node)}/${name}`
     return name as ByteString
   }
+  return { ...list, nameOf }
 }
 
 function keyOf({ tree, module, options, rules, agreement }: ListRequest): Buffer {
@@ -347,7 +359,18 @@ function partKey(key: Uint8Array, part: number): Uint8Array {
   return hash('sha256', Buffer.concat([key, number]), 'buffer')
 }
 
-function memoryOf({ bytes, count, notices }: PreparedList): number {
+/** In memory of its own, as it stays: a short one would keep a whole piece of Node's pool from being freed. */
+function joined(chunks: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(chunks.reduce((sum, { length }) => sum + length, 0))
+  let at = 0
+  for (const chunk of chunks) {
+    bytes.set(chunk, at)
+    at += chunk.length
+  }
+  return bytes
+}
+
+function memoryOf({ bytes, count, notices }: KnownList): number {
   return LIST_OVERHEAD + bytes.length + 8 * count + NOTICE_BYTES * notices.length
 }
 
