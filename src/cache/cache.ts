@@ -30,6 +30,8 @@ export interface CacheOptions {
   directory: string
   /** The most bytes that the segments take. */
   limit: number
+  /** The most records. MOST_RECORDS unless a test needs fewer. */
+  mostRecords?: number
   /** Where what was read stays in memory. */
   pool: BlockPool
   /** Old records are looked for when this has settled: others need the disk more. */
@@ -53,6 +55,11 @@ export interface CacheTally {
   readonly droppedUpTo: number
 }
 
+/**
+ * Where each record is takes memory (key-table.ts): with so many 256 MiB, and the next ones would double that. What a
+ * fleet asks for comes to some kilobytes a record, but a client can have millions of tiny ones made.
+ */
+const MOST_RECORDS = 5 * 2 ** 20
 /** A segment that has grown to this size is closed. */
 const SEGMENT_BYTES = 64 * 2 ** 20
 /** A segment is at most this share of the whole, so that dropping one does not drop nearly everything. */
@@ -89,6 +96,7 @@ export class Cache {
   readonly #segments = new Map<number, Segment>()
   readonly #pieces = new PieceMemory()
   readonly #segmentBytes: number
+  readonly #mostRecords: number
   #limit: number
   #active: Segment | undefined
   #nextNumber = 0
@@ -110,6 +118,7 @@ export class Cache {
     this.#options = options
     this.#pool = options.pool
     this.#limit = options.limit
+    this.#mostRecords = options.mostRecords ?? MOST_RECORDS
     this.#segmentBytes = Math.min(SEGMENT_BYTES, Math.max(MAX_RECORD, options.limit / FEWEST_SEGMENTS))
   }
 
@@ -241,6 +250,7 @@ export class Cache {
     const crc = crc32(payload)
     const header = encodeRecordHeader({ key: key.subarray(0, KEY_BYTES), length: payload.length, crc })
     const offset = segment.append(header, payload)
+    segment.records++
     this.#grow(size)
     this.#written += size
     this.#waiting += size
@@ -307,10 +317,16 @@ export class Cache {
 
   /** A segment that the record fits into, with room made for it; undefined when there can't be any. */
   #segmentFor(size: number): Segment | undefined {
+    if (this.#table.count >= this.#mostRecords) {
+      // Only what is gone leaves room in the index.
+      const crowded = this.#leavingBytes === 0 ? this.#crowded() : undefined
+      if (crowded) this.#enqueue(() => this.#dropSegments([crowded]))
+      return undefined
+    }
     const isOver = this.#bytes - this.#leavingBytes + size > this.#limit
     if (isOver || this.#options.hasRoom?.(size - this.#leavingBytes) === false) {
       // Room is made behind the writes under way: until then the limit is passed by what waits.
-      const oldest = this.#oldest(this.#active)
+      const oldest = this.#oldest((segment) => segment !== this.#active)
       if (!oldest) return undefined
       this.#enqueue(() => this.#dropSegments([oldest]))
     }
@@ -327,10 +343,10 @@ export class Cache {
   }
 
   /** Chooses the segment used longest ago to be dropped. It gets no more records. */
-  #oldest(except?: Segment): Segment | undefined {
+  #oldest(mayGo: (segment: Segment) => boolean = () => true): Segment | undefined {
     let oldest: Segment | undefined
     for (const segment of this.#segments.values()) {
-      if (segment.leaving || segment === except) continue
+      if (segment.leaving || !mayGo(segment)) continue
       if (!oldest || segment.lastUse < oldest.lastUse) oldest = segment
     }
     if (!oldest) return undefined
@@ -338,6 +354,13 @@ export class Cache {
     this.#leavingBytes += oldest.size
     if (this.#active === oldest) this.#active = undefined
     return oldest
+  }
+
+  /** The same among those with more than their share of the records: others would hardly make room for any. */
+  #crowded(): Segment | undefined {
+    const staying = [...this.#segments.values()].filter(({ leaving }) => !leaving)
+    const all = staying.reduce((sum, { records }) => sum + records, 0)
+    return this.#oldest(({ records }) => records * staying.length >= all)
   }
 
   async #dropSegments(segments: readonly Segment[]): Promise<void> {
@@ -374,14 +397,17 @@ export class Cache {
   async #load(old: readonly number[]): Promise<void> {
     // One that can't be looked at or removed says nothing of the others.
     for (const number of old)
-      await this.#loadSegment(number).catch((error: Error) => this.#options.onProblem?.(error))
-    await this.#shrink()
+      await this.#loadSegment(number)
+        .then(() => this.#shrink())
+        .catch((error: Error) => this.#options.onProblem?.(error))
   }
 
-  /** Drops the segments used longest ago until the rest is within the limit. */
+  /** Drops the segments used longest ago until the rest is within the limits. */
   async #shrink(): Promise<void> {
-    while (this.#bytes - this.#leavingBytes > this.#limit) {
-      const oldest = this.#oldest()
+    for (;;) {
+      const hasTooMany = this.#table.count > this.#mostRecords
+      if (!hasTooMany && this.#bytes - this.#leavingBytes <= this.#limit) break
+      const oldest = hasTooMany ? this.#crowded() : this.#oldest()
       if (!oldest) break
       await this.#dropSegments([oldest])
     }
@@ -422,6 +448,7 @@ export class Cache {
       if (!header || at + RECORD_HEADER_BYTES + header.length > segment.size) return true
       const { key, length, crc } = header
       at += RECORD_HEADER_BYTES
+      segment.records++
       // What was put since we started is newer.
       if (!this.#table.find(key) || this.#table.find(key)!.segment <= segment.number)
         this.#table.set(key, { segment: segment.number, offset: at, length, crc })
@@ -450,6 +477,8 @@ class Segment implements BlockFile {
   /** With what waits to be written. */
   size: number
   lastUse = 0
+  /** That were appended, also those whose key has a later one. */
+  records = 0
   /** Chosen to be dropped: it grows no more. */
   leaving = false
   /** A flush is about to come. */
