@@ -194,7 +194,9 @@ class Warming {
     for (const old of from) {
       const update = await planUpdate(this.#held.get(old)!.tree, to, ascii(ROOT), this.#signal)
       for (const release of clients) {
-        const frames = (await this.#visits(release)).filter(isFramed).map(() => framedQuestions(update))
+        const visits = await this.#visits(release)
+        if (visits.length === 0) continue
+        const frames = visits.filter(isFramed).map(() => framedQuestions(update))
         for (const { node } of [update.questions, ...frames].flat()) this.#total += to.size(node)
       }
       updates.set(old, update)
@@ -230,6 +232,7 @@ class Warming {
     const unreadable = new Set<number>()
     for (const release of clients) {
       const visits = await this.#visits(release)
+      if (visits.length === 0) continue
       const counts = new Map<StockVisit, WarmedClient>()
       for (const visit of visits) {
         const codec = visit.agreement.codec ?? 'none'
@@ -264,7 +267,7 @@ class Warming {
     }
   }
 
-  /** What clients of a release come to by each compression that it knows: one for each codec. */
+  /** What clients of a release come to by each compression that it knows: one for each codec; none if it knows none. */
   async #visits(release: StockRelease): Promise<StockVisit[]> {
     const visits = new Map<string | undefined, StockVisit>()
     for (const compress of this.#request.compress) {

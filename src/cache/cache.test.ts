@@ -261,6 +261,80 @@ test('a budget without room: the oldest makes way for the newest; drop frees wha
   await cache.close()
 })
 
+test('records that come all at once send as many old ones away as they need room', async () => {
+  const MiB = 2 ** 20
+  for (const { room, old } of [
+    { room: 2 ** 40, old: 60 },
+    { room: 40 * MiB, old: 36 },
+  ]) {
+    using place = scratch()
+    const hasRoom = (bytes: number): boolean => cache.bytes + bytes <= room
+    const cache: Cache = open(place.path, { limit: 64 * MiB, hasRoom })
+    for (let i = 0; i < old; i++) {
+      cache.put(key(`${i}`), Buffer.alloc(MiB))
+      await cache.ready
+    }
+    assert.equal(cache.tally.dropped, 0)
+    for (let i = 0; i < 12; i++) cache.put(key(`new ${i}`), Buffer.alloc(MiB))
+    await cache.ready
+    for (let i = 0; i < 12; i++) assert.ok(cache.has(key(`new ${i}`)), `${i} is kept`)
+    // In segments of 8 MiB.
+    const { dropped } = cache.tally
+    assert.ok(dropped > 0 && dropped <= 16 * MiB, `${dropped} bytes had to go`)
+    assert.ok(cache.has(key('20')))
+    assert.ok(cache.bytes <= Math.min(room, 64 * MiB))
+    await cache.close()
+  }
+})
+
+test('the number of records is bounded: those go first that have the most', async () => {
+  using place = scratch()
+  const few: Partial<CacheOptions> = { limit: 32 * 2 ** 20, mostRecords: 1000 }
+  const first = open(place.path, few)
+  for (let i = 0; i < 8; i++) first.put(key(`large ${i}`), randomBytes(2 ** 20))
+  for (let i = 0; i < 10_000; i++) {
+    first.put(key(`${i}`), Buffer.from('small'))
+    assert.ok(first.records <= 1000)
+    if (i % 100 === 0) await first.ready
+  }
+  await first.ready
+  first.put(key('last'), Buffer.from('last'))
+  for (const name of ['last', ...Array.from({ length: 6 }, (_, i) => `large ${i}`)])
+    assert.ok(first.has(key(name)), `${name} is kept`)
+  assert.ok(first.tally.dropped > 0)
+  await first.close()
+})
+
+test('more records than there may be: some of those that an earlier process left are forgotten', async () => {
+  using place = scratch()
+  for (let life = 0; life < 3; life++) {
+    const cache = open(place.path)
+    await cache.ready
+    for (let i = 0; i < 1000; i++) cache.put(key(`${life}: ${i}`), Buffer.from('small'))
+    await cache.close()
+  }
+  const cache = open(place.path, { mostRecords: 1500 })
+  await cache.ready
+  assert.equal(cache.records, 1000)
+  assert.ok(cache.has(key('2: 0')), 'the latest stay')
+  cache.put(key('new'), Buffer.from('new'))
+  assert.ok(cache.has(key('new')))
+  await cache.close()
+})
+
+test('what is put while everything is about to go stays', async () => {
+  using place = scratch()
+  const cache = open(place.path)
+  cache.put(key('a'), Buffer.from('old'))
+  const gone = cache.drop(2 ** 40)
+  cache.put(key('b'), Buffer.from('new'))
+  await gone
+  await cache.ready
+  assert.equal(await read(cache, 'a'), undefined)
+  assert.equal(String(await read(cache, 'b')), 'new')
+  await cache.close()
+})
+
 test('rot: a record that changed is as good as absent, whichever byte it is', async () => {
   using place = scratch()
   const first = open(place.path)

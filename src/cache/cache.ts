@@ -30,6 +30,8 @@ export interface CacheOptions {
   directory: string
   /** The most bytes that the segments take. */
   limit: number
+  /** The most records. MOST_RECORDS unless a test needs fewer. */
+  mostRecords?: number
   /** Where what was read stays in memory. */
   pool: BlockPool
   /** Old records are looked for when this has settled: others need the disk more. */
@@ -53,6 +55,11 @@ export interface CacheTally {
   readonly droppedUpTo: number
 }
 
+/**
+ * Where each record is takes memory (key-table.ts): with so many 256 MiB, and the next ones would double that. What a
+ * fleet asks for comes to some kilobytes a record, but a client can have millions of tiny ones made.
+ */
+const MOST_RECORDS = 5 * 2 ** 20
 /** A segment that has grown to this size is closed. */
 const SEGMENT_BYTES = 64 * 2 ** 20
 /** A segment is at most this share of the whole, so that dropping one does not drop nearly everything. */
@@ -89,11 +96,14 @@ export class Cache {
   readonly #segments = new Map<number, Segment>()
   readonly #pieces = new PieceMemory()
   readonly #segmentBytes: number
+  readonly #mostRecords: number
   #limit: number
   #active: Segment | undefined
   #nextNumber = 0
   #uses = 0
   #bytes = 0
+  /** Of these, in segments that are about to go: room that is as good as made. */
+  #leavingBytes = 0
   #written = 0
   #dropped = 0
   #droppedUpTo = -1
@@ -108,6 +118,7 @@ export class Cache {
     this.#options = options
     this.#pool = options.pool
     this.#limit = options.limit
+    this.#mostRecords = options.mostRecords ?? MOST_RECORDS
     this.#segmentBytes = Math.min(SEGMENT_BYTES, Math.max(MAX_RECORD, options.limit / FEWEST_SEGMENTS))
   }
 
@@ -239,6 +250,7 @@ export class Cache {
     const crc = crc32(payload)
     const header = encodeRecordHeader({ key: key.subarray(0, KEY_BYTES), length: payload.length, crc })
     const offset = segment.append(header, payload)
+    segment.records++
     this.#grow(size)
     this.#written += size
     this.#waiting += size
@@ -252,7 +264,7 @@ export class Cache {
   async drop(bytes: number): Promise<void> {
     const dropped: Segment[] = []
     for (let freed = 0; freed < bytes; ) {
-      const oldest = this.#oldest(dropped)
+      const oldest = this.#oldest()
       if (!oldest) break
       dropped.push(oldest)
       freed += oldest.size
@@ -305,10 +317,16 @@ export class Cache {
 
   /** A segment that the record fits into, with room made for it; undefined when there can't be any. */
   #segmentFor(size: number): Segment | undefined {
-    const excess = this.#bytes + size - this.#limit
-    if (excess > 0 || this.#options.hasRoom?.(size) === false) {
+    if (this.#table.count >= this.#mostRecords) {
+      // Only what is gone leaves room in the index.
+      const crowded = this.#leavingBytes === 0 ? this.#crowded() : undefined
+      if (crowded) this.#enqueue(() => this.#dropSegments([crowded]))
+      return undefined
+    }
+    const isOver = this.#bytes - this.#leavingBytes + size > this.#limit
+    if (isOver || this.#options.hasRoom?.(size - this.#leavingBytes) === false) {
       // Room is made behind the writes under way: until then the limit is passed by what waits.
-      const oldest = this.#oldest(this.#active ? [this.#active] : [])
+      const oldest = this.#oldest((segment) => segment !== this.#active)
       if (!oldest) return undefined
       this.#enqueue(() => this.#dropSegments([oldest]))
     }
@@ -324,14 +342,25 @@ export class Cache {
     return segment
   }
 
-  #oldest(except: readonly Segment[]): Segment | undefined {
+  /** Chooses the segment used longest ago to be dropped. It gets no more records. */
+  #oldest(mayGo: (segment: Segment) => boolean = () => true): Segment | undefined {
     let oldest: Segment | undefined
     for (const segment of this.#segments.values()) {
-      if (segment.leaving || except.includes(segment)) continue
+      if (segment.leaving || !mayGo(segment)) continue
       if (!oldest || segment.lastUse < oldest.lastUse) oldest = segment
     }
-    if (oldest) oldest.leaving = true
+    if (!oldest) return undefined
+    oldest.leaving = true
+    this.#leavingBytes += oldest.size
+    if (this.#active === oldest) this.#active = undefined
     return oldest
+  }
+
+  /** The same among those with more than their share of the records: others would hardly make room for any. */
+  #crowded(): Segment | undefined {
+    const staying = [...this.#segments.values()].filter(({ leaving }) => !leaving)
+    const all = staying.reduce((sum, { records }) => sum + records, 0)
+    return this.#oldest(({ records }) => records * staying.length >= all)
   }
 
   async #dropSegments(segments: readonly Segment[]): Promise<void> {
@@ -339,6 +368,7 @@ export class Cache {
       if (this.#active === segment) this.#active = undefined
       if (!this.#segments.delete(segment.number)) continue
       this.#pool.forget(segment)
+      if (segment.leaving) this.#leavingBytes -= segment.size
       this.#grow(-segment.size)
       this.#dropped += segment.size
       this.#droppedUpTo = Math.max(this.#droppedUpTo, segment.number)
@@ -367,17 +397,18 @@ export class Cache {
   async #load(old: readonly number[]): Promise<void> {
     // One that can't be looked at or removed says nothing of the others.
     for (const number of old)
-      await this.#loadSegment(number).catch((error: Error) => this.#options.onProblem?.(error))
-    await this.#shrink()
+      await this.#loadSegment(number)
+        .then(() => this.#shrink())
+        .catch((error: Error) => this.#options.onProblem?.(error))
   }
 
-  /** Drops the segments used longest ago until the rest is within the limit. */
+  /** Drops the segments used longest ago until the rest is within the limits. */
   async #shrink(): Promise<void> {
-    const excess = this.#bytes - this.#limit
-    for (let freed = 0; freed < excess; ) {
-      const oldest = this.#oldest([])
+    for (;;) {
+      const hasTooMany = this.#table.count > this.#mostRecords
+      if (!hasTooMany && this.#bytes - this.#leavingBytes <= this.#limit) break
+      const oldest = hasTooMany ? this.#crowded() : this.#oldest()
       if (!oldest) break
-      freed += oldest.size
       await this.#dropSegments([oldest])
     }
   }
@@ -417,6 +448,7 @@ export class Cache {
       if (!header || at + RECORD_HEADER_BYTES + header.length > segment.size) return true
       const { key, length, crc } = header
       at += RECORD_HEADER_BYTES
+      segment.records++
       // What was put since we started is newer.
       if (!this.#table.find(key) || this.#table.find(key)!.segment <= segment.number)
         this.#table.set(key, { segment: segment.number, offset: at, length, crc })
@@ -445,7 +477,9 @@ class Segment implements BlockFile {
   /** With what waits to be written. */
   size: number
   lastUse = 0
-  /** Chosen to be dropped. */
+  /** That were appended, also those whose key has a later one. */
+  records = 0
+  /** Chosen to be dropped: it grows no more. */
   leaving = false
   /** A flush is about to come. */
   flushDue = false

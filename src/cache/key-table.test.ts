@@ -19,6 +19,22 @@ test('keys are found where they were put last, until their segment goes', async 
   assert.equal(table.count, 6667)
 })
 
+test('memory is given back when segments go', async () => {
+  const table = new KeyTable()
+  const { bytes } = table
+  for (let n = 0; n < 60_000; n++) table.set(key(n), placeOf(n))
+  const most = table.bytes
+  assert.ok(most <= 96 * 60_000 * 1.1, `${most} bytes`)
+  await table.dropSegments((segment) => segment !== 1)
+  assert.ok(table.bytes <= most / 2, `${table.bytes} of ${most} bytes`)
+  for (let n = 1; n < 60_000; n += 300) assert.deepEqual(table.find(key(n)), placeOf(n))
+  await table.dropSegments(() => true)
+  assert.equal(table.bytes, bytes)
+  assert.equal(table.count, 0)
+  table.set(key(1), placeOf(1))
+  assert.deepEqual(table.find(key(1)), placeOf(1))
+})
+
 test('while a segment goes others have their turn, and may put and find', async () => {
   const table = new KeyTable()
   for (let n = 0; n < 5000; n++) table.set(key(n), placeOf(n))
@@ -37,4 +53,5 @@ test('while a segment goes others have their turn, and may put and find', async 
   await table.dropSegments((segment) => segment === 1, new Hurried())
   assert.ok(rests > 100, `${rests} rests`)
   for (let n = 5000; n < 5000 + rests; n++) assert.equal(table.find(key(n))?.segment, 7)
+  assert.equal(table.count, 3333 + rests)
 })

@@ -30,9 +30,15 @@ const SEGMENT = 4
 
 export class KeyTable {
   readonly #tables = Array.from({ length: TABLES }, () => new Table())
+  #count = 0
 
   get count(): number {
-    return this.#tables.reduce((sum, { count }) => sum + count, 0)
+    return this.#count
+  }
+
+  /** Memory that it takes. */
+  get bytes(): number {
+    return this.#tables.reduce((sum, { bytes }) => sum + bytes, 0)
   }
 
   find(key: Uint8Array): Place | undefined {
@@ -41,14 +47,14 @@ export class KeyTable {
 
   /** Enters a key, or moves it to another place. */
   set(key: Uint8Array, place: Place): void {
-    this.#tables[key[KEY_BYTES - 1]!]!.set(key, place)
+    if (this.#tables[key[KEY_BYTES - 1]!]!.set(key, place)) this.#count++
   }
 
   /** Takes out every key whose record is in a segment for which `gone` is true, little by little. */
   async dropSegments(gone: (segment: number) => boolean, pacer = new Pacer()): Promise<void> {
     for (const table of this.#tables) {
       if (pacer.due) await pacer.rest()
-      table.dropSegments(gone)
+      this.#count -= table.dropSegments(gone)
     }
   }
 }
@@ -61,8 +67,8 @@ class Table {
     this.#slots = new Uint32Array(SMALLEST * WORDS)
   }
 
-  get count(): number {
-    return this.#count
+  get bytes(): number {
+    return this.#slots.byteLength
   }
 
   find(key: Uint8Array): Place | undefined {
@@ -73,11 +79,13 @@ class Table {
     return { segment: segment - 1, offset: slots[at + 5]!, length: slots[at + 6]!, crc: slots[at + 7]! }
   }
 
-  set(key: Uint8Array, place: Place): void {
+  /** @returns whether the key is new. */
+  set(key: Uint8Array, place: Place): boolean {
     if ((this.#count + 1) * 3 > (this.#slots.length / WORDS) * 2) this.#rebuild(this.#slots.length * 2)
     const at = this.#slotOf(key)
     const slots = this.#slots
-    if (slots[at + SEGMENT] === 0) {
+    const isNew = slots[at + SEGMENT] === 0
+    if (isNew) {
       this.#count++
       for (let i = 0; i < 4; i++) slots[at + i] = wordAt(key, i * 4)
     }
@@ -85,10 +93,24 @@ class Table {
     slots[at + 5] = place.offset
     slots[at + 6] = place.length
     slots[at + 7] = place.crc
+    return isNew
   }
 
-  dropSegments(gone: (segment: number) => boolean): void {
-    this.#rebuild(this.#slots.length, gone)
+  /**
+   * Gets as small as leaves half of the slots free, so that it does not have to grow again at once.
+   * @returns how many keys went.
+   */
+  dropSegments(gone: (segment: number) => boolean): number {
+    const before = this.#count
+    let stay = 0
+    for (let at = SEGMENT; at < this.#slots.length; at += WORDS) {
+      const segment = this.#slots[at]!
+      if (segment !== 0 && !gone(segment - 1)) stay++
+    }
+    let slots = SMALLEST
+    while (slots < stay * 2) slots *= 2
+    this.#rebuild(Math.min(slots * WORDS, this.#slots.length), gone)
+    return before - this.#count
   }
 
   /** The slot that holds the key, or the free one where it belongs. */

@@ -1,35 +1,55 @@
 import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { memoryKept, SEED } from '../../test/support/session.ts'
+import { Cache } from '../cache/cache.ts'
+import { BlockPool } from '../lib/block-pool.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
 import { Derived } from './derived.ts'
 import { type ListRequest, Lists, type PreparedList } from './lists.ts'
 import { findSources } from './paths.ts'
+import type { Tree } from './tree.ts'
 import { parseArguments } from './wire/arguments.ts'
 import { parseRule } from './wire/filters.ts'
+import { sentXattrs } from './wire/xattrs.ts'
+
+setFlagsFromString('--expose-gc')
+const collectGarbage: () => void = runInNewContext('gc')
 
 const signal = new AbortController().signal
 const derived = new Derived({ kept: memoryKept(), checksumSeed: SEED })
 after(() => derived.close())
 
 const file = (data: string) => ({ mode: 0o100644, mtime: 5, data: Buffer.from(data) })
+const xattr = (name: string) => ({ name: ascii(name), value: Buffer.alloc(100) })
 const dir = (children: object) => ({ mode: 0o40755, mtime: 5, children }) as never
-const tree = new MemoryTree(
+const someTree = new MemoryTree(
   dir({
     a: file('a'),
     link: { mode: 0o120777, mtime: 5, target: 'a' },
     sub: dir({ b: file('bb'), deep: dir({ c: file('c') }) }),
   }),
 )
-after(() => tree.close())
+after(() => someTree.close())
 
 let made = 0
 function request(
   words: string[],
-  changes: { rules?: string[]; protocol?: number; listDigest?: 'md5' | 'xxh128'; module?: string } = {},
+  changes: {
+    tree?: Tree
+    rules?: string[]
+    protocol?: number
+    listDigest?: 'md5' | 'xxh128'
+    module?: string
+  } = {},
 ): ListRequest {
-  const { protocol = 31, rules = [], listDigest = 'md5' } = changes
+  const { tree = someTree, protocol = 31, rules = [], listDigest = 'md5' } = changes
   const module = ascii(changes.module ?? 'm')
   const options = parseArguments(['--server', '--sender', ...words] as ByteString[], undefined)
   return {
@@ -80,6 +100,83 @@ test('a list is made once: for the next who asks, and after a restart', async ()
     assert.equal(made, count)
   }
   assert.equal(made, 4)
+})
+
+test('the attributes that a list tells of are the same after a restart, as the client asks for them by number', async () => {
+  const entry = { ...file('a'), xattrs: ['security.a', 'user.big', 'user.\xe9'].map(xattr) }
+  const labelled = new MemoryTree(dir({ entry }))
+  after(() => labelled.close())
+  const kept = memoryKept()
+  made = 0
+  for (const [rules, expected] of [
+    [['-x security.*'], ['user.big', 'user.\xe9']],
+    [['+x security.*', '-x *'], ['security.a']],
+    [[], ['security.a', 'user.big', 'user.\xe9']],
+  ] as const) {
+    for (let round = 0; round < 2; round++) {
+      const lists = new Lists(derived, kept)
+      const { xattrChoice } = await lists.prepare(
+        request(['-rX', '.', 'm/'], { tree: labelled, rules: [...rules] }),
+        signal,
+      )
+      const sent = sentXattrs(entry.xattrs, xattrChoice).map(({ name }) => name)
+      assert.deepEqual(sent, expected, `round ${round}`)
+    }
+  }
+  assert.equal(made, 3)
+})
+
+test('a list in memory holds no tree, and its names are read from the tree of who asks', async () => {
+  const lists = new Lists(derived, memoryKept())
+  /** As a session does, with a tree of its own. */
+  const openAndAsk = async (): Promise<WeakRef<Tree>> => {
+    const own = new MemoryTree(dir({ sub: dir({ file: file('a') }) }), 'of one build')
+    const list = await lists.prepare(request(['-r', '.', 'm/'], { tree: own }), signal)
+    assert.deepEqual(names(list), ['.', 'sub', 'sub/file'])
+    own.close()
+    return new WeakRef(own)
+  }
+  made = 0
+  const trees = [await openAndAsk(), await openAndAsk(), await openAndAsk()]
+  assert.equal(made, 1)
+  // Until the turn ends, what a WeakRef was just made of stays.
+  await nextTurn()
+  collectGarbage()
+  assert.deepEqual(
+    trees.map((tree) => tree.deref()?.key),
+    [undefined, undefined, undefined],
+  )
+})
+
+test('a list larger than what may wait for the disk is kept as well', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'upserv-lists-'))
+  const open = (): Cache => Cache.open({ directory, limit: 2 ** 30, pool: new BlockPool(2 ** 20) })
+  // 17 MiB of targets that are told in full.
+  const long = Array.from({ length: 4400 }, (_, i) => [
+    `${i}`,
+    { mode: 0o120777, mtime: 5, target: `${i}`.padEnd(4090, 'x') },
+  ])
+  const large = new MemoryTree(dir(Object.fromEntries(long)))
+  let cache = open()
+  try {
+    made = 0
+    const asked = request(['-rl', '.', 'm/'], { tree: large })
+    const lists = new Lists(derived, cache)
+    const first = await lists.prepare(asked, signal)
+    assert.ok(first.bytes.length > 17 * 2 ** 20)
+    await lists.keepAll()
+    await cache.close()
+    cache = open()
+    await cache.ready
+    const second = await new Lists(derived, cache).prepare(asked, signal)
+    assert.equal(made, 1)
+    assert.ok(Buffer.from(first.bytes).equals(second.bytes))
+    assert.deepEqual(names(second).slice(-3), names(first).slice(-3))
+  } finally {
+    await cache.close()
+    large.close()
+    rmSync(directory, { recursive: true })
+  }
 })
 
 test('whatever shapes a list makes another one; what does not, does not', async () => {

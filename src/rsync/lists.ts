@@ -54,15 +54,28 @@ export interface PreparedList {
   nameOf(place: number): ByteString
 }
 
+/**
+ * A list apart from the tree that it was made of: that one holds a whole manifest, and is the business of whoever
+ * looks after manifests. Trees of one key number their nodes alike, so the names are read from the asker's own.
+ */
+interface KnownList extends Omit<PreparedList, 'nameOf'> {
+  /** Node of the directory that the names begin at. */
+  readonly base: number
+}
+
 /** Bytes of lists in memory: some twenty of a system of 40,000 entries. */
 const MEMORY = 32 * 2 ** 20
-/** What a list takes beside its bytes: objects, its key, the tree that its names are read from. */
-const LIST_OVERHEAD = 16 * 1024
+/** What a list takes beside its bytes: objects, buffers, its key. */
+const LIST_OVERHEAD = 4 * 1024
 const NOTICE_BYTES = 300
 /** A list is kept in parts of this size. */
 const PART = 2 ** 20
+/** Parts that are put in a row: half of what the cache lets wait for the disk. Others put things as well. */
+const PARTS_AT_ONCE = 8
+/** Bytes of lists that may be on their way to where they are kept: each of them is one more copy in memory. */
+const MOST_KEEPING = 64 * 2 ** 20
 /** Changes whenever the meaning of a key or of what is kept does. */
-const FORMAT = 2
+const FORMAT = 3
 /** Protocol 32 changed nothing about lists. */
 const LATEST_SHAPE = 31
 const HEAD_BYTES = 20
@@ -89,13 +102,22 @@ const OTHER_OPTIONS: ReadonlySet<string> = new Set<keyof TransferOptions>([
   'timeout',
 ])
 
+/** What is kept of a list as JSON. */
+interface Told {
+  notices: readonly ListNotice[]
+  /** Extended attributes that the client's rules keep. */
+  attributes: readonly ByteString[] | undefined
+}
+
 export class Lists {
   readonly #derived: Derived
   readonly #kept: Kept
-  readonly #preparing = new SingleFlight<string, PreparedList>()
+  readonly #preparing = new SingleFlight<string, PreparedList | KnownList>()
   /** In the order of use. */
-  readonly #recent = new Map<string, PreparedList>()
+  readonly #recent = new Map<string, KnownList>()
   #recentBytes = 0
+  readonly #keeping = new Set<Promise<void>>()
+  #keepingBytes = 0
 
   constructor(derived: Derived, kept: Kept) {
     this.#derived = derived
@@ -105,29 +127,40 @@ export class Lists {
   /** @throws what finding the paths and making the list throw; the signal's reason. */
   async prepare(request: ListRequest, signal: AbortSignal): Promise<PreparedList> {
     const { tree, options } = request
-    if (tree.enter || options.filesFrom !== undefined) return (await this.#make(request, signal)).list
+    if (tree.enter || options.filesFrom !== undefined) return (await this.#make(request, signal)).prepared
     const key = keyOf(request)
     const name = key.toString('latin1')
     const recent = this.#recent.get(name)
     if (recent) {
       this.#recent.delete(name)
       this.#recent.set(name, recent)
-      return recent
+      return withNames(recent, tree)
     }
-    return this.#preparing.run(
+    const found = await this.#preparing.run(
       name,
       async (stop) => {
-        const known = await this.#load(key, request)
+        const known = await this.#load(key, options)
         if (known) return this.#remember(name, known)
-        const { list, base } = await this.#make(request, stop)
-        if (base >= 0) this.#keep(key, list, base)
-        return base >= 0 ? this.#remember(name, { ...list, nameOf: namesIn(tree, list.nodes, base) }) : list
+        const { prepared, lasting } = await this.#make(request, stop)
+        if (!lasting) return prepared
+        this.#keep(key, lasting)
+        return this.#remember(name, lasting)
       },
       signal,
     )
+    return 'nameOf' in found ? found : withNames(found, tree)
   }
 
-  async #make(request: ListRequest, signal: AbortSignal): Promise<{ list: PreparedList; base: number }> {
+  /** Resolves when what has been made so far is kept. */
+  async keepAll(): Promise<void> {
+    while (this.#keeping.size > 0) await Promise.all(this.#keeping)
+  }
+
+  /** @returns `lasting` where the next who asks can be given the same. */
+  async #make(
+    request: ListRequest,
+    signal: AbortSignal,
+  ): Promise<{ prepared: PreparedList; lasting: KnownList | undefined }> {
     const { tree, options, rules, agreement } = request
     const { protocol, compat, listDigest } = agreement
     const filters = new Filters(rules, options.cvsExclude, options.from0)
@@ -157,21 +190,18 @@ export class Lists {
       chunks.push(chunk)
       signal.throwIfAborted()
     }
-    const { names, order, totalSize, notices } = list
-    const prepared: PreparedList = {
-      count: names.length,
-      nodes: Int32Array.from(list.nodes),
-      order,
-      totalSize,
-      notices,
-      xattrChoice,
-      bytes: Buffer.concat(chunks),
-      nameOf: (place) => names[place]!,
-    }
+    const { names, base, order, totalSize, notices } = list
+    const count = names.length
+    const nodes = Int32Array.from(list.nodes)
+    const bytes = joined(chunks)
+    const known: KnownList = { count, nodes, order, totalSize, notices, xattrChoice, bytes, base }
     // A file that could not be read has no digest in this list, but may have one in the next.
-    const lasting =
+    const isWhole =
       checksum?.complete !== false && !notices.some(({ type }) => type === 'unreadable-directory')
-    return { list: prepared, base: lasting ? list.base : -1 }
+    return {
+      prepared: { ...known, nameOf: (place) => names[place]! },
+      lasting: isWhole && base >= 0 ? known : undefined,
+    }
   }
 
   /**
@@ -201,7 +231,7 @@ export class Lists {
     return { of: (node) => recordedDigest(tree, node, name) ?? workedOut.get(node), complete }
   }
 
-  #remember(name: string, list: PreparedList): PreparedList {
+  #remember(name: string, list: KnownList): KnownList {
     this.#recent.set(name, list)
     this.#recentBytes += memoryOf(list)
     for (const [oldest, old] of this.#recent) {
@@ -212,30 +242,45 @@ export class Lists {
     return list
   }
 
-  // Kept as: u32 count, i32 base, f64 total size, u32 bytes of notices as JSON; these; nodes; order; bytes.
+  // Kept as: u32 count, i32 base, f64 total size, u32 bytes of what was told as JSON; this; nodes; order; bytes.
 
   #keep(
     key: Uint8Array,
-    { count, nodes, order, totalSize, notices, bytes }: PreparedList,
-    base: number,
+    { count, nodes, order, totalSize, notices, xattrChoice, bytes, base }: KnownList,
   ): void {
-    const told = Buffer.from(JSON.stringify(notices), 'latin1')
+    const { kept } = xattrChoice
+    const telling: Told = { notices, attributes: kept && [...kept] }
+    const told = Buffer.from(JSON.stringify(telling), 'latin1')
     const head = Buffer.alloc(HEAD_BYTES)
     head.writeUInt32LE(count, 0)
     head.writeInt32LE(base, 4)
     head.writeDoubleLE(totalSize, 8)
     head.writeUInt32LE(told.length, 16)
     const whole = Buffer.concat([head, told, bytesOf(nodes), bytesOf(order), bytes])
+    if (this.#keepingBytes > 0 && this.#keepingBytes + whole.length > MOST_KEEPING) return
+    this.#keepingBytes += whole.length
+    const keeping = this.#putParts(key, whole).finally(() => {
+      this.#keepingBytes -= whole.length
+      this.#keeping.delete(keeping)
+    })
+    this.#keeping.add(keeping)
+  }
+
+  async #putParts(key: Uint8Array, whole: Uint8Array): Promise<void> {
     const parts = Math.ceil(whole.length / PART)
-    for (let i = parts - 1; i >= 0; i--) {
+    // The first part is found first, and says how many there are: it comes last.
+    for (let i = parts - 1, atOnce = 0; i >= 0; i--, atOnce++) {
+      if (atOnce === PARTS_AT_ONCE) {
+        await this.#kept.ready
+        atOnce = 0
+      }
       const number = Buffer.alloc(4)
       number.writeUInt32LE(parts)
-      // The first part is found first, and says how many there are: it comes last.
       this.#kept.put(partKey(key, i), Buffer.concat([number, whole.subarray(i * PART, (i + 1) * PART)]))
     }
   }
 
-  async #load(key: Uint8Array, { tree, options }: ListRequest): Promise<PreparedList | undefined> {
+  async #load(key: Uint8Array, options: TransferOptions): Promise<KnownList | undefined> {
     const all: Uint8Array[] = []
     for (let i = 0, parts = 1; i < parts; i++) {
       const kept = await this.#kept.get(partKey(key, i))
@@ -249,7 +294,7 @@ export class Lists {
     const base = whole.readInt32LE(4)
     const totalSize = whole.readDoubleLE(8)
     let at = HEAD_BYTES + whole.readUInt32LE(16)
-    const notices: ListNotice[] = JSON.parse(whole.toString('latin1', HEAD_BYTES, at))
+    const { notices, attributes }: Told = JSON.parse(whole.toString('latin1', HEAD_BYTES, at))
     const nodes = new Int32Array(count)
     bytesOf(nodes).set(whole.subarray(at, at + 4 * count))
     at += 4 * count
@@ -257,9 +302,8 @@ export class Lists {
     bytesOf(order).set(whole.subarray(at, at + 4 * count))
     at += 4 * count
     const bytes = Uint8Array.from(whole.subarray(at))
-    const xattrChoice = { withRsyncOwn: options.xattrs > 1, kept: undefined }
-    const nameOf = namesIn(tree, nodes, base)
-    return { count, nodes, order, totalSize, notices, xattrChoice, bytes, nameOf }
+    const xattrChoice = { withRsyncOwn: options.xattrs > 1, kept: attributes && new Set(attributes) }
+    return { count, nodes, order, totalSize, notices, xattrChoice, bytes, base }
   }
 }
 
@@ -286,8 +330,9 @@ async function keptXattrs(
 }
 
 /** Names are read off the tree: they would take several times the memory of all else. */
-function namesIn(tree: Tree, nodes: Int32Array, base: number): (place: number) => ByteString {
-  return (place) => {
+function withNames(list: KnownList, tree: Tree): PreparedList {
+  const { nodes, base } = list
+  const nameOf = (place: number): ByteString => {
     let node = nodes[place]!
     if (node === base) return '.' as ByteString
     let name: string = tree.name(node)
@@ -295,6 +340,7 @@ function namesIn(tree: Tree, nodes: Int32Array, base: number): (place: number) =
       name = `${tree.name(node)}/${name}`
     return name as ByteString
   }
+  return { ...list, nameOf }
 }
 
 function keyOf({ tree, module, options, rules, agreement }: ListRequest): Buffer {
@@ -313,7 +359,18 @@ function partKey(key: Uint8Array, part: number): Uint8Array {
   return hash('sha256', Buffer.concat([key, number]), 'buffer')
 }
 
-function memoryOf({ bytes, count, notices }: PreparedList): number {
+/** In memory of its own, as it stays: a short one would keep a whole piece of Node's pool from being freed. */
+function joined(chunks: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(chunks.reduce((sum, { length }) => sum + length, 0))
+  let at = 0
+  for (const chunk of chunks) {
+    bytes.set(chunk, at)
+    at += chunk.length
+  }
+  return bytes
+}
+
+function memoryOf({ bytes, count, notices }: KnownList): number {
   return LIST_OVERHEAD + bytes.length + 8 * count + NOTICE_BYTES * notices.length
 }
 

@@ -12,7 +12,7 @@ import { type Answers, type Asked, type Manner, mannerOf, type Prepared, type Sq
 import type { CodecName, FrameCompressor } from './codecs.ts'
 import type { Derived } from './derived.ts'
 import { DIGEST_LENGTH } from './digests.ts'
-import type { Lists, PreparedList } from './lists.ts'
+import type { Lists } from './lists.ts'
 import { findSources, lookup } from './paths.ts'
 import { blockSumRule } from './setup.ts'
 import { MOST_STRONG, type StockVisit, stockSumHead } from './stock-clients.ts'
@@ -114,18 +114,19 @@ export interface Kitchen {
   readonly checksumSeed: number
 }
 
-/** Gets a list ready, as clients of this kind are sent it. */
-export function warmList(
+/** Gets a list ready, as clients of this kind are sent it, and has it kept. */
+export async function warmList(
   { lists }: Kitchen,
   tree: Tree,
   module: ByteString,
   { options, agreement }: StockVisit,
   signal: AbortSignal,
-): Promise<PreparedList> {
+): Promise<void> {
   const { paths, relative, secluded, recurse } = options
   const sources = () =>
     findSources(tree, { module, paths, relative, secluded, directoriesSent: recurse }, signal)
-  return lists.prepare({ tree, module, options, rules: [], agreement, sources }, signal)
+  await lists.prepare({ tree, module, options, rules: [], agreement, sources }, signal)
+  await lists.keepAll()
 }
 
 export interface AnswersRequest {

@@ -166,6 +166,23 @@ test('a server that runs warms itself, for those with -c and other codecs as wel
   assert.equal(derivedBytes(mirror), prepared, 'not all was ready')
 })
 
+test('a release that knows none of the compressions asks for nothing', async () => {
+  await using mirror = new Mirror()
+  for (const id of ['1', '2']) {
+    await mirror.publish(id, randomTree(Number(id), 1, 1000))
+    await importBuild(mirror, id)
+  }
+  const rows = async (clients: string): Promise<string[]> => {
+    const flags = ['--clients', clients, '--compress', 'zstd', '--quick', '--json', '--data', mirror.data]
+    const { code, stdout, stderr } = await upserv(['warm', '2', '--from', '1', ...flags])
+    assert.equal(code, 0, stderr)
+    const { updates }: WarmReport = JSON.parse(stdout)
+    return updates[0]!.clients.map(({ client, codec }) => `${client} ${codec}`)
+  }
+  assert.deepEqual(await rows('3.1.3,3.4.1'), ['3.2 zstd'])
+  assert.deepEqual(await rows('3.1.3'), [])
+})
+
 test('what cannot be warmed is refused, with what to do', async () => {
   await using mirror = new Mirror()
   await mirror.publish('1', randomTree(1, 1, 1000))

@@ -33,15 +33,17 @@ interface Row extends MemoryNode {
 }
 
 export class MemoryTree implements Tree {
-  readonly key = randomUUID()
+  readonly key: string
   readonly userNames = new Map([[0, ascii('root')]])
   readonly groupNames = new Map([[0, ascii('root')]])
   readonly #rows: Row[] = []
   readonly #fd: number
   #end = 0
 
-  constructor(root: MemoryNode) {
-    const path = join(tmpdir(), `memory-tree-${this.key}`)
+  /** @param key trees of one description may have one key. */
+  constructor(root: MemoryNode, key: string = randomUUID()) {
+    this.key = key
+    const path = join(tmpdir(), `memory-tree-${randomUUID()}`)
     this.#fd = openSync(path, 'w+')
     rmSync(path)
     this.#push('', root, 0)
