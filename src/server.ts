@@ -101,6 +101,8 @@ const HISTORY_MS = 2000
 /** A process that has handed over tells so many of its sessions to its successor, this often. */
 const MAX_TOLD = 100
 const TELL_EVERY_MS = 1000
+/** Sessions that end while it is open who remembers them; of more than that nobody does. */
+const MAX_UNREMEMBERED = 10_000
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
 
@@ -557,7 +559,13 @@ export async function serve(
   /** The process that has taken our place. */
   let successor: Successor | undefined
   const { promise: handedOver, resolve: setHandedOver } = Promise.withResolvers<number>()
+  /** Ended while we hand over: the history is closed, and whether we or the new process remember them is still open. */
+  let unremembered: SessionRecord[] | undefined
   const noteSession = (record: SessionRecord): void => {
+    if (unremembered) {
+      if (unremembered.length < MAX_UNREMEMBERED) unremembered.push(record)
+      return
+    }
     if (successor) {
       successor.ended(record)
       return
@@ -565,6 +573,11 @@ export async function serve(
     const remember = isWorthRemembering(record)
     activity.sessionEnded(record, remember)
     if (remember) history.add(record)
+  }
+  const rememberThem = (): void => {
+    const ended = unremembered ?? []
+    unremembered = undefined
+    for (const record of ended) noteSession(record)
   }
   const turns = new TurnsInLine({ ...turnsOf(config), now })
   const doors = new Doors(
@@ -742,6 +755,7 @@ export async function serve(
     try {
       control?.close()
       await cache.pause()
+      unremembered = []
       paused = await open.pause()
       const { held, fetching } = paused
       const { pid } = process
@@ -749,12 +763,14 @@ export async function serve(
     } catch (error) {
       await next.end()
       paused?.takeBack()
+      rememberThem()
       cache.resume()
       decide()
       control = await openControl()
       throw error
     }
     successor = next
+    rememberThem()
     paused.giveAway((id) => next.freed(id))
     decide(relay)
     for (const close of closers) close()

@@ -345,6 +345,38 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     await upserv.stop()
   })
 
+  for (const taken of [true, false])
+    test(`sessions that end meanwhile are remembered ${taken ? 'by the new process' : 'where it does not take over'}`, async () => {
+      await using mirror = new Mirror()
+      await mirror.publish('1', randomTree(1, 10, 100_000))
+      await mirror.startNginx()
+      const upserv = await start(mirror)
+      await mirror.assertServes(upserv, '1')
+      await using line = new Line(upserv)
+      const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', '--bwlimit=500k'])
+      await slow.client.waitForLine(/^file-1$/)
+      slow.client.freeze()
+      // Whoever opens the data directory waits for what this file says.
+      const path = join(mirror.data, 'upserv.json')
+      const said = readFileSync(path)
+      renameSync(path, mirror.path('format'))
+      assert.equal((await run('mkfifo', [path])).code, 0)
+      const handing = taken ? line.handOver() : upserv.cli(['handover'])
+      await using fifo = await open(path, 'w')
+      assert.ok(slow.client.isRunning, 'the client was too quick to show anything')
+      slow.client.wake()
+      await slow.client.ends(0)
+      await upserv.process.waitForOutput('stderr', /"session ended"[\s\S]*"session ended"/)
+      renameSync(mirror.path('format'), path)
+      await fifo.writeFile(taken ? said : '{"format":99}\n')
+      await fifo.close()
+      await handing
+      await until('both are remembered', async () => {
+        const { stdout } = await upserv.cli(['history', '--build', '1', '--json'])
+        return (JSON.parse(stdout) as unknown[]).length === 2
+      })
+    })
+
   test('a damaged build that is being fetched again is made whole by the new process', async () => {
     await using mirror = new Mirror()
     await mirror.publish('1', randomTree(1, 4, SLOW_BYTES / 4))
