@@ -101,6 +101,8 @@ const HISTORY_MS = 2000
 /** A process that has handed over tells so many of its sessions to its successor, this often. */
 const MAX_TOLD = 100
 const TELL_EVERY_MS = 1000
+/** Sessions that end while it is open who remembers them; of more than that nobody does. */
+const MAX_UNREMEMBERED = 10_000
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
 
@@ -318,9 +320,8 @@ export class Upserv {
 
   /** Writes nothing to the data directory any more, so that another process may; whoever reads goes on. */
   async pause(): Promise<Paused> {
-    const fetching = this.fetches.status().map(({ id }) => id)
     // How they ended is remembered as well.
-    await this.fetches.close()
+    const fetching = await this.fetches.close()
     await Promise.all([this.verifier.close(), this.#history.close()])
     const goOn = await this.store.pause()
     this.resolver.holdAll()
@@ -357,11 +358,7 @@ export class Upserv {
   }
 
   /** Holds on to builds that sessions of the process before us have, until it lets go of them or ends. */
-  inherit(
-    { held, fetching }: Legacy,
-    predecessor: Predecessor,
-    onSession: (record: SessionRecord) => void,
-  ): void {
+  inherit({ held }: Legacy, predecessor: Predecessor, onSession: (record: SessionRecord) => void): void {
     const leases = new Map(held.map((id) => [id, this.#catalog.lease(id)]))
     predecessor.listen({
       freed: (id) => leases.get(id)?.release(),
@@ -370,10 +367,17 @@ export class Upserv {
     void predecessor.gone.then(() => {
       for (const lease of leases.values()) lease?.release()
     })
-    for (const id of fetching) {
-      // What goes wrong is in the log, and imports can't be gone on with.
+  }
+
+  /**
+   * Goes on with what the process before us was fetching: builds that were not held, and damaged ones. Those that
+   * became whole while it stopped stay as they are.
+   */
+  fetchOn(ids: readonly string[]): void {
+    for (const id of ids) {
+      // What goes wrong is in the log.
       void this.fetches
-        .get(id, () => {}, new AbortController().signal)
+        .repair(id, () => {}, new AbortController().signal)
         .then((lease) => lease.release())
         .catch(() => {})
     }
@@ -516,7 +520,7 @@ export async function serve(
   const answers = new Answers({ derived, kept: cache, onQuick: (job) => refiner.add(job) })
   refiner.serve(answers)
   const lists = new Lists(derived, cache)
-  const opened = opening.then(async (open) => {
+  const attached = opening.then(async (open) => {
     upserv = open
     // Once, before what it takes is counted: a server that ends by kill -9 would never get to it.
     flushCompileCache()
@@ -527,6 +531,13 @@ export async function serve(
     await open.attach(cache, { derived, answers, lists, best, checksumSeed })
     return open
   })
+  /**
+   * Resolves when the data directory is ours for good. Until we serve, the process before us may take it back, and
+   * counts on finding it as it left it: whoever could change anything waits for this.
+   */
+  const { promise: ours, resolve: setOurs, reject: setNotOurs } = Promise.withResolvers<void>()
+  if (!predecessor) setOurs()
+  const opened = Promise.all([attached, ours]).then(([open]) => open)
   // Whoever waits for it hears when it fails, and so does who waits for our end.
   const operations = quietly(opened.then((open) => open.operations))
   const operator = quietly(opened.then((open) => open.operator))
@@ -548,7 +559,13 @@ export async function serve(
   /** The process that has taken our place. */
   let successor: Successor | undefined
   const { promise: handedOver, resolve: setHandedOver } = Promise.withResolvers<number>()
+  /** Ended while we hand over: the history is closed, and whether we or the new process remember them is still open. */
+  let unremembered: SessionRecord[] | undefined
   const noteSession = (record: SessionRecord): void => {
+    if (unremembered) {
+      if (unremembered.length < MAX_UNREMEMBERED) unremembered.push(record)
+      return
+    }
     if (successor) {
       successor.ended(record)
       return
@@ -556,6 +573,11 @@ export async function serve(
     const remember = isWorthRemembering(record)
     activity.sessionEnded(record, remember)
     if (remember) history.add(record)
+  }
+  const rememberThem = (): void => {
+    const ended = unremembered ?? []
+    unremembered = undefined
+    for (const record of ended) noteSession(record)
   }
   const turns = new TurnsInLine({ ...turnsOf(config), now })
   const doors = new Doors(
@@ -733,6 +755,7 @@ export async function serve(
     try {
       control?.close()
       await cache.pause()
+      unremembered = []
       paused = await open.pause()
       const { held, fetching } = paused
       const { pid } = process
@@ -740,12 +763,14 @@ export async function serve(
     } catch (error) {
       await next.end()
       paused?.takeBack()
+      rememberThem()
       cache.resume()
       decide()
       control = await openControl()
       throw error
     }
     successor = next
+    rememberThem()
     paused.giveAway((id) => next.freed(id))
     decide(relay)
     for (const close of closers) close()
@@ -821,8 +846,8 @@ export async function serve(
 
   try {
     if (predecessor) {
-      // From here on there is no way back for it, so there has to be one for nothing.
-      const open = await opened
+      // There is no way back for it once we serve: what can fail comes before.
+      const open = await attached
       open.inherit(legacy!, predecessor, noteSession)
     }
     control = await openControl()
@@ -908,11 +933,15 @@ export async function serve(
     if (predecessor) {
       hasTakenOver = true
       predecessor.serving()
-      const { pid, version } = legacy!
+      setOurs()
+      const { pid, version, fetching } = legacy!
+      ;(await opened).fetchOn(fetching)
       const target = `pid=${process.pid} version=${VERSION} before=${pid} ${version}`
       remember({ ...BY_COMMAND, what: 'handOver', target, result: 'done', code: '', reason: '' })
     }
   } catch (error) {
+    const hint = 'Ask again: the process before it goes on.'
+    setNotOurs(new CommandError('the new process could not take over', { hint }))
     await stop()
     throw error
   }

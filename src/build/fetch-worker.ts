@@ -36,7 +36,7 @@ try {
   checkProgram()
   const outcome = await runFetchJob(
     job,
-    new RoomClient(room),
+    new RoomClient(room, abort),
     (progress) => send({ type: 'progress', progress }),
     abort.signal,
     (digest, offset, bytes) => {

@@ -151,7 +151,8 @@ export class Fetches {
   ): Promise<Lease> {
     const { store } = this.#options
     const damage = store.has(id) ? await store.damage(id) : undefined
-    if (!damage) return await this.get(id, say, signal, forWhom)
+    // It is whole by now, or the disk gives again what it did not give.
+    if (!damage) return this.#options.catalog.lease(id) ?? (await this.get(id, say, signal, forWhom))
     let failure: Error
     try {
       const lease = await this.#wait(await this.#startRepair(id, forWhom), say, signal)
@@ -209,10 +210,17 @@ export class Fetches {
     lease.release()
   }
 
-  /** Stops what is under way so that a later start can go on from there. */
-  async close(): Promise<void> {
+  /**
+   * Stops what is under way so that a later start can go on from there.
+   * @returns the builds that a process after us should go on with. What is imported only its operator can bring again:
+   *   by its id alone another build may be had.
+   */
+  async close(): Promise<string[]> {
     this.#closed = true
-    await Promise.all([...this.#running.values()].map((flight) => flight.stop()))
+    const flights = [...this.#running.values()]
+    const ids = flights.filter((flight) => flight.status().source !== IMPORT).map(({ id }) => id)
+    await Promise.all(flights.map((flight) => flight.stop()))
+    return ids
   }
 
   /** After `close`: fetches may begin again. */

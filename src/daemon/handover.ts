@@ -7,7 +7,8 @@
  *     of the data directory, and one end of a channel
  *                                                    ready  has read its configuration; waits
  *     stops fetching and writing
- *     yours: what it has to know                            opens the data directory and all doors
+ *     yours: what it has to know                            opens the data directory and all doors; who comes waits,
+ *                                                           and nothing is fetched, published or removed
  *                                                  serving
  *     takes no more clients, finishes those that it has
  *     (freed, ended, live: what they do)                    holds their builds, remembers their sessions
@@ -48,7 +49,7 @@ export interface Legacy {
   firstSession: number
   /** Builds that sessions of the process before hold on to. */
   held: string[]
-  /** Fetches that it has stopped. */
+  /** Builds whose fetches it has stopped, to be gone on with. */
   fetching: string[]
   /** Who it is. */
   pid: number

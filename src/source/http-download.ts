@@ -288,6 +288,8 @@ export class HttpDownload implements AsyncDisposable {
     try {
       await this.#spool?.append(chunk)
     } catch (error) {
+      // Who waits for room is told to stop by that: what is held stays for a later start.
+      this.#options.signal.throwIfAborted()
       await this.#dropSpool(error)
     }
   }
@@ -382,7 +384,7 @@ function tellRestart({ url, onEvent }: DownloadOptions): void {
 
 /** Opens the spool for a version that can be told from others; drops what it holds otherwise. */
 async function openSpool(options: DownloadOptions, version: FileVersion): Promise<Spool | undefined> {
-  const { spool, url, onEvent } = options
+  const { spool, url, signal, onEvent } = options
   if (!spool) return undefined
   try {
     if (version.size !== undefined && strongValidator(version) !== undefined) {
@@ -391,6 +393,7 @@ async function openSpool(options: DownloadOptions, version: FileVersion): Promis
     }
     await spool.discard()
   } catch (error) {
+    signal.throwIfAborted()
     onEvent({ type: 'spool-stopped', reason: (error as Error).message })
     await spool.discard().catch(() => undefined)
   }

@@ -289,6 +289,8 @@ export class ParentSource {
           try {
             await kept?.append(chunk)
           } catch (error) {
+            // Who waits for room is told to stop by that: what is held stays for a later start.
+            signal.throwIfAborted()
             kept = undefined
             onEvent({ type: 'spool-stopped', reason: (error as Error).message })
             await spool.discard().catch(() => undefined)
@@ -367,7 +369,7 @@ export class ParentSource {
     url: URL,
     wanted: readonly WantedBlob[],
     size: number,
-    { spool, onEvent }: LocateOptions & BlobsOptions,
+    { signal, spool, onEvent }: LocateOptions & BlobsOptions,
   ): Promise<Spool | undefined> {
     const hash = createHash('sha256')
     for (const { digest } of wanted) hash.update(digest)
@@ -376,6 +378,7 @@ export class ParentSource {
       await spool.open({ url: showUrl(url), version: { etag, lastModified: undefined, size } })
       return spool
     } catch (error) {
+      signal.throwIfAborted()
       onEvent({ type: 'spool-stopped', reason: (error as Error).message })
       await spool.discard().catch(() => undefined)
       return undefined

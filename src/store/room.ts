@@ -5,8 +5,10 @@
  * asks and sleeps until there is an answer (Atomics.wait); the main thread may evict or wait for another
  * fetch meanwhile. Grants come in large pieces, so questions are rare and most claims are an addition.
  *
- * The shared memory: [state, kind, length of message] as Int32, [asked bytes, granted bytes] as Float64,
- * then the message of a refusal in UTF-8, a NUL and its hint. Whoever's turn it is by `state` may write the rest.
+ * The shared memory: [state, kind, length of message, given up] as Int32, [asked bytes, granted bytes] as Float64,
+ * then the message of a refusal in UTF-8, a NUL and its hint. Whoever's turn it is by `state` may write the rest; only
+ * "given up" is the main thread's at any time. A thread that wakes here has not seen its messages yet, so nothing else
+ * tells it that it was not refused the room but is to stop, and keep what it has.
  */
 import { NoRoom, UpservError } from '../errors.ts'
 
@@ -17,6 +19,8 @@ const ANSWERED = 2
 const KIND_GRANT = 1
 const KIND_DISK_FULL = 2
 
+/** Where the flags hold whether the fetch was given up. */
+const GIVEN_UP_AT = 3
 const NUMBERS_AT = 16
 const MESSAGE_AT = 32
 const MESSAGE_BYTES = 1024
@@ -28,7 +32,7 @@ export type RoomAnswer = { granted: number } | { refusal: string; hint?: string 
 
 function viewsOf(memory: SharedArrayBuffer) {
   return {
-    flags: new Int32Array(memory, 0, 3),
+    flags: new Int32Array(memory, 0, 4),
     numbers: new Float64Array(memory, NUMBERS_AT, 2),
     message: new Uint8Array(memory, MESSAGE_AT, MESSAGE_BYTES),
   }
@@ -37,14 +41,17 @@ function viewsOf(memory: SharedArrayBuffer) {
 /** The worker thread's side. */
 export class RoomClient {
   readonly #views: ReturnType<typeof viewsOf>
+  readonly #abort: AbortController
   #granted = 0
   #claimed = 0
 
-  constructor(memory: SharedArrayBuffer) {
+  /** @param abort of the fetch: aborted, and its reason thrown, once there is no answer since the fetch was given up. */
+  constructor(memory: SharedArrayBuffer, abort = new AbortController()) {
     this.#views = viewsOf(memory)
+    this.#abort = abort
   }
 
-  /** Before anything of a file of so many bytes is written. @throws NoRoom. */
+  /** Before anything of a file of so many bytes is written. @throws NoRoom, or the reason of `abort`. */
   claim(bytes: number): void {
     const missing = this.#claimed + bytes - this.#granted
     if (missing > 0) this.#granted += this.#ask(KIND_GRANT, missing)
@@ -56,7 +63,7 @@ export class RoomClient {
     this.#claimed -= bytes
   }
 
-  /** The disk is full, whatever was granted: true when there is room now. @throws NoRoom. */
+  /** The disk is full, whatever was granted: true when there is room now. @throws as `claim`. */
   diskFull(): boolean {
     return this.#ask(KIND_DISK_FULL, 0) > 0
   }
@@ -73,6 +80,8 @@ export class RoomClient {
     const refusal = length > 0 ? Buffer.from(message.slice(0, length)).toString('utf8') : undefined
     Atomics.store(flags, 0, IDLE)
     if (refusal === undefined) return granted
+    if (Atomics.load(flags, GIVEN_UP_AT) !== 0) this.#abort.abort()
+    this.#abort.signal.throwIfAborted()
     const [what, hint] = refusal.split('\0')
     throw new NoRoom(what!, hint === undefined ? {} : { hint })
   }
@@ -93,6 +102,7 @@ export class RoomDesk {
   readonly memory = new SharedArrayBuffer(MESSAGE_AT + MESSAGE_BYTES)
   readonly #views = viewsOf(this.memory)
   readonly #answer: (question: RoomQuestion) => Promise<RoomAnswer>
+  readonly #givenUp = Promise.withResolvers<RoomAnswer>()
   #abandoned = false
   #closed = false
 
@@ -107,6 +117,8 @@ export class RoomDesk {
    */
   abandon(): void {
     this.#abandoned = true
+    Atomics.store(this.#views.flags, GIVEN_UP_AT, 1)
+    this.#givenUp.resolve(GIVEN_UP)
     if (Atomics.load(this.#views.flags, 0) === ASKED) this.#reply(GIVEN_UP)
   }
 
@@ -129,7 +141,10 @@ export class RoomDesk {
       }
       const question: RoomQuestion =
         flags[1] === KIND_DISK_FULL ? { type: 'disk-full' } : { type: 'grant', bytes: numbers[0]! }
-      const answer = this.#abandoned ? GIVEN_UP : await this.#answer(question).catch(refusalOf)
+      // An answer may take until another fetch ends: what is asked after `abandon` must not wait behind it.
+      const answer = this.#abandoned
+        ? GIVEN_UP
+        : await Promise.race([this.#answer(question).catch(refusalOf), this.#givenUp.promise])
       // It may have been answered by `abandon` meanwhile.
       if (Atomics.load(flags, 0) === ASKED) this.#reply(answer)
     }

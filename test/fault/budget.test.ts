@@ -19,6 +19,9 @@ const BUDGET = 20 * MB
 /** Locks, logs and the like. */
 const SMALL_CHANGE = 0.2 * MB
 
+/** A thread that does not end by itself is ended after five seconds. */
+const SOON_MS = 4000
+
 const CONCURRENCY = 2
 
 async function mirrorWith(ids: readonly string[], limitRate?: string): Promise<Mirror> {
@@ -243,6 +246,33 @@ ${compressor} '${image}' > '${mirror.archive(id)}'`
     assert.ok(size.peak <= BUDGET + 2 * 2 * BUILD_BYTES, `${size.peak} bytes at the highest`)
     size.stop()
     assert.ok(size.now() <= BUDGET + SMALL_CHANGE, `${size.now()} bytes at the end`)
+  })
+
+  test('SIGTERM while a fetch waits for room: it is soon over, and what it had downloaded is kept', async () => {
+    await using mirror = await mirrorWith(['1', '3', '4'], '1m')
+    let upserv = await start(mirror)
+    await mirror.assertServes(upserv, '1')
+    // Both begin in what room there is. One goes beyond it, and the other waits for that.
+    const waits = Promise.withResolvers<string>()
+    for (const id of ['3', '4'])
+      void mirror
+        .client(upserv, id)
+        .client.waitForLine(/waiting for room until/)
+        .then(() => waits.resolve(id), waits.reject)
+    const id = await waits.promise
+    const began = performance.now()
+    await upserv.stop()
+    assert.ok(performance.now() - began < SOON_MS, 'a thread had to be ended')
+    const { size } = statSync(join(mirror.data, 'incoming', `${id}.spool`, 'download'))
+    assert.ok(size > MB, `${size} bytes`)
+    await mirror.nginx.stop()
+    await mirror.startNginx()
+    upserv = await start(mirror)
+    await mirror.assertServes(upserv, id)
+    await upserv.stop()
+    await mirror.nginx.stop()
+    const last = mirror.requestsFor(id).at(-1)!
+    assert.deepEqual([last.status, last.range], [206, `bytes=${size}-`])
   })
 
   test('gc --dry-run tells what gc would do, and changes nothing', async () => {

@@ -4,14 +4,16 @@
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { doorwaysOf, type InheritedSocket } from '../../src/daemon/handover.ts'
 import { Authority } from '../support/certificates.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
-import { freePort } from '../support/processes.ts'
+import { freePort, run } from '../support/processes.ts'
 import { rsyncSucceeds } from '../support/rsync.ts'
 import { missing, rsyncSsl } from '../support/rsync-ssl.ts'
 import type { Upserv } from '../support/upserv.ts'
@@ -21,6 +23,10 @@ const PATIENCE_MS = 60_000
 const LOOK_EVERY_MS = 50
 /** Far less than the slow client needs. */
 const SHUTDOWN_S = 0.5
+/** Of a build that, at the slowest rate of the mirror here, is still being fetched when a new process takes over. */
+const SLOW_BYTES = 6e6
+/** For a command that must not be carried out: it has had the time to be. */
+const COMMAND_MS = 2000
 
 const skipTls = await missing('openssl', 'rsync-ssl')
 
@@ -109,6 +115,26 @@ const NOTES_PACKAGES = `data:text/javascript,${encodeURIComponent(`
     },
   })
 `)}`
+
+/** Keeps a process that takes over from opening its doors, by the load of what it needs for one of them, for ever. */
+const NEVER_SERVES = `data:text/javascript,${encodeURIComponent(`
+  import { registerHooks } from 'node:module'
+  const isSuccessor = process.env.UPSERV_HANDOVER !== undefined
+  registerHooks({
+    load(url, context, next) {
+      const loaded = next(url, context)
+      if (!isSuccessor || !/[/]http[/]server[.][jt]s$/.test(url)) return loaded
+      const rest = \`
+        await (await import('node:fs/promises')).writeFile(process.env.REACHED, '')
+        await new Promise((resolve) => setTimeout(resolve, 3600_000))\`
+      return { ...loaded, source: String(loaded.source) + rest }
+    },
+  })
+`)}`
+
+/** How often a fetch of that build has begun, in whichever process. */
+const fetchesOf = ({ process: { stderr } }: Upserv, id: string): number =>
+  [...stderr.matchAll(new RegExp(`"build":"${id}".*"fetch began"`, 'g'))].length
 
 test('before its files are replaced a server has all of them that it needs', async () => {
   await using mirror = new Mirror()
@@ -282,6 +308,110 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     const { stdout } = await upserv.cli(['history'])
     assert.match(stdout, /build-2 +done/)
     await upserv.stop()
+  })
+
+  test('until the new process serves it changes nothing: one that ends before leaves all as it was', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 4, SLOW_BYTES / 4))
+    await mirror.publish('2', randomTree(2, 5, 1000))
+    await mirror.startNginx('400k')
+    const config = mirror.path('upserv.toml')
+    const reached = mirror.path('reached')
+    writeFileSync(config, '[fetch]\nper_source = 0\n')
+    const upserv = await mirror.startUpserv({
+      config,
+      http: '127.0.0.1:0',
+      env: { NODE_OPTIONS: `--import=${NEVER_SERVES}`, REACHED: reached },
+    })
+    await using line = new Line(upserv)
+    await mirror.assertServes(upserv, '2')
+    const waiting = mirror.client(upserv, '1')
+    await waiting.client.waitForLine(/downloading and unpacking: [1-9]\d? %/)
+    const handing = upserv.cli(['handover'])
+    await until('the new process has the data directory', () => existsSync(reached))
+    const pid = ownersPid(mirror)
+    line.pids.push(pid)
+    const removing = upserv.cli(['remove', '2'])
+    await Promise.race([removing, sleep(COMMAND_MS)])
+    process.kill(pid, 'SIGKILL')
+    assert.equal((await handing).code, 75)
+    assert.notEqual((await removing).code, 0)
+    await waiting.client.ends(0)
+    mirror.assertTree('1', waiting.place)
+    await mirror.assertServes(upserv, '2')
+    // By the old process, before and after.
+    assert.equal(fetchesOf(upserv, '1'), 2)
+    assert.equal(fetchesOf(upserv, '2'), 1)
+    await upserv.stop()
+  })
+
+  for (const taken of [true, false])
+    test(`sessions that end meanwhile are remembered ${taken ? 'by the new process' : 'where it does not take over'}`, async () => {
+      await using mirror = new Mirror()
+      await mirror.publish('1', randomTree(1, 10, 100_000))
+      await mirror.startNginx()
+      const upserv = await start(mirror)
+      await mirror.assertServes(upserv, '1')
+      await using line = new Line(upserv)
+      const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', '--bwlimit=500k'])
+      await slow.client.waitForLine(/^file-1$/)
+      slow.client.freeze()
+      // Whoever opens the data directory waits for what this file says.
+      const path = join(mirror.data, 'upserv.json')
+      const said = readFileSync(path)
+      renameSync(path, mirror.path('format'))
+      assert.equal((await run('mkfifo', [path])).code, 0)
+      const handing = taken ? line.handOver() : upserv.cli(['handover'])
+      await using fifo = await open(path, 'w')
+      assert.ok(slow.client.isRunning, 'the client was too quick to show anything')
+      slow.client.wake()
+      await slow.client.ends(0)
+      await upserv.process.waitForOutput('stderr', /"session ended"[\s\S]*"session ended"/)
+      renameSync(mirror.path('format'), path)
+      await fifo.writeFile(taken ? said : '{"format":99}\n')
+      await fifo.close()
+      await handing
+      await until('both are remembered', async () => {
+        const { stdout } = await upserv.cli(['history', '--build', '1', '--json'])
+        return (JSON.parse(stdout) as unknown[]).length === 2
+      })
+    })
+
+  test('a damaged build that is being fetched again is made whole by the new process', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 4, SLOW_BYTES / 4))
+    await mirror.startNginx()
+    const before = await start(mirror)
+    await mirror.assertServes(before, '1')
+    await before.stop()
+    for (const name of readdirSync(join(mirror.data, 'packs'))) rmSync(join(mirror.data, 'packs', name))
+    await mirror.nginx.stop()
+    await mirror.startNginx('400k')
+    const upserv = await start(mirror)
+    await using line = new Line(upserv)
+    const waiting = mirror.client(upserv, '1')
+    await waiting.client.waitForLine(/downloading and unpacking: [1-9]\d? %/)
+    await line.handOver()
+    await waiting.client.ends(0)
+    mirror.assertTree('1', waiting.place)
+    assert.equal(fetchesOf(upserv, '1'), 2)
+  })
+
+  test('an import is not gone on with: a source may have another build of that id', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 5, 1000))
+    await mirror.startNginx()
+    const upserv = await start(mirror)
+    await using line = new Line(upserv)
+    const path = mirror.path('fifo')
+    assert.equal((await run('mkfifo', [path])).code, 0)
+    const importing = upserv.cli(['import', path, '--as', '1'])
+    await using _fifo = await open(path, 'w')
+    await until('the import has begun', () => fetchesOf(upserv, '1') === 1)
+    await line.handOver()
+    assert.notEqual((await importing).code, 0)
+    assert.deepEqual(JSON.parse((await upserv.cli(['list', '--json'])).stdout), [])
+    assert.equal(fetchesOf(upserv, '1'), 1)
   })
 
   test('by TLS as well: who is at it finishes, and the doors are those that the configuration names', {

@@ -5,13 +5,17 @@ import { test } from 'node:test'
 import { Worker } from 'node:worker_threads'
 import { type RoomAnswer, RoomDesk, type RoomQuestion } from '../../src/store/room.ts'
 
-/** Runs `body` with a `room` in a worker thread; returns what it returned, or the error's message. */
+/** For a thread that must not sleep for ever. */
+const PATIENCE_MS = 20_000
+
+/** Runs `body` with a `room`, and `abort` of its fetch, in a worker thread; returns what it returned, or the error's message. */
 async function inWorker(desk: RoomDesk, body: string): Promise<unknown> {
   const url = new URL('../../src/store/room.ts', import.meta.url).href
   const code = `
     const { parentPort, workerData } = require('node:worker_threads')
     import(${JSON.stringify(url)}).then(({ RoomClient }) => {
-      const room = new RoomClient(workerData)
+      const abort = new AbortController()
+      const room = new RoomClient(workerData, abort)
       const run = () => { ${body} }
       let result
       try { result = run() } catch (error) { result = error.name + ': ' + error.message }
@@ -60,13 +64,36 @@ test('an error on our side is a refusal, not a thread that sleeps for ever', asy
 })
 
 test('closing wakes a thread that waits', async () => {
-  const asked = Promise.withResolvers<void>()
+  const { desk, asked } = deskWithoutAnswer()
+  const result = inWorker(desk, 'room.claim(1)')
+  await asked
+  desk.close()
+  assert.match(String(await result), /^AbortError: /)
+})
+
+test('a thread whose fetch is given up knows that it was no refusal, and does not wait again', {
+  timeout: PATIENCE_MS,
+}, async () => {
+  const { desk, asked } = deskWithoutAnswer()
+  const result = inWorker(
+    desk,
+    `const heard = []
+     for (const ask of [() => room.claim(1), () => room.diskFull()])
+       try { ask() } catch (error) { heard.push(error === abort.signal.reason) }
+     return heard`,
+  )
+  await asked
+  desk.abandon()
+  assert.deepEqual(await result, [true, true])
+  desk.close()
+})
+
+/** As when another fetch has to end first. */
+function deskWithoutAnswer(): { desk: RoomDesk; asked: Promise<void> } {
+  const { promise: asked, resolve: setAsked } = Promise.withResolvers<void>()
   const desk = new RoomDesk(async () => {
-    asked.resolve()
+    setAsked()
     return await new Promise<RoomAnswer>(() => {})
   })
-  const result = inWorker(desk, 'room.claim(1)')
-  await asked.promise
-  desk.close()
-  assert.equal(await result, 'NoRoom: the fetch was given up')
-})
+  return { desk, asked }
+}
