@@ -63,6 +63,7 @@ import { DIGEST_BYTES } from './pack.ts'
 import { type BlobReader, type Pace, type PackInfo, Packs, type Step } from './packs.ts'
 import {
   type BuildPaths,
+  buildPathsIn,
   DIRECTORY_MODE,
   FILE_MODE,
   ingestBuild,
@@ -414,14 +415,7 @@ export class Store {
 
   /** Asks the disk each time, so that `touch` and `rm` work. */
   async isSticky(id: string): Promise<boolean> {
-    const { sticky } = this.#held(id).paths
-    try {
-      await this.disk.stat(sticky)
-      return true
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT') return false
-      throw diskError(error, sticky)
-    }
+    return await this.#isThere(this.#held(id).paths.sticky)
   }
 
   /** When the build was accessed last, by the clock as it was then. For people: clocks jump. */
@@ -619,7 +613,8 @@ export class Store {
     fileBytes += await writeSynced(this.disk, prepared.info, encodeInfo(fullInfo), 'build.json')
     const access = this.#newAccess()
     await this.#writeAccess(prepared.accessed, access)
-    if (old && (await this.isSticky(id))) await touchFile(this.disk, prepared.sticky)
+    const sticky = old !== undefined && (await this.isSticky(id))
+    if (sticky) await touchFile(this.disk, prepared.sticky)
     // The names in it must last before its own name makes it visible.
     await syncDirectory(this.disk, prepared.directory, 'names in a build')
     await this.#step('publish: build directory durable')
@@ -653,6 +648,7 @@ export class Store {
         )
       }
       aside = await this.#moveAside(build.paths.directory, id)
+      if (old && aside !== undefined) await this.#carryMark(sticky, buildPathsIn(aside), prepared)
       // 4.
       named = true
       await this.disk.rename(prepared.directory, build.paths.directory)
@@ -693,6 +689,15 @@ export class Store {
     if (!this.#builds.has(id))
       this.#onProblem(new StoreCorrupt(`${path} was not a build of ours, and gives way to one`))
     return aside
+  }
+
+  /** What was pinned or unpinned since it was looked at last, as `touch` and `rm` may at any time, stays so. */
+  async #carryMark(wasSticky: boolean, from: BuildPaths, to: BuildPaths): Promise<void> {
+    const isSticky = await this.#isThere(from.sticky)
+    if (isSticky === wasSticky) return
+    if (isSticky) await touchFile(this.disk, to.sticky)
+    else await removeTree(this.disk, to.sticky)
+    await syncDirectory(this.disk, to.directory, 'name of sticky, at the last moment')
   }
 
   /** Undoes `#moveAside`, as far as the disk lets us, for a build that could not take the place. */
@@ -795,6 +800,16 @@ export class Store {
       await removeTree(this.disk, directory)
     } catch (error) {
       this.#report(error, directory)
+    }
+  }
+
+  async #isThere(path: string): Promise<boolean> {
+    try {
+      await this.disk.stat(path)
+      return true
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return false
+      throw diskError(error, path)
     }
   }
 

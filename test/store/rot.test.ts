@@ -355,6 +355,25 @@ test('a damaged build whose archive is another tree by now gives way to that', a
   await assertHolds(store(), 'B', B)
 })
 
+for (const { name, isSticky, change } of [
+  { name: 'pinned', isSticky: true, change: (path: string) => writeFileSync(path, '') },
+  { name: 'unpinned', isSticky: false, change: (path: string) => rmSync(path) },
+])
+  test(`a build that is ${name} while another tree is about to take its place stays so`, async (t) => {
+    const { store, root, open } = await setUp(t)
+    if (!isSticky) await store().pin('A')
+    writeFileSync(join(root, 'builds/A/contents'), 'rot')
+    await store().checkFiles('A')
+    await repair(store(), 'A', A, () => {
+      change(join(root, 'builds/A/sticky'))
+      return true
+    })
+    assert.equal(await store().damage('A'), undefined)
+    assert.equal(await store().isSticky('A'), isSticky)
+    await open()
+    assert.equal(await store().isSticky('A'), isSticky)
+  })
+
 const PACK_DAMAGE: { name: string; damage: (path: string) => void; lost: number }[] = [
   { name: 'cut short', damage: (path) => truncateSync(path, 16 + SIZE), lost: 2 },
   { name: 'emptied', damage: (path) => truncateSync(path, 0), lost: 3 },
