@@ -843,10 +843,11 @@ export class Store {
     return { message: `build ${id} is damaged: ${what}`, lostBlobs, files: false }
   }
 
-  /** Builds of which we know by now that they are damaged. */
+  /** Builds of which we know by now that they are damaged. Looks at no blob of any: pages ask each second. */
   knownDamaged(): string[] {
+    const lost = Uint32Array.from(this.packs.index.lost())
     return [...this.#builds.values()]
-      .filter((build) => build.damaged || !this.#references.lostOf(build.number).next().done)
+      .filter((build) => build.damaged || this.#references.needsAny(build.number, lost))
       .map(({ id }) => id)
   }
 

@@ -157,6 +157,19 @@ test('a blob that has rotted damages the builds that need it, also after a resta
   assert.ok(existsSync(join(root, 'packs/untrusted')))
 })
 
+test('to tell which builds are damaged takes no longer for more of them', async (t) => {
+  const { store } = await setUp(t)
+  const many = Array.from({ length: 200 }, (_, n) => file(`many-${n}`, `${n}`))
+  for (let n = 0; n < 10; n++) await publishBuild(store(), `whole-${n}`, many)
+  const { pack, offset } = await placeOf(store(), 'A', 'a')
+  overwrite(pack, offset, 'rot')
+  await verifyAll(store())
+  const { index } = store().packs
+  const looks = t.mock.method(index, 'isLost').mock
+  assert.deepEqual(store().knownDamaged(), ['A'])
+  assert.ok(looks.callCount() <= index.rowCount, `${looks.callCount()} looks at ${index.rowCount} blobs`)
+})
+
 test('what the disk gives nothing of for a while damages builds, and costs nothing', async (t) => {
   let silent = ''
   const disk = new WatchedDisk(realDisk, ({ name, path }) =>
