@@ -261,9 +261,12 @@ export interface Needs {
   known: () => readonly KnownBlobs[]
 }
 
-/** Bytes in packs that neither a build nor an ingest under way needs, and that a sweep could free. */
-export async function deadBytes(needs: Needs): Promise<number> {
-  const live = await liveBytes(needs)
+/**
+ * Bytes in packs that neither a build nor an ingest under way needs, and that a sweep could free.
+ * @param below packs from this number on are needed, whatever it looks like.
+ */
+export async function deadBytes(needs: Needs, below: PackNumber = needs.packs.numbers): Promise<number> {
+  const live = (await liveBytes(needs)).subarray(0, below)
   let dead = 0
   for (const pack of needs.packs.list()) {
     // One that came meanwhile was not looked at, and is needed.

@@ -38,6 +38,7 @@ import { Mutex } from '../lib/mutex.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { type Throttle, UNBOUND } from '../lib/throttle.ts'
 import { type AccessMark, decodeAccess, encodeAccess, isTouched, placeTouched } from './access.ts'
+import type { PackNumber } from './blob-index.ts'
 import { type BuildInfo, decodeInfo, encodeInfo } from './build-info.ts'
 import { type Claim, claimStore } from './claim.ts'
 import { askTwice, codeOf, diskError, isAboutFile, isUnreadable } from './disk-error.ts'
@@ -173,6 +174,8 @@ export class Store {
   readonly #references: References
   readonly #manifests: ManifestCache
   readonly #stagings = new Set<Staging>()
+  /** Packs from this number on are those of a publish under way: nobody needs them yet, and somebody will. */
+  #arriving: PackNumber | undefined
   readonly #turn = new Mutex()
   readonly #now: () => Date
   readonly #onProblem: (problem: StoreError) => void
@@ -558,7 +561,11 @@ export class Store {
     mayReplace?: () => boolean,
   ): Promise<void> {
     try {
-      await this.#turn.run(() => this.#publish(staging, ingest, contents, info, mayReplace))
+      await this.#turn.run(() =>
+        this.#publish(staging, ingest, contents, info, mayReplace).finally(() => {
+          this.#arriving = undefined
+        }),
+      )
     } catch (error) {
       throw diskError(error, this.paths.build(staging.id).directory)
     } finally {
@@ -587,6 +594,7 @@ export class Store {
   ): Promise<void> {
     this.#assertOpen()
     await this.#settle()
+    this.#arriving = this.packs.numbers
     const old = this.#builds.get(id)
     if (old) await this.#count(old)
     if (old && !mayReplace) throw new StoreError(`build ${id} is held already`)
@@ -1134,7 +1142,7 @@ export class Store {
   /** Bytes in packs that neither a held build nor an ingest under way needs: `collect` gets them back. */
   async deadBytes(): Promise<number> {
     await this.marked()
-    return await deadBytes(this.#needs())
+    return await deadBytes(this.#needs(), this.#arriving)
   }
 
   /**
