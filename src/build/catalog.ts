@@ -65,7 +65,13 @@ export class Catalog implements Tenancy {
 
   async removeUnleased(id: string): Promise<boolean> {
     if (this.isLeased(id) || !this.#store.has(id)) return false
-    const leaving = this.#leaving.get(id) ?? this.#store.remove(id).finally(() => this.#leaving.delete(id))
+    const busy = this.#leaving.get(id)
+    if (busy) {
+      await busy
+      // Another build of that name may have taken its place.
+      return !this.#store.has(id)
+    }
+    const leaving = this.#store.remove(id).finally(() => this.#leaving.delete(id))
     this.#leaving.set(id, leaving)
     await leaving
     return true

@@ -1,6 +1,6 @@
 /**
  * Carries out what eviction.ts decides, for the budget: first blobs that nobody needs any more, then
- * builds. One eviction at a time, so that two fetches never each evict for the same bytes.
+ * builds. One eviction at a time, so that none counts on what another one is about to free.
  */
 import { NoRoom } from '../errors.ts'
 import { eachAtOnce } from '../lib/at-once.ts'

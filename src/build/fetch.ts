@@ -38,6 +38,7 @@ import type { Catalog, Lease } from './catalog.ts'
 import type { FetchJob, FetchOutcome, FetchProgress } from './fetch-job.ts'
 import type { FetchMessage, FetchOrder, FetchWorkerData } from './fetch-worker.ts'
 import type { FetchStatus, ImportForm } from './operations.ts'
+import { isOnStick, sourceOnStick } from './stick.ts'
 
 /** Clients stay if a line comes more often than every half of their --timeout, which we don't know yet. */
 const SAY_EVERY_MS = 1500
@@ -74,6 +75,14 @@ export interface FetchesOptions {
   onEnd?: (end: FetchEnd) => void
   /** Milliseconds on a clock that never jumps. */
   now?: () => number
+}
+
+interface LaunchOptions {
+  /** The build is held, and damaged. */
+  repairs?: boolean
+  begin?: ForWhom['begin']
+  /** What the archive has to be, in hex; where nothing is known of it, it may be any. */
+  archiveSha256?: string | null | undefined
 }
 
 /** On whose behalf a build is fetched. */
@@ -234,12 +243,17 @@ export class Fetches {
     return this.#launch(id, sources, { begin })
   }
 
-  /** The fetch under way, or a new one that makes the build whole. An import is read again where it was. */
+  /**
+   * The fetch under way, or a new one that makes the build whole. An import is read again where it was, by the rules
+   * that it was read by, and has to be the same archive: nobody has said that another one is to be this build.
+   */
   async #startRepair(id: string, { begin }: ForWhom): Promise<Flight> {
     const info = await this.#options.store.info(id).catch(() => undefined)
+    const imported = info?.source === IMPORT ? await sourceAgain(id, info) : undefined
     const running = this.#running.get(id)
     if (running) return running
-    if (info?.source === IMPORT) return this.#launch(id, [importSource(info.url)], { repairs: true, begin })
+    if (imported)
+      return this.#launch(id, [imported], { repairs: true, begin, archiveSha256: info?.archiveSha256 })
     const sources = this.#sourcesOf(id)
     if (sources.length === 0) throw new SourceError('no source offers it')
     return this.#launch(id, sources, { repairs: true, begin })
@@ -256,7 +270,7 @@ export class Fetches {
   #launch(
     id: string,
     sources: readonly SourceConfig[],
-    { repairs = false, begin = FOR_THE_OPERATOR.begin }: { repairs?: boolean; begin?: ForWhom['begin'] } = {},
+    { repairs = false, begin = FOR_THE_OPERATOR.begin, archiveSha256 }: LaunchOptions = {},
   ): Flight {
     if (this.#closed) throw serverIsStopping()
     if (this.#line.length >= MAX_IN_LINE) {
@@ -275,6 +289,7 @@ export class Fetches {
       this.#now,
       this.#line,
       repairs,
+      archiveSha256 ?? undefined,
     )
     this.#running.set(id, flight)
     this.#options.onChange?.()
@@ -364,6 +379,7 @@ class Flight {
   readonly #line: WaitingLine
   /** The build is held, and damaged. */
   readonly #repairs: boolean
+  readonly #archiveSha256: string | undefined
   readonly #abort = new AbortController()
   #queued = false
   #worker: Worker | undefined
@@ -393,9 +409,11 @@ class Flight {
     now: () => number,
     line: WaitingLine,
     repairs: boolean,
+    archiveSha256: string | undefined,
   ) {
     this.#line = line
     this.#repairs = repairs
+    this.#archiveSha256 = archiveSha256
     this.id = id
     this.#sources = sources
     this.#options = options
@@ -536,6 +554,7 @@ class Flight {
     try {
       staging = await store.beginIngest(this.id)
       const outcome = await this.#inThread(staging, room.memory, await budget.most())
+      this.#checkArchive(outcome)
       this.#step = 'publishing'
       this.#phase = 'making room for it and publishing it'
       const { ingest, contents } = outcome
@@ -557,6 +576,15 @@ class Flight {
       .catch((error: Error) => this.#options.log.warn({ reason: error.message }, 'over the budget'))
   }
 
+  /** @throws SourceError when it is not the archive that it has to be. */
+  #checkArchive({ url, archiveSha256 }: FetchOutcome): void {
+    const expected = this.#archiveSha256
+    if (expected === undefined || archiveSha256 === expected) return
+    throw new SourceError(`${url} is another file now than the one that was imported`, {
+      hint: `Import what it should be under its id, or remove build ${this.id}.`,
+    })
+  }
+
   async #publish(staging: Staging, outcome: FetchOutcome): Promise<void> {
     const { store, catalog } = this.#options
     const { ingest } = outcome
@@ -564,6 +592,7 @@ class Flight {
       id: this.id,
       source: outcome.source,
       url: outcome.url,
+      ...importedFrom(this.#sources[0]!),
       fetched: new Date().toISOString(),
       archiveBytes: outcome.archiveBytes,
       archiveSha256: outcome.archiveSha256,
@@ -776,6 +805,18 @@ const IMPORT = 'import'
 /** A path is a URL whose template has nothing to fill in. */
 function importSource(url: string): SourceConfig {
   return { name: IMPORT, builds: '^.+$', url, checksum: undefined, contents: undefined }
+}
+
+/** Only what is on a stick has a shape of its own. */
+function importedFrom({ name, tree }: SourceConfig): Pick<BuildInfo, 'importedFrom'> {
+  return name === IMPORT ? { importedFrom: tree ? 'stick' : 'file' } : {}
+}
+
+/** What a build was imported from. @throws CommandError, SourceError when its stick is not there any more. */
+async function sourceAgain(id: string, { url, importedFrom }: BuildInfo): Promise<SourceConfig> {
+  // By older versions, hardly anybody took an archive from a stick but as such.
+  const isStick = importedFrom === undefined ? isOnStick(url) : importedFrom === 'stick'
+  return isStick ? await sourceOnStick(id, url) : importSource(url)
 }
 
 /** Codes of errors that bad bytes from an earlier process could be behind. */

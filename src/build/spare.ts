@@ -101,7 +101,12 @@ export class Spare {
   /** What is in cache/, the longest unchanged first. */
   async #cached(): Promise<{ name: string; path: string; bytes: number; changed: number }[]> {
     const found: { name: string; path: string; bytes: number; changed: number }[] = []
-    for (const name of await this.#disk.readdir(this.#paths.cache)) {
+    // The directory may be deleted at any time, and comes back only when there is something to keep.
+    const names = await this.#disk.readdir(this.#paths.cache).catch((error) => {
+      if (codeOf(error) === 'ENOENT') return []
+      throw error
+    })
+    for (const name of names) {
       const path = join(this.#paths.cache, name)
       const stats = await this.#disk.stat(path).catch(() => undefined)
       if (stats) found.push({ name, path, bytes: await diskUsage(this.#disk, path), changed: stats.mtimeMs })

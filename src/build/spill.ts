@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import type { SpillFile } from '../archive/read.ts'
 import type { DiskNow } from '../lib/disk.ts'
+import { writeWhole } from '../store/pack.ts'
 import type { IngestRoom } from './blob-sink.ts'
 
 /** Nobody else has anything to do with it. */
@@ -24,13 +25,7 @@ export async function spillTo(
   try {
     for await (const chunk of chunks) {
       room.claim(chunk.length)
-      for (let done = 0; done < chunk.length; ) {
-        try {
-          done += disk.write(fd, chunk, done, chunk.length - done, size + done)
-        } catch (error) {
-          if ((error as NodeJS.ErrnoException).code !== 'ENOSPC' || !room.diskFull()) throw error
-        }
-      }
+      writeWhole(disk, fd, path, chunk, size, () => room.diskFull())
       size += chunk.length
     }
   } catch (error) {

@@ -3,9 +3,9 @@
  * `.contents` and `.name`; `manifest.sha1` has the digests of all of them. The name is the build's id.
  */
 import { createHash } from 'node:crypto'
-import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
-import { CommandError, DigestMismatch } from '../errors.ts'
+import { basename, dirname, join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { CommandError, DigestMismatch, SourceError } from '../errors.ts'
 import { type Disk, realDisk } from '../lib/disk.ts'
 import type { SourceConfig } from '../source/source.ts'
 import { isBuildId } from './build-id.ts'
@@ -60,6 +60,19 @@ export async function buildsOnStick(directory: string, disk: Disk = realDisk): P
   }
   if (builds.length === 0) throw new CommandError(`${place} holds no builds: there is no *.name`)
   return builds
+}
+
+/** Whether an archive lies where those of sticks do. */
+export function isOnStick(url: string): boolean {
+  return url.startsWith('file:') && basename(dirname(fileURLToPath(url))) === STICK_DIRECTORY
+}
+
+/** A build that came from there, to be read again. @throws CommandError, SourceError when it is not there any more. */
+export async function sourceOnStick(id: string, url: string): Promise<SourceConfig> {
+  const directory = dirname(dirname(fileURLToPath(url)))
+  const found = (await buildsOnStick(directory)).find((build) => build.id === id)
+  if (!found) throw new SourceError(`${join(directory, STICK_DIRECTORY)} does not have it any more`)
+  return found.source
 }
 
 /**

@@ -166,6 +166,47 @@ test('budget: enforce brings a directory that is too large within the budget', a
   assert.deepEqual(world.evictions, [4 * GB])
 })
 
+/** An evictor that takes its time, and what it was asked for. A build has so many bytes: less does not go. */
+function setUpSlow(options: { limit: number; stored: number; diskFree: number; buildBytes: number }) {
+  const world = { stored: options.stored, diskFree: options.diskFree, evictions: [] as number[] }
+  const budget = new Budget({
+    limit: options.limit,
+    path: '/',
+    stored: () => world.stored,
+    evictor: {
+      heldBytes: async () => 0,
+      evict: async (bytes) => {
+        world.evictions.push(bytes)
+        await new Promise((resolve) => setImmediate(resolve))
+        const freed = Math.max(bytes, options.buildBytes)
+        world.stored -= freed
+        world.diskFree += freed
+      },
+    },
+    diskFree: async () => world.diskFree,
+  })
+  return { world, budget }
+}
+
+test('budget: what is too much is evicted once, however many find out at the same time', async () => {
+  const { world, budget } = setUpSlow({ limit: 16 * GB, stored: 20 * GB, diskFree: 1e15, buildBytes: 1 })
+  await Promise.all([budget.enforce(), budget.enforce(), budget.enforce()])
+  assert.deepEqual(world.evictions, [4 * GB])
+})
+
+test('budget: a disk that is short is made room on once for all who find out at the same time', async () => {
+  const { world, budget } = setUpSlow({
+    limit: 1000 * GB,
+    stored: 10 * GB,
+    diskFree: 60e6,
+    buildBytes: 300e6,
+  })
+  const rooms = ['1', '2', '3'].map((id) => budget.openRoom(id))
+  await Promise.all(rooms.map((room) => room.reserve(8e6)))
+  assert.equal(world.evictions.length, 1)
+  for (const room of rooms) room.close()
+})
+
 test('budget: what does not fit in the end is refused with need and budget', async () => {
   const { world, budget } = setUp({ limit: 16 * GB, stored: 15 * GB, held: 0 })
   const room = budget.openRoom('803')

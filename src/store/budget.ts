@@ -14,6 +14,7 @@
  */
 import { NoRoom } from '../errors.ts'
 import { type Disk, realDisk } from '../lib/disk.ts'
+import { Mutex } from '../lib/mutex.ts'
 import { formatSize } from '../lib/units.ts'
 import { type RoomAnswer, RoomDesk, type RoomQuestion } from './room.ts'
 
@@ -70,6 +71,8 @@ export class Budget {
   /** The one that may go beyond the budget, and those that wait for it to end. */
   #beyond: Room | undefined
   readonly #waiting: { room: Room; resume: () => void }[] = []
+  /** One finds out what is missing and frees it at a time: else each of them would free the same bytes. */
+  readonly #freeing = new Mutex()
 
   constructor(options: BudgetOptions) {
     this.#limit = options.limit
@@ -131,7 +134,7 @@ export class Budget {
   openRoom(id: string): Room {
     const room: Room = new Room(id, {
       reserve: (bytes) => this.#reserve(room, bytes),
-      makeDiskRoom: () => this.#diskIsFull(),
+      makeDiskRoom: () => this.#freeing.run(() => this.#diskIsFull()),
       settle: (written, incoming) =>
         this.#settle(room, written, incoming).catch(async (error) => {
           throw await this.#inItsTerms(room, error)
@@ -193,6 +196,10 @@ export class Budget {
    */
   async #makeDiskRoom(bytes: number): Promise<void> {
     const missing = async (): Promise<number> => bytes + DISK_RESERVE_BYTES - (await this.#diskFree())
+    if ((await missing()) > 0) await this.#freeing.run(() => this.#freeOnDisk(bytes, missing))
+  }
+
+  async #freeOnDisk(bytes: number, missing: () => Promise<number>): Promise<void> {
     const atFirst = await missing()
     if (atFirst <= 0) return
     await this.#dropSpare(atFirst)
@@ -246,9 +253,11 @@ export class Budget {
 
   /** Spare bytes first, then builds. `excess` is asked again, as others come and go meanwhile. */
   async #evictExcess(excess: () => number, incoming?: Uint8Array): Promise<void> {
-    if (excess() > 0) await this.#dropSpare(excess())
-    const left = excess()
-    if (left > 0) await this.#evictor.evict(left, incoming)
+    await this.#freeing.run(async () => {
+      if (excess() > 0) await this.#dropSpare(excess())
+      const left = excess()
+      if (left > 0) await this.#evictor.evict(left, incoming)
+    })
   }
 
   #close(room: Room): void {

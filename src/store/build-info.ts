@@ -8,6 +8,8 @@ export interface BuildInfo {
   source: string
   /** Where the archive came from, as a person would name it. */
   url: string
+  /** Of an import, whose rules hold when it is read again; absent in builds of older versions. */
+  importedFrom?: 'file' | 'stick'
   /** When the build became visible, ISO 8601. */
   fetched: string
   archiveBytes: number | null

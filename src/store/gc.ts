@@ -118,6 +118,11 @@ export class References {
     for (const row of this.rowsOf(build)) if (this.#index.isLost(row)) yield row
   }
 
+  /** Whether a build needs one of these rows, which ascend. Takes no longer for more blobs in a row. */
+  needsAny(build: BuildNumber, rows: Uint32Array): boolean {
+    return this.#rows.get(build)?.hasAny(rows) ?? false
+  }
+
   /** For each build, what removing it alone would free of the packs. Linear in all blobs. */
   async exclusiveBytes(): Promise<Map<BuildNumber, number>> {
     const bytes = new Map<BuildNumber, number>()
@@ -170,11 +175,35 @@ class RowSet {
     return new RowSet(Uint32Array.from(runs))
   }
 
+  /** Whether one of these rows, which ascend, is in it. */
+  hasAny(rows: Uint32Array): boolean {
+    let at = 0
+    for (let i = 0; i < rows.length; ) {
+      at = firstAbove(this.#runs, rows[i]!, at)
+      // The row is behind the first one of a run, and before its end.
+      if (at % 2 === 1) return true
+      if (at === this.#runs.length) return false
+      i = firstAbove(rows, this.#runs[at]! - 1, i)
+    }
+    return false
+  }
+
   *[Symbol.iterator](): Generator<BlobRow> {
     for (let run = 0; run < this.#runs.length; run += 2) {
       for (let row = this.#runs[run]!; row < this.#runs[run + 1]!; row++) yield row
     }
   }
+}
+
+/** Where, from `from` on, the first of these ascending numbers is that is greater; their count when none is. */
+function firstAbove(ascending: Uint32Array, value: number, from: number): number {
+  let [low, high] = [from, ascending.length]
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (ascending[middle]! > value) high = middle
+    else low = middle + 1
+  }
+  return low
 }
 
 /** "What if": counts that can be changed without consequences. */
@@ -232,9 +261,12 @@ export interface Needs {
   known: () => readonly KnownBlobs[]
 }
 
-/** Bytes in packs that neither a build nor an ingest under way needs, and that a sweep could free. */
-export async function deadBytes(needs: Needs): Promise<number> {
-  const live = await liveBytes(needs)
+/**
+ * Bytes in packs that neither a build nor an ingest under way needs, and that a sweep could free.
+ * @param below packs from this number on are needed, whatever it looks like.
+ */
+export async function deadBytes(needs: Needs, below: PackNumber = needs.packs.numbers): Promise<number> {
+  const live = (await liveBytes(needs)).subarray(0, below)
   let dead = 0
   for (const pack of needs.packs.list()) {
     // One that came meanwhile was not looked at, and is needed.

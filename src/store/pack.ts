@@ -42,7 +42,7 @@ export const PACK_MAX_BLOBS = 65_536
 /** How much the writer gathers before it writes: few system calls, little memory. */
 const WRITE_BUFFER = 2 ** 20
 
-/** How often in a row the writer asks for room without being able to write a byte afterwards. */
+/** How often in a row a writer asks for room without being able to write a byte afterwards. */
 const MAX_ASKS_IN_VAIN = 2
 
 /** What a blob costs on disk beyond its own bytes. */
@@ -289,18 +289,7 @@ export class PackWriter {
   }
 
   #write(bytes: Uint8Array): void {
-    let done = 0
-    let asked = 0
-    while (done < bytes.length) {
-      try {
-        done += this.#disk.write(this.#fd, bytes, done, bytes.length - done, this.#flushed + done)
-        asked = 0
-      } catch (error) {
-        // Room that was made and does not help must not cost one build after the other.
-        const askAgain = isDiskFull(error) && asked++ < MAX_ASKS_IN_VAIN
-        if (!askAgain || !this.#whenFull()) throw diskError(error, this.path)
-      }
-    }
+    writeWhole(this.#disk, this.#fd, this.path, bytes, this.#flushed, this.#whenFull)
     this.#flushed += bytes.length
   }
 
@@ -309,6 +298,31 @@ export class PackWriter {
       return action()
     } catch (error) {
       throw diskError(error, this.path)
+    }
+  }
+}
+
+/**
+ * Writes all of these bytes, for who writes what an ingest makes.
+ * @param whenFull makes room on a full disk; false when there is none. @throws NoRoom, StoreError.
+ */
+export function writeWhole(
+  disk: DiskNow,
+  fd: number,
+  path: string,
+  bytes: Uint8Array,
+  position: number,
+  whenFull: () => boolean,
+): void {
+  let asked = 0
+  for (let done = 0; done < bytes.length; ) {
+    try {
+      done += disk.write(fd, bytes, done, bytes.length - done, position + done)
+      asked = 0
+    } catch (error) {
+      // Room that was made and does not help must not cost one build after the other.
+      const askAgain = isDiskFull(error) && asked++ < MAX_ASKS_IN_VAIN
+      if (!askAgain || !whenFull()) throw diskError(error, path)
     }
   }
 }

@@ -38,6 +38,7 @@ import { Mutex } from '../lib/mutex.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { type Throttle, UNBOUND } from '../lib/throttle.ts'
 import { type AccessMark, decodeAccess, encodeAccess, isTouched, placeTouched } from './access.ts'
+import type { PackNumber } from './blob-index.ts'
 import { type BuildInfo, decodeInfo, encodeInfo } from './build-info.ts'
 import { type Claim, claimStore } from './claim.ts'
 import { askTwice, codeOf, diskError, isAboutFile, isUnreadable } from './disk-error.ts'
@@ -63,6 +64,7 @@ import { DIGEST_BYTES } from './pack.ts'
 import { type BlobReader, type Pace, type PackInfo, Packs, type Step } from './packs.ts'
 import {
   type BuildPaths,
+  buildPathsIn,
   DIRECTORY_MODE,
   FILE_MODE,
   ingestBuild,
@@ -172,6 +174,8 @@ export class Store {
   readonly #references: References
   readonly #manifests: ManifestCache
   readonly #stagings = new Set<Staging>()
+  /** Packs from this number on are those of a publish under way: nobody needs them yet, and somebody will. */
+  #arriving: PackNumber | undefined
   readonly #turn = new Mutex()
   readonly #now: () => Date
   readonly #onProblem: (problem: StoreError) => void
@@ -414,14 +418,7 @@ export class Store {
 
   /** Asks the disk each time, so that `touch` and `rm` work. */
   async isSticky(id: string): Promise<boolean> {
-    const { sticky } = this.#held(id).paths
-    try {
-      await this.disk.stat(sticky)
-      return true
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT') return false
-      throw diskError(error, sticky)
-    }
+    return await this.#isThere(this.#held(id).paths.sticky)
   }
 
   /** When the build was accessed last, by the clock as it was then. For people: clocks jump. */
@@ -564,7 +561,11 @@ export class Store {
     mayReplace?: () => boolean,
   ): Promise<void> {
     try {
-      await this.#turn.run(() => this.#publish(staging, ingest, contents, info, mayReplace))
+      await this.#turn.run(() =>
+        this.#publish(staging, ingest, contents, info, mayReplace).finally(() => {
+          this.#arriving = undefined
+        }),
+      )
     } catch (error) {
       throw diskError(error, this.paths.build(staging.id).directory)
     } finally {
@@ -593,6 +594,7 @@ export class Store {
   ): Promise<void> {
     this.#assertOpen()
     await this.#settle()
+    this.#arriving = this.packs.numbers
     const old = this.#builds.get(id)
     if (old) await this.#count(old)
     if (old && !mayReplace) throw new StoreError(`build ${id} is held already`)
@@ -619,7 +621,8 @@ export class Store {
     fileBytes += await writeSynced(this.disk, prepared.info, encodeInfo(fullInfo), 'build.json')
     const access = this.#newAccess()
     await this.#writeAccess(prepared.accessed, access)
-    if (old && (await this.isSticky(id))) await touchFile(this.disk, prepared.sticky)
+    const sticky = old !== undefined && (await this.isSticky(id))
+    if (sticky) await touchFile(this.disk, prepared.sticky)
     // The names in it must last before its own name makes it visible.
     await syncDirectory(this.disk, prepared.directory, 'names in a build')
     await this.#step('publish: build directory durable')
@@ -653,6 +656,7 @@ export class Store {
         )
       }
       aside = await this.#moveAside(build.paths.directory, id)
+      if (old && aside !== undefined) await this.#carryMark(sticky, buildPathsIn(aside), prepared)
       // 4.
       named = true
       await this.disk.rename(prepared.directory, build.paths.directory)
@@ -693,6 +697,15 @@ export class Store {
     if (!this.#builds.has(id))
       this.#onProblem(new StoreCorrupt(`${path} was not a build of ours, and gives way to one`))
     return aside
+  }
+
+  /** What was pinned or unpinned since it was looked at last, as `touch` and `rm` may at any time, stays so. */
+  async #carryMark(wasSticky: boolean, from: BuildPaths, to: BuildPaths): Promise<void> {
+    const isSticky = await this.#isThere(from.sticky)
+    if (isSticky === wasSticky) return
+    if (isSticky) await touchFile(this.disk, to.sticky)
+    else await removeTree(this.disk, to.sticky)
+    await syncDirectory(this.disk, to.directory, 'name of sticky, at the last moment')
   }
 
   /** Undoes `#moveAside`, as far as the disk lets us, for a build that could not take the place. */
@@ -798,6 +811,16 @@ export class Store {
     }
   }
 
+  async #isThere(path: string): Promise<boolean> {
+    try {
+      await this.disk.stat(path)
+      return true
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return false
+      throw diskError(error, path)
+    }
+  }
+
   async #readWhole(path: string): Promise<Buffer> {
     try {
       return await this.disk.readFile(path)
@@ -828,10 +851,11 @@ export class Store {
     return { message: `build ${id} is damaged: ${what}`, lostBlobs, files: false }
   }
 
-  /** Builds of which we know by now that they are damaged. */
+  /** Builds of which we know by now that they are damaged. Looks at no blob of any: pages ask each second. */
   knownDamaged(): string[] {
+    const lost = Uint32Array.from(this.packs.index.lost())
     return [...this.#builds.values()]
-      .filter((build) => build.damaged || !this.#references.lostOf(build.number).next().done)
+      .filter((build) => build.damaged || this.#references.needsAny(build.number, lost))
       .map(({ id }) => id)
   }
 
@@ -1118,7 +1142,7 @@ export class Store {
   /** Bytes in packs that neither a held build nor an ingest under way needs: `collect` gets them back. */
   async deadBytes(): Promise<number> {
     await this.marked()
-    return await deadBytes(this.#needs())
+    return await deadBytes(this.#needs(), this.#arriving)
   }
 
   /**

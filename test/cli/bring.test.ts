@@ -6,6 +6,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   truncateSync,
@@ -30,6 +31,20 @@ async function says(upserv: Upserv, code: number, ...args: string[]): Promise<st
 async function shell(mirror: Mirror, script: string, data = mirror.data) {
   const command = `${quoteForShell(UPSERV)} import --data ${quoteForShell(data)}`
   return await run('sh', ['-c', script.replace('UPSERV', command)], { timeoutMs: 60_000 })
+}
+
+/** Turns a bit of the file with this content, in the pack that holds it. */
+function rot(data: string, content: string): void {
+  for (const name of readdirSync(join(data, 'packs'))) {
+    const path = join(data, 'packs', name)
+    const bytes = readFileSync(path)
+    const at = bytes.indexOf(content)
+    if (at < 0) continue
+    bytes[at]! ^= 4
+    writeFileSync(path, bytes)
+    return
+  }
+  assert.fail('no pack holds that file')
 }
 
 describe('by hand', { concurrency: 2 }, () => {
@@ -131,6 +146,31 @@ describe('by hand', { concurrency: 2 }, () => {
     const synced = await mirror.sync(upserv, '802')
     assert.equal(readFileSync(join(synced.place, 'issue'), 'utf8'), 'build 802\n')
     assert.match(await says(upserv, 0, 'list'), /803 .* import +md5/)
+
+    // Read again, it becomes the same tree: by the rules of sticks, from the same archive, from a stick that is there.
+    const manifests = (): Buffer[] =>
+      ['802', '803'].map((id) => readFileSync(join(mirror.data, 'builds', id, 'manifest')))
+    const before = manifests()
+    rot(mirror.data, 'build 802\n')
+    await says(upserv, 0, 'verify', '--repair')
+    const repaired = await mirror.sync(upserv, '802')
+    assert.equal(readFileSync(join(repaired.place, 'issue'), 'utf8'), 'build 802\n')
+    rot(mirror.data, 'build 803\n')
+    for (const suffix of ['', '.md5'])
+      copyFileSync(
+        join(place, `os802_jffs2-tree.tar.bz2${suffix}`),
+        join(place, `os803_jffs2-tree.tar.bz2${suffix}`),
+      )
+    assert.match(
+      await says(upserv, 1, 'verify', '--repair'),
+      /os803\S+ is another file now than the one that/,
+    )
+    renameSync(place, `${place}-away`)
+    assert.match(
+      await says(upserv, 1, 'verify', '--repair'),
+      /cannot be fetched again: \S+xs-xobuilds cannot/,
+    )
+    assert.deepEqual(manifests(), before)
   })
 
   test('what one server exports another imports: all of it, or what it lacks', async () => {

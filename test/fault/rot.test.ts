@@ -4,6 +4,7 @@ import {
   closeSync,
   openSync,
   readdirSync,
+  readFileSync,
   readSync,
   renameSync,
   statSync,
@@ -151,6 +152,18 @@ describe('rot', { concurrency: CONCURRENCY }, () => {
     const again = await upserv.cli(['verify', '--repair'])
     assert.equal(again.code, 0, again.stdout)
     await mirror.assertServes(upserv, '1')
+    // Not when it is another one by now: that would be another build.
+    rot(mirror, 1, 1)
+    const manifest = join(mirror.data, 'builds', '1', 'manifest')
+    const before = readFileSync(manifest)
+    await mirror.publish('1', randomTree(2, 6, BYTES))
+    const other = await upserv.cli(['verify', '--repair'])
+    assert.equal(other.code, 1)
+    assert.match(
+      other.stdout,
+      /cannot be fetched again: \S+ is another file now than the one that was imported/,
+    )
+    assert.deepEqual(readFileSync(manifest), before)
   })
 
   test('a rotten manifest: the next client gets the build, fetched again', async () => {

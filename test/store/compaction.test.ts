@@ -96,6 +96,27 @@ test('it takes its time, but not while somebody waits for the turn', async (t) =
   assert.ok((await store.deadBytes()) <= BOUND.floor)
 })
 
+test('what a publish under way has brought is not dead, though nobody needs it yet', async (t) => {
+  const measured: Promise<number>[] = []
+  const store: Store = await openStore(t, {
+    step: (name) => {
+      if (name.startsWith('publish: ')) measured.push(store.deadBytes())
+    },
+  })
+  await publishBuild(store, 'a', [{ path: 'x', content: 'x'.repeat(100_000) }])
+  await publishBuild(store, 'b', [{ path: 'y', content: 'y'.repeat(100_000) }])
+  const dead = await Promise.all(measured)
+  assert.ok(dead.length > 6)
+  assert.deepEqual(new Set(dead), new Set([0]))
+  // Nor does it hide what is dead later, however it ended.
+  await assert.rejects(
+    publishBuild(store, 'a', [{ path: 'z', content: 'z'.repeat(100_000) }]),
+    /held already/,
+  )
+  await store.remove('b')
+  assert.ok((await store.deadBytes()) > 100_000)
+})
+
 test('small stores are left alone', async (t) => {
   const store = await openStore(t, {})
   await halfDead(store)

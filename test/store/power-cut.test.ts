@@ -78,6 +78,8 @@ async function decay(disk: Disk, machine: MemoryDisk, promises: Promises): Promi
   await keeper.decay('a', () => machine.rot(join(store.paths.build('a').directory, 'contents'), 5))
   await keeper.repair('b')
   await keeper.repair('a')
+  await keeper.decay('a', () => machine.rot(join(store.paths.build('a').directory, 'contents'), 5))
+  await keeper.repairPinned('a')
   await store.collect(ALL)
   await store.close()
 }

@@ -157,6 +157,19 @@ test('a blob that has rotted damages the builds that need it, also after a resta
   assert.ok(existsSync(join(root, 'packs/untrusted')))
 })
 
+test('to tell which builds are damaged takes no longer for more of them', async (t) => {
+  const { store } = await setUp(t)
+  const many = Array.from({ length: 200 }, (_, n) => file(`many-${n}`, `${n}`))
+  for (let n = 0; n < 10; n++) await publishBuild(store(), `whole-${n}`, many)
+  const { pack, offset } = await placeOf(store(), 'A', 'a')
+  overwrite(pack, offset, 'rot')
+  await verifyAll(store())
+  const { index } = store().packs
+  const looks = t.mock.method(index, 'isLost').mock
+  assert.deepEqual(store().knownDamaged(), ['A'])
+  assert.ok(looks.callCount() <= index.rowCount, `${looks.callCount()} looks at ${index.rowCount} blobs`)
+})
+
 test('what the disk gives nothing of for a while damages builds, and costs nothing', async (t) => {
   let silent = ''
   const disk = new WatchedDisk(realDisk, ({ name, path }) =>
@@ -354,6 +367,25 @@ test('a damaged build whose archive is another tree by now gives way to that', a
   await assertHolds(store(), 'A', changed)
   await assertHolds(store(), 'B', B)
 })
+
+for (const { name, isSticky, change } of [
+  { name: 'pinned', isSticky: true, change: (path: string) => writeFileSync(path, '') },
+  { name: 'unpinned', isSticky: false, change: (path: string) => rmSync(path) },
+])
+  test(`a build that is ${name} while another tree is about to take its place stays so`, async (t) => {
+    const { store, root, open } = await setUp(t)
+    if (!isSticky) await store().pin('A')
+    writeFileSync(join(root, 'builds/A/contents'), 'rot')
+    await store().checkFiles('A')
+    await repair(store(), 'A', A, () => {
+      change(join(root, 'builds/A/sticky'))
+      return true
+    })
+    assert.equal(await store().damage('A'), undefined)
+    assert.equal(await store().isSticky('A'), isSticky)
+    await open()
+    assert.equal(await store().isSticky('A'), isSticky)
+  })
 
 const PACK_DAMAGE: { name: string; damage: (path: string) => void; lost: number }[] = [
   { name: 'cut short', damage: (path) => truncateSync(path, 16 + SIZE), lost: 2 },

@@ -109,17 +109,30 @@ export class Keeper {
   }
 
   /** As a fetch of a damaged build. */
-  async repair(id: string): Promise<void> {
+  async repair(id: string, mayReplace = () => true): Promise<void> {
     const { held, open, damaged, rotting } = this.promises
     damaged.delete(id)
     rotting.add(id)
     // Where it has to give way to a new one there is none for a moment.
     held.delete(id)
     open.add(id)
-    await publishBuild(this.store, id, BUILDS[id]!, () => true)
+    await publishBuild(this.store, id, BUILDS[id]!, mayReplace)
     open.delete(id)
     held.add(id)
     rotting.delete(id)
+  }
+
+  /** As `repair`, of one that somebody pins by hand just before it has to give way. */
+  async repairPinned(id: string): Promise<void> {
+    const { pinned, pinsOpen } = this.promises
+    const { now } = this.store.disk
+    pinsOpen.add(id)
+    await this.repair(id, () => {
+      now.close(now.open(this.store.paths.build(id).sticky, 'rwc', 0o640))
+      return true
+    })
+    pinsOpen.delete(id)
+    pinned.add(id)
   }
 
   async pin(id: string): Promise<void> {
