@@ -44,6 +44,17 @@ testAttacks([
     error: /arguments/,
   },
   {
+    name: 'a long argument without end, byte by byte',
+    // As many small packets as it likes: each must cost what it brings, not what came before.
+    says: () => [
+      text('@RSYNCD: 31.0\nm\n'),
+      Buffer.alloc(1_000_000, 'x'),
+      ...Array.from({ length: 20_000 }, () => text('x')),
+    ],
+    outcome: 'lost',
+    passes: 100,
+  },
+  {
     name: 'the whole tree, 15,000 times',
     says: () => [start('-r', '.', ...Array.from({ length: 15_000 }, () => 'm/')), framed(NO_FILTERS)],
     outcome: 'refused',
