@@ -18,6 +18,7 @@ import {
   type Visit,
 } from '../errors.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
+import { Pacer } from '../lib/pacer.ts'
 import type { Peer } from '../lib/peer.ts'
 import type { Turn, Turns, Visitor, VisitSettings } from './access.ts'
 import type { Answers } from './answers.ts'
@@ -725,7 +726,10 @@ export class Session {
 
   /** Tells what could not be listed. */
   async #tellNotices(notices: readonly ListNotice[]): Promise<void> {
+    // A client may name what is not there a hundred thousand times, and the kernel takes small writes at once.
+    const pacer = new Pacer(this.#signal)
     for (const { type, path, reason } of notices) {
+      if (pacer.due) await pacer.rest()
       const shown = showPath(this.#module, path)
       if (type === 'skipped-directory') {
         await this.#connection.text(TAG.info, `skipping directory ${showBytes(path)}`)

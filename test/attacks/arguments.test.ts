@@ -160,6 +160,14 @@ testAttacks([
     error: /files-from: a name of more than/,
   },
   {
+    name: 'names in --files-from that are not there, a hundred thousand of them',
+    says: () => [
+      start('-r', '--files-from=-', '--from0', '.', 'm/'),
+      framed(NO_FILTERS, Buffer.alloc(200_000, 'n\0'), Buffer.from('00', 'hex')),
+    ],
+    outcome: 'done',
+  },
+  {
     name: 'long paths in --files-from, thousands of them',
     says: () => [
       start('-r', '--files-from=-', '--from0', '.', 'm/'),
