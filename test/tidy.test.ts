@@ -1,6 +1,6 @@
 /**
  * What keeps the tree in order: imports go one way, every file is reached, and what people can meet
- * (error codes, configuration keys, states of a session) is in the docs.
+ * (error codes, labels of protocol errors, configuration keys, states of a session) is in the docs.
  */
 import assert from 'node:assert/strict'
 import { globSync, readFileSync } from 'node:fs'
@@ -161,6 +161,16 @@ test('every error code is in docs/operations.md', () => {
   )
   assert.ok(codes.length > 10)
   for (const code of codes) assert.match(operations, new RegExp(`\`${code}\``), `${code} is not explained`)
+})
+
+test('every label that a protocol error begins with is in docs/rsync-protocol.md', () => {
+  const [, table = ''] = read('docs/rsync-protocol.md').split('\n## 15. Labels\n')
+  const labels = modules
+    .filter((path) => path.startsWith('src/rsync/'))
+    .flatMap((path) => [...read(path).matchAll(/PeerError\(\s*'([a-z0-9-]+)'/g)])
+    .map(([, label]) => label!)
+  assert.ok(labels.length > 20)
+  for (const label of new Set(labels)) assert.ok(table.includes(`\`${label}\``), `${label} is not listed`)
 })
 
 test('every configuration key is in docs/configuration.md', () => {

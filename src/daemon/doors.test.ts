@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { type AddressInfo, connect, createServer } from 'node:net'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { test } from 'node:test'
@@ -96,6 +96,38 @@ test('doors: connections of a network are counted, and no longer than they last'
   knock('192.0.2.3')
   assert.equal(doors.sessions, 3)
   await doors.close(0)
+})
+
+test('doors: handshakes that come through a proxy count for the clients that it names, and before that for nobody', async (t) => {
+  const { doors, knock, gone } = open({ handshakesPerSource: 1, handshakesPerNetwork: 1 })
+  const doorstep = new Doorstep({ isProxy: () => true, tls: undefined })
+  const address = await doors.listen({ host: '127.0.0.1', port: 0 }, doorstep)
+  const sockets: Socket[] = []
+  t.after(async () => {
+    for (const socket of sockets) socket.destroy()
+    await doors.close(0)
+  })
+  const arrive = async (): Promise<Socket> => {
+    const socket = connect(Number(address.split(':').at(-1)), '127.0.0.1').on('error', () => {})
+    sockets.push(socket.resume())
+    while (doors.arriving < sockets.length && !sockets.some(({ destroyed }) => destroyed)) await nextTurn()
+    return socket
+  }
+  /** Whether we greet who is named, or have hung up. */
+  const name = async (socket: Socket, client: string): Promise<boolean> => {
+    const heard = new Promise<boolean>((resolve) => {
+      socket.once('data', () => resolve(true)).once('close', () => resolve(false))
+    })
+    socket.write(`PROXY TCP4 ${client} 127.0.0.1 1 2\r\n`)
+    return !socket.destroyed && (await heard)
+  }
+  const [first, second, third] = [await arrive(), await arrive(), await arrive()]
+  knock('127.0.0.2') // the proxy's neighbour
+  assert.ok(await name(first, '192.0.2.7'))
+  assert.ok(await name(second, '198.51.100.8'))
+  assert.deepEqual(await gone(), [])
+  assert.ok(await name(third, '192.0.2.7'))
+  assert.deepEqual(await gone(), ['192.0.2.7'])
 })
 
 for (const { name, end, letIn } of [

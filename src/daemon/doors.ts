@@ -20,7 +20,15 @@ import type { SessionRecord } from '../history/session-record.ts'
 import { Bandwidth } from '../lib/bandwidth.ts'
 import { descriptorOf } from '../lib/descriptor.ts'
 import type { Logger } from '../lib/log.ts'
-import { formatPeer, type Peer, type Prefixes, peerOf, type Where, whereOf } from '../lib/peer.ts'
+import {
+  formatPeer,
+  type Peer,
+  type Prefixes,
+  peerOf,
+  type Where,
+  whereOf,
+  whereOfProxy,
+} from '../lib/peer.ts'
 import { Slices } from '../lib/slices.ts'
 import { Tally } from '../lib/tally.ts'
 import {
@@ -234,15 +242,17 @@ export class Doors {
 
   /** Lets a client on the doorstep say what comes before rsync. It is in its handshake, and counts as such. */
   async #meet(socket: Socket, peer: Peer, doorstep: Doorstep): Promise<void> {
-    const full = this.#whyFull(peer, doorstep.isProxy(peer))
+    // A proxy has any number of clients: whose connection it is shows when its header is there.
+    const isProxy = doorstep.isProxy(peer)
+    const full = this.#whyFull(peer, isProxy)
     if (full || this.#closed) {
       // Before TLS there is no way to say why.
       if (full) this.#logTurnedAway(peer, full)
       socket.on('error', () => {}).destroy()
       return
     }
-    const where = this.#whereFrom(peer)
-    this.#makeRoom(where)
+    const where = isProxy ? whereOfProxy(peer) : this.#whereFrom(peer)
+    this.#makeRoom(where, isProxy)
     const began = this.#context.now()
     let gaveUp: string | undefined
     const arriving: Handshake = {
@@ -254,8 +264,7 @@ export class Doors {
     }
     this.#arriving.add(arriving)
     this.#handshakes.add(arriving)
-    // A proxy has any number of clients: whose connection it is shows when its header is there.
-    const uncount = doorstep.isProxy(peer) ? () => {} : this.#count(where)
+    const uncount = isProxy ? () => {} : this.#count(where)
     const leave = (): void => {
       this.#arriving.delete(arriving)
       this.#handshakes.remove(arriving)
@@ -329,12 +338,11 @@ export class Doors {
     return this.#sessions.size >= most ? { most, what: 'too many sessions' } : undefined
   }
 
-  #makeRoom(newcomer: Where): void {
-    const {
-      handshakes: all,
-      handshakesPerSource: perSource = 0,
-      handshakesPerNetwork: perNetwork = 0,
-    } = this.#limits
+  /** @param isProxy it is not known yet whose handshake it is: only the bound for all together holds. */
+  #makeRoom(newcomer: Where, isProxy = false): void {
+    const { handshakes: all, handshakesPerSource = 0, handshakesPerNetwork = 0 } = this.#limits
+    const perSource = isProxy ? 0 : handshakesPerSource
+    const perNetwork = isProxy ? 0 : handshakesPerNetwork
     this.#handshakes.makeRoom(newcomer, { all, perSource, perNetwork })
   }
 

@@ -71,12 +71,32 @@ test('some gives at most what was asked for', async () => {
   assert.equal(await reader.some(4), undefined)
 })
 
-for (const wait of ['decode', 'bytes', 'discard'] as const) {
-  test(`an end in mid-sentence is a lost connection: ${wait}`, async () => {
+for (const pieces of [['one\n\ntwo\nrest'], ['one', '\n\nt', 'wo\nre', 'st'], [...'one\n\ntwo\nrest']]) {
+  test(`until stops at the terminator however it is cut: ${JSON.stringify(pieces)}`, async () => {
+    const { reader } = readerOf(pieces)
+    for (const expected of ['one', '', 'two'])
+      assert.equal((await reader.until(0x0a, 3))?.toString(), expected)
+    assert.equal(reader.consumed, 9)
+    assert.equal((await reader.bytes(4)).toString(), 'rest')
+  })
+}
+
+for (const pieces of [['four\n'], [...'four\n'], ['four'], ['fou', 'r']]) {
+  test(`until takes no more than its limit: ${JSON.stringify(pieces)}`, async () => {
+    assert.equal(await readerOf(pieces).reader.until(0x0a, 3), undefined)
+  })
+}
+
+const WAITS: Record<string, (reader: ByteReader) => Promise<unknown>> = {
+  decode: (reader) => reader.decode(line),
+  bytes: (reader) => reader.bytes(4),
+  discard: (reader) => reader.discard(4),
+  until: (reader) => reader.until(0x0a, 4),
+}
+for (const [name, wait] of Object.entries(WAITS)) {
+  test(`an end in mid-sentence is a lost connection: ${name}`, async () => {
     const { reader } = readerOf(['abc'])
-    const waiting =
-      wait === 'decode' ? reader.decode(line) : wait === 'bytes' ? reader.bytes(4) : reader.discard(4)
-    await assert.rejects(waiting, ConnectionLost)
+    await assert.rejects(wait(reader), ConnectionLost)
   })
 }
 

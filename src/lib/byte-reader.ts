@@ -5,6 +5,7 @@
  * whoever feeds the source decides how much may wait in memory.
  */
 import { ConnectionLost } from '../errors.ts'
+import { ByteWriter } from './byte-writer.ts'
 import { asBuffer } from './bytes.ts'
 
 /** What a decoder found: the value, and how many bytes of its input it took. */
@@ -83,6 +84,23 @@ export class ByteReader {
       this.skip(part.length)
     }
     return out
+  }
+
+  /**
+   * The bytes up to a terminator, which is taken and not returned; undefined when there are more of them than
+   * `limit`. Looks at each byte once, where `decode` begins anew with each piece: long text may come in tiny ones.
+   */
+  async until(terminator: number, limit: number): Promise<Buffer | undefined> {
+    const out = new ByteWriter(0)
+    for (;;) {
+      const at = this.#pending.indexOf(terminator)
+      const part = at < 0 ? this.#pending : this.#pending.subarray(0, at)
+      if (out.length + part.length > limit) return undefined
+      out.bytes(part)
+      this.skip(at < 0 ? part.length : at + 1)
+      if (at >= 0) return out.view()
+      await this.#more()
+    }
   }
 
   /** Passes over `size` bytes without keeping them. */

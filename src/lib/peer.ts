@@ -94,6 +94,11 @@ export function whereOf(peer: Pick<Peer, 'address'>, prefixes?: Prefixes): Where
   return { source: `source ${sourceOf(peer, prefixes)}`, network: `network ${networkOf(peer, prefixes)}` }
 }
 
+/** What connections of a proxy count for until it has named their clients: not for itself, nor for its neighbours. */
+export function whereOfProxy({ address }: Pick<Peer, 'address'>): Where {
+  return { source: `source proxy ${address}`, network: `network proxy ${address}` }
+}
+
 /** The network of so many bits that an address is in, as in "2001:db8:0:0::/64" and "192.0.2.0/24". */
 function prefixOf(address: string, bits: number): string {
   const isIPv6 = address.includes(':')

@@ -232,16 +232,9 @@ export class Connection {
 
   /** Reads up to a terminator, which is taken and not returned. @throws PeerError when none comes soon. */
   async readUntil(terminator: number, limit: number, field: string): Promise<ByteString> {
-    return this.#input.decode((bytes) => {
-      const at = bytes.indexOf(terminator)
-      if (at > limit || (at < 0 && bytes.length > limit))
-        throw new PeerError(field, `longer than ${limit} bytes`)
-      if (at < 0) return undefined
-      return {
-        value: Buffer.from(bytes.buffer, bytes.byteOffset, at).toString('latin1') as ByteString,
-        size: at + 1,
-      }
-    })
+    const bytes = await this.#input.until(terminator, limit)
+    if (!bytes) throw new PeerError(field, `longer than ${limit} bytes`)
+    return bytes.toString('latin1') as ByteString
   }
 
   #beginFrame(): void {

@@ -387,6 +387,25 @@ for (const { path, text, ioError } of [
     assert.ok(frames[0]!.payload.toString().includes(text))
     assert.equal(frames.at(-1)!.payload.readInt32LE(frames.at(-1)!.payload.length - 4), ioError)
   })
+
+  for (const { how, options, frames } of [
+    { how: 'in its end', options: ['-re.iLsf'], frames: [ioError ? '00 041001' : '00 00'] },
+    // Its end has no place for it that this client knows of.
+    { how: 'before it', options: ['-re.iLs'], frames: [...(ioError ? ['16 01000000'] : []), '00 00'] },
+    { how: 'not at all', options: ['-re.iLs', '--ignore-errors'], frames: ['00 00'] },
+  ]) {
+    test(`what is not there: ${path}, told of by a list of protocol 30 ${how}`, async () => {
+      const filters = fromHex('04000007 00000000')
+      const input = Buffer.concat([Buffer.from(start(30, '--sender', ...options, '.', path)), filters])
+      const { output } = await converse(context(), input)
+      const [notice, ...rest] = framesOf(output, 30)
+      assert.ok(notice!.payload.toString().includes(text))
+      assert.deepEqual(
+        rest.map(({ tag, payload }) => `${toHex(Uint8Array.of(tag))} ${toHex(payload)}`),
+        frames,
+      )
+    })
+  }
 }
 
 /** A tree with one rotten file. */

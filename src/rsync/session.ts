@@ -18,6 +18,7 @@ import {
   type Visit,
 } from '../errors.ts'
 import { ascii, type ByteString, showBytes } from '../lib/bytes.ts'
+import { Pacer } from '../lib/pacer.ts'
 import type { Peer } from '../lib/peer.ts'
 import type { Turn, Turns, Visitor, VisitSettings } from './access.ts'
 import type { Answers } from './answers.ts'
@@ -25,14 +26,14 @@ import { Connection, type Duplex } from './connection.ts'
 import type { Derived } from './derived.ts'
 import { noFigures, type TransferFigures } from './figures.ts'
 import { readListedNames } from './files-from.ts'
-import type { ListNotice } from './flist.ts'
+import { ioErrorOf, type ListNotice } from './flist.ts'
 import { HiddenTree } from './hidden-tree.ts'
 import type { Lists } from './lists.ts'
 import type { Modules, OpenModule } from './modules.ts'
 import { findSources, type SourcePath, showPath } from './paths.ts'
 import { optionWords, refuseOptions } from './refusals.ts'
 import { transfer } from './sender.ts'
-import { type Agreement, agree } from './setup.ts'
+import { type Agreement, agree, listTellsErrors } from './setup.ts'
 import type { Tree } from './tree.ts'
 import {
   announcesSecludedArguments,
@@ -600,6 +601,7 @@ export class Session {
     this.#entries = list.count
     this.#listedBytes = list.totalSize
     await this.#tellNotices(list.notices)
+    if (!listTellsErrors(agreement)) await this.#tellListErrors(ioErrorOf(list.notices, options.ignoreErrors))
     await connection.append(list.bytes)
     await connection.flush()
     const sent = this.#context.now()
@@ -724,7 +726,10 @@ export class Session {
 
   /** Tells what could not be listed. */
   async #tellNotices(notices: readonly ListNotice[]): Promise<void> {
+    // A client may name what is not there a hundred thousand times, and the kernel takes small writes at once.
+    const pacer = new Pacer(this.#signal)
     for (const { type, path, reason } of notices) {
+      if (pacer.due) await pacer.rest()
       const shown = showPath(this.#module, path)
       if (type === 'skipped-directory') {
         await this.#connection.text(TAG.info, `skipping directory ${showBytes(path)}`)
@@ -743,6 +748,14 @@ export class Session {
         )
       }
     }
+  }
+
+  /** Before the list: whatever the client deletes, it does so when it knows the list. */
+  async #tellListErrors(ioError: number): Promise<void> {
+    if (ioError === 0) return
+    const payload = Buffer.alloc(4)
+    payload.writeInt32LE(ioError)
+    await this.#connection.message(TAG.ioError, payload)
   }
 
   // -------------------------------------------------------------------------------------------------

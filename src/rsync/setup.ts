@@ -115,6 +115,14 @@ export async function agree(
 }
 
 /**
+ * Whether a list tells of the errors met while it was made. At protocol 30 its end has a place for them only where
+ * the client says that it knows of one (section 6.8).
+ */
+export function listTellsErrors({ protocol, compat }: Pick<Agreement, 'protocol' | 'compat'>): boolean {
+  return protocol !== 30 || (compat & (COMPAT.safeFlist | COMPAT.varintFlags)) !== 0
+}
+
+/**
  * How the client sums its blocks. Below 30 there are no compat flags, and no MD5 but for a client that asks for
  * it by name: one that can do so hashes the seed first.
  */

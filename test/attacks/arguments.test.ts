@@ -44,6 +44,17 @@ testAttacks([
     error: /arguments/,
   },
   {
+    name: 'a long argument without end, byte by byte',
+    // As many small packets as it likes: each must cost what it brings, not what came before.
+    says: () => [
+      text('@RSYNCD: 31.0\nm\n'),
+      Buffer.alloc(1_000_000, 'x'),
+      ...Array.from({ length: 20_000 }, () => text('x')),
+    ],
+    outcome: 'lost',
+    passes: 100,
+  },
+  {
     name: 'the whole tree, 15,000 times',
     says: () => [start('-r', '.', ...Array.from({ length: 15_000 }, () => 'm/')), framed(NO_FILTERS)],
     outcome: 'refused',
@@ -169,6 +180,14 @@ testAttacks([
     ],
     outcome: 'refused',
     error: /names too much that is not there/,
+  },
+  {
+    name: 'names in --files-from that are not there, a hundred thousand of them',
+    says: () => [
+      start('-r', '--files-from=-', '--from0', '.', 'm/'),
+      framed(NO_FILTERS, Buffer.alloc(200_000, 'n\0'), Buffer.from('00', 'hex')),
+    ],
+    outcome: 'done',
   },
   {
     name: 'long paths in --files-from, thousands of them',
