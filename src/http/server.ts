@@ -33,6 +33,7 @@ import {
 } from '../errors.ts'
 import type { ChangeRecord } from '../history/change-record.ts'
 import type { Bandwidth } from '../lib/bandwidth.ts'
+import { showText } from '../lib/bytes.ts'
 import { descriptorOf } from '../lib/descriptor.ts'
 import type { Finding } from '../lib/finding.ts'
 import type { Logger } from '../lib/log.ts'
@@ -512,15 +513,12 @@ function changeBy(
   }
 }
 
-/** What a request would change: ids and words that were checked, and as they came where they were not. */
+/** What a request would change: ids and words that were checked, and as they can be shown where they were not. */
 function targetOf({ params, body, query }: FastifyRequest): string {
   const words = [params, body, query].flatMap((part) =>
     Object.entries(Object(part) as Record<string, unknown>),
   )
-  return words
-    .map(([key, value]) => `${key}=${String(value)}`)
-    .join(' ')
-    .slice(0, MAX_TARGET)
+  return showText(words.map(([key, value]) => `${key}=${String(value)}`).join(' ')).slice(0, MAX_TARGET)
 }
 
 /** Sessions of browsers. */
