@@ -628,6 +628,7 @@ export async function serve(
   const children = parentDoor({
     parent: quietly(opened.then(({ parent }) => parent)),
     visitor: (client) => policy.visitor(client),
+    source: (client) => sourceOf(client, prefixesOf(current)),
     pace: (client) => bandwidth.join(whereOf(client, prefixesOf(current))),
     signal: stopChildren.signal,
     onRequest,

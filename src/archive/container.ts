@@ -6,7 +6,7 @@
  * ext.ts: no program that does not need root makes a tar of one.
  */
 import { ArchiveError, ToolMissing } from '../errors.ts'
-import { asBuffer, byteString, showBytes } from '../lib/bytes.ts'
+import { asBuffer, type ByteString, byteString, showBytes } from '../lib/bytes.ts'
 import { DECOMPRESSOR_MEMORY } from '../lib/confined.ts'
 import { findProgram } from '../lib/find-program.ts'
 import { pump, type Stage, startProgram } from './program.ts'
@@ -18,11 +18,8 @@ export type Container = 'tar' | 'cpio' | 'zip' | 'squashfs' | 'iso9660' | 'ext'
 const ISO_MAGIC_AT = 32_769
 /** The superblock of ext2 to ext4 is 1024 bytes from the start. */
 const EXT_MAGIC_AT = 1024 + 56
-/**
- * Text at the start: bsdtar would take it for mtree(5), whatever comes behind it, and that names files of this machine,
- * which it would copy. What lies before an image's facts is zeros or a program that starts a machine.
- */
-const LIKE_MTREE = /^\s*(?:$|#|[\x21-\x7e]+(?:\s|$))/
+/** Of what a program prints at its end. */
+const MAX_LINE = 1000
 /** How much of an archive the functions that tell what it is want to see. */
 export const SNIFF_BYTES = ISO_MAGIC_AT + 5
 
@@ -35,8 +32,7 @@ export function detectContainer(head: Uint8Array): Container | undefined {
   if (start.startsWith('hsqs')) return 'squashfs'
   if (head.length < SNIFF_BYTES)
     return head[EXT_MAGIC_AT] === 0x53 && head[EXT_MAGIC_AT + 1] === 0xef ? 'ext' : undefined
-  if (byteString(head, ISO_MAGIC_AT, SNIFF_BYTES) === 'CD001')
-    return LIKE_MTREE.test(byteString(head, 0, SNIFF_BYTES)) ? undefined : 'iso9660'
+  if (byteString(head, ISO_MAGIC_AT, SNIFF_BYTES) === 'CD001') return 'iso9660'
   if (head[EXT_MAGIC_AT] === 0x53 && head[EXT_MAGIC_AT + 1] === 0xef) return 'ext'
   return undefined
 }
@@ -83,8 +79,14 @@ interface Converter {
   program: string
   debianPackage: string
   args: readonly string[]
-  /** Reads all of it before a tar is made of it: what the conversion itself would not say of damage. */
-  check?: readonly string[]
+  /** Run before a tar is made of it: finds what the conversion itself would not say. */
+  check?: Check
+}
+
+interface Check {
+  args: readonly string[]
+  /** Of the last line that it prints: anything else is an archive of another kind, whatever the program makes of it. */
+  lastLine?: RegExp
 }
 
 /** Those of which a program makes a tar. */
@@ -93,8 +95,16 @@ export type ByProgram = 'zip' | 'iso9660' | 'squashfs'
 /** `{file}` is the archive. */
 const CONVERTERS: Record<ByProgram, Converter> = {
   // Into an archive bsdtar copies files whose checksums are wrong, and says nothing; when it extracts, it complains.
-  zip: { ...bsdtar('{file}'), check: ['-x', '-O', '-f', '{file}'] },
-  iso9660: bsdtar('{file}'),
+  zip: { ...bsdtar('{file}'), check: { args: ['-x', '-O', '-f', '{file}'] } },
+  // Before its facts an image may have anything, and bsdtar goes by what it likes best: it would take text there for
+  // mtree(5), also a compressed one or one in a package of rpm's, which names files of this machine for it to copy.
+  iso9660: {
+    ...bsdtar('{file}'),
+    check: {
+      args: ['-t', '-v', '-v', '-f', '{file}'],
+      lastLine: /^Archive Format: ISO9660\b.*, {2}Compression: none$/,
+    },
+  },
   squashfs: {
     program: 'sqfs2tar',
     debianPackage: 'squashfs-tools-ng',
@@ -131,8 +141,20 @@ export async function* asTar(
     })
     return pump(nothing(), stage, signal)
   }
-  if (check) for await (const _ of await output(check)); // no more than whether it ends well
+  if (check) {
+    const line = await lastLineOf(await output(check.args))
+    if (check.lastLine && !check.lastLine.test(line))
+      throw new ArchiveError(`the ${container} archive is none: ${program} says "${showBytes(line)}"`)
+  }
   yield* await output(args)
+}
+
+/** Only its end, should it be longer than any that a program has for people. */
+async function lastLineOf(output: AsyncIterable<Uint8Array>): Promise<ByteString> {
+  let end = ''
+  for await (const chunk of output)
+    end = (end + byteString(chunk, Math.max(0, chunk.length - MAX_LINE))).slice(-MAX_LINE)
+  return byteString(Buffer.from(end.trimEnd().split('\n').at(-1)!, 'latin1'))
 }
 
 // ---------------------------------------------------------------------------------------------------

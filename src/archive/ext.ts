@@ -106,7 +106,11 @@ export function* readExt(read: ReadImage, sink: ArchiveSink): Generator<void, vo
       const child = canonicalPath((path === '' ? name : `${path}/${name}`) as ByteString)
       const found = image.inode(inode)
       if (found.type === 'directory') {
-        if (child === 'lost+found' && image.names(found).length === 0) continue
+        if (child === 'lost+found' && image.names(found).length === 0) {
+          // There may be as many of them as a directory holds names, and each may be long.
+          yield
+          continue
+        }
         todo.push({ inode, path: child })
         continue
       }

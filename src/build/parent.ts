@@ -12,6 +12,7 @@ import { zstdCompress } from 'node:zlib'
 import { RefusedError, StoreCorrupt } from '../errors.ts'
 import { asBuffer, type ByteString, byteString } from '../lib/bytes.ts'
 import { Pacer } from '../lib/pacer.ts'
+import { WaitingLine } from '../lib/waiting-line.ts'
 import type { Asker } from '../rsync/modules.ts'
 import {
   type BlobRequest,
@@ -33,6 +34,12 @@ import type { Verifier } from './verifier.ts'
 
 const compress = promisify(zstdCompress)
 
+/**
+ * Pieces of answers that are made at a time: each may compress on all that a core gives, and hold some 20 MB. A place
+ * is taken while a piece is made and never while it is sent, which takes as long as the child likes.
+ */
+const MAX_WORKING = 4
+
 export interface ParentParts {
   store: Store
   catalog: Catalog
@@ -51,6 +58,7 @@ interface Asked {
 
 export class Parent {
   readonly #parts: ParentParts
+  readonly #line = new WaitingLine(MAX_WORKING)
 
   constructor(parts: ParentParts) {
     this.#parts = parts
@@ -110,12 +118,19 @@ export class Parent {
     }
   }
 
-  /** The file `contents`, for a child that cannot make it by itself. */
-  async contents(id: string, asker: Asker, signal: AbortSignal): Promise<Uint8Array> {
+  /** The file `contents`, for a child that cannot make it by itself: as it is, or as one zstd frame. */
+  async contents(
+    id: string,
+    asker: Asker,
+    { asZstd, signal }: { asZstd: boolean; signal: AbortSignal },
+  ): Promise<Uint8Array> {
     const { store, resolver } = this.#parts
     const lease = await resolver.lease(id, asker, () => {}, signal)
     try {
-      return await store.contents(id)
+      return await this.#inTurn(signal, async () => {
+        const bytes = await store.contents(id)
+        return asZstd ? compress(bytes, { params: frameParams(bytes.length, 0) }) : bytes
+      })
     } finally {
       lease.release()
     }
@@ -138,29 +153,25 @@ export class Parent {
       request.base === null ? undefined : asker.mayHave(moduleOf(request.base)) && catalog.lease(request.base)
     try {
       if (request.base !== null && !base) throw new RefusedError(`build ${request.base} is not held here`)
-      const asked = await this.#sizesOf(
-        request,
-        await store.manifest(id),
-        base ? await store.manifest(base.id) : undefined,
-        signal,
+      const asked = await this.#inTurn(signal, async () =>
+        this.#sizesOf(
+          request,
+          await store.manifest(id),
+          base ? await store.manifest(base.id) : undefined,
+          signal,
+        ),
       )
       if (request.from > 0 && request.from >= asked[0]!.size)
         throw new RefusedError('the first blob is smaller than that')
       let hash: Hash | undefined
       for (const span of spansOf(asked, request.from)) {
-        signal.throwIfAborted()
-        const raw = await this.#read(asked, span)
-        hash = this.#check(id, asked, span, raw, hash)
-        const dictionary = await this.#dictionary(asked[span.first]!, span)
-        const frame = await compress(raw, {
-          params: frameParams(raw.length, dictionary?.length ?? 0),
-          ...(dictionary ? { dictionary } : {}),
-        })
+        const made = await this.#inTurn(signal, () => this.#frame(id, asked, span, hash))
+        hash = made.hash
         const head = Buffer.alloc(SPAN_HEAD_BYTES)
-        head.writeUInt32LE(raw.length, 0)
-        head.writeUInt32LE(frame.length, 4)
+        head.writeUInt32LE(span.bytes, 0)
+        head.writeUInt32LE(made.frame.length, 4)
         yield head
-        yield frame
+        yield made.frame
       }
     } finally {
       if (base) base.release()
@@ -211,6 +222,34 @@ export class Parent {
       }
       return { digest, size, base, baseSize }
     })
+  }
+
+  /** What it is made of is gone when it is there: of an answer that is taken slowly only the frame stays in memory. */
+  async #frame(
+    id: string,
+    asked: readonly Asked[],
+    span: Span,
+    running: Hash | undefined,
+  ): Promise<{ frame: Uint8Array; hash: Hash | undefined }> {
+    const raw = await this.#read(asked, span)
+    const hash = this.#check(id, asked, span, raw, running)
+    const dictionary = await this.#dictionary(asked[span.first]!, span)
+    const frame = await compress(raw, {
+      params: frameParams(raw.length, dictionary?.length ?? 0),
+      ...(dictionary ? { dictionary } : {}),
+    })
+    return { frame, hash }
+  }
+
+  /** Does some work when there is a place for it, in the order in which it was wanted. */
+  async #inTurn<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    signal.throwIfAborted()
+    const leave = await this.#line.enter(signal, () => {})
+    try {
+      return await work()
+    } finally {
+      leave()
+    }
   }
 
   async #read(asked: readonly Asked[], { first, count, offset, bytes }: Span): Promise<Buffer> {

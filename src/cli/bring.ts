@@ -23,6 +23,7 @@ import type { ImportForm } from '../build/operations.ts'
 import { STICK_DIRECTORY } from '../build/stick.ts'
 import type { Config } from '../config/config.ts'
 import { CommandError, Interrupted } from '../errors.ts'
+import { showText } from '../lib/bytes.ts'
 import { formatSize } from '../lib/units.ts'
 import { parseBundleHead } from '../source/bundle.ts'
 import { StorePaths } from '../store/paths.ts'
@@ -351,7 +352,9 @@ export async function withProgress<T>(
   process.once('SIGINT', onSignal)
   process.once('SIGTERM', onSignal)
   const { isTTY, columns } = process.stderr
-  const say = (line: string): void => {
+  const say = (text: string): void => {
+    // A parent server's words among others.
+    const line = showText(text)
     // On a terminal each line takes the place of the one before, behind a bar where it tells how far it is.
     const percent = isTTY ? /(?:^|: )(\d{1,3}) %/.exec(line)?.[1] : undefined
     const bar = percent === undefined ? '' : `${formatBar(Number(percent) / 100, BAR_WIDTH)} `

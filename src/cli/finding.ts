@@ -1,4 +1,5 @@
 /** How people read what `upserv doctor` found. */
+import { showText } from '../lib/bytes.ts'
 import type { Finding } from '../lib/finding.ts'
 import { paint } from './text.ts'
 
@@ -10,8 +11,10 @@ export function formatFindings(findings: readonly Finding[]): string {
   const width = Math.max(...findings.map(({ about }) => about.length))
   return findings
     .flatMap(({ verdict, about, says, hint }) => [
-      `${paint(COLOURS[verdict], verdict.padEnd(VERDICT_WIDTH))}  ${about.padEnd(width)}  ${says}`,
-      ...(hint === undefined ? [] : [`${' '.repeat(VERDICT_WIDTH + width + 4)}${paint('cyan', hint)}`]),
+      `${paint(COLOURS[verdict], verdict.padEnd(VERDICT_WIDTH))}  ${about.padEnd(width)}  ${showText(says)}`,
+      ...(hint === undefined
+        ? []
+        : [`${' '.repeat(VERDICT_WIDTH + width + 4)}${paint('cyan', showText(hint))}`]),
     ])
     .join('\n')
 }

@@ -5,6 +5,7 @@ import { ConfigError } from '../errors.ts'
 import type { ChangeRecord } from '../history/change-record.ts'
 import type { FetchQuery, FetchRecord } from '../history/fetch-record.ts'
 import type { CostlyFile, RecordQuery, SessionRecord } from '../history/session-record.ts'
+import { showText } from '../lib/bytes.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withOperations } from './operations.ts'
 import { formatTable, paint, print, shortTime } from './text.ts'
@@ -182,9 +183,11 @@ export function formatExplanation({ record, hints }: Explanation): string {
     ['time', formatStates(record.stateMs)],
   ]
   const lines = [
-    `session ${record.id}: ${deviceOf(record)}, ${shortTime(record.began)}, ${formatDuration(record.ms)}, ${paintOutcome(record.outcome)}`,
-    ...(record.reason === '' ? [] : [`  ${record.reason} (${record.code})`]),
-    ...facts.filter(([, text]) => text !== '').map(([name, text]) => `  ${name.padEnd(10)} ${text}`),
+    `session ${record.id}: ${showText(deviceOf(record))}, ${shortTime(record.began)}, ${formatDuration(record.ms)}, ${paintOutcome(record.outcome)}`,
+    ...(record.reason === '' ? [] : [`  ${showText(record.reason)} (${record.code})`]),
+    ...facts
+      .filter(([, text]) => text !== '')
+      .map(([name, text]) => `  ${name.padEnd(10)} ${showText(text)}`),
   ]
   if (record.costliest.length > 0) {
     lines.push('  most literal data went for')

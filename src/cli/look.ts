@@ -1,6 +1,7 @@
 /** `upserv list`, `available`, `status` and `gc`: what they print. */
 import type { AvailableBuilds, BuildSummary, GcReport, Status } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
+import { showText } from '../lib/bytes.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withOperations } from './operations.ts'
 import { formatTable, paint, print, shortTime } from './text.ts'
@@ -60,7 +61,7 @@ function formatAvailable({ builds, gaps }: AvailableBuilds): string {
   const table = [['BUILD', 'SOURCE', 'PUBLISHED', 'URL'], ...rows]
   return [
     rows.length > 0 ? formatTable(table) : 'No source tells of any build.',
-    ...gaps.map(({ source, reason }) => `There may be more: ${source} ${reason}.`),
+    ...gaps.map(({ source, reason }) => `There may be more: ${source} ${showText(reason)}.`),
   ].join('\n')
 }
 

@@ -7,6 +7,7 @@
 import { Command, CommanderError, Option } from 'commander'
 import { type Config, dataDirOf, type Flags, loadConfig } from '../config/config.ts'
 import { Interrupted, UpservError } from '../errors.ts'
+import { showText } from '../lib/bytes.ts'
 import { VERSION } from '../version.ts'
 import { EXIT } from './exit.ts'
 
@@ -19,13 +20,18 @@ export async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage
     if (error instanceof UpservError) {
-      process.stderr.write(`upserv: ${error.message}\n`)
-      if (error.hint) process.stderr.write(`        ${error.hint}\n`)
+      process.stderr.write(`upserv: ${showLines(error.message)}\n`)
+      if (error.hint) process.stderr.write(`        ${showLines(error.hint)}\n`)
       return exitCodeOf(error)
     }
     process.stderr.write(`upserv: internal error: ${(error as Error).stack ?? String(error)}\n`)
     return EXIT.internal
   }
+}
+
+/** A hint may have two lines. */
+function showLines(text: string): string {
+  return text.split('\n').map(showText).join('\n')
 }
 
 function exitCodeOf(error: UpservError): number {

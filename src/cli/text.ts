@@ -1,5 +1,6 @@
 /** What commands print: tables, colours on a terminal, bars. */
 import { styleText } from 'node:util'
+import { showText } from '../lib/bytes.ts'
 
 type Colour = Parameters<typeof styleText>[0]
 
@@ -8,8 +9,9 @@ export function paint(colour: Colour, text: string): string {
   return styleText(colour, text, { stream: process.stdout })
 }
 
-/** Columns as wide as they need to be. */
-export function formatTable(rows: readonly (readonly string[])[]): string {
+/** Columns as wide as they need to be. Cells are plain text: what others wrote in one must not drive a terminal. */
+export function formatTable(table: readonly (readonly string[])[]): string {
+  const rows = table.map((row) => row.map(showText))
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
   return rows
     .map((row) =>

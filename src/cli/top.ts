@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Activity, FetchStatus, SessionStatus } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
+import { showText } from '../lib/bytes.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { deviceOf, paintOutcome } from './history.ts'
 import { withOperations } from './operations.ts'
@@ -66,10 +67,10 @@ export function formatTop(activity: Activity, rows: number, columns: number): st
     `${status.builds} builds, ${formatSize(status.usedBytes)} of ${formatSize(status.budgetBytes)}; ${formatSize(totals.bytesOut)} sent for ${formatSize(asked)} of files${saved}`,
     '',
     heading(`CLIENTS  ${status.sessions}, of them ${status.inLine} in line`),
-    ...sessions.map(formatSession),
+    ...sessions.map((session) => showText(formatSession(session))),
     '',
     heading(`FETCHES  ${status.fetches.length}`),
-    ...status.fetches.map(formatFetch),
+    ...status.fetches.map((fetch) => showText(formatFetch(fetch))),
     '',
     heading('LAST'),
     ...recent
@@ -77,7 +78,7 @@ export function formatTop(activity: Activity, rows: number, columns: number): st
       .slice(0, MAX_RECENT)
       .map((record) => {
         const what = record.outcome === 'done' ? formatSize(record.bytesOut) : record.reason
-        return { text: `${deviceOf(record)}  ${record.module}  ${what}`, outcome: record.outcome }
+        return { text: showText(`${deviceOf(record)}  ${record.module}  ${what}`), outcome: record.outcome }
       })
       .map(({ text, outcome }) => `${paintOutcome(outcome)}  ${cut(text, columns - outcome.length - 2)}`),
   ]

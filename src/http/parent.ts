@@ -12,10 +12,7 @@
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { promisify } from 'node:util'
-import { zstdCompress } from 'node:zlib'
 import { isBuildId, moduleOf } from '../build/build-id.ts'
 import type { Parent } from '../build/parent.ts'
 import {
@@ -31,24 +28,30 @@ import {
 import { paced, type Share } from '../lib/bandwidth.ts'
 import { utf8Bytes } from '../lib/bytes.ts'
 import { type Peer, peerOf } from '../lib/peer.ts'
+import { Tally } from '../lib/tally.ts'
 import type { Asker } from '../rsync/modules.ts'
 import {
   type AnswerLine,
   decodeBlobRequest,
-  frameParams,
   MAX_REQUEST_BYTES,
   MAX_SEALS_BYTES,
   PARENT_PATH,
   sealsRequest,
 } from '../source/parent-wire.ts'
 
-const compress = promisify(zstdCompress)
-
-/** Requests that work at a time: each may compress on all that a core gives, and hold some 20 MB. */
-const MAX_WORKING = 4
 /** Requests that wait for a build to be fetched. */
 const MAX_WAITING = 200
-/** Manifests that are being sent, some of them slowly, and so are held in memory: as long as there are more nobody else is answered. */
+/**
+ * Answers of blobs and contents files at a time, some of them taken slowly. Each holds a frame of 4 MB at most and 2 MB
+ * of what was asked for: 400 MB, should all be large and slow.
+ */
+const MAX_SENDING = 64
+/** Those of one source: a site of some children, each of which asks for three builds at most, and not all that there are. */
+const MAX_SENDING_OF_SOURCE = 16
+/**
+ * Manifests and contents files that are being sent, some of them slowly, and so are held in memory: as long as there
+ * are more nobody else is answered.
+ */
 const MAX_SENDING_BYTES = 128 << 20
 /** Who does not take a byte for so long is gone. */
 const IDLE_MS = 120_000
@@ -67,6 +70,8 @@ export interface ParentDoorOptions {
   /** There once the store is open. */
   parent: Promise<Parent>
   visitor(client: Peer): ChildVisitor
+  /** What counts as one, of those who come from there. */
+  source(client: Peer): string
   /** Begins to count what one who comes from there is sent. */
   pace(client: Peer): Share
   /** Aborted when the server stops. */
@@ -86,6 +91,7 @@ export function parentDoor(options: ParentDoorOptions): ChildHandler {
 interface Call {
   request: IncomingMessage
   response: ServerResponse
+  client: Peer
   visitor: ChildVisitor
   id: string
   signal: AbortSignal
@@ -93,8 +99,9 @@ interface Call {
 
 class ParentDoor {
   readonly #options: ParentDoorOptions
-  #working = 0
   #waiting = 0
+  #sending = 0
+  readonly #sendingBySource = new Tally()
   #sendingBytes = 0
 
   constructor(options: ParentDoorOptions) {
@@ -131,7 +138,7 @@ class ParentDoor {
       return
     }
     await this.#admit(visitor, id, proof)
-    const call: Call = { request, response, visitor, id, signal }
+    const call: Call = { request, response, client, visitor, id, signal }
     if (part === 'blobs') await this.#sendBlobs(call)
     else if (part === 'contents') await this.#sendContents(call)
     else await this.#sendBuild(call)
@@ -154,8 +161,8 @@ class ParentDoor {
 
   async #sendBuild({ request, response, visitor, id, signal }: Call): Promise<void> {
     const seals = readSeals(await readBody(request, MAX_SEALS_BYTES))
-    if (this.#waiting >= MAX_WAITING || this.#sendingBytes >= MAX_SENDING_BYTES)
-      throw new ServerBusy(MAX_WAITING)
+    if (this.#waiting >= MAX_WAITING) throw new ServerBusy(MAX_WAITING)
+    this.#mustHaveRoom()
     const write = (line: AnswerLine): void => {
       if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/octet-stream' })
       response.write(`${JSON.stringify(line)}\n`)
@@ -165,10 +172,7 @@ class ParentDoor {
         (await this.#options.parent).describe(id, seals, childOf(visitor), (say) => write({ say }), signal),
       )
       write({ build: line })
-      this.#sendingBytes += body.length
-      await this.#send(request, [body], response).finally(() => {
-        this.#sendingBytes -= body.length
-      })
+      await this.#sendWhole(request, body, response)
     } catch (error) {
       if (!response.headersSent || signal.aborted) throw error
       const { code, message, hint } = reportError(error)
@@ -177,10 +181,11 @@ class ParentDoor {
     }
   }
 
-  async #sendBlobs({ request, response, visitor, id, signal }: Call): Promise<void> {
+  async #sendBlobs(call: Call): Promise<void> {
+    const { request, response, visitor, id, signal } = call
     const asked = decodeBlobRequest(await readBody(request, MAX_REQUEST_BYTES))
     if (!asked) throw new RefusedError('this is no request for blobs')
-    await this.#work(async () => {
+    await this.#hold(call, async () => {
       const blobs = (await this.#options.parent).blobs(id, asked, childOf(visitor), signal)
       // What is refused is refused before there is a status.
       const first = await blobs.next()
@@ -190,29 +195,47 @@ class ParentDoor {
     })
   }
 
-  async #sendContents({ request, response, visitor, id, signal }: Call): Promise<void> {
-    await this.#work(async () => {
-      const bytes = await (await this.#options.parent).contents(id, childOf(visitor), signal)
-      // A list of all files, which is as large as many an update; old children don't ask for it compressed.
-      const takesZstd = /\bzstd\b/.test(String(request.headers['accept-encoding'] ?? ''))
-      const sent = takesZstd ? await compress(bytes, { params: frameParams(bytes.length, 0) }) : bytes
+  async #sendContents(call: Call): Promise<void> {
+    const { request, response, visitor, id, signal } = call
+    // A list of all files, which is as large as many an update; old children don't ask for it compressed.
+    const asZstd = /\bzstd\b/.test(String(request.headers['accept-encoding'] ?? ''))
+    this.#mustHaveRoom()
+    await this.#hold(call, async () => {
+      const bytes = await (await this.#options.parent).contents(id, childOf(visitor), { asZstd, signal })
+      // It took a while, in which others may have got what was left.
+      this.#mustHaveRoom()
       response.writeHead(200, {
         'content-type': 'application/octet-stream',
-        'content-length': sent.length,
-        ...(takesZstd ? { 'content-encoding': 'zstd' } : {}),
+        'content-length': bytes.length,
+        ...(asZstd ? { 'content-encoding': 'zstd' } : {}),
       })
-      await this.#send(request, [sent], response)
+      await this.#sendWhole(request, bytes, response)
     })
   }
 
+  #mustHaveRoom(): void {
+    if (this.#sendingBytes >= MAX_SENDING_BYTES) throw new ServerBusy(MAX_SENDING)
+  }
+
+  /** What lies in memory until all of it was taken. */
+  async #sendWhole(request: IncomingMessage, bytes: Uint8Array, response: ServerResponse): Promise<void> {
+    this.#sendingBytes += bytes.length
+    try {
+      await this.#send(request, one(bytes), response)
+    } finally {
+      this.#sendingBytes -= bytes.length
+    }
+  }
+
+  /** Nothing is asked for ahead of what the child takes. */
   async #send(
     { socket }: IncomingMessage,
-    content: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+    content: AsyncIterable<Uint8Array>,
     response: ServerResponse,
   ): Promise<void> {
     const share = this.#options.pace(peerOf(socket))
     try {
-      await pipeline(Readable.from(paced(Readable.from(content), share)), response)
+      await pipeline(paced(content, share), response)
     } finally {
       share.leave()
     }
@@ -227,13 +250,19 @@ class ParentDoor {
     }
   }
 
-  async #work(work: () => Promise<void>): Promise<void> {
-    if (this.#working >= MAX_WORKING) throw new ServerBusy(MAX_WORKING)
-    this.#working++
+  /** Answers, of which there may be so many at a time. */
+  async #hold({ client }: Call, answer: () => Promise<void>): Promise<void> {
+    const source = this.#options.source(client)
+    if (this.#sending >= MAX_SENDING) throw new ServerBusy(MAX_SENDING)
+    if (this.#sendingBySource.of(source) >= MAX_SENDING_OF_SOURCE)
+      throw new ServerBusy(MAX_SENDING_OF_SOURCE, 'from your address')
+    this.#sending++
+    this.#sendingBySource.add(source)
     try {
-      await work()
+      await answer()
     } finally {
-      this.#working--
+      this.#sending--
+      this.#sendingBySource.remove(source)
     }
   }
 
@@ -306,6 +335,10 @@ function readSeals(body: Uint8Array): string[] {
   } catch (cause) {
     throw new RefusedError('this is no request for a build', undefined, { cause })
   }
+}
+
+async function* one(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
 }
 
 async function* behind(first: Uint8Array, rest: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {

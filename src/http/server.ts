@@ -33,6 +33,7 @@ import {
 } from '../errors.ts'
 import type { ChangeRecord } from '../history/change-record.ts'
 import type { Bandwidth } from '../lib/bandwidth.ts'
+import { showText } from '../lib/bytes.ts'
 import { descriptorOf } from '../lib/descriptor.ts'
 import type { Finding } from '../lib/finding.ts'
 import type { Logger } from '../lib/log.ts'
@@ -116,6 +117,7 @@ const BAD_REQUESTS: Record<string, number> = { HPE_HEADER_OVERFLOW: 431, ERR_HTT
 export class Http {
   readonly #app: FastifyInstance
   readonly #children: ChildHandler
+  readonly #names: readonly string[]
   readonly #events: Events
   readonly #ending = new AbortController()
   readonly #servers: Server[] = []
@@ -137,13 +139,14 @@ export class Http {
 
   private constructor(
     app: FastifyInstance,
-    { children, limits, log }: HttpParts,
+    { children, names, limits, log }: HttpParts,
     events: Events,
     ending: AbortController,
   ) {
     this.#limits = limits
     this.#app = app
     this.#children = children
+    this.#names = names
     this.#log = log
     this.#events = events
     this.#ending = ending
@@ -293,12 +296,17 @@ export class Http {
         { peer: formatPeer(peer), code: refusal.code, reason: refusal.message },
         'turned away by http',
       )
-      const problem = problemOf(refusal)
-      response.writeHead(problem.status, { 'content-type': PROBLEM_TYPE, connection: 'close' })
-      response.end(JSON.stringify(problem))
-    } else if (!this.#children(request, response)) {
-      this.#app.routing(request, response)
+      hangUpWith(response, refusal)
+      return
     }
+    // Before anybody looks at the path: what children may have, a page from elsewhere could ask for as well.
+    try {
+      checkHost(request.headers.host, request.socket.localAddress, this.#names)
+    } catch (error) {
+      hangUpWith(response, error)
+      return
+    }
+    if (!this.#children(request, response)) this.#app.routing(request, response)
   }
 
   /** Of what is no request of HTTP. */
@@ -358,6 +366,13 @@ function urlOf(address: Listen, { speaksTls }: Doorstep): string {
   return `${speaksTls ? 'https' : 'http'}://${formatListen(address)}`
 }
 
+/** For a request that is heard of by nobody else. */
+function hangUpWith(response: ServerResponse, error: unknown): void {
+  const problem = problemOf(error)
+  response.writeHead(problem.status, { 'content-type': PROBLEM_TYPE, connection: 'close' })
+  response.end(JSON.stringify(problem))
+}
+
 /** For a client whose request never came about. */
 function hangUpSaying(socket: Socket, status: number, text = ''): void {
   const body = text === '' ? '' : `${text}\n`
@@ -369,7 +384,7 @@ function hangUpSaying(socket: Socket, status: number, text = ''): void {
   socket.once('close', () => clearTimeout(timer))
 }
 
-function createApp({ log, names }: HttpParts): FastifyInstance {
+function createApp({ log }: HttpParts): FastifyInstance {
   const app = fastify({
     logger: false,
     bodyLimit: MAX_BODY,
@@ -382,7 +397,6 @@ function createApp({ log, names }: HttpParts): FastifyInstance {
       customOptions: { coerceTypes: true, removeAdditional: false, useDefaults: true, allErrors: false },
     },
   })
-  app.addHook('onRequest', async ({ headers, socket }) => checkHost(headers.host, socket.localAddress, names))
   app.addHook('onSend', async (_, reply) => {
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'no-store')
     reply.headers({
@@ -512,15 +526,12 @@ function changeBy(
   }
 }
 
-/** What a request would change: ids and words that were checked, and as they came where they were not. */
+/** What a request would change: ids and words that were checked, and as they can be shown where they were not. */
 function targetOf({ params, body, query }: FastifyRequest): string {
   const words = [params, body, query].flatMap((part) =>
     Object.entries(Object(part) as Record<string, unknown>),
   )
-  return words
-    .map(([key, value]) => `${key}=${String(value)}`)
-    .join(' ')
-    .slice(0, MAX_TARGET)
+  return showText(words.map(([key, value]) => `${key}=${String(value)}`).join(' ')).slice(0, MAX_TARGET)
 }
 
 /** Sessions of browsers. */

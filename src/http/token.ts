@@ -6,8 +6,8 @@
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto'
 import {
-  chownSync,
   closeSync,
+  fchownSync,
   fstatSync,
   openSync,
   readFileSync,
@@ -64,10 +64,15 @@ export function renewToken(path: string): string {
   const token = randomBytes(TOKEN_BYTES).toString('base64url')
   const made = `${path}.new`
   rmSync(made, { force: true })
-  writeFileSync(made, `${token}\n`, { flag: 'wx', mode: FILE_MODE })
   const { uid, gid } = statSync(path, { throwIfNoEntry: false }) ?? {}
-  // Root may do this for the server's own user.
-  if (uid !== undefined && gid !== undefined && uid !== process.getuid?.()) chownSync(made, uid, gid)
+  const file = openSync(made, 'wx', FILE_MODE)
+  try {
+    writeFileSync(file, `${token}\n`)
+    // Root may do this for the server's own user: to the file that it has made, whatever has that name by now.
+    if (uid !== undefined && gid !== undefined && uid !== process.getuid?.()) fchownSync(file, uid, gid)
+  } finally {
+    closeSync(file)
+  }
   renameSync(made, path)
   return token
 }

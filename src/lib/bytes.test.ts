@@ -7,6 +7,7 @@ import {
   compareBytes,
   joinBytes,
   showBytes,
+  showText,
   splitBytes,
   toBuffer,
   utf8Bytes,
@@ -55,6 +56,14 @@ const SHOWN = [
 for (const { name, bytes, shown } of SHOWN) {
   test(`showBytes: ${name}`, () => assert.equal(showBytes(bytes as ByteString), shown))
 }
+
+test('showText leaves what showBytes has shown as it is, and everything that is not for a terminal to obey', () => {
+  for (const { bytes, shown } of SHOWN) assert.equal(showText(shown), shown, bytes)
+  assert.equal(
+    showText('a\x1b]0;b\x07\r\n\tc\u009b\u202e\u2028é\\'),
+    'a\\x1b]0;b\\x07\\x0d\\n\\tc\\x9b\\u202e\\u2028é\\',
+  )
+})
 
 test('showBytes cuts what is long', () => {
   assert.equal(showBytes('x'.repeat(300) as ByteString), `${'x'.repeat(200)}...`)

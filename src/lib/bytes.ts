@@ -59,19 +59,32 @@ export function showBytes(bytes: ByteString, limit = 200): string {
   let text: string = cut
   let unsafe = /[\x00-\x1f\x7f-\xff\\]/g
   try {
-    text = strictUtf8.decode(buffer)
-    unsafe = /[\x00-\x1f\x7f-\x9f\\\u2028\u2029\u202a-\u202e\u2066-\u2069]/g
+    text = strictUtf8.decode(buffer).replaceAll('\\', '\\\\')
+    unsafe = DRIVES_TERMINALS
   } catch {
     // Not UTF-8: every byte that is not ASCII is shown by its number.
   }
-  const shown = text.replace(unsafe, (c) => {
-    if (c === '\n') return '\\n'
-    if (c === '\t') return '\\t'
-    if (c === '\\') return '\\\\'
-    const code = c.charCodeAt(0)
-    return code < 256 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16)}`
-  })
+  const shown = text.replace(unsafe, escapeCharacter)
   return cut.length < bytes.length ? `${shown}...` : shown
+}
+
+/**
+ * The same for text that others wrote: a message of a parent server, or words of a request. What it says of names as
+ * showBytes has them stays as it is, so a backslash may be anybody's.
+ */
+export function showText(text: string): string {
+  return text.replace(DRIVES_TERMINALS, escapeCharacter)
+}
+
+/** Control characters, ends of lines, and what turns the direction in which text is read. */
+const DRIVES_TERMINALS = /[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g
+
+function escapeCharacter(c: string): string {
+  if (c === '\n') return '\\n'
+  if (c === '\t') return '\\t'
+  if (c === '\\') return '\\\\'
+  const code = c.charCodeAt(0)
+  return code < 256 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16)}`
 }
 
 /** The same memory as a Buffer, for its methods. */

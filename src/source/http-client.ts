@@ -373,6 +373,11 @@ function failureOf(url: URL, status: number, retryAfter: string | undefined, now
       hint: 'Put user:password@ before the host in http_proxy and https_proxy.',
     })
   }
+  if (status === 421) {
+    return new UpstreamRefused(`${message}: it is not called so`, status, {
+      hint: 'Where that is an upserv behind a proxy on its own machine, its http.names must have the name.',
+    })
+  }
   return new UpstreamRefused(message, status)
 }
 

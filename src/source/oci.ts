@@ -10,6 +10,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { DigestMismatch, NotPublished, SourceError, UpstreamRefused } from '../errors.ts'
+import { showBytes, utf8Bytes } from '../lib/bytes.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
@@ -43,6 +44,8 @@ const MAX_MANIFEST_BYTES = 4 << 20
 const MAX_TAG_PAGES = 1000
 /** overlayfs takes 500 layers, Docker makes 127. */
 const MAX_LAYERS = 500
+/** Of the platforms that there are, in the message that the one which is wanted is not among them. */
+const MAX_NAMES = 500
 const MAX_TOKEN_BYTES = 64 << 10
 /** A token is good for a minute where nobody says; a new one is asked for a little before. */
 const TOKEN_S = 60
@@ -212,7 +215,8 @@ export class OciSource implements Source {
     const found = manifests.find((one) => nameOf(one) === wanted || nameOf(one).startsWith(`${wanted}/`))
     if (found) return found.digest
     const names = manifests.map(nameOf).filter((name) => name !== '' && !name.startsWith('unknown'))
-    throw new SourceError(`${shown} has no image for ${wanted}, but for ${names.join(', ')}`, {
+    const others = showBytes(utf8Bytes(names.join(', ')), MAX_NAMES)
+    throw new SourceError(`${shown} has no image for ${wanted}, but for ${others}`, {
       hint: "The source's platform says which is wanted.",
     })
   }

@@ -9,6 +9,7 @@
  */
 import { constants } from 'node:zlib'
 import { z } from 'zod'
+import { showText } from '../lib/bytes.ts'
 
 /** Everything of this version lies below it. */
 export const PARENT_PATH = '/parent/v1'
@@ -41,7 +42,12 @@ export const SPAN_HEAD_BYTES = 8
 // ---------------------------------------------------------------------------------------------------
 // Lines
 
-const voucherSchema = z.string().max(1000)
+/** Words of a parent's for people here, in one line: they must not drive terminals, nor look like several. */
+const words = (most: number) =>
+  z
+    .string()
+    .max(most)
+    .transform((text) => showText(text.replaceAll(/\s*\n\s*/g, ' ')))
 const seal = z.string().regex(/^[0-9a-f]{64}$/)
 
 /** The body of the request for a build: seals of manifests that the child has, those most alike first. */
@@ -50,12 +56,12 @@ export const MAX_SEALS_BYTES = 64 + MAX_SEALS * 72
 
 /** A line of the answer to the request for a build. `say` any number of times, then one of the others. */
 export const answerLine = z.union([
-  z.strictObject({ say: z.string().max(1000) }),
+  z.strictObject({ say: words(1000) }),
   z.strictObject({
     error: z.object({
       code: z.string().max(100),
-      message: z.string().max(4000),
-      hint: z.string().max(4000).optional(),
+      message: words(4000),
+      hint: words(4000).optional(),
     }),
   }),
   z.object({
@@ -69,8 +75,8 @@ export const answerLine = z.union([
       contentsSha256: seal,
       contentsBytes: z.int().nonnegative(),
       /** Where the build comes from in the first place, and who vouches for it. */
-      url: z.string().max(4000),
-      vouchers: z.array(voucherSchema).max(50),
+      url: words(4000),
+      vouchers: z.array(words(1000)).max(50),
     }),
   }),
 ])

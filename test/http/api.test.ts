@@ -389,9 +389,11 @@ describe('the API', () => {
 
   test('to a page whose name was made to lead here nothing is told', async () => {
     const { port } = new URL(api.base)
-    for (const path of ['/', '/api/v1/history', '/api/v1/events', '/metrics', '/builds/1/root/', '/nothing'])
+    const paths = ['/', '/api/v1/history', '/api/v1/events', '/metrics', '/builds/1/root/', '/nothing']
+    for (const path of [...paths, '/parent/v1/builds', '/parent/v1/builds/1/contents'])
       assert.equal(await raw(Number(port), path, { host: `evil.example:${port}` }), 421, path)
-    assert.equal(await raw(Number(port), '/api/v1/status', { host: `localhost:${port}` }), 200)
+    for (const path of ['/api/v1/status', '/parent/v1/builds'])
+      assert.equal(await raw(Number(port), path, { host: `localhost:${port}` }), 200)
   })
 
   test('events tell what goes on', async () => {

@@ -238,6 +238,18 @@ list = false
     assert.doesNotMatch(upserv.process.stderr, new RegExp(token))
   })
 
+  test('what a stranger would change is remembered in words that no terminal obeys', async () => {
+    const path = '/api/v1/builds/%1b%5d0;title%07%0a99999%20forged%c2%9b2J'
+    const { status } = await fetch(`${base}${path}?q=%1b%5b8m`, { method: 'DELETE' })
+    assert.equal(status, 401)
+    const { stdout } = await upserv.cli(['history', '--audit', '--limit', '1'])
+    assert.match(stdout, /nobody.*removeBuild.*\\x1b\]0;title\\x07\\n99999 forged\\x9b2J q=\\x1b\[8m/)
+    assert.match(stdout, /^[^\x00-\x09\x0b-\x1f\x7f-\x9f]+$/)
+    assert.equal(stdout.trimEnd().split('\n').length, 2)
+    const { items } = await (await ApiClient.open(base, mirror.data)).expect(200, 'GET', '/changes?limit=1')
+    assert.doesNotMatch(items[0].target, /[\x00-\x1f\x7f-\x9f]/)
+  })
+
   let session: string
   test('wrong tokens are slowed down, whatever they come by', async () => {
     session = await loginTo(base, mirror.data)

@@ -1,5 +1,8 @@
 /** What a child makes of a link, or a parent, that is not what it should be. */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import { checkManifest } from '../../src/build/replica.ts'
 import { ArchiveError } from '../../src/errors.ts'
@@ -42,6 +45,35 @@ test('cut off or damaged at every tenth: the build as it is, or an error and not
   // What breaks off is asked for again: only what is damaged can be refused.
   assert.ok(refused <= TENTHS.length, `${refused} were refused`)
   await mirror.assertServes(child, '1')
+})
+
+test('what a parent says is shown and not obeyed by terminals, in one line', async () => {
+  await using mirror = new Mirror()
+  const evil = '\x1b]0;title\x07\x1b[2J\nupserv: forged\u009b8m\u202e'
+  const lines = [
+    { say: evil },
+    { error: { code: 'SOURCE_UNREACHABLE', message: `no ${evil}`, hint: `try ${evil}` } },
+  ]
+  const parent = createServer((request, response) => {
+    request.resume()
+    response.end(lines.map((line) => `${JSON.stringify(line)}\n`).join(''))
+  }).listen(0, '127.0.0.1')
+  await once(parent, 'listening')
+  const { port } = parent.address() as AddressInfo
+  const child = await mirror.startUpserv({ sources: [`upserv://127.0.0.1:${port}`] })
+  try {
+    const { code, stderr } = await child.cli(['fetch', '1'])
+    assert.notEqual(code, 0)
+    assert.match(stderr, /no \\x1b\]0;title\\x07\\x1b\[2J upserv: forged\\x9b8m\\u202e/)
+    assert.match(stderr, /^[^\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]+$/)
+    assert.doesNotMatch(stderr, /^upserv: forged/m)
+    const { stdout } = await child.cli(['history', '--fetches'])
+    assert.match(stdout, /title/)
+    assert.match(stdout, /^[^\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]+$/)
+  } finally {
+    parent.closeAllConnections()
+    parent.close()
+  }
 })
 
 const ROOT: TreeEntry = {

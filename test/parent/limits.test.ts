@@ -1,11 +1,13 @@
 /** Rules, rates and limits hold for child servers as for devices: what one may have, how fast, and how often. */
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { Agent, type IncomingMessage, request } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { encodeBlobRequest } from '../../src/source/parent-wire.ts'
 import { httpUrlOf } from '../support/http.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import type { Upserv } from '../support/upserv.ts'
@@ -113,6 +115,41 @@ describe('child servers', { concurrency: 2 }, () => {
       sent.on('error', () => {})
       assert.equal(statusCode, 200, `child ${asked}`)
     }
+  })
+
+  test('who is sent blobs slowly keeps nobody else from theirs, and one address has not all places', async () => {
+    const { mirror: owned, parent } = await setUp('[limits]\nrate_per_source = "50kB"\n')
+    await using mirror = owned
+    assert.equal((await parent.cli(['fetch', '1'])).code, 0)
+    const tree = mirror.path('trees', '1-1')
+    const wanted = readdirSync(tree)
+      .filter((name) => name.startsWith('file-'))
+      .map((name) =>
+        createHash('sha256')
+          .update(readFileSync(join(tree, name)))
+          .digest(),
+      )
+      .map((digest) => ({ digest, base: undefined }))
+    assert.equal(wanted.length, 4)
+    const body = encodeBlobRequest({ base: null, from: 0, wanted })
+    using children = new DisposableStack()
+    const askSlowly = async (localAddress: string): Promise<number | undefined> => {
+      const sent = request(`${httpUrlOf(parent)}/parent/v1/builds/1/blobs`, {
+        method: 'POST',
+        localAddress,
+        agent: false,
+      })
+      children.defer(() => sent.destroy())
+      const [{ statusCode }] = await once(sent.end(body), 'response')
+      sent.on('error', () => {})
+      return statusCode
+    }
+    for (let asked = 1; asked <= 16; asked++)
+      assert.equal(await askSlowly('127.0.0.2'), 200, `answer ${asked} for one address`)
+    assert.equal(await askSlowly('127.0.0.2'), 503, 'one more for it')
+    assert.equal(await askSlowly('127.0.0.3'), 200, 'for another address')
+    const contents = await ask(parent, '127.0.0.4', '/1/contents')
+    assert.equal(contents.status, 200)
   })
 
   test('connections of one address are counted with all others of HTTP', async () => {

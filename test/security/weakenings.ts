@@ -203,8 +203,8 @@ export const FAULTS = {
       'text is shown as it is': [
         {
           file: 'src/lib/bytes.ts',
-          from: '  const shown = text.replace(unsafe, (c) => {\n',
-          to: '  const shown = text.replace(/never/, (c) => {\n',
+          from: '  const shown = text.replace(unsafe, escapeCharacter)\n',
+          to: '  const shown = text.replace(/never/, escapeCharacter)\n',
         },
       ],
     },
