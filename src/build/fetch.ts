@@ -249,7 +249,9 @@ export class Fetches {
    */
   async #startRepair(id: string, { begin }: ForWhom): Promise<Flight> {
     const info = await this.#options.store.info(id).catch(() => undefined)
-    const imported = info?.source === IMPORT ? await sourceAgain(id, info) : undefined
+    // Who asks meanwhile joins what mends it.
+    const isImport = info?.source === IMPORT && !this.#running.has(id)
+    const imported = isImport ? await sourceAgain(id, info) : undefined
     const running = this.#running.get(id)
     if (running) return running
     if (imported)

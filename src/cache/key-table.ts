@@ -97,7 +97,7 @@ class Table {
   }
 
   /**
-   * Gets as small as leaves half of the slots free, so that it does not have to grow again at once.
+   * Gets as small as holds what stays.
    * @returns how many keys went.
    */
   dropSegments(gone: (segment: number) => boolean): number {
@@ -108,7 +108,7 @@ class Table {
       if (segment !== 0 && !gone(segment - 1)) stay++
     }
     let slots = SMALLEST
-    while (slots < stay * 2) slots *= 2
+    while (slots * 2 < (stay + 1) * 3) slots *= 2
     this.#rebuild(Math.min(slots * WORDS, this.#slots.length), gone)
     return before - this.#count
   }

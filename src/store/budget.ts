@@ -134,7 +134,7 @@ export class Budget {
   openRoom(id: string): Room {
     const room: Room = new Room(id, {
       reserve: (bytes) => this.#reserve(room, bytes),
-      makeDiskRoom: () => this.#freeing.run(() => this.#diskIsFull()),
+      makeDiskRoom: () => this.#freeFor(room, () => this.#diskIsFull()),
       settle: (written, incoming) =>
         this.#settle(room, written, incoming).catch(async (error) => {
           throw await this.#inItsTerms(room, error)
@@ -167,7 +167,7 @@ export class Budget {
     }
     room.granted += granted
     try {
-      await this.#makeDiskRoom(bytes)
+      await this.#makeDiskRoom(room, bytes)
     } catch (error) {
       room.granted -= granted
       throw error
@@ -185,7 +185,7 @@ export class Budget {
       room.waitsFor = this.#beyond.id
       await new Promise<void>((resume) => this.#waiting.push({ room, resume }))
       room.waitsFor = undefined
-      if (!this.#rooms.has(room)) throw new NoRoom(`the fetch of build ${room.id} was given up`)
+      if (!this.#rooms.has(room)) throw givenUp(room)
     }
     this.#beyond = room
   }
@@ -194,9 +194,17 @@ export class Budget {
    * Before so many bytes are written. What the file system should keep free beyond them is a wish: where
    * evicting does not get it, what is really free decides.
    */
-  async #makeDiskRoom(bytes: number): Promise<void> {
+  async #makeDiskRoom(room: Room, bytes: number): Promise<void> {
     const missing = async (): Promise<number> => bytes + DISK_RESERVE_BYTES - (await this.#diskFree())
-    if ((await missing()) > 0) await this.#freeing.run(() => this.#freeOnDisk(bytes, missing))
+    if ((await missing()) > 0) await this.#freeFor(room, () => this.#freeOnDisk(bytes, missing))
+  }
+
+  /** When its turn comes, the fetch may have ended: then nothing goes for it, least of all what it left to go on with. */
+  #freeFor(room: Room, free: () => Promise<void>): Promise<void> {
+    return this.#freeing.run(async () => {
+      if (!this.#rooms.has(room)) throw givenUp(room)
+      await free()
+    })
   }
 
   async #freeOnDisk(bytes: number, missing: () => Promise<number>): Promise<void> {
@@ -368,4 +376,8 @@ export class Room {
     }
     return { granted: await this.#owner.reserve(question.bytes) }
   }
+}
+
+function givenUp({ id }: Room): NoRoom {
+  return new NoRoom(`the fetch of build ${id} was given up`)
 }

@@ -228,11 +228,16 @@ export class Ledger {
     return bytes
   }
 
-  /** As `keep`, for those of the digests that the store has. */
-  async keepDigests(digests: Uint8Array): Promise<number> {
+  /**
+   * As `keep`, for those of the digests that the store has.
+   * @param arriving what is in packs from this one on counts as needed already.
+   */
+  async keepDigests(digests: Uint8Array, arriving: PackNumber = Number.POSITIVE_INFINITY): Promise<number> {
     let bytes = 0
     await eachRow(this.#index, digests, (row) => {
-      if (row >= 0) bytes += this.keep([row])
+      if (row < 0) return
+      const kept = this.keep([row])
+      if (this.#index.pack(row) < arriving) bytes += kept
     })
     return bytes
   }

@@ -1135,7 +1135,7 @@ export class Store {
         const build = this.#builds.get(id)
         return build ? build.fileBytes + ledger.leave(this.#references.rowsOf(build.number)) : 0
       },
-      arrive: (digests) => ledger.keepDigests(digests),
+      arrive: (digests) => ledger.keepDigests(digests, this.#arriving),
     }
   }
 

@@ -353,7 +353,7 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
       const upserv = await start(mirror)
       await mirror.assertServes(upserv, '1')
       await using line = new Line(upserv)
-      const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', '--bwlimit=500k'])
+      const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', '--bwlimit=150k'])
       await slow.client.waitForLine(/^file-1$/)
       slow.client.freeze()
       // Whoever opens the data directory waits for what this file says.
