@@ -31,7 +31,7 @@ import {
   reportError,
   UpservError,
 } from '../errors.ts'
-import type { ChangeRecord } from '../history/change-record.ts'
+import { type ChangeRecord, NOBODY } from '../history/change-record.ts'
 import type { Bandwidth } from '../lib/bandwidth.ts'
 import { descriptorOf } from '../lib/descriptor.ts'
 import type { Finding } from '../lib/finding.ts'
@@ -502,7 +502,7 @@ function changeBy(
   const { code, message } = error === undefined ? { code: '', message: '' } : reportError(error)
   const isRefusal = who === undefined || error instanceof CrossSite
   return {
-    who: who === undefined ? 'nobody' : who.by === 'token' ? 'token' : `session ${who.number}`,
+    who: who === undefined ? NOBODY : who.by === 'token' ? 'token' : `session ${who.number}`,
     from: formatPeer(peerOf(socket)),
     what,
     target,
