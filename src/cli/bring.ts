@@ -4,7 +4,6 @@ import { randomUUID } from 'node:crypto'
 import {
   closeSync,
   constants,
-  createWriteStream,
   existsSync,
   openSync,
   readSync,
@@ -222,31 +221,52 @@ export async function exportCommand(
   const path = resolve(file)
   if (file !== '-' && existsSync(path))
     throw new CommandError(`${file} exists already`, { hint: 'Remove it, or name another.' })
-  await withFifo(config, async (fifo) => {
-    const abort = new AbortController()
-    const writing = `${path}.part`
-    const target = file === '-' ? process.stdout : createWriteStream(writing, { flags: 'w' })
-    const copying = openFifo(fifo, constants.O_RDONLY).then((pipe) =>
-      pipeline(pipe.createReadStream(), target, { signal: abort.signal }),
-    )
-    copying.catch(() => {})
-    try {
-      await withProgress((_say, signal) =>
-        withOperations(config, (operations) => operations.export(id, have, fifo, signal), {
-          long: true,
-          before: () => {
-            if (file !== '-') mustStayRoot(config, id)
-          },
-        }),
-      )
-      await copying
-      if (file !== '-') renameSync(writing, path)
-    } catch (error) {
-      abort.abort()
-      if (file !== '-') rmSync(writing, { force: true })
-      throw error
-    }
+  const writing = `${path}.part`
+  const shown = file === '-' ? 'standard output' : file
+  const cannotWrite = (cause: Error): CommandError =>
+    new CommandError(`${shown} cannot be written: ${cause.message}`, { cause })
+  // Before anything is asked of the server: a stick may be read-only, or not there.
+  const target =
+    file === '-'
+      ? process.stdout
+      : await open(writing, 'w').then(
+          (handle) => handle.createWriteStream(),
+          (error: Error) => Promise.reject(cannotWrite(error)),
+        )
+  // This is told before our end of the FIFO closes, which is all that the server knows of it.
+  let unwritten: Error | undefined
+  target.once('error', (error: Error) => {
+    unwritten = error
   })
+  try {
+    await withFifo(config, async (fifo) => {
+      const abort = new AbortController()
+      const copying = openFifo(fifo, constants.O_RDONLY).then((pipe) =>
+        pipeline(pipe.createReadStream(), target, { signal: abort.signal }),
+      )
+      copying.catch(() => {})
+      try {
+        await withProgress((_say, signal) =>
+          withOperations(config, (operations) => operations.export(id, have, fifo, signal), {
+            long: true,
+            before: () => {
+              if (file !== '-') mustStayRoot(config, id)
+            },
+          }),
+        )
+        await copying
+      } catch (error) {
+        // Taken before we break off the writing ourselves.
+        const why = unwritten
+        abort.abort()
+        throw why ? cannotWrite(why) : error
+      }
+    })
+    if (file !== '-') renameSync(writing, path)
+  } catch (error) {
+    if (file !== '-') rmSync(writing, { force: true })
+    throw error
+  }
   if (file === '-') return
   const { size } = statSync(path)
   printDone(flags, { id, file: path, have, bytes: size }, `build ${id} is exported: ${formatSize(size)}`)

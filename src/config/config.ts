@@ -52,6 +52,8 @@ const FETCHED_SHARE = { all: 1, perSource: 1 / 2 }
 const FETCHED_AT_LEAST = { all: 8e9, perSource: 4e9 }
 
 const DAY_MS = 86_400_000
+/** A timer of Node's holds 2^31 - 1 ms, which is a little more, and is over at once where it is given more than that. */
+const LONGEST_DEADLINE_S = 24 * 86_400
 
 /** Host and port to listen on. */
 export interface Listen {
@@ -233,11 +235,7 @@ const sourceSchema = z.strictObject({
   client_key: z.string().min(1).optional(),
   ca: z.string().min(1).optional(),
   rate: rates.optional(),
-  deadline: z
-    .number()
-    .positive()
-    .max(30 * 86_400)
-    .optional(),
+  deadline: z.number().positive().max(LONGEST_DEADLINE_S).optional(),
   stall: seconds.optional(),
   attempts: z.int().positive().max(1000).optional(),
   pristine: z.boolean().optional(),

@@ -4,7 +4,7 @@ export interface ChangeRecord {
   id: number
   /** ISO 8601. */
   at: string
-  /** "token", "session N" (of a browser), "command" (whoever may use the control socket), or "nobody". */
+  /** "token", "session N" (of a browser), "command" (whoever may use the control socket), or NOBODY. */
   who: string
   /** Address and port; "this machine" for commands. */
   from: string
@@ -17,6 +17,9 @@ export interface ChangeRecord {
   code: string
   reason: string
 }
+
+/** Who has shown neither the token nor a session: a stranger, who may try as often as he likes. */
+export const NOBODY = 'nobody'
 
 export interface ChangePage {
   /** The latest first. */

@@ -8,7 +8,7 @@ import { closeSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
 import type { DatabaseSync as Database, SQLInputValue } from 'node:sqlite'
 import { parentPort, workerData } from 'node:worker_threads'
 import { checkProgram } from '../lib/module-path.ts'
-import type { ChangePage, ChangeRecord } from './change-record.ts'
+import { type ChangePage, type ChangeRecord, NOBODY } from './change-record.ts'
 import type { FetchEnd, FetchPage, FetchQuery, FetchRecord } from './fetch-record.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
 import { DatabaseSync } from './sqlite.ts'
@@ -47,8 +47,10 @@ const MIGRATIONS: Record<number, string> = {
 /** Records are written after this time, or as soon as there are so many. */
 const WRITE_AFTER_MS = 500
 const WRITE_AT = 500
-/** Changes that are remembered: they are made by hand, and guesses of the token are slowed down. */
+/** Changes that are remembered: they are made by hand. */
 const MAX_CHANGES = 20_000
+/** Beside them, what strangers were refused: however much that is, it pushes out no change that was made. */
+const MAX_REFUSALS = 5000
 const PRUNE_EVERY_MS = 3_600_000
 /** Deleted as soon as there are so many more than may be, as a part of those. */
 const MAX_EXCESS = 0.1
@@ -72,6 +74,8 @@ let saidProblem = ''
 let size = -1
 /** Rows that were written since those too many were deleted. */
 let added = 0
+/** The same of changes. */
+let noted = 0
 let opened: Database | undefined
 /** Why what is there has to be put aside. */
 let ruin: Error | undefined
@@ -251,6 +255,7 @@ function write(): void {
 function note(change: Omit<ChangeRecord, 'id'>): void {
   database().prepare('INSERT INTO changes (at, record) VALUES (?, ?)').run(change.at, JSON.stringify(change))
   measure()
+  if (++noted > MAX_CHANGES * MAX_EXCESS) prune()
 }
 
 function changes(limit: number, before: number | null): ChangePage {
@@ -323,11 +328,18 @@ function prune(): void {
     ).run(maxRows)
   }
   db.prepare('DELETE FROM changes WHERE at < ?').run(new Date(oldest).toISOString())
-  db.prepare(
-    'DELETE FROM changes WHERE id <= (SELECT id FROM changes ORDER BY id DESC LIMIT 1 OFFSET ?)',
-  ).run(MAX_CHANGES)
+  for (const [whose, most] of [
+    [`record ->> '$.who' <> '${NOBODY}'`, MAX_CHANGES],
+    [`record ->> '$.who' = '${NOBODY}'`, MAX_REFUSALS],
+  ] as const) {
+    db.prepare(
+      `DELETE FROM changes WHERE ${whose}
+         AND id <= (SELECT id FROM changes WHERE ${whose} ORDER BY id DESC LIMIT 1 OFFSET ?)`,
+    ).run(most)
+  }
   db.exec('PRAGMA wal_checkpoint(TRUNCATE)')
   added = 0
+  noted = 0
   measure()
 }
 

@@ -13,6 +13,7 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { test } from 'node:test'
 import { makeScratch } from '../../test/support/scratch.ts'
+import { type ChangeRecord, NOBODY } from './change-record.ts'
 import type { FetchEnd } from './fetch-record.ts'
 import { History } from './history.ts'
 import type { SessionRecord } from './session-record.ts'
@@ -51,13 +52,14 @@ function record(id: number, more: Partial<SessionRecord> = {}): SessionRecord {
   }
 }
 
-function open(directory: string, keepMs = 30 * DAY, maxRows?: number) {
+function open(directory: string, keepMs = 30 * DAY, maxRows?: number, now?: () => number) {
   const problems: string[] = []
   const sizes: number[] = []
   const history = new History({
     directory,
     keepMs,
     ...(maxRows === undefined ? {} : { maxRows }),
+    ...(now ? { now } : {}),
     onProblem: ({ message }) => problems.push(message),
   })
   history.onSize = (bytes) => sizes.push(bytes)
@@ -238,6 +240,59 @@ test('no more are kept than may be, however fast they come', async () => {
   assert.equal(ids[0], 5000)
   assert.ok(ids.length <= 1100, String(ids.length))
   await history.close()
+})
+
+function change(who: string, target: string): Omit<ChangeRecord, 'id'> {
+  const at = new Date().toISOString()
+  return { at, who, from: '192.0.2.1:4000', what: 'remove', target, result: 'done', code: '', reason: '' }
+}
+
+async function allChanges(history: History): Promise<ChangeRecord[]> {
+  const all: ChangeRecord[] = []
+  let before: number | undefined
+  do {
+    const { changes, next } = await history.changes(1000, before)
+    all.push(...changes)
+    before = next ?? undefined
+  } while (before !== undefined)
+  return all
+}
+
+test('what strangers are refused is remembered within an allowance, which comes back', async () => {
+  using scratch = makeScratch('history')
+  let now = 0
+  const { history } = open(scratch.path, DAY, undefined, () => now)
+  for (let i = 0; i < 25_000; i++) history.note(change(NOBODY, 'at once'))
+  // Nobody else has to share it.
+  history.note(change('command', 'done'))
+  now = 60 * 60_000
+  history.note(change(NOBODY, 'an hour later'))
+  const all = await allChanges(history)
+  await history.close()
+  assert.deepEqual(
+    all.slice(0, 3).map(({ target }) => target),
+    ['an hour later', 'done', 'at once'],
+  )
+  assert.equal(all.length, 502)
+})
+
+test('changes are bounded, and strangers push out none that was made', async () => {
+  using scratch = makeScratch('history')
+  let now = 0
+  const { history } = open(scratch.path, DAY, undefined, () => now)
+  history.note(change('token', 'the first'))
+  for (let i = 0; i < 25_000; i++) {
+    now += 60 * 60_000
+    history.note(change(NOBODY, String(i)))
+  }
+  const [latest, ...others] = await allChanges(history)
+  for (let i = 0; i < 25_000; i++) history.note(change('command', String(i)))
+  const made = (await allChanges(history)).filter(({ who }) => who !== NOBODY)
+  await history.close()
+  assert.deepEqual([latest!.target, others.at(-1)!.target], ['24999', 'the first'])
+  assert.ok(others.length <= 7000, `${others.length} of strangers`)
+  assert.equal(made[0]!.target, '24999')
+  assert.ok(made.length >= 20_000 && made.length <= 22_000, `${made.length} changes`)
 })
 
 test('only its own user may read it; kept for no time, nothing is written', async () => {

@@ -8,8 +8,9 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { StoreError } from '../errors.ts'
+import { Allowance } from '../lib/allowance.ts'
 import { siblingModule } from '../lib/module-path.ts'
-import type { ChangePage, ChangeRecord } from './change-record.ts'
+import { type ChangePage, type ChangeRecord, NOBODY } from './change-record.ts'
 import type { FetchEnd, FetchPage, FetchQuery } from './fetch-record.ts'
 import type { HistoryMessage, HistoryOrder, HistoryWorkerData } from './history-worker.ts'
 import type { RecordPage, RecordQuery, SessionRecord } from './session-record.ts'
@@ -23,12 +24,20 @@ export interface HistoryOptions {
   maxRows?: number
   /** Told what went wrong with the database. */
   onProblem: (problem: Error) => void
+  /** Milliseconds on a clock that never jumps. */
+  now?: () => number
 }
 
 /** About 1 KB each: the history stays below a few hundred megabytes however many devices there are. */
 const MAX_ROWS = 200_000
 /** Records on their way to the thread; more are dropped. */
 const MAX_WAITING = 10_000
+/**
+ * Refusals of strangers that are remembered: so many at once, and as many an hour. Mistakes are fewer, and who sends
+ * thousands of requests a second fills no disk with them. The log has them all.
+ */
+const REFUSALS_PER_HOUR = 500
+const HOUR_MS = 3_600_000
 /** A page of records is at most so long. */
 export const MAX_PAGE = 1000
 const DIRECTORY_MODE = 0o750
@@ -37,6 +46,7 @@ export class History {
   /** Told the bytes that the database takes, whenever they change. */
   onSize: (bytes: number) => void = () => {}
   readonly #options: HistoryOptions
+  readonly #refusals: Allowance
   #worker: Worker | undefined
   #asked = 0
   readonly #asking = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>()
@@ -48,6 +58,7 @@ export class History {
 
   constructor(options: HistoryOptions) {
     this.#options = options
+    this.#refusals = new Allowance(REFUSALS_PER_HOUR, HOUR_MS, options.now ?? (() => performance.now()))
   }
 
   /** Whether anything is kept at all. */
@@ -80,9 +91,14 @@ export class History {
     this.#post(order)
   }
 
-  /** Remembers a change, some time soon. */
+  /** Remembers a change, some time soon; what strangers were refused, within an allowance. */
   note(change: Omit<ChangeRecord, 'id'>): void {
-    if (this.isOn && !this.#closed) this.#post({ type: 'note', change })
+    if (!this.isOn || this.#closed) return
+    if (change.who === NOBODY) {
+      if (this.#refusals.left < 1) return
+      this.#refusals.take(1)
+    }
+    this.#post({ type: 'note', change })
   }
 
   /** The latest first. @param before only changes whose id is less. @throws StoreError */

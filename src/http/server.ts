@@ -31,7 +31,7 @@ import {
   reportError,
   UpservError,
 } from '../errors.ts'
-import type { ChangeRecord } from '../history/change-record.ts'
+import { type ChangeRecord, NOBODY } from '../history/change-record.ts'
 import type { Bandwidth } from '../lib/bandwidth.ts'
 import { showText } from '../lib/bytes.ts'
 import { descriptorOf } from '../lib/descriptor.ts'
@@ -516,7 +516,7 @@ function changeBy(
   const { code, message } = error === undefined ? { code: '', message: '' } : reportError(error)
   const isRefusal = who === undefined || error instanceof CrossSite
   return {
-    who: who === undefined ? 'nobody' : who.by === 'token' ? 'token' : `session ${who.number}`,
+    who: who === undefined ? NOBODY : who.by === 'token' ? 'token' : `session ${who.number}`,
     from: formatPeer(peerOf(socket)),
     what,
     target,

@@ -387,8 +387,10 @@ export function isMissing(error: unknown): boolean {
 }
 
 function basicAuth(url: URL): string {
-  const user = `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`
-  return `Basic ${Buffer.from(user, 'utf8').toString('base64')}`
+  // A URL may hold a % that stands for itself ("50%off") and bytes that are not UTF-8: decodeURIComponent throws at both.
+  const decode = (text: string): string =>
+    text.replaceAll(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+  return `Basic ${Buffer.from(`${decode(url.username)}:${decode(url.password)}`, 'latin1').toString('base64')}`
 }
 
 function codeOf(error: unknown): string {

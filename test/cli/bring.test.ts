@@ -3,12 +3,15 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import {
   copyFileSync,
+  existsSync,
+  lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
@@ -171,6 +174,28 @@ describe('by hand', { concurrency: 2 }, () => {
       /cannot be fetched again: \S+xs-xobuilds cannot/,
     )
     assert.deepEqual(manifests(), before)
+  })
+
+  test('an export to where nothing can be written says so, and leaves nothing behind', async () => {
+    await using mirror = new Mirror()
+    await mirror.publish('1', randomTree(1, 20, 40_000))
+    await mirror.startNginx()
+    const upserv = await mirror.startUpserv()
+    await says(upserv, 0, 'fetch', '1')
+    const absent = await says(upserv, 1, 'export', '1', mirror.path('no-stick/1'))
+    assert.match(absent, /^upserv: \S+\/no-stick\/1 cannot be written: ENOENT\b.*\n$/)
+    // As on a stick that is full: the server hears no more of it than that nobody reads on.
+    const full = mirror.path('full')
+    symlinkSync('/dev/full', `${full}.part`)
+    assert.match(await says(upserv, 1, 'export', '1', full), /\/full cannot be written: ENOSPC\b/)
+    const command = [UPSERV, 'export', '1', '-', '--data', mirror.data].map(quoteForShell).join(' ')
+    const { code, stderr } = await run('sh', ['-c', `${command} > /dev/full`], { timeoutMs: 60_000 })
+    assert.equal(code, 1)
+    assert.match(stderr, /standard output cannot be written: ENOSPC\b/)
+    assert.ok(!existsSync(full))
+    assert.equal(lstatSync(`${full}.part`, { throwIfNoEntry: false }), undefined)
+    const left = readdirSync(mirror.data).filter((name) => name.startsWith('.pipe-'))
+    assert.deepEqual(left, [])
   })
 
   test('what one server exports another imports: all of it, or what it lacks', async () => {

@@ -131,6 +131,26 @@ describe('who we are', { skip }, () => {
     assert.deepEqual(await toldTo(other), [{ authorization: '', clientName: '' }])
   })
 
+  const WRITTEN = [
+    // What does not encode anything stands for itself.
+    { user: 'school:50%off', sent: Buffer.from('school:50%off') },
+    { user: 'school:a%3Ab%25%20%6F', sent: Buffer.from('school:a:b% o') },
+    { user: 'école:ключ', sent: Buffer.from('école:ключ') },
+    { user: 'school:%e9', sent: Buffer.from('school:\xe9', 'latin1') },
+  ]
+  test('a password is sent as it is meant, however the URL has it', async () => {
+    const upstream = await nginx(server, {})
+    const came: Result[] = []
+    for (const { user } of WRITTEN)
+      came.push(await fetchFrom(upstream.url.replace('//', `//${user}@`), { ca: ours.cert }))
+    const told = await toldTo(upstream)
+    for (const one of came) assertCame(one)
+    assert.deepEqual(
+      told.map(({ authorization }) => authorization),
+      WRITTEN.map(({ sent }) => `Basic ${sent.toString('base64')}`),
+    )
+  })
+
   test('a redirect to a host for which nobody vouches is not followed', async () => {
     const stranger = await nginx(await theirs.issue({ cn: 'stranger', san: 'IP:127.0.0.1' }), {})
     const upstream = await nginx(server, {

@@ -11,8 +11,10 @@ import { Pace, rateAt } from '../../src/source/pace.ts'
 import type { Source } from '../../src/source/source.ts'
 import { Spool } from '../../src/source/spool.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
+import type { RunResult } from '../support/processes.ts'
 import { makeScratch } from '../support/scratch.ts'
 import { SleepClock } from '../support/sleep-clock.ts'
+import { upserv } from '../support/upserv.ts'
 import { content, download, etagOf, file, quickSource, startUpstream, status } from './source-upstream.ts'
 
 const ARCHIVE = content(700_000)
@@ -255,6 +257,24 @@ test('a deadline is that of the source that is asked, whatever another one allow
   const upserv = await mirror.startUpserv({ config, sources: [] })
   const late = await mirror.sync(upserv, '1', 5)
   assert.match(late.stderr + late.stdout, /@ERROR: it was not complete after 1 s/)
+})
+
+test('the longest deadline that may be set gives no fetch up', async () => {
+  await using mirror = new Mirror()
+  await mirror.publish('1', randomTree(1, 2, 1000))
+  await mirror.startNginx()
+  const config = mirror.path('upserv.toml')
+  const fetchWithin = async (days: number): Promise<RunResult> => {
+    const url = `${mirror.nginx.url}/{build}`
+    writeFileSync(config, `[[source]]\nname = "patient"\nurl = "${url}"\ndeadline = ${days * 86_400}\n`)
+    return await upserv(['fetch', '1', '--config', config, '--data', mirror.data])
+  }
+  // Node's timers hold no more than 24 days and 20 hours.
+  const refused = await fetchWithin(25)
+  assert.equal(refused.code, 78, refused.stderr)
+  assert.match(refused.stderr, /deadline/)
+  const fetched = await fetchWithin(24)
+  assert.equal(fetched.code, 0, fetched.stderr)
 })
 
 const { signal } = new AbortController()

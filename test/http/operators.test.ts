@@ -250,6 +250,25 @@ list = false
     assert.doesNotMatch(items[0].target, /[\x00-\x1f\x7f-\x9f]/)
   })
 
+  test('whoever has no token fills no disk by trying: changes stay, and the log has the rest', async () => {
+    const api = await ApiClient.open(base, mirror.data)
+    const latest = async () => (await api.expect(200, 'GET', '/changes?limit=1')).items[0]
+    const { id } = await latest()
+    const tries = 600
+    for (let i = 0; i < tries; i++) {
+      const refused = await fetch(`${base}/api/v1/builds/flood-${i}`, { method: 'DELETE' })
+      assert.equal(refused.status, 401)
+      await refused.arrayBuffer()
+    }
+    assert.equal((await upserv.cli(['pin', 'open'])).code, 0)
+    assert.equal((await upserv.cli(['unpin', 'open'])).code, 0)
+    const { what, id: last } = await latest()
+    assert.equal(what, 'unpin')
+    assert.ok(last - id < tries, `${last - id} are remembered`)
+    await upserv.process.waitForOutput('stderr', new RegExp(`"target":"id=flood-${tries - 1}"`))
+    assert.equal(upserv.process.stderr.match(/"target":"id=flood-\d+"/g)?.length, tries)
+  })
+
   let session: string
   test('wrong tokens are slowed down, whatever they come by', async () => {
     session = await loginTo(base, mirror.data)
