@@ -30,6 +30,7 @@ import type {
   SourceDeps,
   SourceListing,
 } from './source.ts'
+import { decodePart } from './url.ts'
 import { listingOf } from './walk.ts'
 
 const MANIFEST_TYPES = [
@@ -375,7 +376,7 @@ function referenceOf(url: URL): Reference {
   const scheme = url.protocol === 'oci+http:' ? 'http' : 'https'
   const isDockerHub = /^(?:index\.)?docker\.io$/.test(url.host)
   const [, name = '', digest, tag] =
-    /^\/([^@:]+)(?:@([^@]+)|:([^@:/]+))?$/.exec(decodeURIComponent(url.pathname)) ?? []
+    /^\/([^@:]+)(?:@([^@]+)|:([^@:/]+))?$/.exec(decodePart(url.pathname)) ?? []
   const reference = digest ?? tag ?? 'latest'
   if (
     !/^[a-z0-9._/-]+$/.test(name) ||

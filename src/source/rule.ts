@@ -15,7 +15,7 @@ import { ConfigError, SourceError } from '../errors.ts'
 import { nearest } from '../lib/nearest.ts'
 import { starPattern } from './names.ts'
 import type { SourceConfig } from './source.ts'
-import { schemeOf, showTemplate } from './url.ts'
+import { decodePart, schemeOf, showTemplate } from './url.ts'
 
 export interface BuildUrls {
   /** With stars in its path, if there are any that nobody has found yet. */
@@ -139,7 +139,7 @@ export class Rule {
     if (wanted.length !== found.length) return undefined
     const stars: string[] = []
     for (const [i, segment] of wanted.entries()) {
-      const match = starPattern(decoded(segment)).exec(decoded(found[i]!))
+      const match = starPattern(decodePart(segment)).exec(decodePart(found[i]!))
       if (!match) return undefined
       stars.push(...match.slice(1))
     }
@@ -368,23 +368,14 @@ function toStep(segment: string): PathStep {
       isFixed = false
       return '[^/]*'
     }
-    if (!part.startsWith('{')) return decoded(part).replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')
+    if (!part.startsWith('{')) return decodePart(part).replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')
     isFixed = false
     const group = part.slice(1, -1).replace(':', OF)
     if (seen.has(group)) return `\\k<${group}>`
     seen.add(group)
     return group === 'build' ? '(?<build>.+)' : `(?<${group}>.*)`
   })
-  return isFixed ? decoded(segment) : new RegExp(`^${parts.join('')}$`, 's')
-}
-
-/** As a file system has it. */
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
+  return isFixed ? decodePart(segment) : new RegExp(`^${parts.join('')}$`, 's')
 }
 
 function hasDotSegment(url: string): boolean {

@@ -13,6 +13,7 @@ import type { Authorize } from './http-client.ts'
 import { htmlparser } from './late-libraries.ts'
 import type { ListedName } from './names.ts'
 import type { S3Options, SourceConfig } from './source.ts'
+import { decodePart } from './url.ts'
 
 interface Credentials {
   accessKeyId: string
@@ -106,7 +107,7 @@ export function listUrl(directory: URL, continuation: string | undefined): URL {
   url.search = new URLSearchParams({
     'list-type': '2',
     delimiter: '/',
-    prefix: decodeURIComponent(prefix),
+    prefix: decodePart(prefix),
     ...(continuation === undefined ? {} : { 'continuation-token': continuation }),
   }).toString()
   return url

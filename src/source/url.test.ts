@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { listUrl } from './s3.ts'
 import { besideIn, fileNameOf, schemeOf, showTemplate, showUrl, withSuffix } from './url.ts'
 
 const SHOWN = [
@@ -47,4 +48,10 @@ test('showTemplate leaves out who we are', () => {
   assert.equal(showTemplate('https://me:p@ss@h/{build}'), 'https://h/{build}')
   assert.equal(showTemplate('{url}.md5'), '{url}.md5')
   assert.equal(showTemplate('http://h/a@b'), 'http://h/a@b')
+})
+
+test('a % that stands for itself stays', () => {
+  assert.equal(fileNameOf(new URL('http://h/a/50%off.tar')), '50%off.tar')
+  const list = listUrl(new URL('http://h/bucket/50%off/'), undefined)
+  assert.equal(list.searchParams.get('prefix'), '50%off/')
 })

@@ -29,14 +29,18 @@ export function withSuffix(url: URL, suffix: string): URL {
   return beside
 }
 
+/** As a file system has a part of a path. One that can't be decoded stays as it is: a % may stand for itself. */
+export function decodePart(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
 /** The last component of the path, decoded where that is possible. */
 export function fileNameOf(url: URL): string {
-  const name = url.pathname.slice(url.pathname.lastIndexOf('/') + 1)
-  try {
-    return decodeURIComponent(name)
-  } catch {
-    return name
-  }
+  return decodePart(url.pathname.slice(url.pathname.lastIndexOf('/') + 1))
 }
 
 /**

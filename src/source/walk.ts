@@ -8,7 +8,7 @@ import type { SourceLimits } from './limits.ts'
 import { type ListedName, latestMatch } from './names.ts'
 import type { PathStep, Rule } from './rule.ts'
 import type { PublishedBuild, SourceListing } from './source.ts'
-import { fileNameOf, showUrl } from './url.ts'
+import { decodePart, fileNameOf, showUrl } from './url.ts'
 
 /** The names in a directory; undefined when there is no such directory, unless it must exist. Throws SourceError. */
 export type ReadNames = (directory: URL, mustExist: boolean) => Promise<readonly ListedName[] | undefined>
@@ -76,7 +76,7 @@ async function findStars(
         throw new SourceError(`${showUrl(directory)} has too many names to look through`)
       }
       const match = latestMatch(
-        decode(segment),
+        decodePart(segment),
         names.map(({ name }) => name),
       )
       if (!match) return undefined
@@ -226,12 +226,4 @@ function below(directory: URL, name: string, suffix = ''): URL {
 
 function isLater(a: URL, b: URL): boolean {
   return latestMatch('*', [fileNameOf(a), fileNameOf(b)])?.name === fileNameOf(a)
-}
-
-function decode(text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
 }
