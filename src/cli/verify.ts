@@ -2,6 +2,7 @@
 import type { VerifyProgress, VerifyReport } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
 import { CommandError } from '../errors.ts'
+import { showText } from '../lib/bytes.ts'
 import { formatSize } from '../lib/units.ts'
 import { withProgress } from './bring.ts'
 import { Meter } from './meter.ts'
@@ -43,8 +44,8 @@ export function formatReport({ blobs, bytes, rottenBlobs, damaged }: VerifyRepor
   const lines = [`${blobs} blobs of ${formatSize(bytes)} were read: ${rotten}.`]
   for (const { reason, files, repaired, failure } of damaged) {
     const outcome = repaired ? 'it has been fetched again and is whole' : failure
-    lines.push(outcome ? `${reason}: ${outcome}` : reason)
-    for (const path of files.slice(0, MAX_SHOWN)) lines.push(`  ${path}`)
+    lines.push(showText(outcome ? `${reason}: ${outcome}` : reason))
+    for (const path of files.slice(0, MAX_SHOWN)) lines.push(`  ${showText(path)}`)
     if (files.length > MAX_SHOWN) lines.push('  ...')
   }
   return lines.join('\n')

@@ -53,6 +53,8 @@ const MAX_SENDING_OF_SOURCE = 16
  * are more nobody else is answered.
  */
 const MAX_SENDING_BYTES = 128 << 20
+/** Of these, to one source: others get theirs meanwhile. */
+const MAX_SENDING_BYTES_OF_SOURCE = MAX_SENDING_BYTES / 4
 /** Who does not take a byte for so long is gone. */
 const IDLE_MS = 120_000
 const BUSY_RETRY_S = 5
@@ -102,6 +104,7 @@ class ParentDoor {
   #waiting = 0
   #sending = 0
   readonly #sendingBySource = new Tally()
+  readonly #sendingBytesBySource = new Tally()
   #sendingBytes = 0
 
   constructor(options: ParentDoorOptions) {
@@ -159,10 +162,11 @@ class ParentDoor {
     }
   }
 
-  async #sendBuild({ request, response, visitor, id, signal }: Call): Promise<void> {
+  async #sendBuild(call: Call): Promise<void> {
+    const { request, response, visitor, id, signal } = call
     const seals = readSeals(await readBody(request, MAX_SEALS_BYTES))
     if (this.#waiting >= MAX_WAITING) throw new ServerBusy(MAX_WAITING)
-    this.#mustHaveRoom()
+    this.#mustHaveRoom(call)
     const write = (line: AnswerLine): void => {
       if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/octet-stream' })
       response.write(`${JSON.stringify(line)}\n`)
@@ -172,7 +176,7 @@ class ParentDoor {
         (await this.#options.parent).describe(id, seals, childOf(visitor), (say) => write({ say }), signal),
       )
       write({ build: line })
-      await this.#sendWhole(request, body, response)
+      await this.#sendWhole(call, body)
     } catch (error) {
       if (!response.headersSent || signal.aborted) throw error
       const { code, message, hint } = reportError(error)
@@ -187,11 +191,16 @@ class ParentDoor {
     if (!asked) throw new RefusedError('this is no request for blobs')
     await this.#hold(call, async () => {
       const blobs = (await this.#options.parent).blobs(id, asked, childOf(visitor), signal)
-      // What is refused is refused before there is a status.
-      const first = await blobs.next()
-      response.writeHead(200, { 'content-type': 'application/octet-stream' })
-      if (first.done) response.end()
-      else await this.#send(request, behind(first.value, blobs), response)
+      try {
+        // What is refused is refused before there is a status.
+        const first = await blobs.next()
+        response.writeHead(200, { 'content-type': 'application/octet-stream' })
+        if (first.done) response.end()
+        else await this.#send(request, behind(first.value, blobs), response)
+      } finally {
+        // It leases builds, and nobody else ends it for a child that is gone before the second piece.
+        await blobs.return()
+      }
     })
   }
 
@@ -199,31 +208,37 @@ class ParentDoor {
     const { request, response, visitor, id, signal } = call
     // A list of all files, which is as large as many an update; old children don't ask for it compressed.
     const asZstd = /\bzstd\b/.test(String(request.headers['accept-encoding'] ?? ''))
-    this.#mustHaveRoom()
+    this.#mustHaveRoom(call)
     await this.#hold(call, async () => {
       const bytes = await (await this.#options.parent).contents(id, childOf(visitor), { asZstd, signal })
       // It took a while, in which others may have got what was left.
-      this.#mustHaveRoom()
+      this.#mustHaveRoom(call)
       response.writeHead(200, {
         'content-type': 'application/octet-stream',
         'content-length': bytes.length,
         ...(asZstd ? { 'content-encoding': 'zstd' } : {}),
       })
-      await this.#sendWhole(request, bytes, response)
+      await this.#sendWhole(call, bytes)
     })
   }
 
-  #mustHaveRoom(): void {
+  #mustHaveRoom({ client }: Call): void {
     if (this.#sendingBytes >= MAX_SENDING_BYTES) throw new ServerBusy(MAX_SENDING)
+    const ofSource = this.#sendingBytesBySource.of(this.#options.source(client))
+    if (ofSource >= MAX_SENDING_BYTES_OF_SOURCE)
+      throw new ServerBusy(MAX_SENDING_OF_SOURCE, 'from your address')
   }
 
   /** What lies in memory until all of it was taken. */
-  async #sendWhole(request: IncomingMessage, bytes: Uint8Array, response: ServerResponse): Promise<void> {
+  async #sendWhole({ request, response, client }: Call, bytes: Uint8Array): Promise<void> {
+    const source = this.#options.source(client)
     this.#sendingBytes += bytes.length
+    this.#sendingBytesBySource.add(source, bytes.length)
     try {
       await this.#send(request, one(bytes), response)
     } finally {
       this.#sendingBytes -= bytes.length
+      this.#sendingBytesBySource.remove(source, bytes.length)
     }
   }
 

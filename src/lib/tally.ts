@@ -12,14 +12,14 @@ export class Tally {
   }
 
   /** @returns how many there are now. */
-  add(kind: string): number {
-    const count = this.of(kind) + 1
+  add(kind: string, more = 1): number {
+    const count = this.of(kind) + more
     this.#counts.set(kind, count)
     return count
   }
 
-  remove(kind: string): void {
-    const left = this.of(kind) - 1
+  remove(kind: string, less = 1): void {
+    const left = this.of(kind) - less
     if (left > 0) this.#counts.set(kind, left)
     else this.#counts.delete(kind)
   }

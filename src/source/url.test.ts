@@ -52,6 +52,6 @@ test('showTemplate leaves out who we are', () => {
 
 test('a % that stands for itself stays', () => {
   assert.equal(fileNameOf(new URL('http://h/a/50%off.tar')), '50%off.tar')
-  const list = listUrl(new URL('http://h/bucket/50%off/'), undefined)
-  assert.equal(list.searchParams.get('prefix'), '50%off/')
+  const list = listUrl(new URL('http://h/bucket/50%off/a b/'), undefined)
+  assert.equal(list.searchParams.get('prefix'), '50%off/a b/')
 })

@@ -29,13 +29,15 @@ export function withSuffix(url: URL, suffix: string): URL {
   return beside
 }
 
-/** As a file system has a part of a path. One that can't be decoded stays as it is: a % may stand for itself. */
+/** As a file system has a part of a path. What can't be decoded stays as it is: a % may stand for itself. */
 export function decodePart(text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
+  return text.replaceAll(/(?:%[0-9a-f]{2})+/gi, (escapes) => {
+    try {
+      return decodeURIComponent(escapes)
+    } catch {
+      return escapes
+    }
+  })
 }
 
 /** The last component of the path, decoded where that is possible. */

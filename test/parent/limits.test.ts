@@ -7,6 +7,7 @@ import { Agent, type IncomingMessage, request } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { encodeBlobRequest } from '../../src/source/parent-wire.ts'
 import { httpUrlOf } from '../support/http.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
@@ -150,6 +151,19 @@ describe('child servers', { concurrency: 2 }, () => {
     assert.equal(await askSlowly('127.0.0.3'), 200, 'for another address')
     const contents = await ask(parent, '127.0.0.4', '/1/contents')
     assert.equal(contents.status, 200)
+    // Who is gone before the first byte, or later, has nothing of the build in use.
+    for (let waitedMs = 0; waitedMs < 20; waitedMs += 2) {
+      const sent = request(`${httpUrlOf(parent)}/parent/v1/builds/1/blobs`, {
+        ...{ method: 'POST', localAddress: '127.0.0.5', agent: false },
+      })
+      sent.on('error', () => {}).end(body)
+      await once(sent, 'finish')
+      await sleep(waitedMs)
+      sent.destroy()
+    }
+    children.dispose()
+    const removed = async (): Promise<boolean> => (await parent.cli(['remove', '1'])).code === 0
+    for (let tries = 0; !(await removed()); tries++) assert.ok(tries < 20, 'it is in use')
   })
 
   test('connections of one address are counted with all others of HTTP', async () => {
