@@ -9,7 +9,7 @@ import { table } from './lib/markdown.ts'
 import { figures, fitPower, spread } from './lib/numbers.ts'
 import { linePlot } from './lib/plot.ts'
 import { startProgram } from './lib/program.ts'
-import { describeMachine, provenance, saveResults, writeDocs } from './lib/report.ts'
+import { describeMachine, loadResults, provenance, saveResults, writeDocs } from './lib/report.ts'
 import {
   fillData,
   importBuild,
@@ -23,8 +23,9 @@ import {
 const USAGE = `Usage: bench/growth [--short] [--rounds N] [--write] [entries] [clients] [builds]
 
 Measures polls and updates with builds of 1,000 to 500,000 entries, with 1 to 200 clients, and
-with 1 to 200 builds held. Results are in tmp/bench/growth.json. Builds are generated and kept
-under tmp/bench/data: some GB.
+with 1 to 200 builds held: all, or those that are named beside what the last run has of the
+others. Results are in tmp/bench/growth.json. Builds are generated and kept under
+tmp/bench/data: some GB.
 `
 
 const SWEEPS = ['entries', 'clients', 'builds'] as const
@@ -62,7 +63,11 @@ const FILE_BYTES = 1_000
 const SAMPLE_MS = 50
 
 const machine = await describeMachine()
-const points: Point[] = []
+const name = options.short ? 'growth-short' : 'growth'
+/** Of what is not measured now, what was measured before. */
+const points = (loadResults<{ points: Point[] }>(name)?.points ?? []).filter(
+  ({ sweep }) => !wanted.includes(sweep),
+)
 const started = performance.now()
 if (wanted.includes('entries')) await growEntries()
 if (wanted.includes('clients')) await growClients()
@@ -142,7 +147,7 @@ function add(point: Point): void {
   points.push(point)
   const { sweep, x, server, what, cpu, pss } = point
   console.error(`${x} ${sweep}, ${server}, ${what}: ${figures(cpu)} s, ${figures(pss / 1e6)} MB`)
-  saveResults(options.short ? 'growth-short' : 'growth', { machine, points })
+  saveResults(name, { machine, points })
 }
 
 async function pairOf(entries: number): Promise<Pair> {
@@ -164,7 +169,8 @@ interface Curve {
 }
 
 function curves(): Curve[] {
-  const groups = Map.groupBy(points, ({ sweep, server, what }) => `${sweep} ${server} ${what}`)
+  const inOrder = points.toSorted((a, b) => SWEEPS.indexOf(a.sweep) - SWEEPS.indexOf(b.sweep))
+  const groups = Map.groupBy(inOrder, ({ sweep, server, what }) => `${sweep} ${server} ${what}`)
   return [...groups.values()].map((group) => {
     const { sweep, server, what } = group[0]!
     const byX = [...Map.groupBy(group, ({ x }) => x).values()]
