@@ -221,7 +221,8 @@ function plots(): Record<string, string> {
     { name: 'cpu', yLabel: 'CPU seconds', value: ({ cpu }: Point) => cpu },
     { name: 'memory', yLabel: 'MB (PSS)', value: ({ pss }: Point) => pss / 1e6 },
   ]
-  const all = wanted.flatMap((sweep) =>
+  const measured = SWEEPS.filter((sweep) => points.some((point) => point.sweep === sweep))
+  const all = measured.flatMap((sweep) =>
     drawn.map(({ name, yLabel, value }) => {
       const series = curves()
         .filter((curve) => curve.sweep === sweep)
