@@ -35,3 +35,30 @@ test('a small file is searched at once, unless its blocks are so small that they
   assert.equal(tree.opened, 1)
   tree.close()
 })
+
+test('a digest that no build knows is asked of what is kept once, but for a seed that one client brought', async () => {
+  const data = Buffer.from('some content')
+  const tree = new SharedMemoryTree({ mode: 0o40755, children: { f: { mode: 0o100644, data } } })
+  const kept = memoryKept()
+  let asked = 0
+  const get = (key: Uint8Array) => {
+    asked++
+    return kept.get(key)
+  }
+  const { signal } = new AbortController()
+  const worked = new Derived({ kept, checksumSeed: SEED })
+  const expected = await worked.digest(tree, 1, 'md4-seeded', SEED, signal)
+  const other = await worked.digest(tree, 1, 'md4-seeded', SEED + 1, signal)
+  assert.notDeepEqual(other, expected)
+
+  const derived = new Derived({ kept: { ...kept, get }, checksumSeed: SEED })
+  for (let client = 0; client < 3; client++) {
+    assert.deepEqual(Buffer.from(derived.knownDigest(tree, 1, 'md4-seeded', SEED)!), Buffer.from(expected))
+    assert.equal(asked, 1)
+    assert.equal(derived.knownDigest(tree, 1, 'md4-seeded', SEED + 1), undefined)
+  }
+  assert.deepEqual(await derived.digest(tree, 1, 'md4-seeded', SEED + 1, signal), other)
+  assert.equal(asked, 1)
+  tree.close()
+  for (const one of [worked, derived]) await one.close()
+})

@@ -17,6 +17,7 @@ import type { Work, WorkResult } from './delta/worker.ts'
 import type { BlockSumRule, DigestName } from './digests.ts'
 import type { Kept } from './kept.ts'
 import { withContent, withReader } from './parts.ts'
+import { RecentDigests } from './recent-digests.ts'
 import { withMemory } from './slabs.ts'
 import type { Content, Tree } from './tree.ts'
 import type { SumHead } from './wire/sums.ts'
@@ -48,6 +49,7 @@ export class Derived {
   readonly #kept: Kept
   readonly #checksumSeed: number
   readonly #deltas = new SingleFlight<string, Delta>()
+  readonly #recentDigests = new RecentDigests()
   readonly #digesting = new SingleFlight<string, Uint8Array>()
   #pool: Promise<Piscina> | undefined
   /** Threads are there for good: see `settle`. */
@@ -117,40 +119,53 @@ export class Derived {
     seed: number,
     signal: AbortSignal,
   ): Uint8Array | Promise<Uint8Array> {
-    const recorded = recordedDigest(tree, node, name)
-    if (recorded) return recorded
-    const key = this.#digestKey(tree, node, name, seed)
-    const record = key && this.#kept.get(key)
-    if (!(record instanceof Promise)) {
-      return record ?? this.#workOutDigest(tree, node, name, seed, key, signal)
-    }
-    return record.then((kept) => kept ?? this.#workOutDigest(tree, node, name, seed, key, signal))
+    const found = this.#findDigest(tree, node, name, seed)
+    if (!(found instanceof Promise)) return found ?? this.#workOutDigest(tree, node, name, seed, signal)
+    return found.then((kept) => kept ?? this.#workOutDigest(tree, node, name, seed, signal))
   }
 
   /** The digest of a regular file, when it is in memory. */
   knownDigest(tree: Tree, node: number, name: DigestName, seed: number): Uint8Array | undefined {
-    const recorded = recordedDigest(tree, node, name)
-    if (recorded) return recorded
-    const key = this.#digestKey(tree, node, name, seed)
-    const record = key && this.#kept.get(key)
-    return record instanceof Promise ? undefined : record
+    const found = this.#findDigest(tree, node, name, seed)
+    return found instanceof Promise ? undefined : found
   }
 
-  /** Where a digest is kept; undefined when it is not, as it depends on a seed that one client brought. */
-  #digestKey(tree: Tree, node: number, name: DigestName, seed: number): Uint8Array | undefined {
-    const seeded = name === 'md4-seeded'
-    if (seeded && seed !== this.#checksumSeed) return undefined
-    const text = `digest:${name}:${seeded ? seed : 0}:${tree.contentKey(node)}`
+  #findDigest(
+    tree: Tree,
+    node: number,
+    name: DigestName,
+    seed: number,
+  ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+    const recorded = recordedDigest(tree, node, name)
+    if (recorded) return recorded
+    if (!this.#isForAll(name, seed)) return undefined
+    const recent = this.#recentDigests.find(tree, node, name)
+    if (recent) return recent
+    const remember = (kept: Uint8Array | undefined): Uint8Array | undefined => {
+      if (kept) this.#recentDigests.add(tree, node, name, kept)
+      return kept
+    }
+    const record = this.#kept.get(this.#digestKey(tree, node, name))
+    return record instanceof Promise ? record.then(remember) : remember(record)
+  }
+
+  /** Whether a digest is kept: not if it depends on a seed that one client brought. */
+  #isForAll(name: DigestName, seed: number): boolean {
+    return name !== 'md4-seeded' || seed === this.#checksumSeed
+  }
+
+  /** Where a digest is kept. */
+  #digestKey(tree: Tree, node: number, name: DigestName): Uint8Array {
+    const seed = name === 'md4-seeded' ? this.#checksumSeed : 0
+    const text = `digest:${name}:${seed}:${tree.contentKey(node)}`
     return hash('sha256', Buffer.from(text, 'latin1'), 'buffer')
   }
 
-  /** @param key what it is kept under. */
   #workOutDigest(
     tree: Tree,
     node: number,
     name: DigestName,
     seed: number,
-    key: Uint8Array | undefined,
     signal: AbortSignal,
   ): Promise<Uint8Array> {
     return this.#digesting.run(
@@ -158,7 +173,10 @@ export class Derived {
       async (stop) => {
         const task: Task = { type: 'digest', name, seed, from: 0, expected: tree.digest(node, 'xxh128') }
         const value = await this.#run(task, tree, node, stop)
-        if (key) this.#kept.put(key, value)
+        if (this.#isForAll(name, seed)) {
+          this.#kept.put(this.#digestKey(tree, node, name), value)
+          this.#recentDigests.add(tree, node, name, value)
+        }
         return value
       },
       signal,

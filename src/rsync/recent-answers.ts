@@ -101,11 +101,6 @@ function leastSize({ parts }: Answer): number {
   return size
 }
 
-/** Whether a tree's nodes are numbered once and for all, so that answers can be found by them. */
-export function isNumbered(tree: Tree): boolean {
-  return tree.enter === undefined
-}
-
 function keyOf(tree: Tree, manner: { name: string }): string {
   return `${manner.name}\0${tree.key}`
 }

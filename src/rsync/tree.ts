@@ -95,3 +95,8 @@ export interface Content {
   readonly place: { fd: number; offset: number } | Uint8Array
   close(): void
 }
+
+/** Whether a tree's nodes are numbered once and for all, so that what was worked out can be found by them. */
+export function isNumbered(tree: Tree): boolean {
+  return tree.enter === undefined
+}
