@@ -418,7 +418,7 @@ export class Cache {
     const path = this.#pathOf(number)
     const { size } = await stat(path)
     const segment = new Segment(number, path, size, this.#pieces)
-    if (size === 0 || size > SEGMENT_BYTES || !(await this.#scan(segment).catch(() => false))) {
+    if (size > SEGMENT_BYTES || !(await isOurs(segment).catch(() => false))) {
       await segment.close()
       await rm(path, { force: true })
       return
@@ -427,15 +427,18 @@ export class Cache {
     segment.lastUse = number - this.#nextNumber
     this.#segments.set(number, segment)
     this.#grow(size)
+    await this.#scan(segment).catch(() => this.#dropSegments([segment]))
   }
 
-  /** Enters the records of a segment that an earlier process wrote. @returns whether it is one of ours. */
-  async #scan(segment: Segment): Promise<boolean> {
+  /**
+   * Enters the records of a segment that an earlier process wrote. Where there are too many, segments go at once, maybe
+   * this one: to let go of them behind its end would take memory for millions of records more.
+   */
+  async #scan(segment: Segment): Promise<void> {
     const pacer = new Pacer()
     const buffer = Buffer.allocUnsafe(SCAN_BYTES)
     let start = 0
-    let end = await segment.read([buffer], 0)
-    if (!isSegmentHeader(buffer.subarray(0, SEGMENT_HEADER_BYTES))) return false
+    let end = 0
     for (let at = SEGMENT_HEADER_BYTES; ; ) {
       if (pacer.due) await pacer.rest()
       if (at + RECORD_HEADER_BYTES > end) {
@@ -445,16 +448,27 @@ export class Cache {
       const header = decodeRecordHeader(
         buffer.subarray(at - start, Math.min(end, at + RECORD_HEADER_BYTES) - start),
       )
-      if (!header || at + RECORD_HEADER_BYTES + header.length > segment.size) return true
+      if (!header || at + RECORD_HEADER_BYTES + header.length > segment.size) return
       const { key, length, crc } = header
       at += RECORD_HEADER_BYTES
       segment.records++
+      while (this.#table.count >= this.#mostRecords && !this.#table.find(key) && !segment.leaving)
+        await this.#dropSegments([this.#crowded()!])
+      if (segment.leaving) return
       // What was put since we started is newer.
-      if (!this.#table.find(key) || this.#table.find(key)!.segment <= segment.number)
+      const known = this.#table.find(key)
+      if (!known || known.segment <= segment.number)
         this.#table.set(key, { segment: segment.number, offset: at, length, crc })
       at += length
     }
   }
+}
+
+/** Whether an earlier process of ours wrote it. */
+async function isOurs(segment: Segment): Promise<boolean> {
+  const header = Buffer.alloc(SEGMENT_HEADER_BYTES)
+  await segment.read([header], 0)
+  return isSegmentHeader(header)
 }
 
 /** Unlike that of any other record, for as long as the process lives: no segment is larger than SEGMENT_BYTES. */
