@@ -240,13 +240,16 @@ export class Cache {
     return { segment, place }
   }
 
-  /** Keeps a copy of a record, in place of one of the same key; or doesn't, when there is no room or no time. */
-  put(key: Uint8Array, payload: Uint8Array): void {
+  /**
+   * Keeps a copy of a record, in place of one of the same key; or doesn't, when there is no room or no time.
+   * @returns whether it does.
+   */
+  put(key: Uint8Array, payload: Uint8Array): boolean {
     const size = RECORD_HEADER_BYTES + payload.length
-    if (this.#closed || payload.length > MAX_RECORD || this.#waiting + size > MAX_WAITING) return
-    if (Date.now() < this.#restingUntil) return
+    if (this.#closed || payload.length > MAX_RECORD || this.#waiting + size > MAX_WAITING) return false
+    if (Date.now() < this.#restingUntil) return false
     const segment = this.#segmentFor(size)
-    if (!segment) return
+    if (!segment) return false
     const crc = crc32(payload)
     const header = encodeRecordHeader({ key: key.subarray(0, KEY_BYTES), length: payload.length, crc })
     const offset = segment.append(header, payload)
@@ -255,9 +258,10 @@ export class Cache {
     this.#written += size
     this.#waiting += size
     this.#table.set(key, { segment: segment.number, offset, length: payload.length, crc })
-    if (segment.flushDue) return
+    if (segment.flushDue) return true
     if (segment.collected >= FLUSH_BYTES) this.#flushAll()
     else this.#flushTimer ??= setTimeout(() => this.#flushAll(), FLUSH_MS).unref()
+    return true
   }
 
   /** Frees at least so many bytes, if there are so many. Resolves when they are gone. */
