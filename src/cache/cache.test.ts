@@ -302,7 +302,9 @@ test('the number of records is bounded: those go first that have the most', asyn
   first.put(key('last'), Buffer.from('last'))
   for (const name of ['last', ...Array.from({ length: 6 }, (_, i) => `large ${i}`)])
     assert.ok(first.has(key(name)), `${name} is kept`)
-  assert.ok(first.tally.dropped > 0)
+  const { dropped, droppedUpTo, crowdedUpTo } = first.tally
+  assert.ok(dropped > 0)
+  assert.ok(crowdedUpTo >= 0 && crowdedUpTo === droppedUpTo)
   await first.close()
 })
 
@@ -526,14 +528,15 @@ test('what was written and what had to go is told', async () => {
   using place = scratch()
   const cache = open(place.path, { limit: 8 * 2 ** 20 })
   const begun = cache.tally
-  assert.deepEqual(begun, { written: 0, dropped: 0, next: 0, droppedUpTo: -1 })
+  assert.deepEqual(begun, { written: 0, dropped: 0, next: 0, droppedUpTo: -1, crowdedUpTo: -1 })
   for (let i = 0; i < 6; i++) {
     cache.put(key(`${i}`), randomBytes(3 * 2 ** 20))
     await cache.ready
   }
-  const { written, dropped, next, droppedUpTo } = cache.tally
+  const { written, dropped, next, droppedUpTo, crowdedUpTo } = cache.tally
   assert.ok(written > 18 * 2 ** 20 && written < 18 * 2 ** 20 + 1000)
   assert.ok(dropped > 0 && dropped < written && written - dropped <= cache.bytes)
   assert.ok(droppedUpTo >= begun.next && next > droppedUpTo)
+  assert.equal(crowdedUpTo, -1, 'there are few')
   await cache.close()
 })

@@ -53,6 +53,8 @@ export interface CacheTally {
   /** Number of the segment that the next record goes to, and the highest of one that is gone. */
   readonly next: number
   readonly droppedUpTo: number
+  /** The same of those that went as there were too many records, which a higher limit on bytes would not have saved. */
+  readonly crowdedUpTo: number
 }
 
 /**
@@ -107,6 +109,7 @@ export class Cache {
   #written = 0
   #dropped = 0
   #droppedUpTo = -1
+  #crowdedUpTo = -1
   #waiting = 0
   #flushTimer: NodeJS.Timeout | undefined
   #restingUntil = 0
@@ -160,6 +163,7 @@ export class Cache {
       dropped: this.#dropped,
       next: this.#active?.number ?? this.#nextNumber,
       droppedUpTo: this.#droppedUpTo,
+      crowdedUpTo: this.#crowdedUpTo,
     }
   }
   get records(): number {
@@ -364,7 +368,9 @@ export class Cache {
   #crowded(): Segment | undefined {
     const staying = [...this.#segments.values()].filter(({ leaving }) => !leaving)
     const all = staying.reduce((sum, { records }) => sum + records, 0)
-    return this.#oldest(({ records }) => records * staying.length >= all)
+    const crowded = this.#oldest(({ records }) => records * staying.length >= all)
+    if (crowded) crowded.crowded = true
+    return crowded
   }
 
   async #dropSegments(segments: readonly Segment[]): Promise<void> {
@@ -376,6 +382,7 @@ export class Cache {
       this.#grow(-segment.size)
       this.#dropped += segment.size
       this.#droppedUpTo = Math.max(this.#droppedUpTo, segment.number)
+      if (segment.crowded) this.#crowdedUpTo = Math.max(this.#crowdedUpTo, segment.number)
       const complain = (error: Error): void => this.#options.onProblem?.(error)
       await segment.close().catch(complain)
       // What can't be deleted is found again at the next start.
@@ -499,6 +506,8 @@ class Segment implements BlockFile {
   records = 0
   /** Chosen to be dropped: it grows no more. */
   leaving = false
+  /** Since there are too many records. */
+  crowded = false
   /** A flush is about to come. */
   flushDue = false
   /** Payloads that are not on disk yet, by offset: until they are, and then no more. */
