@@ -20,7 +20,7 @@ const ROOT_INODE = 2
 const SUPERBLOCK_AT = 1024
 /** Content goes to the sink in pieces of this, and after each the caller may pause. */
 const PIECE_BYTES = 1 << 20
-/** A directory of a million files takes some 40 MB. */
+/** A directory of a million files takes some 40 MB. Of one that is read a piece is in memory. */
 const MAX_DIRECTORY_BYTES = 256 << 20
 /** Levels of an extent tree: the format has five at most. */
 const MAX_DEPTH = 5
@@ -82,6 +82,12 @@ interface Inode {
   xattrs: Map<ByteString, Uint8Array>
 }
 
+/** What a directory says. */
+interface Name {
+  name: ByteString
+  inode: number
+}
+
 /** A run of blocks: `physical` 0 for a hole. */
 interface Run {
   logical: number
@@ -94,24 +100,30 @@ export function* readExt(read: ReadImage, sink: ArchiveSink): Generator<void, vo
   const image = new Image(read)
   const seen = new Map<number, ByteString>()
   const visited = new Set<number>()
-  const todo: { inode: number; path: ByteString }[] = [{ inode: ROOT_INODE, path: '' as ByteString }]
+  const todo: { inode: number; path: ByteString }[] = []
+  // Each is told as soon as it is found: then a sink that takes so many entries and no more bounds `todo` as well.
+  const enter = (directory: Inode, path: ByteString): void => {
+    if (visited.has(directory.number)) throw damaged(`the directory ${showBytes(path)} is in two places`)
+    visited.add(directory.number)
+    sink.entry(entryOf(directory, path))
+    todo.push({ inode: directory.number, path })
+  }
+  const root = image.inode(ROOT_INODE)
+  if (root.type !== 'directory') throw damaged('its root is no directory')
+  enter(root, '' as ByteString)
   while (todo.length > 0) {
     const { inode: number, path } = todo.pop()!
-    if (visited.has(number)) throw damaged(`the directory ${showBytes(path)} is in two places`)
-    visited.add(number)
-    const directory = image.inode(number)
-    if (directory.type !== 'directory') throw damaged(`${showBytes(path)} is no directory`)
-    sink.entry(entryOf(directory, path))
-    for (const { name, inode } of image.names(directory)) {
+    for (const named of image.names(image.inode(number))) {
+      if (!named) {
+        yield
+        continue
+      }
+      const { name, inode } = named
       const child = canonicalPath((path === '' ? name : `${path}/${name}`) as ByteString)
       const found = image.inode(inode)
       if (found.type === 'directory') {
-        if (child === 'lost+found' && image.names(found).length === 0) {
-          // There may be as many of them as a directory holds names, and each may be long.
-          yield
-          continue
-        }
-        todo.push({ inode, path: child })
+        // There may be as many of them as a directory holds names, and each may be long.
+        if (child !== 'lost+found' || !(yield* isEmpty(image.names(found)))) enter(found, child)
         continue
       }
       const first = found.links > 1 ? seen.get(inode) : undefined
@@ -127,7 +139,7 @@ export function* readExt(read: ReadImage, sink: ArchiveSink): Generator<void, vo
         })
         continue
       }
-      seen.set(inode, child)
+      if (found.links > 1) seen.set(inode, child)
       const linkTarget =
         found.type === 'symlink' ? checkSymlinkTarget(image.target(found), child) : ('' as ByteString)
       sink.entry({ ...entryOf(found, child), linkTarget })
@@ -139,6 +151,16 @@ export function* readExt(read: ReadImage, sink: ArchiveSink): Generator<void, vo
     }
     yield
   }
+}
+
+/** Whether there is no name. Yields whenever the caller may pause, and at its end. */
+function* isEmpty(names: Iterable<Name | undefined>): Generator<void, boolean> {
+  for (const named of names) {
+    if (named) return false
+    yield
+  }
+  yield
+  return true
 }
 
 function entryOf(inode: Inode, path: ByteString): ArchiveEntry {
@@ -255,14 +277,15 @@ class Image {
     }
   }
 
-  /** What is in a directory, without itself and its parent. */
-  names(directory: Inode): { name: ByteString; inode: number }[] {
+  /** What is in a directory, without itself and its parent, as it is read; undefined whenever the caller may pause. */
+  *names(directory: Inode): Generator<Name | undefined, void> {
     if (directory.size > MAX_DIRECTORY_BYTES) throw damaged(`a directory of ${directory.size} bytes`)
-    const found: { name: ByteString; inode: number }[] = []
     const inline = (directory.flags & INLINE_FLAG) !== 0
-    const parts = inline ? this.#inlineParts(directory) : [Buffer.concat([...this.#whole(directory)])]
-    for (const bytes of parts) this.#entries(bytes, inline ? bytes.length : this.#blockBytes, found)
-    return found.filter(({ name }) => name !== '.' && name !== '..')
+    // Pieces are whole blocks, whose size they are a multiple of.
+    for (const bytes of inline ? this.#inlineParts(directory) : this.#whole(directory)) {
+      yield* this.#entries(bytes, inline ? bytes.length : this.#blockBytes)
+      if (!inline) yield undefined
+    }
   }
 
   target(link: Inode): ByteString {
@@ -311,7 +334,7 @@ class Image {
     return inode.type === 'directory' ? [inode.block.subarray(4), ...parts.slice(1)] : parts
   }
 
-  #entries(bytes: Buffer, blockBytes: number, found: { name: ByteString; inode: number }[]): void {
+  *#entries(bytes: Buffer, blockBytes: number): Generator<Name, void> {
     for (let block = 0; block < bytes.length; block += blockBytes) {
       const end = Math.min(block + blockBytes, bytes.length)
       for (let at = block; at + 8 <= end; ) {
@@ -322,8 +345,8 @@ class Image {
         const nameBytes = this.#features & FEATURE.filetype ? bytes[at + 6]! : bytes.readUInt16LE(at + 6)
         if (length < 8 || at + length > end || 8 + nameBytes > length) throw damaged('a directory is not one')
         // Inode 0: a name that was removed, or the checksum of the block.
-        if (inode !== 0 && nameBytes > 0)
-          found.push({ name: byteString(bytes, at + 8, at + 8 + nameBytes), inode })
+        const name = byteString(bytes, at + 8, at + 8 + nameBytes)
+        if (inode !== 0 && name !== '' && name !== '.' && name !== '..') yield { name, inode }
         at += length
       }
     }

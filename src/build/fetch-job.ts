@@ -97,6 +97,8 @@ export interface FetchOutcome {
   archiveBytes: number
   /** Null where there was no archive. */
   archiveSha256: string | null
+  /** URL of the file that another server had exported it to. */
+  exportedTo?: string | undefined
   vouchers: readonly string[]
   /** Upstream's own contents file. */
   contents: Uint8Array | undefined
@@ -377,7 +379,8 @@ async function takeReplica(source: string, offer: Offer, work: Work): Promise<Fe
         source,
         url,
         archiveBytes: offer.linkBytes,
-        archiveSha256: null,
+        archiveSha256: offer.file?.sha256 ?? null,
+        exportedTo: offer.file?.url,
         vouchers: offer.vouchers,
         contents,
         ingest: replica.finish(offer.manifest, entries),

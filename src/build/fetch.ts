@@ -196,8 +196,8 @@ export class Fetches {
       })
     }
     const { href } = pathToFileURL(file)
-    const scheme = form === 'export' ? 'bundle' : stats.isFIFO() ? 'pipe' : 'file'
-    await this.importFrom(importSource(href.replace(/^file/, scheme)), id, say, signal)
+    const scheme = form === 'export' ? EXPORT_SCHEME : stats.isFIFO() ? 'pipe:' : 'file:'
+    await this.importFrom(importSource(href.replace(FILE_SCHEME, scheme)), id, say, signal)
   }
 
   /** The same by a source of its own. */
@@ -579,10 +579,10 @@ class Flight {
   }
 
   /** @throws SourceError when it is not the archive that it has to be. */
-  #checkArchive({ url, archiveSha256 }: FetchOutcome): void {
+  #checkArchive({ url, exportedTo, archiveSha256 }: FetchOutcome): void {
     const expected = this.#archiveSha256
     if (expected === undefined || archiveSha256 === expected) return
-    throw new SourceError(`${url} is another file now than the one that was imported`, {
+    throw new SourceError(`${exportedTo ?? url} is another file now than the one that was imported`, {
       hint: `Import what it should be under its id, or remove build ${this.id}.`,
     })
   }
@@ -595,6 +595,7 @@ class Flight {
       source: outcome.source,
       url: outcome.url,
       ...importedFrom(this.#sources[0]!),
+      ...(outcome.exportedTo !== undefined ? { exportedTo: outcome.exportedTo } : {}),
       fetched: new Date().toISOString(),
       archiveBytes: outcome.archiveBytes,
       archiveSha256: outcome.archiveSha256,
@@ -803,6 +804,9 @@ function kinship(a: string, b: string): number {
 
 /** Names the source of a build that was brought by hand. */
 const IMPORT = 'import'
+const FILE_SCHEME = 'file:'
+/** Of the URL of a file that another server has exported a build to. */
+const EXPORT_SCHEME = 'bundle:'
 
 /** A path is a URL whose template has nothing to fill in. */
 function importSource(url: string): SourceConfig {
@@ -810,12 +814,22 @@ function importSource(url: string): SourceConfig {
 }
 
 /** Only what is on a stick has a shape of its own. */
-function importedFrom({ name, tree }: SourceConfig): Pick<BuildInfo, 'importedFrom'> {
-  return name === IMPORT ? { importedFrom: tree ? 'stick' : 'file' } : {}
+function importedFrom({ name, tree, url }: SourceConfig): Pick<BuildInfo, 'importedFrom'> {
+  if (name !== IMPORT) return {}
+  return { importedFrom: tree ? 'stick' : url.startsWith(EXPORT_SCHEME) ? 'export' : 'file' }
 }
 
 /** What a build was imported from. @throws CommandError, SourceError when its stick is not there any more. */
-async function sourceAgain(id: string, { url, importedFrom }: BuildInfo): Promise<SourceConfig> {
+async function sourceAgain(id: string, info: BuildInfo): Promise<SourceConfig> {
+  const { url, importedFrom, exportedTo, archiveSha256 } = info
+  if (exportedTo !== undefined) return importSource(exportedTo.replace(FILE_SCHEME, EXPORT_SCHEME))
+  // Of an export older versions did not note that it was one, and of all else they did its digest. Its `url` is where the
+  // other server has the build from.
+  const isExport = importedFrom === 'export' || archiveSha256 === null
+  if (isExport || !url.startsWith(FILE_SCHEME))
+    throw new SourceError('what it was imported from cannot be read again', {
+      hint: `Import it again: upserv import FILE --as ${id}`,
+    })
   // By older versions, hardly anybody took an archive from a stick but as such.
   const isStick = importedFrom === undefined ? isOnStick(url) : importedFrom === 'stick'
   return isStick ? await sourceOnStick(id, url) : importSource(url)

@@ -307,8 +307,11 @@ export interface WarmReport {
   writtenBytes: number
   /** Older derived data that had to go for it. */
   droppedBytes: number
-  /** There was no room for all of it: it ended before what it had made itself had to go. */
-  full: boolean
+  /**
+   * What there was not enough of for all of it, as it ended before what it had made itself had to go: bytes, or the number
+   * of records that are kept.
+   */
+  full: 'bytes' | 'records' | null
   ms: number
 }
 

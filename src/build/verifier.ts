@@ -156,10 +156,8 @@ export class Verifier {
     if (!store.has(id)) return undefined
     const damage = await store.damage(id)
     if (!damage) return undefined
-    const lost = new Set(store.lostBlobs(id).map((digest) => asBuffer(digest).toString('latin1')))
-    const manifest = damage.files ? undefined : await store.manifest(id)
-    const paths = manifest ? await pathsOf(manifest, lost) : []
-    return { id, reason: damage.message, files: paths, repaired: false, failure: null }
+    const files = damage.files ? [] : await lostFiles(store, await store.manifest(id))
+    return { id, reason: damage.message, files, repaired: false, failure: null }
   }
 
   async #repair(
@@ -181,18 +179,13 @@ export class Verifier {
 }
 
 /** Some of the files whose content is lost, as people read paths. */
-async function pathsOf(manifest: Manifest, lost: ReadonlySet<string>): Promise<string[]> {
-  const blobs = new Uint8Array(manifest.blobCount)
+async function lostFiles(store: Store, manifest: Manifest): Promise<string[]> {
   const pacer = new Pacer()
-  for (let blob = 0; blob < manifest.blobCount; blob++) {
-    if (pacer.due) await pacer.rest()
-    if (lost.has(asBuffer(manifest.blobDigest(blob)).toString('latin1'))) blobs[blob] = 1
-  }
   const paths: string[] = []
   for (let entry = 0; entry < manifest.count && paths.length < MAX_PATHS; entry++) {
     if (pacer.due) await pacer.rest()
-    if (manifest.blob(entry) >= 0 && blobs[manifest.blob(entry)] === 1)
-      paths.push(showBytes(manifest.path(entry)))
+    const blob = manifest.blob(entry)
+    if (blob >= 0 && store.isLost(manifest.blobDigest(blob))) paths.push(showBytes(manifest.path(entry)))
   }
   return paths
 }

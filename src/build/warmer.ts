@@ -42,6 +42,7 @@ export interface WarmCache {
     readonly dropped: number
     readonly next: number
     readonly droppedUpTo: number
+    readonly crowdedUpTo: number
   }
 }
 
@@ -128,6 +129,12 @@ export class Warmer {
   }
 }
 
+/** What there is not enough of when what was made since the beginning has to go for what is made now. */
+export function whatIsFull(begun: WarmCache['tally'], now: WarmCache['tally']): WarmReport['full'] {
+  if (now.crowdedUpTo >= begun.next) return 'records'
+  return now.droppedUpTo >= begun.next ? 'bytes' : null
+}
+
 /** One run of `upserv warm`. */
 class Warming {
   readonly #parts: WarmerParts
@@ -182,7 +189,7 @@ class Warming {
       ...report,
       writtenBytes: written - this.#begun.written,
       droppedBytes: dropped - this.#begun.dropped,
-      full: this.#isFull(),
+      full: whatIsFull(this.#begun, cache.tally),
       ms: Math.round(this.#now() - began),
     }
   }
@@ -291,14 +298,9 @@ class Warming {
   }
 
   async #pause(workedMs: number): Promise<void> {
-    if (this.#isFull()) this.#full.abort()
+    if (whatIsFull(this.#begun, this.#parts.cache.tally)) this.#full.abort()
     if (this.#parts.isBusy()) await sleep(workedMs, undefined, { signal: this.#signal })
     this.#signal.throwIfAborted()
-  }
-
-  /** What we have made ourselves has to go for what we make now. */
-  #isFull(): boolean {
-    return this.#parts.cache.tally.droppedUpTo >= this.#begun.next
   }
 
   #tell(from: string | undefined): void {

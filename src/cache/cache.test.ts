@@ -20,6 +20,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { openFilesBelow } from '../../test/support/open-files.ts'
 import { BlockPool } from '../lib/block-pool.ts'
 import { Cache, type CacheOptions } from './cache.ts'
+import { KeyTable } from './key-table.ts'
 
 const key = (name: string): Uint8Array => createHash('sha256').update(name).digest()
 
@@ -301,22 +302,50 @@ test('the number of records is bounded: those go first that have the most', asyn
   first.put(key('last'), Buffer.from('last'))
   for (const name of ['last', ...Array.from({ length: 6 }, (_, i) => `large ${i}`)])
     assert.ok(first.has(key(name)), `${name} is kept`)
-  assert.ok(first.tally.dropped > 0)
+  const { dropped, droppedUpTo, crowdedUpTo } = first.tally
+  assert.ok(dropped > 0)
+  assert.ok(crowdedUpTo >= 0 && crowdedUpTo === droppedUpTo)
   await first.close()
 })
 
-test('more records than there may be: some of those that an earlier process left are forgotten', async () => {
+test('more records than there may be: some of those that an earlier process left are forgotten', async (t) => {
   using place = scratch()
+  const { set } = KeyTable.prototype
   for (let life = 0; life < 3; life++) {
     const cache = open(place.path)
     await cache.ready
     for (let i = 0; i < 1000; i++) cache.put(key(`${life}: ${i}`), Buffer.from('small'))
     await cache.close()
   }
+  const counts = t.mock.method(KeyTable.prototype, 'set').mock
+  let most = 0
+  counts.mockImplementation(function (this: KeyTable, ...args: Parameters<KeyTable['set']>) {
+    set.apply(this, args)
+    most = Math.max(most, this.count)
+  })
   const cache = open(place.path, { mostRecords: 1500 })
   await cache.ready
   assert.equal(cache.records, 1000)
+  assert.equal(most, 1500, 'never more, not even while they are read')
   assert.ok(cache.has(key('2: 0')), 'the latest stay')
+  cache.put(key('new'), Buffer.from('new'))
+  assert.ok(cache.has(key('new')))
+  await cache.close()
+})
+
+test('an earlier process left a segment with too many records by itself: it goes, and others stay', async () => {
+  using place = scratch()
+  for (const records of [10, 2000, 10]) {
+    const cache = open(place.path)
+    await cache.ready
+    for (let i = 0; i < records; i++) cache.put(key(`${records}, ${i}`), Buffer.from('small'))
+    await cache.close()
+  }
+  const cache = open(place.path, { mostRecords: 1000 })
+  await cache.ready
+  assert.equal(cache.records, 10)
+  assert.equal(place.files().length, 2)
+  assert.equal(String(await read(cache, '10, 9')), 'small')
   cache.put(key('new'), Buffer.from('new'))
   assert.ok(cache.has(key('new')))
   await cache.close()
@@ -499,14 +528,15 @@ test('what was written and what had to go is told', async () => {
   using place = scratch()
   const cache = open(place.path, { limit: 8 * 2 ** 20 })
   const begun = cache.tally
-  assert.deepEqual(begun, { written: 0, dropped: 0, next: 0, droppedUpTo: -1 })
+  assert.deepEqual(begun, { written: 0, dropped: 0, next: 0, droppedUpTo: -1, crowdedUpTo: -1 })
   for (let i = 0; i < 6; i++) {
     cache.put(key(`${i}`), randomBytes(3 * 2 ** 20))
     await cache.ready
   }
-  const { written, dropped, next, droppedUpTo } = cache.tally
+  const { written, dropped, next, droppedUpTo, crowdedUpTo } = cache.tally
   assert.ok(written > 18 * 2 ** 20 && written < 18 * 2 ** 20 + 1000)
   assert.ok(dropped > 0 && dropped < written && written - dropped <= cache.bytes)
   assert.ok(droppedUpTo >= begun.next && next > droppedUpTo)
+  assert.equal(crowdedUpTo, -1, 'there are few')
   await cache.close()
 })

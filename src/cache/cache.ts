@@ -53,6 +53,8 @@ export interface CacheTally {
   /** Number of the segment that the next record goes to, and the highest of one that is gone. */
   readonly next: number
   readonly droppedUpTo: number
+  /** The same of those that went as there were too many records, which a higher limit on bytes would not have saved. */
+  readonly crowdedUpTo: number
 }
 
 /**
@@ -107,6 +109,7 @@ export class Cache {
   #written = 0
   #dropped = 0
   #droppedUpTo = -1
+  #crowdedUpTo = -1
   #waiting = 0
   #flushTimer: NodeJS.Timeout | undefined
   #restingUntil = 0
@@ -160,6 +163,7 @@ export class Cache {
       dropped: this.#dropped,
       next: this.#active?.number ?? this.#nextNumber,
       droppedUpTo: this.#droppedUpTo,
+      crowdedUpTo: this.#crowdedUpTo,
     }
   }
   get records(): number {
@@ -240,13 +244,16 @@ export class Cache {
     return { segment, place }
   }
 
-  /** Keeps a copy of a record, in place of one of the same key; or doesn't, when there is no room or no time. */
-  put(key: Uint8Array, payload: Uint8Array): void {
+  /**
+   * Keeps a copy of a record, in place of one of the same key; or doesn't, when there is no room or no time.
+   * @returns whether it does.
+   */
+  put(key: Uint8Array, payload: Uint8Array): boolean {
     const size = RECORD_HEADER_BYTES + payload.length
-    if (this.#closed || payload.length > MAX_RECORD || this.#waiting + size > MAX_WAITING) return
-    if (Date.now() < this.#restingUntil) return
+    if (this.#closed || payload.length > MAX_RECORD || this.#waiting + size > MAX_WAITING) return false
+    if (Date.now() < this.#restingUntil) return false
     const segment = this.#segmentFor(size)
-    if (!segment) return
+    if (!segment) return false
     const crc = crc32(payload)
     const header = encodeRecordHeader({ key: key.subarray(0, KEY_BYTES), length: payload.length, crc })
     const offset = segment.append(header, payload)
@@ -255,9 +262,10 @@ export class Cache {
     this.#written += size
     this.#waiting += size
     this.#table.set(key, { segment: segment.number, offset, length: payload.length, crc })
-    if (segment.flushDue) return
+    if (segment.flushDue) return true
     if (segment.collected >= FLUSH_BYTES) this.#flushAll()
     else this.#flushTimer ??= setTimeout(() => this.#flushAll(), FLUSH_MS).unref()
+    return true
   }
 
   /** Frees at least so many bytes, if there are so many. Resolves when they are gone. */
@@ -360,7 +368,9 @@ export class Cache {
   #crowded(): Segment | undefined {
     const staying = [...this.#segments.values()].filter(({ leaving }) => !leaving)
     const all = staying.reduce((sum, { records }) => sum + records, 0)
-    return this.#oldest(({ records }) => records * staying.length >= all)
+    const crowded = this.#oldest(({ records }) => records * staying.length >= all)
+    if (crowded) crowded.crowded = true
+    return crowded
   }
 
   async #dropSegments(segments: readonly Segment[]): Promise<void> {
@@ -372,6 +382,7 @@ export class Cache {
       this.#grow(-segment.size)
       this.#dropped += segment.size
       this.#droppedUpTo = Math.max(this.#droppedUpTo, segment.number)
+      if (segment.crowded) this.#crowdedUpTo = Math.max(this.#crowdedUpTo, segment.number)
       const complain = (error: Error): void => this.#options.onProblem?.(error)
       await segment.close().catch(complain)
       // What can't be deleted is found again at the next start.
@@ -418,7 +429,7 @@ export class Cache {
     const path = this.#pathOf(number)
     const { size } = await stat(path)
     const segment = new Segment(number, path, size, this.#pieces)
-    if (size === 0 || size > SEGMENT_BYTES || !(await this.#scan(segment).catch(() => false))) {
+    if (size > SEGMENT_BYTES || !(await isOurs(segment).catch(() => false))) {
       await segment.close()
       await rm(path, { force: true })
       return
@@ -427,15 +438,18 @@ export class Cache {
     segment.lastUse = number - this.#nextNumber
     this.#segments.set(number, segment)
     this.#grow(size)
+    await this.#scan(segment).catch(() => this.#dropSegments([segment]))
   }
 
-  /** Enters the records of a segment that an earlier process wrote. @returns whether it is one of ours. */
-  async #scan(segment: Segment): Promise<boolean> {
+  /**
+   * Enters the records of a segment that an earlier process wrote. Where there are too many, segments go at once, maybe
+   * this one: to let go of them behind its end would take memory for millions of records more.
+   */
+  async #scan(segment: Segment): Promise<void> {
     const pacer = new Pacer()
     const buffer = Buffer.allocUnsafe(SCAN_BYTES)
     let start = 0
-    let end = await segment.read([buffer], 0)
-    if (!isSegmentHeader(buffer.subarray(0, SEGMENT_HEADER_BYTES))) return false
+    let end = 0
     for (let at = SEGMENT_HEADER_BYTES; ; ) {
       if (pacer.due) await pacer.rest()
       if (at + RECORD_HEADER_BYTES > end) {
@@ -445,16 +459,27 @@ export class Cache {
       const header = decodeRecordHeader(
         buffer.subarray(at - start, Math.min(end, at + RECORD_HEADER_BYTES) - start),
       )
-      if (!header || at + RECORD_HEADER_BYTES + header.length > segment.size) return true
+      if (!header || at + RECORD_HEADER_BYTES + header.length > segment.size) return
       const { key, length, crc } = header
       at += RECORD_HEADER_BYTES
       segment.records++
+      while (this.#table.count >= this.#mostRecords && !this.#table.find(key) && !segment.leaving)
+        await this.#dropSegments([this.#crowded()!])
+      if (segment.leaving) return
       // What was put since we started is newer.
-      if (!this.#table.find(key) || this.#table.find(key)!.segment <= segment.number)
+      const known = this.#table.find(key)
+      if (!known || known.segment <= segment.number)
         this.#table.set(key, { segment: segment.number, offset: at, length, crc })
       at += length
     }
   }
+}
+
+/** Whether an earlier process of ours wrote it. */
+async function isOurs(segment: Segment): Promise<boolean> {
+  const header = Buffer.alloc(SEGMENT_HEADER_BYTES)
+  await segment.read([header], 0)
+  return isSegmentHeader(header)
 }
 
 /** Unlike that of any other record, for as long as the process lives: no segment is larger than SEGMENT_BYTES. */
@@ -481,6 +506,8 @@ class Segment implements BlockFile {
   records = 0
   /** Chosen to be dropped: it grows no more. */
   leaving = false
+  /** Since there are too many records. */
+  crowded = false
   /** A flush is about to come. */
   flushDue = false
   /** Payloads that are not on disk yet, by offset: until they are, and then no more. */

@@ -30,17 +30,23 @@ export async function warmCommand(
     )
   }, 'What was prepared so far is kept.')
   print(flags.json ? JSON.stringify(report, null, 2) : formatWarmReport(report))
-  if (report.full) {
-    throw new CommandError(`what is derived may take ${formatSize(config.cache)}, which is not enough`, {
-      hint: 'Raise `cache` or `budget`, or name fewer --clients or ways to --compress.',
-    })
-  }
+  if (report.full) throw notEnough(report.full, config.cache)
   const unreadable = report.updates.reduce((sum, update) => sum + update.unreadable, 0)
   if (unreadable > 0) {
     throw new CommandError(`${unreadable === 1 ? '1 file' : `${unreadable} files`} could not be read`, {
       hint: 'See which, and have it made whole: upserv verify --repair',
     })
   }
+}
+
+export function notEnough(full: 'bytes' | 'records', cache: number): CommandError {
+  if (full === 'bytes')
+    return new CommandError(`what is derived may take ${formatSize(cache)}, which is not enough`, {
+      hint: 'Raise `cache` or `budget`, or name fewer --clients or ways to --compress.',
+    })
+  return new CommandError('of what is derived some 5 million records are kept, which are not enough', {
+    hint: 'More room would not help. Name fewer builds with --from, fewer --clients or ways to --compress.',
+  })
 }
 
 function formatWarmReport(report: WarmReport): string {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { fc } from '../../test/support/property.ts'
-import { Pacer, pacedSort } from './pacer.ts'
+import { Pacer, pacedSort, pacedUpdate } from './pacer.ts'
 
 test('pacedSort: any numbers come out sorted and equal ones keep their order', async () => {
   await fc.assert(
@@ -13,6 +14,28 @@ test('pacedSort: any numbers come out sorted and equal ones keep their order', a
     }),
     { numRuns: 30 },
   )
+})
+
+test('pacedUpdate: the digest of the whole, and others run in between', async (t) => {
+  const bytes = Buffer.alloc(2 ** 21 + 1, 'what is long')
+  let [clock, turns] = [0, 0]
+  t.mock.method(performance, 'now', () => (clock += 100))
+  const count = (): void => {
+    turns++
+    immediate = setImmediate(count)
+  }
+  let immediate = setImmediate(count)
+  for (const length of [0, 1, 2 ** 18, bytes.length]) {
+    const hash = createHash('sha256')
+    await pacedUpdate(hash, bytes.subarray(0, length))
+    assert.equal(
+      hash.digest('hex'),
+      createHash('sha256').update(bytes.subarray(0, length)).digest('hex'),
+      `${length}`,
+    )
+  }
+  clearImmediate(immediate)
+  assert.ok(turns >= 8, `others had ${turns} turns`)
 })
 
 test('Pacer: others run while long work goes on', async () => {

@@ -153,7 +153,7 @@ test('every difference in the question is another answer', async () => {
   const store: Kept = {
     get: (key) => kept.get(Buffer.from(key).toString('hex')),
     peek: () => undefined,
-    put: (key, bytes) => void kept.set(Buffer.from(key).toString('hex'), Uint8Array.from(bytes)),
+    put: (key, bytes) => kept.set(Buffer.from(key).toString('hex'), Uint8Array.from(bytes)) === kept,
   }
   const [tree, other] = [treeOf(newer), treeOf(splice(newer, 3, 1, Buffer.from('#')))]
   const answers = new Answers({ derived, kept: store })
@@ -212,7 +212,8 @@ test('a content of several pieces: each is kept, and one that is lost is made ag
   const kept: Kept = {
     get: (key) => forgetful.get(Buffer.from(key).toString('hex')),
     peek: () => undefined,
-    put: (key, bytes) => void forgetful.set(Buffer.from(key).toString('hex'), Uint8Array.from(bytes)),
+    put: (key, bytes) =>
+      forgetful.set(Buffer.from(key).toString('hex'), Uint8Array.from(bytes)) === forgetful,
   }
   const answers = new Answers({ derived, kept })
   const asked = question(tree, { compression: ZSTD, sums: undefined })
@@ -374,7 +375,7 @@ test('many small differences in a large file: no more of them in the answer than
 })
 
 test('an answer that is not kept is not ready', async () => {
-  const full: Kept = { get: () => undefined, peek: () => undefined, put: () => {} }
+  const full: Kept = { get: () => undefined, peek: () => undefined, put: () => false }
   const tree = treeOf(newer)
   const asked = { tree, node: 1, sums: rawSums(older) }
   const manners = [mannerOf(RULE, false, undefined), mannerOf(RULE, false, ZSTD)]
@@ -404,7 +405,7 @@ test('the refiner leaves the processor to clients for as long as there are any',
     ...memory,
     put: (key, bytes) => {
       order.push(isBusy ? 'quick' : 'best')
-      memory.put(key, bytes)
+      return memory.put(key, bytes)
     },
   }
   const answers = new Answers({ derived, kept, onQuick: (job) => refiner.add(job) })

@@ -17,8 +17,8 @@ export interface Kept {
    * no longer than the caller's turn.
    */
   peek(key: Uint8Array): Uint8Array | undefined
-  /** Keeps a copy of `bytes` in place of what is there; or doesn't. */
-  put(key: Uint8Array, bytes: Uint8Array): void
+  /** Keeps a copy of `bytes` in place of what is there; or doesn't, and says so: too much may be on its way to the disk. */
+  put(key: Uint8Array, bytes: Uint8Array): boolean
   /** Who puts a lot in a row, and nobody waits for it, waits for this in between, so that nothing is left out. */
   readonly ready?: Promise<void>
 }

@@ -12,6 +12,7 @@ import { Cache } from '../cache/cache.ts'
 import { BlockPool } from '../lib/block-pool.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
 import { Derived } from './derived.ts'
+import type { Kept } from './kept.ts'
 import { type ListRequest, Lists, type PreparedList } from './lists.ts'
 import { findSources } from './paths.ts'
 import type { Tree } from './tree.ts'
@@ -177,6 +178,41 @@ test('a list larger than what may wait for the disk is kept as well', async () =
     large.close()
     rmSync(directory, { recursive: true })
   }
+})
+
+test('a list waits for room where too much is on its way to the disk, and not for ever', async () => {
+  const long = Array.from({ length: 2400 }, (_, i) => [
+    `${i}`,
+    { mode: 0o120777, mtime: 5, target: `${i}`.padEnd(4090, 'x') },
+  ])
+  const large = new MemoryTree(dir(Object.fromEntries(long)))
+  const asked = request(['-rl', '.', 'm/'], { tree: large })
+  for (const madeAtOnce of [3, 0]) {
+    const memory = memoryKept(32 * 2 ** 20)
+    let [room, refused] = [0, 0]
+    const crowded: Kept = {
+      ...memory,
+      put: (key, bytes) => {
+        if (room-- > 0) return memory.put(key, bytes)
+        refused++
+        return false
+      },
+      get ready() {
+        return nextTurn().then(() => {
+          room = madeAtOnce
+        })
+      },
+    }
+    made = 0
+    const lists = new Lists(derived, crowded)
+    const first = await lists.prepare(asked, signal)
+    assert.ok(first.bytes.length > 9 * 2 ** 20)
+    await lists.keepAll()
+    assert.ok(refused > 0 && refused <= 20, `${refused} times`)
+    await new Lists(derived, crowded).prepare(asked, signal)
+    assert.equal(made, madeAtOnce > 0 ? 1 : 2)
+  }
+  large.close()
 })
 
 test('whatever shapes a list makes another one; what does not, does not', async () => {

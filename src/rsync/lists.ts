@@ -72,6 +72,8 @@ const NOTICE_BYTES = 300
 const PART = 2 ** 20
 /** Parts that are put in a row: half of what the cache lets wait for the disk. Others put things as well. */
 const PARTS_AT_ONCE = 8
+/** How often a part is put that is refused, each time when all that waited before it is on the disk. */
+const MOST_TRIES = 20
 /** Bytes of lists that may be on their way to where they are kept: each of them is one more copy in memory. */
 const MOST_KEEPING = 64 * 2 ** 20
 /** Changes whenever the meaning of a key or of what is kept does. */
@@ -276,7 +278,13 @@ export class Lists {
       }
       const number = Buffer.alloc(4)
       number.writeUInt32LE(parts)
-      this.#kept.put(partKey(key, i), Buffer.concat([number, whole.subarray(i * PART, (i + 1) * PART)]))
+      const part = Buffer.concat([number, whole.subarray(i * PART, (i + 1) * PART)])
+      // What others have put may take all the room that there is.
+      for (let tries = 1; !this.#kept.put(partKey(key, i), part); tries++) {
+        // The other parts would be of no use.
+        if (tries === MOST_TRIES) return
+        await this.#kept.ready
+      }
     }
   }
 

@@ -7,13 +7,15 @@
  *     one zstd stream: the manifest, the file contents, and for each blob its SHA-256 (32 bytes), its size
  *     (u64, little-endian) and its bytes, in the order of their numbers in the manifest; then 32 zeros
  */
+import { createHash } from 'node:crypto'
 import { createReadStream, statSync } from 'node:fs'
 import { pipeline, Readable } from 'node:stream'
+import { pathToFileURL } from 'node:url'
 import { createZstdDecompress } from 'node:zlib'
 import { z } from 'zod'
 import { SourceError } from '../errors.ts'
 import { StreamReader } from '../lib/stream-reader.ts'
-import type { Offer, WantedBlob } from './parent.ts'
+import type { BundleFile, Offer, WantedBlob } from './parent.ts'
 import { MAX_MANIFEST_BYTES } from './parent-wire.ts'
 import { pathOf, readFifo } from './pipe.ts'
 import type { LocateOptions, SourceConfig } from './source.ts'
@@ -64,10 +66,12 @@ export class BundleSource {
   async offer(_id: string, { signal }: LocateOptions): Promise<Offer> {
     const isFifo = statSync(this.#path).isFIFO()
     const file = isFifo ? await readFifo(this.#path, signal) : createReadStream(this.#path, { signal })
+    const sha256 = createHash('sha256')
     let bytes = 0
     async function* counted(): AsyncGenerator<Uint8Array> {
       for await (const chunk of file as AsyncIterable<Uint8Array>) {
         bytes += chunk.length
+        sha256.update(chunk)
         yield chunk
       }
     }
@@ -79,19 +83,30 @@ export class BundleSource {
     const decoder = createZstdDecompress()
     pipeline(Readable.from(raw.rest()), decoder, () => {}) // what fails shows where it is read
     const reader = new StreamReader(decoder as AsyncIterable<Uint8Array>)
-    const take = async (count: number): Promise<Buffer> => {
+    const more = async (count: number): Promise<Buffer | undefined> => {
       try {
-        const taken = await reader.bytes(count)
-        if (taken) return taken
+        return await reader.bytes(count)
       } catch (cause) {
         signal.throwIfAborted()
         throw new SourceError(`${this.#path} is damaged: ${(cause as Error).message}`, { cause })
       }
+    }
+    const take = async (count: number): Promise<Buffer> => {
+      const taken = await more(count)
+      if (taken) return taken
       throw new SourceError(`${this.#path} ends early`, { hint: 'Copy it again from where it was exported.' })
     }
     const manifest = await take(head.data.manifestBytes)
     const contents = await take(head.data.contentsBytes)
     const { have, url, vouchers, contentsSha256 } = head.data
+    let whole: BundleFile | undefined
+    const end = async (): Promise<void> => {
+      if (await more(1)) throw new SourceError(`${this.#path} is damaged: it goes on behind its end`)
+      whole = {
+        url: isFifo ? undefined : pathToFileURL(this.#path).href,
+        sha256: sha256.digest('hex'),
+      }
+    }
     return {
       url,
       manifest,
@@ -101,8 +116,11 @@ export class BundleSource {
       get linkBytes() {
         return bytes
       },
+      get file() {
+        return whole
+      },
       contents: async () => contents,
-      blobs: (wanted) => this.#blobs(wanted, have, take),
+      blobs: (wanted) => this.#blobs(wanted, have, take, end),
     }
   }
 
@@ -110,6 +128,7 @@ export class BundleSource {
     wanted: readonly WantedBlob[],
     have: readonly string[],
     take: (count: number) => Promise<Buffer>,
+    end: () => Promise<void>,
   ): AsyncGenerator<Uint8Array, void, undefined> {
     let next = 0
     for (;;) {
@@ -126,7 +145,7 @@ export class BundleSource {
       }
       if (isWanted) next++
     }
-    if (next === wanted.length) return
+    if (next === wanted.length) return await end()
     const whose =
       have.length > 0 ? `It was exported for a server that has ${have.join(', ')}.` : 'Export it again.'
     throw new SourceError(`${this.#path} lacks ${wanted.length - next} files that are not held here`, {

@@ -81,6 +81,14 @@ export interface BlobsOptions {
   readBase(digest: Uint8Array, offset: number, bytes: number): Promise<Uint8Array | undefined>
 }
 
+/** A file that holds a whole offer. */
+export interface BundleFile {
+  /** Undefined for what can't be read a second time. */
+  url: string | undefined
+  /** Hex. */
+  sha256: string
+}
+
 /** What a parent says that a build is. */
 export interface Offer {
   /** Where it comes from, for people. */
@@ -93,6 +101,8 @@ export interface Offer {
   readonly vouchers: readonly string[]
   /** Bytes that came over the link so far. */
   readonly linkBytes: number
+  /** What all of it was read from, if that was a file: known when there are no more blobs. */
+  readonly file?: BundleFile | undefined
   /** Upstream's contents file. */
   contents(): Promise<Uint8Array>
   /** The blobs' bytes, one blob after the other. */

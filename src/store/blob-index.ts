@@ -159,10 +159,12 @@ export class BlobIndex {
   isLost(row: BlobRow): boolean {
     return this.#packs[row] === LOST
   }
-  /** All rows that are lost. Linear in all blobs when there is one. */
-  *lost(): Generator<BlobRow> {
-    if (this.#lostCount === 0) return
-    for (let row = 0; row < this.#rowCount; row++) if (this.isLost(row)) yield row
+  /** All rows that are lost, in order. Linear in all blobs when there is one. */
+  lost(): Uint32Array {
+    const rows = new Uint32Array(this.#lostCount)
+    let count = 0
+    for (let row = 0; count < rows.length; row++) if (this.isLost(row)) rows[count++] = row
+    return rows
   }
   digest(row: BlobRow): Uint8Array {
     return this.#digests.subarray(row * DIGEST_BYTES, (row + 1) * DIGEST_BYTES)

@@ -9,7 +9,9 @@ export interface BuildInfo {
   /** Where the archive came from, as a person would name it. */
   url: string
   /** Of an import, whose rules hold when it is read again; absent in builds of older versions. */
-  importedFrom?: 'file' | 'stick'
+  importedFrom?: 'file' | 'stick' | 'export'
+  /** Of an export, the URL of its file, where it can be read again: `url` is where the other server has it from. */
+  exportedTo?: string
   /** When the build became visible, ISO 8601. */
   fetched: string
   archiveBytes: number | null

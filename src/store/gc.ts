@@ -83,7 +83,7 @@ export class References {
       if (this.#index.isLost(row)) lost++
       found[count++] = row
     })
-    const rows = RowSet.of(found.subarray(0, count))
+    const rows = RowSet.of(found.subarray(0, count), this.#index.rowCount)
     if (this.#index.rowCount > this.#counts.length) this.#grow()
     this.#rows.set(build, rows)
     for (const row of rows) {
@@ -112,10 +112,10 @@ export class References {
     return this.#rows.get(build) ?? []
   }
 
-  /** The blobs of a build of which there is no copy to be trusted. */
-  *lostOf(build: BuildNumber): Generator<BlobRow> {
-    if (this.#index.lostCount === 0) return
-    for (const row of this.rowsOf(build)) if (this.#index.isLost(row)) yield row
+  /** How many of a build's blobs have no copy to be trusted. Each client asks. */
+  lostOf(build: BuildNumber): number {
+    const index = this.#index
+    return index.lostCount === 0 ? 0 : (this.#rows.get(build)?.count((row) => index.isLost(row)) ?? 0)
   }
 
   /** Whether a build needs one of these rows, which ascend. Takes no longer for more blobs in a row. */
@@ -163,16 +163,28 @@ class RowSet {
     this.#runs = runs
   }
 
-  /** Sorts `rows` in place; what is in it twice counts once. */
-  static of(rows: Uint32Array): RowSet {
-    rows.sort()
+  /**
+   * Of rows in any order, all below `rowCount`; what is in it twice counts once. By a bit for each row: to sort half a
+   * million of them would take tens of milliseconds at a stretch.
+   */
+  static of(rows: Uint32Array, rowCount: number): RowSet {
+    const bits = new Uint32Array(Math.ceil(rowCount / 32) + 1)
+    for (const row of rows) bits[row >>> 5]! |= 1 << (row & 31)
     const runs: number[] = []
-    for (const row of rows) {
-      const end = runs.at(-1)
-      if (end !== undefined && row <= end) runs[runs.length - 1] = Math.max(end, row + 1)
-      else runs.push(row, row + 1)
+    for (const [word, set] of bits.entries()) {
+      const isInRun = runs.length % 2 === 1
+      if (set === (isInRun ? 0xffff_ffff : 0)) continue
+      for (let bit = 0; bit < 32; bit++)
+        if ((runs.length & 1) !== ((set >>> bit) & 1)) runs.push(word * 32 + bit)
     }
     return new RowSet(Uint32Array.from(runs))
+  }
+
+  count(counts: (row: BlobRow) => boolean): number {
+    let count = 0
+    for (let run = 0; run < this.#runs.length; run += 2)
+      for (let row = this.#runs[run]!; row < this.#runs[run + 1]!; row++) if (counts(row)) count++
+    return count
   }
 
   /** Whether one of these rows, which ascend, is in it. */
@@ -300,7 +312,7 @@ export async function sweep(order: SweepOrder): Promise<{ freed: number; more: b
   const { packs } = order
   const bytesBefore = packs.bytes
   const freed = () => bytesBefore - packs.bytes
-  deleteLost(order)
+  await deleteLost(order)
   const { dead, partly } = await sortPacks(order)
   const left = await deleteUnneeded(order, dead, await rowsByPack(packs.index, dead))
   for (const pack of dead) {
@@ -387,10 +399,15 @@ async function deleteUnneeded(
 }
 
 /** Forgets what is lost and nobody needs any more. */
-function deleteLost({ packs, references, known }: Needs): void {
-  const ingests = known()
-  for (const row of packs.index.lost()) {
-    if (references.count(row) === 0 && givenUp(ingests, row)) packs.index.delete(row)
+async function deleteLost({ packs: { index }, references, known }: Needs): Promise<void> {
+  const pacer = new Pacer()
+  let ingests = known()
+  for (const [i, row] of index.lost().entries()) {
+    if (i % DELETE_STRIDE === 0 && pacer.due) {
+      await pacer.rest()
+      ingests = known()
+    }
+    if (index.isLost(row) && references.count(row) === 0 && givenUp(ingests, row)) index.delete(row)
   }
 }
 

@@ -20,7 +20,7 @@
  * has digests and there is no special case.
  */
 import { constants } from 'node:buffer'
-import { createHash, hash, webcrypto } from 'node:crypto'
+import { createHash, hash } from 'node:crypto'
 import { endianness } from 'node:os'
 import { z } from 'zod'
 import { StoreCorrupt, StoreError, StoreFormat } from '../errors.ts'
@@ -35,6 +35,7 @@ import {
   SYMLINK,
   TYPE_MASK,
 } from '../lib/file-mode.ts'
+import { pacedUpdate } from '../lib/pacer.ts'
 import { DIGEST_BYTES } from './pack.ts'
 
 const MAGIC = 'upserv-tree\0'
@@ -206,12 +207,14 @@ export class Manifest {
     return Manifest.#open(bytes, createHash('sha256').update(sealed(bytes)).digest())
   }
 
-  /** As `decode`, for a file; the digest is computed off the event loop. */
+  /** As `decode`, for a file; the digest is computed a slice at a time. */
   static async load(path: string, disk: Disk = realDisk): Promise<Manifest> {
     const bytes = await disk.readFile(path)
     try {
       checkFraming(bytes)
-      return Manifest.#open(bytes, new Uint8Array(await webcrypto.subtle.digest('SHA-256', sealed(bytes))))
+      const sha256 = createHash('sha256')
+      await pacedUpdate(sha256, sealed(bytes))
+      return Manifest.#open(bytes, sha256.digest())
     } catch (error) {
       throw about(path, error)
     }

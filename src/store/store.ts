@@ -35,7 +35,7 @@ import { BlockPool } from '../lib/block-pool.ts'
 import { asBuffer } from '../lib/bytes.ts'
 import { type Disk, type DiskNow, realDisk } from '../lib/disk.ts'
 import { Mutex } from '../lib/mutex.ts'
-import { Pacer } from '../lib/pacer.ts'
+import { Pacer, pacedUpdate } from '../lib/pacer.ts'
 import { type Throttle, UNBOUND } from '../lib/throttle.ts'
 import { type AccessMark, decodeAccess, encodeAccess, isTouched, placeTouched } from './access.ts'
 import type { PackNumber } from './blob-index.ts'
@@ -853,16 +853,16 @@ export class Store {
 
   /** Builds of which we know by now that they are damaged. Looks at no blob of any: pages ask each second. */
   knownDamaged(): string[] {
-    const lost = Uint32Array.from(this.packs.index.lost())
+    const lost = this.packs.index.lost()
     return [...this.#builds.values()]
       .filter((build) => build.damaged || this.#references.needsAny(build.number, lost))
       .map(({ id }) => id)
   }
 
-  /** Digests of the blobs that a build needs and that are lost. */
-  lostBlobs(id: string): Uint8Array[] {
-    const build = this.#held(id)
-    return Array.from(this.#references.lostOf(build.number), (row) => this.packs.index.digest(row).slice())
+  /** Whether this is a blob of which there is no copy that can be trusted. */
+  isLost(digest: Uint8Array): boolean {
+    const row = this.packs.index.find(digest)
+    return row >= 0 && this.packs.index.isLost(row)
   }
 
   /**
@@ -980,8 +980,9 @@ export class Store {
       await askTwice(() => Manifest.load(paths.manifest, this.disk))
       const info = decodeInfo(paths.info, await askTwice(() => this.disk.readFile(paths.info)))
       const contents = await askTwice(() => this.disk.readFile(paths.contents))
-      const expected = info.contentsSha256
-      if (expected !== undefined && createHash('sha256').update(contents).digest('hex') !== expected)
+      const sha256 = createHash('sha256')
+      await pacedUpdate(sha256, contents)
+      if (info.contentsSha256 !== undefined && sha256.digest('hex') !== info.contentsSha256)
         throw new StoreCorrupt(`${paths.contents} is not what was written`)
     } catch (error) {
       const about = diskError(error, paths.directory)
@@ -1050,9 +1051,7 @@ export class Store {
   }
 
   #countLost(build: HeldBuild): number {
-    let lost = 0
-    for (const _row of this.#references.lostOf(build.number)) lost++
-    return lost
+    return this.#references.lostOf(build.number)
   }
 
   #setDamaged(build: HeldBuild, reason: string, cause?: unknown): void {
@@ -1359,7 +1358,7 @@ async function* digesting(
   hash: Hash,
 ): AsyncGenerator<Uint8Array> {
   for await (const chunk of chunks) {
-    hash.update(chunk)
+    await pacedUpdate(hash, chunk)
     yield chunk
   }
 }

@@ -11,8 +11,10 @@ import type { BlobRow } from './blob-index.ts'
 import { askTwice, diskError, isAboutFile, isUnreadable } from './disk-error.ts'
 import type { Pace, PackInfo, Packs } from './packs.ts'
 
-/** What is read at once, and hashed without a rest: some milliseconds. */
+/** What is read at once. */
 const SPAN_BYTES = 2 ** 20
+/** Blobs hashed between two looks at the clock. */
+const STRIDE = 64
 /** A blob that moves again and again, each time before we get to it, is left for another time. */
 const MAX_ROUNDS = 10
 
@@ -130,7 +132,9 @@ async function badOf(pack: PackInfo, span: readonly Place[], options: CheckOptio
     const start = span[0]!.offset
     const { bytes } = await tryToRead(pack, start, sizeOf(span), options)
     if (bytes) {
-      for (const { digest, offset, length } of span) {
+      const pacer = new Pacer(options.signal)
+      for (const [i, { digest, offset, length }] of span.entries()) {
+        if (i % STRIDE === 0 && pacer.due) await pacer.rest()
         const blob = bytes.subarray(offset - start, offset - start + length)
         if (!hash('sha256', blob, 'buffer').equals(digest)) bad.rotten.push(digest)
       }

@@ -146,3 +146,91 @@ describe('a tree of extents that leads to one leaf a billion times', {
       }
     })
 })
+
+// ---------------------------------------------------------------------------------------------------
+// Directories of very many names, each as short as can be.
+
+const LARGE_BLOCK = 64 * 1024
+const PIECE = 1 << 20
+const [TABLE, FIRST] = [4, 16]
+const CHILD = 12
+
+/** An image whose root is a directory of so many bytes: it names one inode again and again. */
+class CrowdedImage {
+  /** Bytes of the directory that were read. */
+  read = 0
+  readonly #start = Buffer.alloc(FIRST * LARGE_BLOCK)
+  readonly #names = Buffer.alloc(LARGE_BLOCK)
+
+  constructor(directoryBytes: number, name: string, childMode: number) {
+    const superblock = this.#start.subarray(1024, 2048)
+    const blocks = directoryBytes / LARGE_BLOCK
+    for (const [at, value] of [
+      [0, 64],
+      [4, FIRST + blocks],
+      [24, 6],
+      [40, 64],
+      [76, 1],
+      [96, 0x42],
+    ] as const)
+      superblock.writeUInt32LE(value, at)
+    superblock.writeUInt16LE(0xef53, 56)
+    superblock.writeUInt16LE(128, 88)
+    this.#start.writeUInt32LE(TABLE, LARGE_BLOCK + 8)
+    const inode = (number: number): Buffer => this.#start.subarray(TABLE * LARGE_BLOCK + (number - 1) * 128)
+    const extents = extent(0, blocks)
+    extents.writeUInt32LE(FIRST, 8)
+    for (const [number, mode] of [
+      [2, 0o40755],
+      [CHILD, childMode],
+    ] as const) {
+      inode(number).writeUInt16LE(mode, 0)
+      inode(number).writeUInt16LE(2, 26)
+    }
+    inode(2).writeUInt32LE(directoryBytes, 4)
+    inode(2).writeUInt32LE(0x80000, 32)
+    inode(2).set(node(0, 1, extents), 40)
+    for (let at = 0; at < LARGE_BLOCK; at += 12) {
+      const length = LARGE_BLOCK - at < 24 ? LARGE_BLOCK - at : 12
+      this.#names.writeUInt32LE(CHILD, at)
+      this.#names.writeUInt16LE(length, at + 4)
+      this.#names[at + 6] = name.length
+      this.#names.write(name, at + 8, 'latin1')
+      if (length > 12) break
+    }
+  }
+
+  bytes(position: number, length: number): Buffer {
+    if (position < FIRST * LARGE_BLOCK) return this.#start.subarray(position, position + length)
+    // That it is all there is looked at first.
+    if (length === 1) return Buffer.alloc(1)
+    this.read += length
+    return Buffer.concat(Array.from({ length: length / LARGE_BLOCK }, () => this.#names))
+  }
+}
+
+test('names of a large directory are told as they are read, with pauses in between', () => {
+  const image = new CrowdedImage(4 * PIECE, 'x', 0o10644)
+  const namesInPiece = (PIECE / LARGE_BLOCK) * Math.floor(LARGE_BLOCK / 12)
+  let [names, paused] = [-1, 0]
+  const sink = {
+    entry: () => {
+      assert.equal(image.read, Math.ceil(++names / namesInPiece) * PIECE, `before name ${names}`)
+    },
+    data: () => {},
+  }
+  for (const _ of readExt((position, length) => image.bytes(position, length), sink)) {
+    assert.ok(image.read - paused <= PIECE)
+    paused = image.read
+  }
+  assert.equal(names, 4 * namesInPiece)
+})
+
+test('a large directory that names one directory again and again: the second name is refused', () => {
+  const image = new CrowdedImage(4 * PIECE, 'x', 0o40755)
+  const reading = (): void => {
+    for (const _ of readExt((position, length) => image.bytes(position, length), new RecordingSink()));
+  }
+  assert.throws(reading, /the directory x is in two places/)
+  assert.ok(image.read <= PIECE)
+})

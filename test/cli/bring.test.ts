@@ -37,7 +37,7 @@ async function shell(mirror: Mirror, script: string, data = mirror.data) {
 }
 
 /** Turns a bit of the file with this content, in the pack that holds it. */
-function rot(data: string, content: string): void {
+function rot(data: string, content: string | Uint8Array): void {
   for (const name of readdirSync(join(data, 'packs'))) {
     const path = join(data, 'packs', name)
     const bytes = readFileSync(path)
@@ -49,6 +49,8 @@ function rot(data: string, content: string): void {
   }
   assert.fail('no pack holds that file')
 }
+
+const CANNOT_BE_READ_AGAIN = /it cannot be fetched again: what it was imported from cannot be read again/
 
 describe('by hand', { concurrency: 2 }, () => {
   test('a directory tree, and what tar cannot read of one', async () => {
@@ -93,6 +95,8 @@ describe('by hand', { concurrency: 2 }, () => {
     assert.notEqual(empty.code, 0)
     assert.deepEqual(buildsOnDisk(mirror.data), ['1', '2'])
     assert.deepEqual(mirror.incoming(), [])
+    rot(mirror.data, randomBytes(10_000, 50_000))
+    assert.match(await says(upserv, 1, 'verify', '1', '--repair'), CANNOT_BE_READ_AGAIN)
   })
 
   test("a stick in xs-rsync's layout, its checksums, and one that was tampered with", async () => {
@@ -207,7 +211,7 @@ describe('by hand', { concurrency: 2 }, () => {
     await mirror.startNginx()
     const from = await mirror.startUpserv()
     for (const id of ['801', '802']) await mirror.assertServes(from, id)
-    const to = await mirror.startUpserv({ data: mirror.path('other'), sources: [] })
+    let to = await mirror.startUpserv({ data: mirror.path('other'), sources: [] })
     const [all, difference] = [mirror.path('801.export'), mirror.path('802.export')]
     await says(from, 0, 'export', '801', all)
     await says(from, 0, 'export', '802', '--have', '801', difference)
@@ -225,12 +229,38 @@ describe('by hand', { concurrency: 2 }, () => {
     await mirror.assertServes(to, '802')
     assert.match(await says(to, 0, 'list'), /802 .* import +sha256 \(says the export\)/)
 
+    // Read again, it is the same file; where the other server has it from is nobody's business here.
+    const [other, asked] = [mirror.path('other'), mirror.requestsFor('802').length]
+    const manifest = readFileSync(join(other, 'builds/802/manifest'))
+    rot(other, randomBytes(77, 40_000))
+    assert.match(await says(to, 0, 'verify', '--repair'), /build 802 .* is whole/)
+    await mirror.assertServes(to, '802')
+    rot(other, randomBytes(77, 40_000))
+    renameSync(difference, mirror.path('away'))
+    assert.match(await says(to, 1, 'verify', '--repair'), /again: ENOENT\b.*802\.export/)
+    copyFileSync(all, difference)
+    assert.match(await says(to, 1, 'verify', '--repair'), /again: \S+802\.export is another file now/)
+    assert.deepEqual(readFileSync(join(other, 'builds/802/manifest')), manifest)
+    assert.equal(mirror.requestsFor('802').length, asked)
+    await says(to, 0, 'import', mirror.path('away'))
+    await mirror.assertServes(to, '802')
+
     // By a pipe, under another name; and damaged.
-    const piped = await shell(mirror, `cat ${quoteForShell(all)} | UPSERV - --as again`, mirror.path('other'))
+    const piped = await shell(mirror, `cat ${quoteForShell(all)} | UPSERV - --as again`, other)
     assert.equal(piped.code, 0, piped.stderr)
-    await says(to, 0, 'remove', 'again')
     await says(to, 0, 'remove', '802')
     await says(to, 0, 'remove', '801')
+    rot(other, randomBytes(10_000, 40_000))
+    assert.match(await says(to, 1, 'verify', '--repair'), CANNOT_BE_READ_AGAIN)
+    // Nor is that of which an older version did not note that it was an export.
+    await to.stop()
+    const infoFile = join(other, 'builds/again/build.json')
+    const { importedFrom, ...info } = JSON.parse(readFileSync(infoFile, 'utf8'))
+    assert.equal(importedFrom, 'export')
+    writeFileSync(infoFile, JSON.stringify({ ...info, importedFrom: 'file', archiveSha256: null }))
+    to = await mirror.startUpserv({ data: other, sources: [] })
+    assert.match(await says(to, 1, 'verify', '--repair'), CANNOT_BE_READ_AGAIN)
+    await says(to, 0, 'remove', 'again')
     for (const part of [0.1, 0.5, 0.9]) {
       const bad = mirror.path('bad')
       copyFileSync(all, bad)

@@ -52,9 +52,9 @@ class Forgetful implements Kept {
     return this.#forgotten.has(nameOf(key)) ? undefined : this.#kept.peek(key)
   }
   put(key: Uint8Array, bytes: Uint8Array) {
-    this.#kept.put(key, bytes)
     if (this.forgets(bytes.length)) this.#forgotten.add(nameOf(key))
     else this.#forgotten.delete(nameOf(key))
+    return this.#kept.put(key, bytes)
   }
 }
 

@@ -80,6 +80,7 @@ export function memoryKept(most = MOST_KEPT): Kept {
         size -= length
       }
       kept.set(name(key), Uint8Array.from(bytes))
+      return true
     },
   }
 }
