@@ -15,7 +15,7 @@ const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
 
 /**
  * What each folder of src/ may import beside itself. Everyone may use errors.ts, version.ts and lib/. The
- * leaves (access, doorstep, history, rsync, store, source, archive) don't know each other.
+ * leaves (access, archive, cache, doorstep, history, rsync, source, store) don't know each other.
  */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   lib: [],
@@ -81,6 +81,20 @@ test('imports go one way', () => {
       )
     }
   }
+})
+
+test('docs/architecture.md has every part, and what each may import', () => {
+  const page = read('docs/architecture.md')
+  const quoted = (names: readonly string[]): string => names.map((name) => `\`${name}\``).join(', ')
+  for (const [part, allowed] of Object.entries(MAY_IMPORT)) {
+    if (part !== 'version.ts')
+      assert.match(page, new RegExp(`^\\| \`${part}/?\` \\|`, 'm'), `${part} is not among the parts`)
+    if (allowed.length > 0) assert.ok(page.includes(`\n| \`${part}\` | ${quoted(allowed)} |\n`), part)
+  }
+  const leaves = Object.keys(MAY_IMPORT).filter(
+    (part) => MAY_IMPORT[part]!.length === 0 && !FOR_ALL.includes(part),
+  )
+  assert.ok(page.includes(`The leaves ${quoted(leaves.sort())} `), `${leaves}`)
 })
 
 test('codecs of the wire are pure: they import no IO', () => {
@@ -176,6 +190,17 @@ test('every label that a protocol error begins with is in docs/rsync-protocol.md
 test('every configuration key is in docs/configuration.md', () => {
   const page = read('docs/configuration.md')
   for (const key of configKeys()) assert.ok(page.includes(`\`${key}\``), `${key} is not described`)
+})
+
+test('every metric is in docs/operations.md', () => {
+  const page = read('docs/operations.md')
+  const text = read('src/http/metrics.ts')
+  const metrics = [
+    ...[...text.matchAll(/\b(?:counter|gauge)\(\s*'(\w+)'/g)].map(([, name]) => `upserv_${name}`),
+    ...[...text.matchAll(/\bname: '(upserv_\w+)'/g)].map(([, name]) => name!),
+  ]
+  assert.ok(metrics.length > 15, `${metrics.length}`)
+  for (const name of metrics) assert.match(page, new RegExp(`\`${name}[\`{]`), `${name} is not described`)
 })
 
 test('the state diagram in docs/architecture.md is that of the code', () => {

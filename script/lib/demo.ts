@@ -20,7 +20,7 @@ Starts upserv with two small builds to try it on: makes them (from Debian packag
 apt is there), publishes them on a web server of their own, and prints what to type.
 Needs npm, and rsync to try it. Everything it writes is under tmp/demo.
 
-  --port N   rsync port (default 8730; another one if it is taken)
+  --port N   rsync port (default 8872; another one if it is taken)
   --http N   port of the web page (default 8731; 0: no web page)
   --once     run the commands too, check what arrives, and end
   --fresh    forget what was fetched and synced before
@@ -47,7 +47,7 @@ function readOptions(): { port: number; http: number; once: boolean; fresh: bool
   try {
     const { values } = parseArgs({
       options: {
-        port: { type: 'string', default: '8730' },
+        port: { type: 'string', default: '8872' },
         http: { type: 'string', default: '8731' },
         once: { type: 'boolean', default: false },
         fresh: { type: 'boolean', default: false },

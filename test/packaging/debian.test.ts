@@ -230,19 +230,37 @@ systemctl reload upserv`)
     assert.equal(await property('ActiveState'), 'active')
   })
 
-  test('over TLS, as docs/operations.md has it: a socket of its own, off until there is a certificate', async () => {
+  test('over TLS, as docs/operations.md has it: certificate, [tls], and a socket that is off until then', async () => {
     assert.match(await shell('systemctl is-enabled upserv-tls.socket || true'), /^disabled$/m)
-    const said = await shell(`cp /etc/upserv/upserv.toml /root/before.toml && cd /root
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=localhost \
-  -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem 2>/dev/null
-install -d -m 750 -o root -g upserv /etc/upserv/tls
-install -m 644 cert.pem /etc/upserv/tls/ && install -m 640 -g upserv key.pem /etc/upserv/tls/
-printf '\n[tls]\ncert = "/etc/upserv/tls/cert.pem"\nkey = "/etc/upserv/tls/key.pem"\n' >>/etc/upserv/upserv.toml
-systemctl enable upserv-tls.socket 2>&1
-systemctl stop upserv.service && systemctl start upserv-tls.socket upserv.service
-RSYNC_SSL_CA_CERT=/root/cert.pem rsync-ssl rsync://localhost/ && upserv doctor`)
+    const section = sectionOf('docs/operations.md', 'TLS')
+    const [directory, ownCertificate, hook, byHand, socket] = indentedIn(section) as [
+      string,
+      string,
+      string,
+      string,
+      string,
+    ]
+    assert.match(socket, /^systemctl enable/)
+    const [, table] = /^```toml\n([\s\S]*?)^```$/m.exec(section)!
+    await shell(`cp /etc/upserv/upserv.toml /root/before.toml && cd /root
+echo 127.0.0.1 updates.example.org >>/etc/hosts
+${directory}${ownCertificate}`)
+    // What certbot has got: this certificate again, and one for another program on this machine.
+    await shell(`live=/etc/letsencrypt/live hook=/etc/letsencrypt/renewal-hooks/deploy/upserv
+mkdir -p $live/updates.example.org $live/www.example.org \${hook%/*}
+cp /root/cert.pem $live/updates.example.org/fullchain.pem && cp /root/key.pem $live/updates.example.org/privkey.pem
+cat >$hook <<'EOF'
+${hook}EOF
+chmod 755 $hook
+rm /etc/upserv/tls/*
+RENEWED_LINEAGE=$live/www.example.org $hook
+test ! -e /etc/upserv/tls/cert.pem
+${byHand}rm -r /etc/letsencrypt`)
+    const said = await shell(`printf '\n%s' '${table}' >>/etc/upserv/upserv.toml
+${socket}
+RSYNC_SSL_CA_CERT=/root/ca.pem rsync-ssl rsync://updates.example.org/`)
     assert.match(said, /^builds/m)
-    assert.match(said, /^ok +certificate +\S+ is for DNS:localhost/m)
+    assert.match(said, /^ok +certificate +\S+ is for DNS:updates\.example\.org/m)
     assert.match(said, /^ok +rsync over TLS port 874 /m)
     assert.match(await property('StatusText'), /^serving rsync:\/\/\[::\]:873 rsync-ssl:\/\/\[::\]:874$/)
     // The socket is systemd's, so without a certificate nobody could take it over: the one who has a certificate goes on.
@@ -251,11 +269,34 @@ RSYNC_SSL_CA_CERT=/root/cert.pem rsync-ssl rsync://localhost/ && upserv doctor`)
     assert.equal(refused.code, 75)
     assert.match(refused.stderr, /no certificate to show[\s\S]*systemctl disable --now upserv-tls\.socket/)
     await shell(
-      'RSYNC_SSL_CA_CERT=/root/cert.pem rsync-ssl rsync://localhost/ && mv /root/tls.toml /etc/upserv/',
+      'RSYNC_SSL_CA_CERT=/root/ca.pem rsync-ssl rsync://updates.example.org/ && mv /root/tls.toml /etc/upserv/',
     )
     await shell(`mv /root/before.toml /etc/upserv/upserv.toml && systemctl disable --now upserv-tls.socket 2>&1
 systemctl restart upserv.service`)
     assert.match(await property('StatusText'), /^serving rsync:\/\/\[::\]:873$/)
+  })
+
+  test('data elsewhere, and a file below /root, as docs/operations.md has it', async () => {
+    const row = /^\| keep data elsewhere \| (.*) \|$/m.exec(read('docs/operations.md'))![1]!
+    const [install, dataDir, , service, paths, restart] = [...row.matchAll(/`([^`]+)`/g)].map(
+      ([, typed]) => typed,
+    )
+    await shell(`cp /etc/upserv/upserv.toml /root/good && ${install}
+sed -i 's|^data_dir .*|${dataDir}|' /etc/upserv/upserv.toml
+mkdir /etc/systemd/system/upserv.service.d
+printf '%s\n' '${service}' '${paths}' >/etc/systemd/system/upserv.service.d/override.conf
+systemctl daemon-reload && ${restart}`)
+    await sync('1')
+    assert.match(await shell('ls /srv/upserv/builds'), /^1$/m)
+    await shell('cp /shared/upstream/2.tar.xz /root/2.tar.xz')
+    const { stderr } = await machine.run('upserv', ['import', '/root/2.tar.xz', '--as', '2'])
+    assert.match(stderr, /upserv import - --as 2 <\/root\/2\.tar\.xz/)
+    assert.match(read('docs/operations.md'), /`upserv import - --as ID <FILE`/)
+    await shell('upserv import - --as 2 </root/2.tar.xz')
+    await sync('2')
+    await shell(`mv /root/good /etc/upserv/upserv.toml && rm -r /etc/systemd/system/upserv.service.d
+systemctl daemon-reload && systemctl restart upserv && rm -r /srv/upserv /root/2.tar.xz`)
+    await sync('1')
   })
 
   test('a configuration that is wrong makes the reload fail, and the old one holds', async () => {
@@ -416,15 +457,15 @@ cp /shared/upstream/2.tar.xz /shared/upstream/802.tar.xz`)
     await shell(`printf '[channels]\\nstable = "802"\\n' >>/etc/upserv/upserv.toml; systemctl reload upserv
 echo 127.0.0.1 SERVER updates.example.org >>/etc/hosts
 upserv-update --dir /versions rsync://updates.example.org 801`)
-    const [script, ...recipes] = indentedIn('docs/updating-devices.md')
+    const [script, ...recipes] = indentedIn(read('docs/updating-devices.md'))
     assert.equal(recipes.length, 4)
     const current = (): Promise<string> => shell('basename $(readlink /versions/current)')
     for (const [i, line] of script!.trimEnd().split('\n').entries()) {
       await machine.succeeds('sh', ['-ec', line], { timeoutMs: PATIENCE_MS })
       assert.equal(await current(), ['802\n', '801\n', '801\n'][i], line)
     }
-    // What that has left of 802 would make the recipes too easy.
-    await shell('rm -rf /versions/builds/802')
+    // What that has left of 802 would make the recipes too easy; what a power cut leaves is in their way.
+    await shell('rm -rf /versions/builds/802 && ln -s builds/801 /versions/current.new')
     let said = ''
     for (const recipe of recipes)
       said += await machine.succeeds('sh', ['-ec', recipe], { timeoutMs: PATIENCE_MS })
@@ -507,20 +548,23 @@ systemctl stop upserv.socket upserv.service && systemctl enable --now rsync 2>&1
     assert.match(said, /^build-2/m)
     // What is in README beside these: CI runs the scripts, and the server is started here.
     const serve = commandsOf('README.md').find((block) => block.includes('bin/upserv serve'))!
-    // The package's own server has the port of the web page.
-    const script = `systemctl stop upserv.socket upserv.service 2>/dev/null
+    // Beside the package's own, as nothing says to stop that.
+    const script = `systemctl is-active upserv.socket upserv.service
 cd /checkout
 ${serve.trim()} >/tmp/serve 2>&1 &
 until rsync rsync://127.0.0.1:8873/ 2>/dev/null; do kill -0 $! || { cat /tmp/serve; exit 1; }; sleep 0.1; done
 kill $!; wait $!`
     await machine.succeeds('sh', ['-ec', script], { timeoutMs: PATIENCE_MS })
-    const ofScripts = /^script\/(?:server|test)\b/
+    const ofScripts =
+      /^(?:script\/(?:server|test|package)$|script\/(?:server|test) |apt-get install -y npm debhelper$)/
     const others = commandsOf('README.md').filter(
       (block) => block !== serve && !quick.some((one) => one.includes(block)),
     )
     for (const line of others.flatMap((block) => block.trim().split('\n'))) {
       assert.ok(
-        ofScripts.test(line) || quick.join('').includes(line) || line.startsWith(DEVICE),
+        ofScripts.test(line) ||
+          quick.join('').includes(line.replace('./tmp/package/', './')) ||
+          line.startsWith(DEVICE),
         `nobody tries: ${line}`,
       )
     }
@@ -531,14 +575,20 @@ kill $!; wait $!`
 /** What a device types, which the tests above do with their own builds. */
 const DEVICE = 'rsync -aHAX --numeric-ids --delete rsync://SERVER:8873/build-802/root/'
 
+const read = (page: string): string => readFileSync(join(ROOT, page), 'utf8')
+
 /** The shell blocks of a page. */
 function commandsOf(page: string): string[] {
-  const text = readFileSync(join(ROOT, page), 'utf8')
-  return [...text.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block]) => block!)
+  return [...read(page).matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block]) => block!)
 }
 
-/** What a page has to be typed where it is set in by four spaces, a block after the other. */
-function indentedIn(page: string): string[] {
-  const text = readFileSync(join(ROOT, page), 'utf8')
+/** A section of a page, without its heading. */
+function sectionOf(page: string, heading: string): string {
+  const [, section = ''] = read(page).split(`\n## ${heading}\n`)
+  return section.split('\n## ')[0]!
+}
+
+/** What a text has to be typed where it is set in by four spaces, a block after the other. */
+function indentedIn(text: string): string[] {
   return [...text.matchAll(/(?<=\n\n)(?: {4}.*\n)+/g)].map(([block]) => block.replaceAll(/^ {4}/gm, ''))
 }

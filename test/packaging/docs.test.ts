@@ -1,9 +1,11 @@
 /** The pages that the Debian package installs: every link leads to something that is installed as well. */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { LINK, shippedDocs, shippedExamples } from '../../script/lib/shipped-docs.ts'
+
+const readme = readFileSync(fileURLToPath(new URL('../../README.md', import.meta.url)), 'utf8')
 
 test('links of installed pages lead to installed pages, and to headings that they have', () => {
   const pages = shippedDocs()
@@ -24,11 +26,18 @@ test('links of installed pages lead to installed pages, and to headings that the
 })
 
 test('what is linked to in the checkout is what the pages speak of when they are installed', () => {
-  const readme = readFileSync(fileURLToPath(new URL('../../README.md', import.meta.url)), 'utf8')
   for (const name of ['quick-start.md', 'updating-devices.md', 'migrating.md']) {
     assert.ok(readme.includes(`](docs/${name})`), name)
     assert.ok(shippedDocs().get('README.md')!.includes(`](${name})`), name)
   }
+})
+
+test('README leads to every page', () => {
+  const pages = readdirSync(fileURLToPath(new URL('../../docs', import.meta.url))).filter((name) =>
+    name.endsWith('.md'),
+  )
+  assert.ok(pages.length > 10)
+  for (const name of [...pages, 'adr/']) assert.ok(readme.includes(`](docs/${name})`), name)
 })
 
 /** As GitHub makes them of headings. */
