@@ -427,8 +427,8 @@ export class ParentSource {
     if (code === 'BUILD_UNKNOWN' || code === 'BUILD_NOT_PUBLISHED') {
       return new NotPublished(`build-${id} is not published by ${this.name}: ${message}`)
     }
-    // It is stopping, or just starting.
-    if (code === 'COMMAND_REFUSED') return new Transient(message)
+    // It is stopping, or just starting; or so many are served that our turn did not come.
+    if (code === 'COMMAND_REFUSED' || code === 'SERVER_BUSY') return new Transient(message)
     return new SourceError(text, hint === undefined ? {} : { hint })
   }
 

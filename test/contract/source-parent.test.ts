@@ -127,3 +127,9 @@ for (const at of ['open', 'append'] as const) {
     assert.deepEqual(asking.events, [{ type: 'spool-stopped', reason: 'no room' }])
   })
 }
+test('a parent that is too busy by the time that the build is there is asked again', async (t) => {
+  const busy = line({ error: { code: 'SERVER_BUSY', message: 'max connections (16) reached' } })
+  const asking = await ask(t, { '/parent/v1/builds/1': [sends(line({ say: 'wait' }), busy), describes()] })
+  assert.deepEqual(Buffer.from((await offer(asking)).manifest), MANIFEST)
+  assert.deepEqual([asking.waits.length, asking.requests.length], [1, 2])
+})
