@@ -20,6 +20,7 @@ import {
 import { StreamReader } from '../lib/stream-reader.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
+import { timeIn } from './dates.ts'
 import { type Answer, type Asked, HttpClient, isMissing, readWhole } from './http-client.ts'
 import { header } from './http-headers.ts'
 import { limitsFor, type SourceLimits } from './limits.ts'
@@ -163,7 +164,8 @@ export class ParentSource {
       .map(({ id, published }) => ({
         id,
         url: `${this.#shown}${id}`,
-        published: published === null ? undefined : new Date(published),
+        // As in all lists: what is no time is as good as none.
+        published: published === null ? undefined : timeIn(published),
       }))
     return {
       builds: builds.slice(0, this.#limits.listBuilds),

@@ -133,3 +133,14 @@ test('a parent that is too busy by the time that the build is there is asked aga
   assert.deepEqual(Buffer.from((await offer(asking)).manifest), MANIFEST)
   assert.deepEqual([asking.waits.length, asking.requests.length], [1, 2])
 })
+
+test('a time that no calendar has, or that is far off, is as good as none', async (t) => {
+  const times = ['2026-05-06T07:08:09.123Z', '2026-02-30T00:00:00Z', '+020000-01-01T00:00:00Z', '-1', null]
+  const builds = times.map((published, i) => ({ id: String(i), published }))
+  const { source } = await ask(t, { '/parent/v1/builds': [sends(line({ builds, complete: true }))] })
+  const listing = await source.list(new AbortController().signal)
+  assert.deepEqual(
+    listing.builds.map(({ published }) => published?.toISOString()),
+    ['2026-05-06T07:08:09.000Z', undefined, undefined, undefined, undefined],
+  )
+})
