@@ -318,35 +318,30 @@ export class Upserv {
     await this.#budget.enforce()
   }
 
-  /** Writes nothing to the data directory any more, so that another process may; whoever reads goes on. */
+  /**
+   * Writes nothing to the data directory any more, so that another process may; whoever reads goes on. When it throws,
+   * all goes on as before.
+   */
   async pause(): Promise<Paused> {
+    using undo = new DisposableStack()
+    undo.defer(() => this.fetches.reopen())
     // How they ended is remembered as well.
     const fetching = await this.fetches.close()
-    await Promise.all([this.verifier.close(), this.#history.close()])
+    undo.defer(() => this.verifier.reopen())
+    await this.verifier.close()
+    undo.defer(() => this.#history.reopen())
+    await this.#history.close()
     const goOn = await this.store.pause()
+    undo.defer(goOn)
+    undo.defer(() => this.resolver.letGo())
     this.resolver.holdAll()
     const held = this.#catalog.leased()
-    const takeBack = (): void => {
-      this.resolver.letGo()
-      goOn()
-      this.#history.reopen()
-      this.verifier.reopen()
-      this.fetches.reopen()
-    }
-    let letGo: () => void
-    try {
-      letGo = await this.store.keepOpen(held)
-    } catch (error) {
-      takeBack()
-      throw error
-    }
+    undo.defer(await this.store.keepOpen(held))
+    const paused = undo.move()
     return {
       held,
       fetching,
-      takeBack: () => {
-        letGo()
-        takeBack()
-      },
+      takeBack: () => paused.dispose(),
       giveAway: (onFree) => {
         this.#catalog.onFree = onFree
         // Those that were let go while nobody heard of it.
