@@ -6,12 +6,14 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
+import { request } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { doorwaysOf, type InheritedSocket } from '../../src/daemon/handover.ts'
 import { Authority } from '../support/certificates.ts'
+import { httpUrlOf } from '../support/http.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import { freePort, run } from '../support/processes.ts'
 import { rsyncSucceeds } from '../support/rsync.ts'
@@ -64,12 +66,12 @@ class Line implements AsyncDisposable {
   readonly first: Upserv
   readonly pids: number[] = []
 
-  /** What was handed over, or was to be, as operators read it. */
-  async audit(): Promise<{ what: string; result: string; code: string; target: string }[]> {
+  /** What was done, or was to be, as operators read it. */
+  async audit(done: string): Promise<{ what: string; result: string; code: string; target: string }[]> {
     const { code, stdout, stderr } = await this.first.cli(['history', '--audit', '--json'])
     assert.equal(code, 0, stderr)
     return (JSON.parse(stdout) as { what: string; result: string; code: string; target: string }[]).filter(
-      ({ what }) => what === 'handOver',
+      ({ what }) => what === done,
     )
   }
 
@@ -282,7 +284,7 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     assert.equal(await exitOf(upserv), 0)
     await mirror.assertServes(upserv, '1')
     // Both are remembered, the second by the process that has the history by then.
-    const [done, refused] = await line.audit()
+    const [done, refused] = await line.audit('handOver')
     assert.deepEqual([done?.result, refused?.result, refused?.code], ['done', 'failed', 'HANDOVER_FAILED'])
     assert.match(done!.target, new RegExp(`^pid=${pid} .* before=${upserv.process.child.pid} `))
   })
@@ -412,6 +414,37 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     assert.notEqual((await importing).code, 0)
     assert.deepEqual(JSON.parse((await upserv.cli(['list', '--json'])).stdout), [])
     assert.equal(fetchesOf(upserv, '1'), 1)
+    // That it was tried, and what came of it, is remembered all the same.
+    assert.deepEqual(
+      (await line.audit('import')).map(({ result, code }) => [result, code]),
+      [['failed', 'COMMAND_REFUSED']],
+    )
+    const fetches = JSON.parse((await upserv.cli(['history', '--fetches', '--json'])).stdout)
+    assert.deepEqual(
+      fetches.map(({ id, outcome }: { id: string; outcome: string }) => [id, outcome]),
+      [['1', 'stopped']],
+    )
+  })
+
+  test('what is tried by HTTP with the old process is remembered, also when it ends after the new one serves', async () => {
+    await using mirror = new Mirror()
+    await mirror.startNginx()
+    const upserv = await start(mirror, '', '127.0.0.1:0')
+    await using line = new Line(upserv)
+    const login = request(`${httpUrlOf(upserv)}/api/v1/session`, {
+      ...{ method: 'POST', agent: false },
+      headers: { 'content-type': 'application/json', 'x-upserv': 'test' },
+    })
+    const answered = once(login, 'response')
+    login.write('{"token":')
+    // It is with the old process once that has answered what comes in by the same door.
+    await fetch(`${httpUrlOf(upserv)}/healthz`)
+    await line.handOver()
+    login.end('"a guess"}')
+    const [{ statusCode }] = await answered
+    assert.equal(statusCode, 401)
+    await until('it is remembered', async () => (await line.audit('login'))[0]?.result === 'refused')
+    assert.equal(await exitOf(upserv), 0)
   })
 
   test('by TLS as well: who is at it finishes, and the doors are those that the configuration names', {
