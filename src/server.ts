@@ -616,6 +616,8 @@ export async function serve(
   })
   /** From the process before us. */
   let hasTakenOver = false
+  /** All doors are open, and what is behind them is ours. */
+  let isServing = false
   let stopping: Promise<void> | undefined
   const closers: (() => void)[] = [() => clearInterval(sampling)]
   /** For connections that nobody uses: they would keep the process from ending. */
@@ -854,7 +856,7 @@ export async function serve(
         names: config.http.names,
         idleMs: () => current.rsync.idleTimeoutMs,
         log,
-        isOpen: () => upserv !== undefined,
+        isServing: () => isServing,
         isStopping: () => stopping !== undefined,
         onChange: () => {
           busySince = now()
@@ -930,6 +932,7 @@ export async function serve(
         ...{ listening, tlsListening, httpUrls },
         ...{ sessions, inLine: () => turns.waiting },
       }
+      isServing = true
       log.info({ builds: open.store.ids().length, ms: Math.round(now() - began) }, 'store open')
       // Nobody waits for this; it ends with the store when we are stopped.
       await open.tidy().catch((error: Error) => {

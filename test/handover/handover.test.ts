@@ -118,21 +118,30 @@ const NOTES_PACKAGES = `data:text/javascript,${encodeURIComponent(`
   })
 `)}`
 
-/** Keeps a process that takes over from opening its doors, by the load of what it needs for one of them, for ever. */
-const NEVER_SERVES = `data:text/javascript,${encodeURIComponent(`
+/** Has a process that takes over do something more when it has loaded one of the program's files. */
+const inSuccessor = (file: string, more: string): string =>
+  `data:text/javascript,${encodeURIComponent(`
   import { registerHooks } from 'node:module'
   const isSuccessor = process.env.UPSERV_HANDOVER !== undefined
   registerHooks({
     load(url, context, next) {
       const loaded = next(url, context)
-      if (!isSuccessor || !/[/]http[/]server[.][jt]s$/.test(url)) return loaded
-      const rest = \`
-        await (await import('node:fs/promises')).writeFile(process.env.REACHED, '')
-        await new Promise((resolve) => setTimeout(resolve, 3600_000))\`
-      return { ...loaded, source: String(loaded.source) + rest }
+      if (!isSuccessor || !new RegExp('/${file}[.][jt]s$').test(url)) return loaded
+      return { ...loaded, source: loaded.source + ${JSON.stringify(more)} }
     },
   })
 `)}`
+/** Says that it was reached, and goes on in an hour. */
+const STOPS_HERE = `
+  await (await import('node:fs/promises')).writeFile(process.env.REACHED, '')
+  await new Promise((resolve) => setTimeout(resolve, 3600_000))`
+/** Keeps it from opening its doors, by the load of what it needs for one of them. */
+const NEVER_SERVES = inSuccessor('http/server', STOPS_HERE)
+/** Keeps it from opening the door of rsync, when that of HTTP is open. */
+const SERVES_HTTP_ALONE = inSuccessor(
+  'daemon/doors',
+  `Doors.prototype.listenOn = async () => {${STOPS_HERE}}`,
+)
 
 /** How often a fetch of that build has begun, in whichever process. */
 const fetchesOf = ({ process: { stderr } }: Upserv, id: string): number =>
@@ -344,6 +353,36 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     // By the old process, before and after.
     assert.equal(fetchesOf(upserv, '1'), 2)
     assert.equal(fetchesOf(upserv, '2'), 1)
+    await upserv.stop()
+  })
+
+  test('/readyz of a new process says 200 when it serves, and something at once before that', async () => {
+    await using mirror = new Mirror()
+    await mirror.startNginx()
+    const reached = mirror.path('reached')
+    const upserv = await mirror.startUpserv({
+      http: '127.0.0.1:0',
+      env: { NODE_OPTIONS: `--import=${SERVES_HTTP_ALONE}`, REACHED: reached },
+    })
+    await using line = new Line(upserv)
+    const handing = upserv.cli(['handover'])
+    await until('the new process listens', () => existsSync(reached))
+    const pid = ownersPid(mirror)
+    line.pids.push(pid)
+    // Both listen there: the one that has to answer is the one that runs.
+    const { child } = upserv.process
+    child.kill('SIGSTOP')
+    try {
+      const { status } = await fetch(`${httpUrlOf(upserv)}/readyz`, {
+        signal: AbortSignal.timeout(PATIENCE_MS / 2),
+      })
+      assert.equal(status, 503)
+    } finally {
+      process.kill(pid, 'SIGKILL')
+      child.kill('SIGCONT')
+    }
+    assert.equal((await handing).code, 75)
+    assert.equal((await fetch(`${httpUrlOf(upserv)}/readyz`)).status, 200)
     await upserv.stop()
   })
 
