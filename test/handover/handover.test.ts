@@ -102,6 +102,21 @@ async function start(mirror: Mirror, toml = '', http = 'off'): Promise<Upserv> {
   return await mirror.startUpserv({ sources: [], config, http })
 }
 
+/** A server, and a client that has begun with build 1 and takes its time: ten files at a rate as --bwlimit has it. */
+async function beginSlowly(fileBytes: number, rate: string) {
+  await using stack = new AsyncDisposableStack()
+  const mirror = stack.use(new Mirror())
+  await mirror.publish('1', randomTree(1, 10, fileBytes))
+  await mirror.startNginx()
+  const upserv = await start(mirror)
+  await mirror.assertServes(upserv, '1')
+  const line = stack.use(new Line(upserv))
+  const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', `--bwlimit=${rate}`])
+  await slow.client.waitForLine(/^file-1$/)
+  const owned = stack.move()
+  return { mirror, upserv, line, slow, [Symbol.asyncDispose]: () => owned.disposeAsync() }
+}
+
 const ownersPid = (mirror: Mirror): number =>
   (JSON.parse(readFileSync(join(mirror.data, 'upserv.lock'), 'utf8')) as { pid: number }).pid
 
@@ -258,14 +273,8 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
   })
 
   test('who stops the new process stops the old one, with the same patience', async () => {
-    await using mirror = new Mirror()
-    await mirror.publish('1', randomTree(1, 10, 400_000))
-    await mirror.startNginx()
-    const upserv = await start(mirror)
-    await mirror.assertServes(upserv, '1')
-    await using line = new Line(upserv)
-    const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', '--bwlimit=100k'])
-    await slow.client.waitForLine(/^file-1$/)
+    await using begun = await beginSlowly(400_000, '100k')
+    const { upserv, line, slow } = begun
     const { pid } = await line.handOver()
     assert.ok(lives(upserv.process.child.pid!))
     process.kill(pid, 'SIGTERM')
@@ -388,14 +397,8 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
 
   for (const taken of [true, false])
     test(`sessions that end meanwhile are remembered ${taken ? 'by the new process' : 'where it does not take over'}`, async () => {
-      await using mirror = new Mirror()
-      await mirror.publish('1', randomTree(1, 10, 100_000))
-      await mirror.startNginx()
-      const upserv = await start(mirror)
-      await mirror.assertServes(upserv, '1')
-      await using line = new Line(upserv)
-      const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', '--bwlimit=150k'])
-      await slow.client.waitForLine(/^file-1$/)
+      await using begun = await beginSlowly(100_000, '150k')
+      const { mirror, upserv, line, slow } = begun
       slow.client.freeze()
       // Whoever opens the data directory waits for what this file says.
       const path = join(mirror.data, 'upserv.json')
