@@ -102,6 +102,11 @@ test('whatever writes into the data directory does it through lib/disk.ts', () =
     assert.doesNotMatch(read(path), /from 'node:fs/, path)
 })
 
+test('what commands print as JSON drives no terminal: it is made in one place', () => {
+  for (const path of modules.filter((path) => path.startsWith('src/cli/')))
+    assert.doesNotMatch(read(path), /JSON\.stringify/, `${path}: showJson of lib/bytes.ts`)
+})
+
 test('no shell, ever; and programs that outside bytes reach are started by lib/confined.ts alone', () => {
   /** Who starts what, as it is written there: words of our own, or of the operator's own command line. */
   const starters: Record<string, readonly string[]> = {
