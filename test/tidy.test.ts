@@ -8,6 +8,7 @@ import { dirname, join, relative } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { configKeys } from '../src/config/config.ts'
+import { CODES } from '../src/errors.ts'
 import { NEXT } from '../src/rsync/session.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -165,6 +166,7 @@ test('every error code is in docs/operations.md', () => {
     ([, code]) => code!,
   )
   assert.ok(codes.length > 10)
+  assert.deepEqual(Object.values(CODES).flat().sort(), [...codes, 'INTERNAL'].sort())
   for (const code of codes) assert.match(operations, new RegExp(`\`${code}\``), `${code} is not explained`)
 })
 
