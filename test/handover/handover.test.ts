@@ -178,7 +178,7 @@ test('before its files are replaced a server has all of them that it needs', asy
   assert.deepEqual(packages(), before)
 })
 
-describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
+describe('handing over', { concurrency: CONCURRENCY, timeout: 300_000 }, () => {
   test('a slow client finishes with the old process, all others are with the new one, none is refused', async () => {
     await using mirror = new Mirror()
     await mirror.publish('1', randomTree(1, 5, 1000))
