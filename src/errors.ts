@@ -395,3 +395,46 @@ export class BuildDamaged extends StoreError {
 export class NoRoom extends StoreError {
   override readonly code = 'STORE_NO_ROOM'
 }
+
+// ---------------------------------------------------------------------------------------------------
+
+/** Every code, by whose turn it is, for who has to know them before anything went wrong. */
+export const CODES = {
+  peer: [
+    'PEER_PROTOCOL',
+    'PEER_REFUSED',
+    'ACCESS_DENIED',
+    'SERVER_BUSY',
+    'LOGINS_SLOWED',
+    'FETCHES_SPENT',
+    'PEER_GONE',
+    'SERVER_HANDED_OVER',
+  ],
+  upstream: [
+    'SOURCE_FAILED',
+    'BUILD_UNKNOWN',
+    'BUILD_NOT_PUBLISHED',
+    'SOURCE_UNREACHABLE',
+    'SOURCE_REFUSED',
+    'SOURCE_CHANGED',
+    'SOURCE_DIGEST_MISMATCH',
+    'SOURCE_SIGNATURE_BAD',
+    'ARCHIVE_BAD',
+    'TOOL_MISSING',
+  ],
+  operator: [
+    'CONFIG_BAD',
+    'COMMAND_REFUSED',
+    'HANDOVER_FAILED',
+    'BUILD_NOT_HELD',
+    'SESSION_UNKNOWN',
+    'PROGRAM_REPLACED',
+    'REQUEST_BAD',
+    'TOKEN_MISSING',
+    'CROSS_SITE',
+    'INTERRUPTED',
+  ],
+  disk: ['STORE_FAILED', 'STORE_LOCKED', 'STORE_FORMAT', 'STORE_CORRUPT', 'BUILD_DAMAGED', 'STORE_NO_ROOM'],
+  /** What is none of these: a bug, or an error of the system's. */
+  ours: ['INTERNAL'],
+} as const

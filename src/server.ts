@@ -68,6 +68,7 @@ import {
 } from './errors.ts'
 import type { ChangeRecord } from './history/change-record.ts'
 import { History } from './history/history.ts'
+import { MovingRecorder, type Recorder } from './history/recorder.ts'
 import type { SessionRecord } from './history/session-record.ts'
 import { parentDoor } from './http/parent.ts'
 import type { Http } from './http/server.ts'
@@ -101,8 +102,6 @@ const HISTORY_MS = 2000
 /** A process that has handed over tells so many of its sessions to its successor, this often. */
 const MAX_TOLD = 100
 const TELL_EVERY_MS = 1000
-/** Sessions that end while it is open who remembers them; of more than that nobody does. */
-const MAX_UNREMEMBERED = 10_000
 /** How often an idle server looks whether it may end, as a share of the time it waits. */
 const IDLE_CHECKS = 4
 
@@ -125,6 +124,7 @@ export class Upserv {
   readonly resolver: Resolver
   readonly fetches: Fetches
   readonly #history: History
+  readonly #recorder: MovingRecorder
   readonly #channels: Channels
   /** Set by `serve`: what only the server as a whole knows. */
   facts: {
@@ -152,9 +152,10 @@ export class Upserv {
   readonly #began = performance.now()
 
   private constructor(store: Store, ground: Ground, config: Config, log: Logger) {
-    const { channels, available, activity, history } = ground
+    const { channels, available, activity, history, recorder } = ground
     this.store = store
     this.#history = history
+    this.#recorder = recorder
     this.#channels = channels
     this.#available = available
     this.#config = config
@@ -195,10 +196,7 @@ export class Upserv {
       sources: config.sources,
       log,
       onChange: () => void this.#spare.refresh().catch(complain('counting what is spare failed')),
-      onEnd: (end) => {
-        activity.fetchEnded(end)
-        history.addFetch(end)
-      },
+      onEnd: (end) => recorder.fetch(end),
     })
     this.verifier = new Verifier({ store, catalog, fetches: this.fetches, log })
     this.resolver = new Resolver({
@@ -234,7 +232,7 @@ export class Upserv {
         uptimeSeconds: Math.round((performance.now() - this.#began) / 1000),
       }),
     })
-    this.operations = audited(this.operator, BY_COMMAND, rememberIn(history, log))
+    this.operations = audited(this.operator, BY_COMMAND, rememberWith(recorder, log))
   }
 
   /** @throws StoreLocked when another process owns the directory; StoreFormat, ConfigError. */
@@ -318,36 +316,37 @@ export class Upserv {
     await this.#budget.enforce()
   }
 
-  /** Writes nothing to the data directory any more, so that another process may; whoever reads goes on. */
+  /**
+   * Writes nothing to the data directory any more, so that another process may; whoever reads goes on. When it throws,
+   * all goes on as before.
+   */
   async pause(): Promise<Paused> {
+    using undo = new DisposableStack()
+    undo.defer(() => this.fetches.reopen())
     // How they ended is remembered as well.
     const fetching = await this.fetches.close()
-    await Promise.all([this.verifier.close(), this.#history.close()])
+    undo.defer(() => this.verifier.reopen())
+    await this.verifier.close()
+    const decide = this.#recorder.hold()
+    undo.defer(() => {
+      this.#history.reopen()
+      decide()
+    })
+    await this.#history.close()
     const goOn = await this.store.pause()
+    undo.defer(goOn)
+    undo.defer(() => this.resolver.letGo())
     this.resolver.holdAll()
     const held = this.#catalog.leased()
-    const takeBack = (): void => {
-      this.resolver.letGo()
-      goOn()
-      this.#history.reopen()
-      this.verifier.reopen()
-      this.fetches.reopen()
-    }
-    let letGo: () => void
-    try {
-      letGo = await this.store.keepOpen(held)
-    } catch (error) {
-      takeBack()
-      throw error
-    }
+    undo.defer(await this.store.keepOpen(held))
+    const paused = undo.move()
     return {
       held,
       fetching,
-      takeBack: () => {
-        letGo()
-        takeBack()
-      },
-      giveAway: (onFree) => {
+      takeBack: () => paused.dispose(),
+      giveAway: (heir) => {
+        decide(heir)
+        const onFree = (id: string): void => heir.freed(id)
         this.#catalog.onFree = onFree
         // Those that were let go while nobody heard of it.
         for (const id of held) if (!this.#catalog.isLeased(id)) onFree(id)
@@ -357,13 +356,10 @@ export class Upserv {
     }
   }
 
-  /** Holds on to builds that sessions of the process before us have, until it lets go of them or ends. */
-  inherit({ held }: Legacy, predecessor: Predecessor, onSession: (record: SessionRecord) => void): void {
+  /** Holds on to builds that sessions of the process before us have, until it lets go of them or ends, and remembers for it. */
+  inherit({ held }: Legacy, predecessor: Predecessor): void {
     const leases = new Map(held.map((id) => [id, this.#catalog.lease(id)]))
-    predecessor.listen({
-      freed: (id) => leases.get(id)?.release(),
-      ended: onSession,
-    })
+    predecessor.listen((id) => leases.get(id)?.release(), this.#recorder)
     void predecessor.gone.then(() => {
       for (const lease of leases.values()) lease?.release()
     })
@@ -396,8 +392,8 @@ export class Upserv {
 interface Paused extends Pick<Legacy, 'held' | 'fetching'> {
   /** As if nothing had been. */
   takeBack(): void
-  /** For good. @param onFree is told of each build that nobody here holds on to any more. */
-  giveAway(onFree: (id: string) => void): void
+  /** For good. @param heir is told of each build that nobody here holds on to any more, and of all that is to be remembered. */
+  giveAway(heir: Recorder & { freed(id: string): void }): void
 }
 
 /** What a start begins with, and what takes no time: all that it can be refused for is among it. */
@@ -407,6 +403,8 @@ interface Ground {
   available: Available
   activity: Activity
   history: History
+  /** What is to be remembered goes through this. */
+  recorder: MovingRecorder
   pool: BlockPool
 }
 
@@ -421,7 +419,9 @@ async function layGround(config: Config, log: Logger, inherited?: number): Promi
       keepMs: config.historyMs,
       onProblem: (problem) => log.warn({ reason: problem.message }, 'the history is not complete'),
     })
-    return { claim, channels, available, activity: new Activity(), history, pool: new BlockPool(POOL_MEMORY) }
+    const activity = new Activity()
+    const recorder = new MovingRecorder(recorderOf(activity, history))
+    return { claim, channels, available, activity, history, recorder, pool: new BlockPool(POOL_MEMORY) }
   } catch (error) {
     claim.lock.release()
     throw error
@@ -493,7 +493,7 @@ export async function serve(
     },
   })
   const ground = await layGround(config, log, predecessor?.lock)
-  const { claim, channels, available, activity, history, pool } = ground
+  const { claim, channels, available, activity, history, recorder, pool } = ground
   // Before any device hears of them. On a full disk they are served all the same, and count as new next time.
   await channels.keep().catch((error: Error) => {
     log.warn({ reason: error.message }, 'channels.json could not be written')
@@ -541,7 +541,7 @@ export async function serve(
   // Whoever waits for it hears when it fails, and so does who waits for our end.
   const operations = quietly(opened.then((open) => open.operations))
   const operator = quietly(opened.then((open) => open.operator))
-  const remember = rememberIn(history, log)
+  const remember = rememberWith(recorder, log)
   const modules = new MovingModules(
     new OpeningModules(channels, quietly(opened.then(({ resolver }) => resolver))),
   )
@@ -559,26 +559,6 @@ export async function serve(
   /** The process that has taken our place. */
   let successor: Successor | undefined
   const { promise: handedOver, resolve: setHandedOver } = Promise.withResolvers<number>()
-  /** Ended while we hand over: the history is closed, and whether we or the new process remember them is still open. */
-  let unremembered: SessionRecord[] | undefined
-  const noteSession = (record: SessionRecord): void => {
-    if (unremembered) {
-      if (unremembered.length < MAX_UNREMEMBERED) unremembered.push(record)
-      return
-    }
-    if (successor) {
-      successor.ended(record)
-      return
-    }
-    const remember = isWorthRemembering(record)
-    activity.sessionEnded(record, remember)
-    if (remember) history.add(record)
-  }
-  const rememberThem = (): void => {
-    const ended = unremembered ?? []
-    unremembered = undefined
-    for (const record of ended) noteSession(record)
-  }
   const turns = new TurnsInLine({ ...turnsOf(config), now })
   const doors = new Doors(
     {
@@ -600,7 +580,7 @@ export async function serve(
       onChange: () => {
         busySince = now()
       },
-      onEnd: noteSession,
+      onEnd: (record) => recorder.session(record),
     },
   )
   const othersClients = (): readonly SessionStatus[] => predecessor?.live ?? []
@@ -636,6 +616,8 @@ export async function serve(
   })
   /** From the process before us. */
   let hasTakenOver = false
+  /** All doors are open, and what is behind them is ours. */
+  let isServing = false
   let stopping: Promise<void> | undefined
   const closers: (() => void)[] = [() => clearInterval(sampling)]
   /** For connections that nobody uses: they would keep the process from ending. */
@@ -756,7 +738,6 @@ export async function serve(
     try {
       control?.close()
       await cache.pause()
-      unremembered = []
       paused = await open.pause()
       const { held, fetching } = paused
       const { pid } = process
@@ -764,15 +745,13 @@ export async function serve(
     } catch (error) {
       await next.end()
       paused?.takeBack()
-      rememberThem()
       cache.resume()
       decide()
       control = await openControl()
       throw error
     }
     successor = next
-    rememberThem()
-    paused.giveAway((id) => next.freed(id))
+    paused.giveAway(next)
     decide(relay)
     for (const close of closers) close()
     stopChildren.abort(new CommandError('the server hands over to another process: ask again'))
@@ -849,7 +828,7 @@ export async function serve(
     if (predecessor) {
       // There is no way back for it once we serve: what can fail comes before.
       const open = await attached
-      open.inherit(legacy!, predecessor, noteSession)
+      open.inherit(legacy!, predecessor)
     }
     control = await openControl()
     closers.push(() => control?.close())
@@ -877,7 +856,7 @@ export async function serve(
         names: config.http.names,
         idleMs: () => current.rsync.idleTimeoutMs,
         log,
-        isOpen: () => upserv !== undefined,
+        isServing: () => isServing,
         isStopping: () => stopping !== undefined,
         onChange: () => {
           busySince = now()
@@ -953,6 +932,7 @@ export async function serve(
         ...{ listening, tlsListening, httpUrls },
         ...{ sessions, inLine: () => turns.waiting },
       }
+      isServing = true
       log.info({ builds: open.store.ids().length, ms: Math.round(now() - began) }, 'store open')
       // Nobody waits for this; it ends with the store when we are stopped.
       await open.tidy().catch((error: Error) => {
@@ -1002,6 +982,22 @@ async function lastSession(history: History): Promise<number> {
   return await Promise.race([history.lastId().catch(() => byTheClock), patience])
 }
 
+/** What is told to whoever watches, and kept for a while. */
+function recorderOf(activity: Activity, history: History): Recorder {
+  return {
+    session: (record) => {
+      const remember = isWorthRemembering(record)
+      activity.sessionEnded(record, remember)
+      if (remember) history.add(record)
+    },
+    fetch: (end) => {
+      activity.fetchEnded(end)
+      history.addFetch(end)
+    },
+    change: (change) => history.note(change),
+  }
+}
+
 /** Listings, scans of ports and polls of channels come by the thousand and say nothing of any device's builds. */
 function isWorthRemembering({ module }: SessionRecord): boolean {
   return module !== '' && module !== 'channels' && module !== 'available'
@@ -1046,10 +1042,10 @@ function prefixesOf({ access }: Config): Prefixes {
 }
 
 /** Who changed what, from where, and what came of it: in the log, and for a while in the history. */
-function rememberIn(history: History, log: Logger): (change: Omit<ChangeRecord, 'id' | 'at'>) => void {
+function rememberWith(recorder: Recorder, log: Logger): (change: Omit<ChangeRecord, 'id' | 'at'>) => void {
   return (change) => {
     log.info({ audit: change }, 'change')
-    history.note({ at: new Date().toISOString(), ...change })
+    recorder.change({ at: new Date().toISOString(), ...change })
   }
 }
 

@@ -8,6 +8,7 @@ import { dirname, join, relative } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { configKeys } from '../src/config/config.ts'
+import { CODES } from '../src/errors.ts'
 import { NEXT } from '../src/rsync/session.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -116,6 +117,11 @@ test('whatever writes into the data directory does it through lib/disk.ts', () =
     assert.doesNotMatch(read(path), /from 'node:fs/, path)
 })
 
+test('what commands print as JSON drives no terminal: it is made in one place', () => {
+  for (const path of modules.filter((path) => path.startsWith('src/cli/')))
+    assert.doesNotMatch(read(path), /JSON\.stringify/, `${path}: showJson of lib/bytes.ts`)
+})
+
 test('no shell, ever; and programs that outside bytes reach are started by lib/confined.ts alone', () => {
   /** Who starts what, as it is written there: words of our own, or of the operator's own command line. */
   const starters: Record<string, readonly string[]> = {
@@ -174,6 +180,7 @@ test('every error code is in docs/operations.md', () => {
     ([, code]) => code!,
   )
   assert.ok(codes.length > 10)
+  assert.deepEqual(Object.values(CODES).flat().sort(), [...codes, 'INTERNAL'].sort())
   for (const code of codes) assert.match(operations, new RegExp(`\`${code}\``), `${code} is not explained`)
 })
 

@@ -35,10 +35,13 @@ import type { Verifier } from './verifier.ts'
 const compress = promisify(zstdCompress)
 
 /**
- * Pieces of answers that are made at a time: each may compress on all that a core gives, and hold some 20 MB. A place
- * is taken while a piece is made and never while it is sent, which takes as long as the child likes.
+ * Pieces of answers that are made at a time, manifests among them: each may compress on all that a core gives, and hold
+ * some 20 MB, or a manifest twice. A place is taken while a piece is made and never while it is sent, which takes as
+ * long as the child likes.
  */
 const MAX_WORKING = 4
+/** Children hear of us at least every two seconds until their manifest comes. */
+const SAY_EVERY_MS = 1500
 
 export interface ParentParts {
   store: Store
@@ -92,30 +95,40 @@ export class Parent {
     say: (line: string) => void,
     signal: AbortSignal,
   ): Promise<{ line: BuildLine; body: Uint8Array }> {
-    const { store, resolver } = this.#parts
-    const lease = await resolver.lease(id, asker, say, signal)
+    const lease = await this.#parts.resolver.lease(id, asker, say, signal)
+    const saying = setInterval(() => say(`${moduleOf(id)}: its description is made ready`), SAY_EVERY_MS)
     try {
-      const info = await store.info(id)
-      const bytes = await store.manifestBytes(id)
-      const base = bytes.length > MAX_DICTIONARY_BYTES ? undefined : await this.#heldBy(seals, id, asker)
-      const dictionary = base?.bytes
-      const body = await compress(bytes, {
-        params: frameParams(bytes.length, dictionary?.length ?? 0),
-        ...(dictionary ? { dictionary } : {}),
-      })
-      const line: BuildLine = {
-        bytes: bytes.length,
-        sent: body.length,
-        base: base ? { id: base.id, seal: base.seal } : null,
-        contentsSha256: info.contentsSha256 ?? '',
-        contentsBytes: await store.contentsSize(id),
-        url: info.url,
-        vouchers: [...(info.vouchers ?? [])],
-      }
-      return { line, body }
+      return await this.#inTurn(signal, () => this.#description(id, seals, asker))
     } finally {
+      clearInterval(saying)
       lease.release()
     }
+  }
+
+  async #description(
+    id: string,
+    seals: readonly string[],
+    asker: Asker,
+  ): Promise<{ line: BuildLine; body: Uint8Array }> {
+    const { store } = this.#parts
+    const info = await store.info(id)
+    const bytes = await store.manifestBytes(id)
+    const base = bytes.length > MAX_DICTIONARY_BYTES ? undefined : await this.#heldBy(seals, id, asker)
+    const dictionary = base?.bytes
+    const body = await compress(bytes, {
+      params: frameParams(bytes.length, dictionary?.length ?? 0),
+      ...(dictionary ? { dictionary } : {}),
+    })
+    const line: BuildLine = {
+      bytes: bytes.length,
+      sent: body.length,
+      base: base ? { id: base.id, seal: base.seal } : null,
+      contentsSha256: info.contentsSha256 ?? '',
+      contentsBytes: await store.contentsSize(id),
+      url: info.url,
+      vouchers: [...(info.vouchers ?? [])],
+    }
+    return { line, body }
   }
 
   /** The file `contents`, for a child that cannot make it by itself: as it is, or as one zstd frame. */

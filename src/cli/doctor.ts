@@ -6,6 +6,7 @@
 import type { Config, Flags } from '../config/config.ts'
 import { connectControl, remoteOperations } from '../daemon/control.ts'
 import { CommandError } from '../errors.ts'
+import { showJson } from '../lib/bytes.ts'
 import { StorePaths } from '../store/paths.ts'
 import { PATIENCE_MS, type ServerState } from './checks.ts'
 import { examine, type Viewpoint } from './examine.ts'
@@ -20,7 +21,7 @@ export interface DoctorOptions {
 
 export async function doctorCommand(load: () => Config, flags: Flags, options: DoctorOptions): Promise<void> {
   const findings = await examine(load, flags, OUTSIDE)
-  print(options.json ? JSON.stringify(findings, null, 2) : formatFindings(findings))
+  print(options.json ? showJson(findings) : formatFindings(findings))
   const problems = findings.filter(({ verdict }) => verdict === 'problem').length
   if (problems > 0)
     throw new CommandError(problems === 1 ? 'there is a problem' : `there are ${problems} problems`)

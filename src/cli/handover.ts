@@ -1,6 +1,7 @@
 /** `upserv handover`: the server that runs gives its place to a new process, of the program as it is installed now. */
 import { connectControl, remoteOperations } from '../daemon/control.ts'
 import { CommandError } from '../errors.ts'
+import { showJson } from '../lib/bytes.ts'
 import { StorePaths } from '../store/paths.ts'
 
 /** @param dataDir of a configuration that may be wrong in all else: that is for the new process to say. */
@@ -16,7 +17,7 @@ export async function handoverCommand(
   }
   const report = await remoteOperations(async () => socket).handOver(prepare)
   const { pid, version, sessions } = report
-  if (json) process.stdout.write(`${JSON.stringify(report)}\n`)
+  if (json) process.stdout.write(`${showJson(report)}\n`)
   else if (prepare)
     process.stdout.write(`process ${pid} can do without its files: replace them, then upserv handover\n`)
   else {

@@ -5,7 +5,7 @@ import { ConfigError } from '../errors.ts'
 import type { ChangeRecord } from '../history/change-record.ts'
 import type { FetchQuery, FetchRecord } from '../history/fetch-record.ts'
 import type { CostlyFile, RecordQuery, SessionRecord } from '../history/session-record.ts'
-import { showText } from '../lib/bytes.ts'
+import { showJson, showText } from '../lib/bytes.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withOperations } from './operations.ts'
 import { formatTable, paint, print, shortTime } from './text.ts'
@@ -51,23 +51,23 @@ export async function historyCommand(config: Config, flags: HistoryFlags): Promi
   const query: RecordQuery = { build, address, device, user, outcome, ...during }
   if (flags.forget) {
     const deleted = await withOperations(config, (operations) => operations.forget(query))
-    print(flags.json ? JSON.stringify({ deleted }) : `${deleted} sessions are forgotten.`)
+    print(flags.json ? showJson({ deleted }) : `${deleted} sessions are forgotten.`)
     return
   }
   const limit = flagLimit(flags.limit)
   const { records } = await withOperations(config, (operations) => operations.history(query, limit))
-  print(flags.json ? JSON.stringify(records, null, 2) : formatHistory(records))
+  print(flags.json ? showJson(records) : formatHistory(records))
 }
 
 async function fetchHistory(config: Config, flags: HistoryFlags, query: FetchQuery): Promise<void> {
   if (flags.forget) {
     const deleted = await withOperations(config, (operations) => operations.forgetFetches(query))
-    print(flags.json ? JSON.stringify({ deleted }) : `${deleted} fetches are forgotten.`)
+    print(flags.json ? showJson({ deleted }) : `${deleted} fetches are forgotten.`)
     return
   }
   const limit = flagLimit(flags.limit)
   const { records } = await withOperations(config, (operations) => operations.fetchHistory(query, limit))
-  print(flags.json ? JSON.stringify(records, null, 2) : formatFetches(records))
+  print(flags.json ? showJson(records) : formatFetches(records))
 }
 
 async function auditCommand(config: Config, flags: HistoryFlags): Promise<void> {
@@ -87,7 +87,7 @@ async function auditCommand(config: Config, flags: HistoryFlags): Promise<void> 
   if (others.length > 0) throw new ConfigError(`--audit shows changes, of which --${others[0]} says nothing`)
   const limit = flagLimit(flags.limit)
   const { changes } = await withOperations(config, (operations) => operations.changes(limit))
-  print(flags.json ? JSON.stringify(changes, null, 2) : formatChanges(changes))
+  print(flags.json ? showJson(changes) : formatChanges(changes))
 }
 
 export function formatChanges(changes: readonly ChangeRecord[]): string {
@@ -107,7 +107,7 @@ export function formatChanges(changes: readonly ChangeRecord[]): string {
 
 export async function whyCommand(config: Config, which: string, { json }: { json?: boolean }): Promise<void> {
   const explanation = await withOperations(config, (operations) => operations.explain(which))
-  print(json ? JSON.stringify(explanation, null, 2) : formatExplanation(explanation))
+  print(json ? showJson(explanation) : formatExplanation(explanation))
 }
 
 export function formatHistory(records: readonly SessionRecord[]): string {

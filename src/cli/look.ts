@@ -1,25 +1,25 @@
 /** `upserv list`, `available`, `status` and `gc`: what they print. */
 import type { AvailableBuilds, BuildSummary, GcReport, Status } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
-import { showText } from '../lib/bytes.ts'
+import { showJson, showText } from '../lib/bytes.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withOperations } from './operations.ts'
 import { formatTable, paint, print, shortTime } from './text.ts'
 
 export async function listCommand(config: Config, { json }: { json?: boolean }): Promise<void> {
   const builds = await withOperations(config, (operations) => operations.list())
-  print(json ? JSON.stringify(builds, null, 2) : formatList(builds))
+  print(json ? showJson(builds) : formatList(builds))
 }
 
 export async function availableCommand(config: Config, { json }: { json?: boolean }): Promise<void> {
   const { signal } = new AbortController() // ^C ends the process
   const available = await withOperations(config, (operations) => operations.available(signal))
-  print(json ? JSON.stringify(available, null, 2) : formatAvailable(available))
+  print(json ? showJson(available) : formatAvailable(available))
 }
 
 export async function statusCommand(config: Config, { json }: { json?: boolean }): Promise<void> {
   const status = await withOperations(config, (operations) => operations.status())
-  print(json ? JSON.stringify(status, null, 2) : formatStatus(status))
+  print(json ? showJson(status) : formatStatus(status))
 }
 
 export async function gcCommand(
@@ -27,7 +27,7 @@ export async function gcCommand(
   { json, dryRun = false, explain = false }: { json?: boolean; dryRun?: boolean; explain?: boolean },
 ): Promise<void> {
   const report = await withOperations(config, (operations) => operations.gc({ dryRun, explain }))
-  print(json ? JSON.stringify(report, null, 2) : formatGc(report))
+  print(json ? showJson(report) : formatGc(report))
 }
 
 export function formatList(builds: readonly BuildSummary[]): string {

@@ -1,6 +1,6 @@
 /** What commands print: tables, colours on a terminal, bars. */
 import { styleText } from 'node:util'
-import { showText } from '../lib/bytes.ts'
+import { showJson, showText } from '../lib/bytes.ts'
 
 type Colour = Parameters<typeof styleText>[0]
 
@@ -44,6 +44,6 @@ export interface ForPrograms {
 
 /** What was done: one object for programs, and for people lines, if there is anything to say. */
 export function printDone({ json = false }: ForPrograms, done: object, ...lines: string[]): void {
-  if (json) print(JSON.stringify(done, null, 2))
+  if (json) print(showJson(done))
   else for (const line of lines) print(line)
 }

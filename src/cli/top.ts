@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Activity, FetchStatus, SessionStatus } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
-import { showText } from '../lib/bytes.ts'
+import { showJson, showText } from '../lib/bytes.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { deviceOf, paintOutcome } from './history.ts'
 import { withOperations } from './operations.ts'
@@ -25,7 +25,7 @@ export async function topCommand(
 ): Promise<void> {
   const look = (): Promise<Activity> => withOperations(config, (operations) => operations.activity())
   if (json) {
-    print(JSON.stringify(await look(), null, 2))
+    print(showJson(await look()))
     return
   }
   if (once || !process.stdout.isTTY) {

@@ -2,7 +2,7 @@
 import type { VerifyProgress, VerifyReport } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
 import { CommandError } from '../errors.ts'
-import { showText } from '../lib/bytes.ts'
+import { showJson, showText } from '../lib/bytes.ts'
 import { formatSize } from '../lib/units.ts'
 import { withProgress } from './bring.ts'
 import { Meter } from './meter.ts'
@@ -26,7 +26,7 @@ export async function verifyCommand(
       long: true,
     })
   }, 'What was found so far is remembered.')
-  process.stdout.write(`${json ? JSON.stringify(report, null, 2) : formatReport(report)}\n`)
+  process.stdout.write(`${json ? showJson(report) : formatReport(report)}\n`)
   const left = report.damaged.filter(({ repaired }) => !repaired)
   if (left.length > 0) {
     throw new CommandError(`${left.length === 1 ? '1 build is' : `${left.length} builds are`} damaged`, {

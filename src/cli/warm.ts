@@ -3,6 +3,7 @@ import type { WarmedUpdate, WarmReport } from '../build/operations.ts'
 import { type WarmFlags, warmRequest } from '../build/warm-request.ts'
 import type { Config } from '../config/config.ts'
 import { CommandError } from '../errors.ts'
+import { showJson } from '../lib/bytes.ts'
 import { formatDuration, formatSize } from '../lib/units.ts'
 import { withProgress } from './bring.ts'
 import { Meter } from './meter.ts'
@@ -29,7 +30,7 @@ export async function warmCommand(
       { long: true },
     )
   }, 'What was prepared so far is kept.')
-  print(flags.json ? JSON.stringify(report, null, 2) : formatWarmReport(report))
+  print(flags.json ? showJson(report) : formatWarmReport(report))
   if (report.full) throw notEnough(report.full, config.cache)
   const unreadable = report.updates.reduce((sum, update) => sum + update.unreadable, 0)
   if (unreadable > 0) {

@@ -75,3 +75,45 @@ if (handed) {
   const { code, stdout, stderr } = await run(process.execPath, [script])
   assert.deepEqual([code, stdout], [0, 'the new process could not take over: no reason\ngoes on\n'], stderr)
 })
+
+test('what the process before has to say is heard in order, also what comes before anybody listens', async () => {
+  using scratch = makeScratch('handover')
+  const script = join(scratch.path, 'both.ts')
+  writeFileSync(
+    script,
+    `import { setTimeout as sleep } from 'node:timers/promises'
+import { Predecessor, Successor } from '${MODULE}'
+const predecessor = Predecessor.take(process.env)
+if (predecessor) {
+  await predecessor.ready('1')
+  predecessor.serving()
+  await sleep(300)
+  const said = []
+  predecessor.listen((id) => said.push(['freed', id]), {
+    session: ({ id }) => said.push(['session', id]),
+    fetch: ({ id }) => said.push(['fetch', id]),
+    change: ({ what }) => said.push(['change', what]),
+  })
+  await predecessor.gone
+  console.log(JSON.stringify(said))
+} else {
+  const next = await Successor.start({ sockets: [], lock: 2, environment: process.env, onStop: () => {} })
+  await next.takeOver({ firstSession: 1, held: [], fetching: [], pid: 1, version: '1' })
+  const tellAll = (n) => {
+    next.freed(n)
+    next.session({ id: n })
+    next.fetch({ id: n })
+    next.change({ what: n })
+  }
+  tellAll(1)
+  await sleep(600)
+  tellAll(2)
+  await sleep(100)
+  next.close()
+}
+`,
+  )
+  const { stdout, stderr } = await run(process.execPath, [script])
+  const told = (n: number) => ['freed', 'session', 'fetch', 'change'].map((what) => [what, n])
+  assert.deepEqual(JSON.parse(stdout), [...told(1), ...told(2)], stderr)
+})

@@ -11,7 +11,7 @@
  *                                                           and nothing is fetched, published or removed
  *                                                  serving
  *     takes no more clients, finishes those that it has
- *     (freed, ended, live: what they do)                    holds their builds, remembers their sessions
+ *     (freed, ended, fetched, changed, live)                holds their builds, remembers what they did
  *     ends
  *
  * Until "serving" the process before can take everything back, and does when its successor ends or is silent. The
@@ -24,6 +24,9 @@ import { createInterface } from 'node:readline'
 import type { SessionStatus } from '../build/operations.ts'
 import { formatListen, type Listen } from '../config/config.ts'
 import { CommandError, ConfigError, HandoverFailed } from '../errors.ts'
+import type { ChangeRecord } from '../history/change-record.ts'
+import type { FetchEnd } from '../history/fetch-record.ts'
+import type { Recorder } from '../history/recorder.ts'
 import type { SessionRecord } from '../history/session-record.ts'
 
 /** Names it to the successor: which descriptor is what. */
@@ -60,6 +63,8 @@ type FromOld =
   | ({ type: 'yours' } & Legacy)
   | { type: 'freed'; id: string }
   | { type: 'ended'; record: SessionRecord }
+  | { type: 'fetched'; end: FetchEnd }
+  | { type: 'changed'; change: Omit<ChangeRecord, 'id'> }
   | { type: 'live'; sessions: SessionStatus[] }
 type FromNew =
   | { type: 'ready'; pid: number; version: string }
@@ -121,8 +126,8 @@ export interface SuccessorOptions {
   onStop: () => void
 }
 
-/** The process that is about to take our place, or has. */
-export class Successor {
+/** The process that is about to take our place, or has: what happens here it remembers. */
+export class Successor implements Recorder {
   readonly pid: number
   readonly version: string
   readonly #channel: Channel<FromNew, FromOld>
@@ -191,9 +196,16 @@ export class Successor {
     this.#channel.send({ type: 'freed', id })
   }
 
-  /** How a session of ours went. */
-  ended(record: SessionRecord): void {
+  session(record: SessionRecord): void {
     this.#channel.send({ type: 'ended', record })
+  }
+
+  fetch(end: FetchEnd): void {
+    this.#channel.send({ type: 'fetched', end })
+  }
+
+  change(change: Omit<ChangeRecord, 'id'>): void {
+    this.#channel.send({ type: 'changed', change })
   }
 
   /** Whom we still serve. */
@@ -308,11 +320,6 @@ interface Handed {
   channel: number
 }
 
-export interface PredecessorEvents {
-  freed: (id: string) => void
-  ended: (record: SessionRecord) => void
-}
-
 /** The process that hands over to us. */
 export class Predecessor {
   readonly sockets: readonly InheritedSocket[]
@@ -323,8 +330,9 @@ export class Predecessor {
   readonly gone: Promise<void>
   readonly #channel: Channel<FromOld, FromNew>
   readonly #legacy = Promise.withResolvers<Legacy>()
-  #events: PredecessorEvents = { freed: () => {}, ended: () => {} }
-  #early: FromOld[] | undefined = []
+  /** What is done about what it tells. */
+  #tell: ((message: FromOld) => void) | undefined
+  readonly #early: FromOld[] = []
 
   private constructor({ sockets, lock, channel }: Handed) {
     this.sockets = sockets
@@ -332,8 +340,8 @@ export class Predecessor {
     this.#legacy.promise.catch(() => {})
     this.#channel = new Channel(new Socket({ fd: channel }), (message) => {
       if (message.type === 'yours') this.#legacy.resolve(message)
-      else if (this.#early) this.#early.push(message)
-      else this.#hear(message)
+      else if (this.#tell) this.#tell(message)
+      else this.#early.push(message)
     })
     this.gone = this.#channel.closed.then(() => {
       this.live = []
@@ -354,11 +362,20 @@ export class Predecessor {
     return await this.#legacy.promise
   }
 
-  /** Whom to tell what its sessions do. */
-  listen(events: PredecessorEvents): void {
-    this.#events = events
-    for (const message of this.#early ?? []) this.#hear(message)
-    this.#early = undefined
+  /**
+   * Hears what it does.
+   * @param onFree is told of each build that it does not hold on to any more.
+   * @param recorder is told what it would have remembered.
+   */
+  listen(onFree: (id: string) => void, recorder: Recorder): void {
+    this.#tell = (message) => {
+      if (message.type === 'freed') onFree(message.id)
+      else if (message.type === 'ended') recorder.session(message.record)
+      else if (message.type === 'fetched') recorder.fetch(message.end)
+      else if (message.type === 'changed') recorder.change(message.change)
+      else if (message.type === 'live') this.live = message.sessions
+    }
+    for (const message of this.#early.splice(0)) this.#tell(message)
   }
 
   /** From now on clients are ours. */
@@ -374,11 +391,5 @@ export class Predecessor {
   /** It has as long as a server that is told to stop. */
   stop(): void {
     this.#channel.send({ type: 'stop' })
-  }
-
-  #hear(message: FromOld): void {
-    if (message.type === 'freed') this.#events.freed(message.id)
-    else if (message.type === 'ended') this.#events.ended(message.record)
-    else if (message.type === 'live') this.live = message.sessions
   }
 }

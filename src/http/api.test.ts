@@ -94,7 +94,7 @@ test('who asks for an export and does not read it is hung up on', async () => {
     limits: () => ({ perSource: 0, prefixes: USUAL_PREFIXES }),
     tokenFile,
     judgeGuess: async (_, isGood) => isGood(),
-    isOpen: () => true,
+    isServing: () => true,
     isStopping: () => false,
     onChange: () => {},
   } as Partial<HttpParts> as HttpParts)

@@ -5,12 +5,14 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Activity } from '../build/activity.ts'
 import type { Operations } from '../build/operations.ts'
+import { CODES } from '../errors.ts'
 import type { SessionRecord } from '../history/session-record.ts'
 import type { BuildsView } from './builds-view.ts'
 import type { View } from './view.ts'
 
-/** The code of a failure that the example's rules tell of when it happens once. */
-const ALERTED_AT_ONCE = 'STORE_NO_ROOM'
+/** What a fetch may fail with, and what ends a session. */
+const FETCH_CODES = [...CODES.upstream, ...CODES.operator, ...CODES.disk, ...CODES.ours]
+const SESSION_CODES = [...CODES.peer, ...FETCH_CODES]
 const SECONDS = [0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 900, 3600]
 
 export interface MetricsParts {
@@ -99,7 +101,8 @@ export function createMetrics({ operations, activity, builds: held, watchers }: 
     if (code !== '') fetchFailures.inc({ code })
   })
   // From the start: a series that begins with 1 has not increased, so nobody would be told of the first.
-  fetchFailures.inc({ code: ALERTED_AT_ONCE }, 0)
+  for (const code of FETCH_CODES) fetchFailures.inc({ code }, 0)
+  for (const code of SESSION_CODES) failures.inc({ code }, 0)
 
   /** A counter is what Activity says it is: it never goes back, as Activity never does. */
   const set = <L extends string>(

@@ -175,6 +175,8 @@ class ParentDoor {
       const { line, body } = await this.#wait(async () =>
         (await this.#options.parent).describe(id, seals, childOf(visitor), (say) => write({ say }), signal),
       )
+      // It took a while, in which others may have got what was left.
+      this.#mustHaveRoom(call)
       write({ build: line })
       await this.#sendWhole(call, body)
     } catch (error) {

@@ -80,8 +80,8 @@ export interface HttpParts {
   /** One who takes nothing of a long answer for so long is hung up on. */
   idleMs: () => number
   log: Logger
-  /** Whether the store is open: until then, what asks for it waits. */
-  isOpen: () => boolean
+  /** Whether clients are served. Until then, what asks for the store waits. */
+  isServing: () => boolean
   /** From when the server is told to stop. */
   isStopping: () => boolean
   /** Called when something changes by a request: an idle server is not idle then. */
@@ -579,13 +579,13 @@ function sendAnswer(reply: FastifyReply, { status, body, file }: Answered): Fast
   return reply.type('application/json; charset=utf-8').send(JSON.stringify(body))
 }
 
-function serveHealth(app: FastifyInstance, { operations, isOpen, isStopping }: HttpParts): void {
+function serveHealth(app: FastifyInstance, { operations, isServing, isStopping }: HttpParts): void {
   const say = (reply: FastifyReply, status: number, text: string): FastifyReply =>
     reply.code(status).type('text/plain; charset=utf-8').send(`${text}\n`)
   app.get('/healthz', (_, reply) => (isStopping() ? say(reply, 503, 'stopping') : say(reply, 200, 'ok')))
   app.get('/readyz', async (_, reply) => {
     if (isStopping()) return say(reply, 503, 'stopping')
-    if (!isOpen()) return say(reply, 503, 'opening the store')
+    if (!isServing()) return say(reply, 503, 'starting')
     const { listening, tlsListening } = await operations.status()
     return listening.length + tlsListening.length > 0
       ? say(reply, 200, 'ready')

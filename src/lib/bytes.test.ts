@@ -7,6 +7,7 @@ import {
   compareBytes,
   joinBytes,
   showBytes,
+  showJson,
   showText,
   splitBytes,
   toBuffer,
@@ -63,6 +64,14 @@ test('showText leaves what showBytes has shown as it is, and everything that is 
     showText('a\x1b]0;b\x07\r\n\tc\u009b\u202e\u2028é\\'),
     'a\\x1b]0;b\\x07\\x0d\\n\\tc\\x9b\\u202e\\u2028é\\',
   )
+})
+
+test('showJson says the same as JSON does, and nothing that is for a terminal to obey', () => {
+  const value = { 'a\u202e': ['\x1b[2J\x7f', 'm\u009b\u0085\u2028\u2066', 'é\\"\n', 1, null], b: {} }
+  const shown = showJson(value)
+  assert.deepEqual(JSON.parse(shown), value)
+  assert.match(shown, /^[^\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+$/)
+  assert.match(shown, /^\{\n {2}"a\\u202e": \[\n {4}"\\u001b\[2J\\u007f",\n {4}"m\\u009b/)
 })
 
 test('showBytes cuts what is long', () => {

@@ -76,6 +76,14 @@ export function showText(text: string): string {
   return text.replace(DRIVES_TERMINALS, escapeCharacter)
 }
 
+/** For programs, and a terminal that shows it to a person: JSON in which such characters are escaped as JSON has it. */
+export function showJson(value: unknown): string {
+  // What is still as it is stands in a string, but for the ends of our own lines.
+  return JSON.stringify(value, null, 2).replace(DRIVES_TERMINALS, (c) =>
+    c === '\n' ? c : `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
+}
+
 /** Control characters, ends of lines, and what turns the direction in which text is read. */
 const DRIVES_TERMINALS = /[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g
 

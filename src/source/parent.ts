@@ -20,6 +20,7 @@ import {
 import { StreamReader } from '../lib/stream-reader.ts'
 import { formatSize } from '../lib/units.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
+import { timeIn } from './dates.ts'
 import { type Answer, type Asked, HttpClient, isMissing, readWhole } from './http-client.ts'
 import { header } from './http-headers.ts'
 import { limitsFor, type SourceLimits } from './limits.ts'
@@ -173,7 +174,8 @@ export class ParentSource {
       .map(({ id, published }) => ({
         id,
         url: `${this.#shown}${id}`,
-        published: published === null ? undefined : new Date(published),
+        // As in all lists: what is no time is as good as none.
+        published: published === null ? undefined : timeIn(published),
       }))
     return {
       builds: builds.slice(0, this.#limits.listBuilds),
@@ -437,8 +439,8 @@ export class ParentSource {
     if (code === 'BUILD_UNKNOWN' || code === 'BUILD_NOT_PUBLISHED') {
       return new NotPublished(`build-${id} is not published by ${this.name}: ${message}`)
     }
-    // It is stopping, or just starting.
-    if (code === 'COMMAND_REFUSED') return new Transient(message)
+    // It is stopping, or just starting; or so many are served that our turn did not come.
+    if (code === 'COMMAND_REFUSED' || code === 'SERVER_BUSY') return new Transient(message)
     return new SourceError(text, hint === undefined ? {} : { hint })
   }
 

@@ -6,12 +6,14 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
+import { request } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { doorwaysOf, type InheritedSocket } from '../../src/daemon/handover.ts'
 import { Authority } from '../support/certificates.ts'
+import { httpUrlOf } from '../support/http.ts'
 import { Mirror, randomTree } from '../support/mirror.ts'
 import { freePort, run } from '../support/processes.ts'
 import { rsyncSucceeds } from '../support/rsync.ts'
@@ -64,12 +66,12 @@ class Line implements AsyncDisposable {
   readonly first: Upserv
   readonly pids: number[] = []
 
-  /** What was handed over, or was to be, as operators read it. */
-  async audit(): Promise<{ what: string; result: string; code: string; target: string }[]> {
+  /** What was done, or was to be, as operators read it. */
+  async audit(done: string): Promise<{ what: string; result: string; code: string; target: string }[]> {
     const { code, stdout, stderr } = await this.first.cli(['history', '--audit', '--json'])
     assert.equal(code, 0, stderr)
     return (JSON.parse(stdout) as { what: string; result: string; code: string; target: string }[]).filter(
-      ({ what }) => what === 'handOver',
+      ({ what }) => what === done,
     )
   }
 
@@ -100,6 +102,21 @@ async function start(mirror: Mirror, toml = '', http = 'off'): Promise<Upserv> {
   return await mirror.startUpserv({ sources: [], config, http })
 }
 
+/** A server, and a client that has begun with build 1 and takes its time: ten files at a rate as --bwlimit has it. */
+async function beginSlowly(fileBytes: number, rate: string) {
+  await using stack = new AsyncDisposableStack()
+  const mirror = stack.use(new Mirror())
+  await mirror.publish('1', randomTree(1, 10, fileBytes))
+  await mirror.startNginx()
+  const upserv = await start(mirror)
+  await mirror.assertServes(upserv, '1')
+  const line = stack.use(new Line(upserv))
+  const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', `--bwlimit=${rate}`])
+  await slow.client.waitForLine(/^file-1$/)
+  const owned = stack.move()
+  return { mirror, upserv, line, slow, [Symbol.asyncDispose]: () => owned.disposeAsync() }
+}
+
 const ownersPid = (mirror: Mirror): number =>
   (JSON.parse(readFileSync(join(mirror.data, 'upserv.lock'), 'utf8')) as { pid: number }).pid
 
@@ -116,21 +133,30 @@ const NOTES_PACKAGES = `data:text/javascript,${encodeURIComponent(`
   })
 `)}`
 
-/** Keeps a process that takes over from opening its doors, by the load of what it needs for one of them, for ever. */
-const NEVER_SERVES = `data:text/javascript,${encodeURIComponent(`
+/** Has a process that takes over do something more when it has loaded one of the program's files. */
+const inSuccessor = (file: string, more: string): string =>
+  `data:text/javascript,${encodeURIComponent(`
   import { registerHooks } from 'node:module'
   const isSuccessor = process.env.UPSERV_HANDOVER !== undefined
   registerHooks({
     load(url, context, next) {
       const loaded = next(url, context)
-      if (!isSuccessor || !/[/]http[/]server[.][jt]s$/.test(url)) return loaded
-      const rest = \`
-        await (await import('node:fs/promises')).writeFile(process.env.REACHED, '')
-        await new Promise((resolve) => setTimeout(resolve, 3600_000))\`
-      return { ...loaded, source: String(loaded.source) + rest }
+      if (!isSuccessor || !new RegExp('/${file}[.][jt]s$').test(url)) return loaded
+      return { ...loaded, source: loaded.source + ${JSON.stringify(more)} }
     },
   })
 `)}`
+/** Says that it was reached, and goes on in an hour. */
+const STOPS_HERE = `
+  await (await import('node:fs/promises')).writeFile(process.env.REACHED, '')
+  await new Promise((resolve) => setTimeout(resolve, 3600_000))`
+/** Keeps it from opening its doors, by the load of what it needs for one of them. */
+const NEVER_SERVES = inSuccessor('http/server', STOPS_HERE)
+/** Keeps it from opening the door of rsync, when that of HTTP is open. */
+const SERVES_HTTP_ALONE = inSuccessor(
+  'daemon/doors',
+  `Doors.prototype.listenOn = async () => {${STOPS_HERE}}`,
+)
 
 /** How often a fetch of that build has begun, in whichever process. */
 const fetchesOf = ({ process: { stderr } }: Upserv, id: string): number =>
@@ -152,7 +178,7 @@ test('before its files are replaced a server has all of them that it needs', asy
   assert.deepEqual(packages(), before)
 })
 
-describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
+describe('handing over', { concurrency: CONCURRENCY, timeout: 300_000 }, () => {
   test('a slow client finishes with the old process, all others are with the new one, none is refused', async () => {
     await using mirror = new Mirror()
     await mirror.publish('1', randomTree(1, 5, 1000))
@@ -247,14 +273,8 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
   })
 
   test('who stops the new process stops the old one, with the same patience', async () => {
-    await using mirror = new Mirror()
-    await mirror.publish('1', randomTree(1, 10, 400_000))
-    await mirror.startNginx()
-    const upserv = await start(mirror)
-    await mirror.assertServes(upserv, '1')
-    await using line = new Line(upserv)
-    const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', '--bwlimit=100k'])
-    await slow.client.waitForLine(/^file-1$/)
+    await using begun = await beginSlowly(400_000, '100k')
+    const { upserv, line, slow } = begun
     const { pid } = await line.handOver()
     assert.ok(lives(upserv.process.child.pid!))
     process.kill(pid, 'SIGTERM')
@@ -282,7 +302,7 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     assert.equal(await exitOf(upserv), 0)
     await mirror.assertServes(upserv, '1')
     // Both are remembered, the second by the process that has the history by then.
-    const [done, refused] = await line.audit()
+    const [done, refused] = await line.audit('handOver')
     assert.deepEqual([done?.result, refused?.result, refused?.code], ['done', 'failed', 'HANDOVER_FAILED'])
     assert.match(done!.target, new RegExp(`^pid=${pid} .* before=${upserv.process.child.pid} `))
   })
@@ -345,16 +365,40 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     await upserv.stop()
   })
 
+  test('/readyz of a new process says 200 when it serves, and something at once before that', async () => {
+    await using mirror = new Mirror()
+    await mirror.startNginx()
+    const reached = mirror.path('reached')
+    const upserv = await mirror.startUpserv({
+      http: '127.0.0.1:0',
+      env: { NODE_OPTIONS: `--import=${SERVES_HTTP_ALONE}`, REACHED: reached },
+    })
+    await using line = new Line(upserv)
+    const handing = upserv.cli(['handover'])
+    await until('the new process listens', () => existsSync(reached))
+    const pid = ownersPid(mirror)
+    line.pids.push(pid)
+    // Both listen there: the one that has to answer is the one that runs.
+    const { child } = upserv.process
+    child.kill('SIGSTOP')
+    try {
+      const { status } = await fetch(`${httpUrlOf(upserv)}/readyz`, {
+        signal: AbortSignal.timeout(PATIENCE_MS / 2),
+      })
+      assert.equal(status, 503)
+    } finally {
+      process.kill(pid, 'SIGKILL')
+      child.kill('SIGCONT')
+    }
+    assert.equal((await handing).code, 75)
+    assert.equal((await fetch(`${httpUrlOf(upserv)}/readyz`)).status, 200)
+    await upserv.stop()
+  })
+
   for (const taken of [true, false])
     test(`sessions that end meanwhile are remembered ${taken ? 'by the new process' : 'where it does not take over'}`, async () => {
-      await using mirror = new Mirror()
-      await mirror.publish('1', randomTree(1, 10, 100_000))
-      await mirror.startNginx()
-      const upserv = await start(mirror)
-      await mirror.assertServes(upserv, '1')
-      await using line = new Line(upserv)
-      const slow = mirror.client(upserv, '1', ['-v', '--outbuf=L', '--bwlimit=150k'])
-      await slow.client.waitForLine(/^file-1$/)
+      await using begun = await beginSlowly(100_000, '150k')
+      const { mirror, upserv, line, slow } = begun
       slow.client.freeze()
       // Whoever opens the data directory waits for what this file says.
       const path = join(mirror.data, 'upserv.json')
@@ -412,6 +456,37 @@ describe('handing over', { concurrency: CONCURRENCY, timeout: 150_000 }, () => {
     assert.notEqual((await importing).code, 0)
     assert.deepEqual(JSON.parse((await upserv.cli(['list', '--json'])).stdout), [])
     assert.equal(fetchesOf(upserv, '1'), 1)
+    // That it was tried, and what came of it, is remembered all the same.
+    assert.deepEqual(
+      (await line.audit('import')).map(({ result, code }) => [result, code]),
+      [['failed', 'COMMAND_REFUSED']],
+    )
+    const fetches = JSON.parse((await upserv.cli(['history', '--fetches', '--json'])).stdout)
+    assert.deepEqual(
+      fetches.map(({ id, outcome }: { id: string; outcome: string }) => [id, outcome]),
+      [['1', 'stopped']],
+    )
+  })
+
+  test('what is tried by HTTP with the old process is remembered, also when it ends after the new one serves', async () => {
+    await using mirror = new Mirror()
+    await mirror.startNginx()
+    const upserv = await start(mirror, '', '127.0.0.1:0')
+    await using line = new Line(upserv)
+    const login = request(`${httpUrlOf(upserv)}/api/v1/session`, {
+      ...{ method: 'POST', agent: false },
+      headers: { 'content-type': 'application/json', 'x-upserv': 'test' },
+    })
+    const answered = once(login, 'response')
+    login.write('{"token":')
+    // It is with the old process once that has answered what comes in by the same door.
+    await fetch(`${httpUrlOf(upserv)}/healthz`)
+    await line.handOver()
+    login.end('"a guess"}')
+    const [{ statusCode }] = await answered
+    assert.equal(statusCode, 401)
+    await until('it is remembered', async () => (await line.audit('login'))[0]?.result === 'refused')
+    assert.equal(await exitOf(upserv), 0)
   })
 
   test('by TLS as well: who is at it finishes, and the doors are those that the configuration names', {

@@ -61,6 +61,8 @@ describe('metrics', { skip }, () => {
       assert.equal(value('upserv_fetch_failures_total{code="BUILD_NOT_PUBLISHED"}'), 1)
       // There before the first: what begins with 1 has not increased, and an alert would not see it.
       assert.equal(value('upserv_fetch_failures_total{code="STORE_NO_ROOM"}'), 0)
+      assert.equal(value('upserv_fetch_failures_total{code="INTERNAL"}'), 0)
+      assert.equal(value('upserv_session_failures_total{code="PEER_PROTOCOL"}'), 0)
       assert.equal(value('upserv_content_bytes_total{kind="literal"}'), 50_000)
       assert.equal(value('upserv_builds_held'), 1)
       assert.equal(value('upserv_budget_bytes'), 16e9)
