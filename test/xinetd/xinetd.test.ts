@@ -4,7 +4,9 @@
  */
 import assert from 'node:assert/strict'
 import { chmodSync, chownSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { dirname, join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { after, before, describe, test } from 'node:test'
 import { findProgram } from '../../src/lib/find-program.ts'
 import { WaitingClient } from '../support/client.ts'
@@ -151,6 +153,47 @@ describe('under xinetd', { skip, timeout: 4 * PATIENCE_MS }, () => {
     const homeless = await rsyncEnds(5, [`rsync://127.0.0.1:${homelessPort}/`])
     assert.match(homeless.stderr, /^@ERROR: .*root-only.*EACCES/)
   })
+})
+
+/** More than xinetd takes in a second unless told otherwise, and more than a school has. */
+const CROWD = 150
+
+test(`the file that is shipped: ${CROWD} connections at once, and upserv.toml says where builds are`, {
+  skip,
+  timeout: PATIENCE_MS,
+}, async () => {
+  await using mirror = new Mirror()
+  const madeUser = await makeUser()
+  const port = await freePort()
+  const shipped = readFileSync(new URL('../../packaging/xinetd/upserv', import.meta.url), 'utf8')
+  // Only where it listens, and a program that is quick, so that the crowd comes within a second on any machine:
+  // env, which says what it was given.
+  const edited = shipped
+    .replace('service rsync\n{', 'service rsync\n{\n  type = UNLISTED\n  bind = 127.0.0.1')
+    .replace(/^(\s*disable\s*=) yes$/m, '$1 no')
+    .replace(/^(\s*port\s*=) 873$/m, `$1 ${port}`)
+    .replace(/^(\s*server\s*=) \/usr\/bin\/upserv$/m, '$1 /usr/bin/env')
+    .replace(/^\s*server_args\s*= server$/m, '')
+  writeFileSync(mirror.path('xinetd.conf'), edited)
+  const server = new ServerProcess(xinetd!, [
+    ...['-dontfork', '-f', mirror.path('xinetd.conf')],
+    ...['-pidfile', mirror.path('xinetd.pid')],
+  ])
+  try {
+    await waitForPort(port, server)
+    const heard = await Promise.all(
+      Array.from({ length: CROWD }, async () => {
+        const socket = connect(port, '127.0.0.1')
+        // A connection that is refused is reset, or closed without a word.
+        return text(socket).catch((error: Error) => error.message)
+      }),
+    )
+    assert.equal(heard.filter((said) => /^REMOTE_HOST=/m.test(said)).length, CROWD)
+    assert.doesNotMatch(heard[0]!, /^UPSERV_/m)
+  } finally {
+    await server.stop()
+    if (madeUser) await run('userdel', [USER])
+  }
 })
 
 describe('upserv server, as inetd and ssh start it', () => {
