@@ -399,8 +399,10 @@ systemctl enable upserv.socket upserv.service`)
     await machine.succeeds('dpkg', ['--remove', 'upserv'], { timeoutMs: PATIENCE_MS })
     assert.equal((await machine.run('systemctl', ['is-active', 'upserv.socket'])).code === 0, false)
     assert.equal((await machine.run('pgrep', ['-u', 'upserv'])).stdout, '')
+    // Not by connecting: systemd closes a socket whose service can't be started, for the first who does.
+    const listening = await shell('awk \'$4 == "0A" { print $2 }\' /proc/net/tcp /proc/net/tcp6')
     for (const port of [873, 874])
-      assert.equal((await machine.run('rsync', [`rsync://127.0.0.1:${port}/`])).code, 10, String(port))
+      assert.doesNotMatch(listening, new RegExp(`:0${port.toString(16)}$`, 'im'), String(port))
     await shell(
       'test -s /var/lib/upserv/builds/1/manifest; grep -q stick /etc/upserv/upserv.toml; test ! -e /usr/lib/upserv',
     )
