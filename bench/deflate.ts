@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util'
 import { constants, deflateRawSync, inflateRawSync } from 'node:zlib'
 import { DEFLATE_WINDOW, MAX_PIECE } from '../src/rsync/codecs.ts'
 import { deflate } from '../src/rsync/deflate.ts'
+import { countOf, EXIT_USAGE } from './lib/program.ts'
 
 const USAGE = `Usage: bench/deflate [--every N] FILE
 
@@ -15,16 +16,7 @@ Compresses every Nth piece of 256 KiB (all of them, without --every) of FILE, ea
 by zlib at levels 6 and 9, and as the refiner does it.
 `
 
-const { values, positionals } = parseArgs({
-  options: { every: { type: 'string', default: '1' }, help: { type: 'boolean', default: false } },
-  allowPositionals: true,
-})
-const every = Number(values.every)
-const [path] = positionals
-if (values.help || path === undefined || !(every >= 1)) {
-  ;(values.help ? process.stdout : process.stderr).write(USAGE)
-  process.exit(values.help ? 0 : 64)
-}
+const { every, path } = readOptions()
 
 const finishFlush = constants.Z_SYNC_FLUSH
 const zlib = (level: number) => (piece: Buffer, dictionary: Buffer) =>
@@ -54,4 +46,23 @@ for (const { name, bytes, micros } of rows) {
   console.log(
     `${name.padEnd(7)} ${bytes} bytes, ${share} % of zlib 9, ${(size / micros).toFixed(1)} MB for a second of CPU`,
   )
+}
+
+function readOptions(): { every: number; path: string } {
+  try {
+    const { values, positionals } = parseArgs({
+      options: { every: { type: 'string', default: '1' }, help: { type: 'boolean', default: false } },
+      allowPositionals: true,
+    })
+    if (values.help) {
+      process.stdout.write(USAGE)
+      process.exit(0)
+    }
+    const [path, ...more] = positionals
+    if (path === undefined || more.length > 0) throw new Error('It takes one FILE.')
+    return { every: countOf(values.every), path }
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n${USAGE}`)
+    process.exit(EXIT_USAGE)
+  }
 }

@@ -18,6 +18,7 @@ import { removeTree } from '../test/support/scratch.ts'
 import type { Upserv } from '../test/support/upserv.ts'
 import { table } from './lib/markdown.ts'
 import { quantile } from './lib/numbers.ts'
+import { countOf, EXIT_USAGE } from './lib/program.ts'
 import { describeMachine, provenance, saveResults, writeDocs } from './lib/report.ts'
 
 /** What must hold. */
@@ -38,21 +39,8 @@ What is told: pulls per second of both, their ratio, memory of the server, how l
 Exit 1, but for --short: honest clients keep less than ${100 * LEAST_RATIO} %, or memory goes past ${formatSize(MOST_MEMORY)}.
 `
 
-const { values } = parseArgs({
-  options: {
-    short: { type: 'boolean', default: false },
-    rounds: { type: 'string' },
-    write: { type: 'boolean', default: false },
-    help: { type: 'boolean', short: 'h', default: false },
-  },
-})
-if (values.help) {
-  process.stdout.write(USAGE)
-  process.exit(0)
-}
+const { short, write, rounds } = readOptions()
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130))
-const { short } = values
-const rounds = Number(values.rounds ?? (short ? 1 : 3))
 const CROWD = short
   ? { idle: 200, half: 10, halfTls: 10, readers: 10, writers: 10 }
   : { idle: 2000, half: 100, halfTls: 100, readers: 100, writers: 100 }
@@ -114,7 +102,7 @@ const figures = table(
   ['', 'pulls/s', 'memory (RSS), most', 'loop late, median ms', 'p99 ms', 'most ms', 'of its own, most ms'],
   [row(`${HONEST} honest clients`, alone), row('the same, in the crowd', crowded)],
 )
-const text = `${provenance(`bench/hostile${short ? ' --short' : ''}${values.rounds ? ` --rounds ${rounds}` : ''}`, machine)} ${rounds} rounds, by turns.
+const text = `${provenance(`bench/hostile${short ? ' --short' : ''}${rounds === 3 || short ? '' : ` --rounds ${rounds}`}`, machine)} ${rounds} rounds, by turns.
 
 ${HONEST} real clients pull a build of 400 files and 20 MB, whole, ${PULLS} times each. The crowd, from 50 addresses: ${CROWD.idle} idle
 connections, ${CROWD.half} handshakes that stop behind the module's name, ${CROWD.halfTls} of TLS that stop behind the server's answer, ${CROWD.readers} clients that asked for everything and read 1 kB a
@@ -131,12 +119,34 @@ Honest clients keep ${(100 * ratio).toFixed(0)} % of their throughput (${100 * L
 `
 console.log(`\n${text}`)
 saveResults('hostile', { machine, crowd: CROWD, alone, crowded, crowds, ratio })
-if (values.write && !short) writeDocs('bench/hostile', text)
+if (write && !short) writeDocs('bench/hostile', text)
 if (!short && (ratio < LEAST_RATIO || peak > MOST_MEMORY)) {
   console.error(
     `This must not be: honest clients keep ${(100 * ratio).toFixed(0)} %, memory ${formatSize(peak)}`,
   )
   process.exitCode = 1
+}
+
+function readOptions(): { short: boolean; write: boolean; rounds: number } {
+  try {
+    const { values } = parseArgs({
+      options: {
+        short: { type: 'boolean', default: false },
+        rounds: { type: 'string' },
+        write: { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    })
+    if (values.help) {
+      process.stdout.write(USAGE)
+      process.exit(0)
+    }
+    const { short, write } = values
+    return { short, write, rounds: countOf(values.rounds ?? (short ? '1' : '3')) }
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n${USAGE}`)
+    process.exit(EXIT_USAGE)
+  }
 }
 
 /** All honest clients, each with its pulls one after the other. */

@@ -17,16 +17,15 @@ import { connect } from 'node:net'
 import { cpus, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { bytesOnDisk } from '../test/support/mirror.ts'
 import { freePort, ServerProcess } from '../test/support/processes.ts'
 import { rsyncSucceeds } from '../test/support/rsync.ts'
+import { UPSERV } from '../test/support/upserv.ts'
 import { fillStore } from './lib/many-builds.ts'
 import { parseProcStat } from './lib/meter.ts'
 import { spread, spreadText } from './lib/numbers.ts'
 import { startCounting } from './lib/program.ts'
 
-const UPSERV = fileURLToPath(new URL('../bin/upserv', import.meta.url))
 const TRY_AGAIN_MS = 2
 /** What a crash has left of an ingest. */
 const LEFTOVER_BYTES = 100 * 2 ** 20

@@ -279,9 +279,14 @@ export class ToolMissing extends SourceError {
 // ---------------------------------------------------------------------------------------------------
 // The operator's turn.
 
-/** A key, flag or argument is wrong. The message names it and, where there is one, the nearest right one. */
+/** What the configuration says is wrong. The message names the key and, where there is one, the nearest right one. */
 export class ConfigError extends UpservError {
   readonly code = 'CONFIG_BAD'
+}
+
+/** What the command line says is wrong, although its options are known: the message names the one. */
+export class UsageError extends UpservError {
+  readonly code = 'USAGE_BAD'
 }
 
 /** A command cannot be carried out as things are: no such build, build in use, and so on. */

@@ -12,7 +12,7 @@ export interface ProgramOptions {
   readonly only: readonly string[]
 }
 
-const EXIT_USAGE = 64
+export const EXIT_USAGE = 64
 const EXIT_NO_PERMISSION = 77
 
 /** As shells say it of SIGINT. */
@@ -93,7 +93,8 @@ export function startCounting(usage: string, rounds?: number): { rounds: number;
   }
 }
 
-function countOf(text: string): number {
+/** @throws where that is no number of anything. */
+export function countOf(text: string): number {
   const number = Number(text)
   if (!Number.isInteger(number) || number < 1) throw new Error(`"${text}" is no number from 1 on`)
   return number

@@ -1,23 +1,27 @@
 /** What `script/release` does beside git: versions and dates in files, the notes, the SBOM. */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { notesOf, withRelease } from './changelog.ts'
 import { isReachable, maintainer } from './maintainer.ts'
+import { machineArch } from './runtime.ts'
 import { runtimePackages } from './runtime-packages.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
+/** What of a release a word of script/reproduce stands for; without one, all. */
+const KINDS: Record<string, RegExp> = { npm: /\.tgz$/, deb: /\.deb$/ }
 const [step, version = '', out = ''] = process.argv.slice(2)
 
 if (step === 'answer') answer()
 else if (step === 'prepare') prepare()
 else if (step === 'describe') describe()
 else if (step === 'attest') attest()
+else if (step === 'compare') compare(process.argv.slice(3))
 else
   throw new Error(
-    'Usage: release.ts answer | prepare VERSION | describe VERSION DIRECTORY | attest VERSION DIRECTORY',
+    'Usage: release.ts answer | prepare VERSION | describe VERSION DIRECTORY | attest VERSION DIRECTORY | compare STATEMENT PUBLISHED AGAIN [npm] [deb]',
   )
 
 /** Who has a package finds in it whom to tell of a hole. */
@@ -70,8 +74,15 @@ function attest(): void {
     predicate: {
       buildDefinition: {
         buildType: 'urn:upserv:script/release',
-        externalParameters: { version, arch: process.arch, fast: process.env.UPSERV_FAST === 'yes' },
-        internalParameters: { sourceDateEpoch: Number(git('log', '-1', '--format=%ct')) },
+        externalParameters: {
+          version,
+          architectures: (process.env.UPSERV_ARCH || machineArch()).split(','),
+          maintainer: maintainer(),
+          fast: process.env.UPSERV_FAST === 'yes',
+        },
+        internalParameters: {
+          sourceDateEpoch: Number(process.env.SOURCE_DATE_EPOCH ?? git('log', '-1', '--format=%ct')),
+        },
         resolvedDependencies: [
           {
             name: 'checkout',
@@ -89,6 +100,29 @@ function attest(): void {
     },
   }
   writeFileSync(join(out, name), `${JSON.stringify(statement, null, 2)}\n`)
+}
+
+/** Says of each file of a statement whether it came out the same: what was not made again is not. */
+function compare([statement = '', published = '', again = '', ...kinds]: readonly string[]): void {
+  const { subject } = JSON.parse(readFileSync(statement, 'utf8')) as {
+    subject: { name: string; digest: { sha256: string } }[]
+  }
+  const sha256 = (path: string): string | undefined =>
+    existsSync(path) ? createHash('sha256').update(readFileSync(path)).digest('hex') : undefined
+  for (const { name, digest } of subject) {
+    if (kinds.length > 0 && !kinds.some((kind) => KINDS[kind]!.test(name))) continue
+    const [made, there] = [sha256(join(again, name)), sha256(join(published, name))]
+    const says =
+      made === undefined
+        ? 'NOT MADE'
+        : made !== digest.sha256 || made !== (there ?? made)
+          ? 'ANOTHER'
+          : there === undefined
+            ? 'as the statement says; not in the directory'
+            : 'the same'
+    console.log(`${name}: ${says}`)
+    if (/^[A-Z]/.test(says)) process.exitCode = 1
+  }
 }
 
 interface Bom {

@@ -1,5 +1,5 @@
 /** What `upserv warm` is asked for, from what an operator types. Loaded by every command, so it loads nothing itself. */
-import { ConfigError } from '../errors.ts'
+import { UsageError } from '../errors.ts'
 import type { CodecName } from '../rsync/codecs.ts'
 import { STOCK_RELEASES, type StockRelease, stockRelease } from '../rsync/stock-releases.ts'
 
@@ -42,7 +42,7 @@ export interface WarmFlags {
   quick?: boolean
 }
 
-/** @throws ConfigError for a flag that can't be right. */
+/** @throws UsageError for a flag that can't be right. */
 export function warmRequest(id: string, flags: WarmFlags): WarmRequest {
   const { from, clients, compress, checksum = false, quick = false } = flags
   return {
@@ -59,7 +59,7 @@ function releasesOf(text: string): StockRelease[] {
   const releases = namesIn('--clients', text, 'version of rsync').map((version) => {
     const release = stockRelease(version)
     if (release) return release
-    throw new ConfigError(`--clients: "${version}" is no version of rsync that can be served`, {
+    throw new UsageError(`--clients: "${version}" is no version of rsync that can be served`, {
       hint: `Such as 3.4.1. What they ask for changed in ${STOCK_RELEASES.join(', ')}.`,
     })
   })
@@ -71,7 +71,7 @@ function compressionsOf(text: string): WarmCompression[] {
   const compressions = namesIn('--compress', text, 'compression').map((name) => {
     const compression = known.get(name)
     if (compression) return compression
-    throw new ConfigError(`--compress: "${name}" is not one of ${WARM_COMPRESSIONS.join(', ')}`)
+    throw new UsageError(`--compress: "${name}" is not one of ${WARM_COMPRESSIONS.join(', ')}`)
   })
   return [...new Set(compressions)]
 }
@@ -81,7 +81,7 @@ function namesIn(flag: string, text: string, what: string): string[] {
     .split(',')
     .map((item) => item.trim())
     .filter((item) => item !== '')
-  if (names.length === 0) throw new ConfigError(`${flag}: names no ${what}`)
-  if (names.length > MAX_WARM_FROM) throw new ConfigError(`${flag}: names more than ${MAX_WARM_FROM}`)
+  if (names.length === 0) throw new UsageError(`${flag}: names no ${what}`)
+  if (names.length > MAX_WARM_FROM) throw new UsageError(`${flag}: names more than ${MAX_WARM_FROM}`)
   return names
 }

@@ -46,6 +46,8 @@ const PROGRAMS = [
   { names: ['flock'], use: 'to own the data directory', debianPackage: 'util-linux', needed: true },
   { names: ['lbzip2', 'bzip2'], use: 'for archives in bzip2', debianPackage: 'lbzip2', needed: false },
   { names: ['xz'], use: 'for archives in xz or lzma', debianPackage: 'xz-utils', needed: false },
+  { names: ['lz4'], use: 'for archives in lz4', debianPackage: 'lz4', needed: false },
+  { names: ['lzip'], use: 'for archives in lzip', debianPackage: 'lzip', needed: false },
   {
     names: ['bsdtar'],
     use: 'for archives in zip and ISO 9660',
@@ -156,7 +158,12 @@ export function checkData({ dataDir }: Config): Finding {
       return problem(about, `${place} is no directory`, 'Name another with data_dir.')
     }
     accessSync(place, constants.R_OK | constants.W_OK | constants.X_OK)
-    return ok(about, place === dataDir ? `${dataDir} can be written` : `${dataDir} will be made`)
+    if (place === dataDir) return ok(about, `${dataDir} can be written`)
+    if (onlyRootWrites(place)) {
+      const says = `${dataDir} does not exist, and in ${place} root alone can make it`
+      return warning(about, says, `For a server that is another user: ${makeOf(dataDir)}`)
+    }
+    return ok(about, `${dataDir} will be made`)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     return problem(
@@ -164,9 +171,17 @@ export function checkData({ dataDir }: Config): Finding {
       `user ${process.getuid?.()} may not write in ${place} (${code})`,
       code === 'EROFS'
         ? `Under systemd: systemctl edit upserv, with [Service] and ReadWritePaths=${dataDir}`
-        : `As root: install -d -o upserv -g upserv -m 750 ${dataDir}`,
+        : `As root: ${makeOf(dataDir)}`,
     )
   }
+}
+
+const makeOf = (dataDir: string): string => `install -d -o upserv -g upserv -m 750 ${dataDir}`
+
+/** Root may write anywhere, which says nothing of the user that the server is: here nobody has said yet who that is. */
+function onlyRootWrites(directory: string): boolean {
+  const { uid, mode } = statSync(directory)
+  return process.getuid?.() === 0 && uid === 0 && (mode & (constants.S_IWGRP | constants.S_IWOTH)) === 0
 }
 
 /** The nearest directory above that there is, or the path itself. */

@@ -3,7 +3,7 @@
  * What packages install is the same.
  */
 import type { Argument, Command, Option } from 'commander'
-import { ConfigError } from '../errors.ts'
+import { UsageError } from '../errors.ts'
 
 /** By the name of the shell. */
 const SCRIPTS: Record<string, (program: Command) => string> = {
@@ -15,7 +15,7 @@ const SCRIPTS: Record<string, (program: Command) => string> = {
 export function completionCommand(program: Command, shell: string): void {
   const script = Object.hasOwn(SCRIPTS, shell) ? SCRIPTS[shell] : undefined
   if (!script) {
-    throw new ConfigError(`there is no completion for "${shell}"`, {
+    throw new UsageError(`there is no completion for "${shell}"`, {
       hint: 'There is one for bash, zsh and fish.',
     })
   }

@@ -1,7 +1,7 @@
 /** `upserv history` and `why`: which device got which build, and why a session went as it did. */
 import type { Explanation } from '../build/operations.ts'
 import type { Config } from '../config/config.ts'
-import { ConfigError } from '../errors.ts'
+import { UsageError } from '../errors.ts'
 import type { ChangeRecord } from '../history/change-record.ts'
 import type { FetchQuery, FetchRecord } from '../history/fetch-record.ts'
 import type { CostlyFile, RecordQuery, SessionRecord } from '../history/session-record.ts'
@@ -35,18 +35,18 @@ export async function historyCommand(config: Config, flags: HistoryFlags): Promi
   const { build, address, device, user, outcome, source } = flags
   const during = { since: flagTime('--since', flags.since), until: flagTime('--until', flags.until) }
   if (flags.forget && !flags.yes) {
-    throw new ConfigError('--forget deletes for good', {
+    throw new UsageError('--forget deletes for good', {
       hint: 'Say --yes as well, if that is what you want.',
     })
   }
   if (flags.fetches) {
     const strange = Object.entries({ address, device, user }).find(([, value]) => value !== undefined)
     if (strange)
-      throw new ConfigError(`--${strange[0]} is of sessions, and --fetches shows what came from sources`)
+      throw new UsageError(`--${strange[0]} is of sessions, and --fetches shows what came from sources`)
     return fetchHistory(config, flags, { build, source, outcome, ...during })
   }
   if (source !== undefined) {
-    throw new ConfigError('--source is of fetches', { hint: 'Say --fetches as well.' })
+    throw new UsageError('--source is of fetches', { hint: 'Say --fetches as well.' })
   }
   const query: RecordQuery = { build, address, device, user, outcome, ...during }
   if (flags.forget) {
@@ -84,7 +84,7 @@ async function auditCommand(config: Config, flags: HistoryFlags): Promise<void> 
     'forget',
   ]
   const others = said.filter((flag) => flags[flag as keyof HistoryFlags])
-  if (others.length > 0) throw new ConfigError(`--audit shows changes, of which --${others[0]} says nothing`)
+  if (others.length > 0) throw new UsageError(`--audit shows changes, of which --${others[0]} says nothing`)
   const limit = flagLimit(flags.limit)
   const { changes } = await withOperations(config, (operations) => operations.changes(limit))
   print(flags.json ? showJson(changes) : formatChanges(changes))
@@ -217,7 +217,7 @@ function flagLimit(text: string | undefined): number {
   if (text === undefined) return DEFAULT_LIMIT
   const limit = Number(text)
   if (Number.isInteger(limit) && limit >= 1 && limit <= MAX_LIMIT) return limit
-  throw new ConfigError(`--limit: "${text}" is no number from 1 to ${MAX_LIMIT}`)
+  throw new UsageError(`--limit: "${text}" is no number from 1 to ${MAX_LIMIT}`)
 }
 
 /** A date, or a date and a time, of ISO 8601. What JavaScript takes besides is not what was meant: "7" is a day in 2001. */
@@ -233,6 +233,6 @@ function flagTime(flag: string, text: string | undefined): string | undefined {
   }
   const time = new Date(ISO_TIME.test(text) ? text : Number.NaN)
   if (Number.isNaN(time.getTime()))
-    throw new ConfigError(`${flag}: "${text}" is no time, such as 2026-11-29 or 7d (seven days ago)`)
+    throw new UsageError(`${flag}: "${text}" is no time, such as 2026-11-29 or 7d (seven days ago)`)
   return time.toISOString()
 }

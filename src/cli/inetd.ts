@@ -6,7 +6,7 @@
  * by itself when nobody has needed it for a while.
  */
 import { spawn } from 'node:child_process'
-import { closeSync, mkdirSync, openSync } from 'node:fs'
+import { closeSync, fstatSync, mkdirSync, openSync, renameSync, statSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { resolve } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
@@ -26,6 +26,8 @@ const OWNER_IDLE_SECONDS = 600
 /** How long we wait for an owner to open its socket. */
 const OWNER_STARTS_MS = 20_000
 const RETRY_MS = 50
+/** Some fifty thousand sessions. Nobody else looks after this file: it lies in the data directory. */
+const NEW_LOG_FROM = 16 * 2 ** 20
 /** How long after one that found another owner a new one is tried. */
 const START_AGAIN_MS = 500
 
@@ -95,7 +97,7 @@ function startOwner(config: Config, flags: Flags): OwnerStart {
   let log: number
   try {
     mkdirSync(config.dataDir, { recursive: true, mode: DIRECTORY_MODE })
-    log = openSync(logFile(config), 'a', FILE_MODE)
+    log = openLog(logFile(config))
   } catch (cause) {
     throw new StoreError(`the data directory cannot be written: ${(cause as Error).message}`, { cause })
   }
@@ -136,6 +138,19 @@ function startOwner(config: Config, flags: Flags): OwnerStart {
 /** Locked by the owner that one of us started. Hidden, as it is not the store's. */
 function startLock(config: Config): string {
   return `${config.dataDir}/.upserv.start`
+}
+
+/**
+ * Opened to add to it; a new one is begun where it has become large, and the one before is kept. Whoever comes at the same
+ * moment finds another file under that name than it has looked at, and leaves it.
+ */
+function openLog(path: string): number {
+  const log = openSync(path, 'a', FILE_MODE)
+  const { size, ino } = fstatSync(log)
+  if (size < NEW_LOG_FROM) return log
+  if (statSync(path, { throwIfNoEntry: false })?.ino === ino) renameSync(path, `${path}.1`)
+  closeSync(log)
+  return openSync(path, 'a', FILE_MODE)
 }
 
 /** xinetd gives a service nowhere to log to. */

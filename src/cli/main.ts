@@ -36,6 +36,7 @@ function showLines(text: string): string {
 
 function exitCodeOf(error: UpservError): number {
   // By its code: it may have happened in the server that was asked.
+  if (error.code === 'USAGE_BAD') return EXIT.usage
   if (error.code === 'CONFIG_BAD') return EXIT.config
   if (error.code === 'HANDOVER_FAILED') return EXIT.unchanged
   if (error instanceof Interrupted) return EXIT.interrupted

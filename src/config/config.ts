@@ -14,7 +14,7 @@ import type { PolicyConfig } from '../access/policy.ts'
 import { BUILD_ID_RULE, isBuildId } from '../build/build-id.ts'
 import type { CertificateFiles } from '../doorstep/certificates.ts'
 import type { ClientCerts } from '../doorstep/doorstep.ts'
-import { ConfigError } from '../errors.ts'
+import { ConfigError, UsageError } from '../errors.ts'
 import type { BandwidthLimits } from '../lib/bandwidth.ts'
 import { nearest } from '../lib/nearest.ts'
 import { USUAL_PREFIXES } from '../lib/peer.ts'
@@ -375,7 +375,7 @@ const SECTIONS: Record<string, z.ZodObject> = {
 
 type FileInput = z.output<typeof fileSchema>
 
-/** @throws ConfigError that names the key and, where there is one, the nearest right one. */
+/** @throws ConfigError that names the key and, where there is one, the nearest right one; UsageError of a flag. */
 export function loadConfig(flags: Flags, environment: NodeJS.ProcessEnv): Config {
   const file = configFileOf(flags, environment)
   const fromFile = file === undefined ? fileSchema.parse({}) : readConfigFile(file)
@@ -674,7 +674,7 @@ function uniqueNames(sources: SourceConfig[]): SourceConfig[] {
 
 function flagSize(flag: string, value: string): number {
   const bytes = parseSize(value)
-  if (bytes === undefined) throw new ConfigError(`${flag}: "${value}" is no size, such as 16GB or 500MiB`)
+  if (bytes === undefined) throw new UsageError(`${flag}: "${value}" is no size, such as 16GB or 500MiB`)
   return bytes
 }
 
@@ -682,13 +682,13 @@ function flagListen(flag: string, value: string): Listen[] {
   if (value === 'off') return []
   const parsed = parseListen(value)
   if (!parsed)
-    throw new ConfigError(`${flag}: "${value}" is no address to listen on, such as 127.0.0.1:8730, or off`)
+    throw new UsageError(`${flag}: "${value}" is no address to listen on, such as 127.0.0.1:8730, or off`)
   return [parsed]
 }
 
 function flagSeconds(flag: string, value: string): number {
   const number = Number(value)
-  if (!(number > 0 && number <= 86_400)) throw new ConfigError(`${flag}: "${value}" is no number of seconds`)
+  if (!(number > 0 && number <= 86_400)) throw new UsageError(`${flag}: "${value}" is no number of seconds`)
   return number
 }
 

@@ -30,6 +30,7 @@ const STATUS: Record<string, number> = {
   STORE_NO_ROOM: 507,
   COMMAND_REFUSED: 409,
   CONFIG_BAD: 409,
+  USAGE_BAD: 400,
   INTERRUPTED: 503,
 }
 

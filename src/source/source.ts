@@ -8,7 +8,7 @@
  * One file per kind: http.ts (http:, https:) and directory.ts (file:); create.ts chooses. A parent server
  * (parent.ts) has no archives, and is asked in its own way.
  */
-import { ConfigError } from '../errors.ts'
+import { UsageError } from '../errors.ts'
 import type { Clock } from './clock.ts'
 import type { SourceLimits } from './limits.ts'
 import type { RateRule } from './pace.ts'
@@ -211,10 +211,10 @@ export interface SourceDeps {
   clock?: Partial<Clock>
 }
 
-/** The source that a bare URL template stands for (`--source URL`): it offers any id. */
+/** The source that a bare URL template stands for (`--source URL`): it offers any id. @throws UsageError */
 export function sourceFromUrl(url: string): SourceConfig {
   if (!url.includes('{build}') && !/^upservs?:/i.test(url)) {
-    throw new ConfigError(`"${showTemplate(url)}" does not say where the build's id goes`, {
+    throw new UsageError(`"${showTemplate(url)}" does not say where the build's id goes`, {
       hint: 'Write {build} in its place, as in http://host/os{build}.tar.gz.',
     })
   }

@@ -77,11 +77,11 @@ describe("an operator's commands", () => {
     // What deletes must not take a time for another one: "7" and "1 week" are days of 2001 to JavaScript.
     for (const text of ['yesterday', '7', '1 week', '2026-13-01', '12'])
       assert.match(
-        (await cli(78, 'history', '--since', text, '--forget', '--yes')).stderr,
+        (await cli(64, 'history', '--since', text, '--forget', '--yes')).stderr,
         new RegExp(`--since: "${text}" is no time`),
       )
     assert.deepEqual(await of('--since', '2026-01-01T00:00:00+02:00', '--until', '2026-01-02 10:00'), [])
-    assert.match((await cli(78, 'history', '--limit', '0')).stderr, /no number from 1/)
+    assert.match((await cli(64, 'history', '--limit', '0')).stderr, /no number from 1/)
   })
 
   test('why: by number and by device', async () => {
@@ -160,7 +160,7 @@ COMP_WORDS=(upserv ${words.map(quoteForShell).join(' ')}); COMP_CWORD=${words.le
       ['1', '2', 'slow'],
     )
     for (const shell of ['zsh', 'fish']) assert.match((await cli(0, 'completion', shell)).stdout, /upserv/)
-    assert.match((await cli(78, 'completion', 'csh')).stderr, /bash, zsh and fish/)
+    assert.match((await cli(64, 'completion', 'csh')).stderr, /bash, zsh and fish/)
   })
 
   test('the token is printed to its owner', async () => {
@@ -174,7 +174,7 @@ COMP_WORDS=(upserv ${words.map(quoteForShell).join(' ')}); COMP_CWORD=${words.le
   })
 
   test('what is forgotten is gone', async () => {
-    assert.match((await cli(78, 'history', '--forget')).stderr, /deletes for good\n.*--yes/)
+    assert.match((await cli(64, 'history', '--forget')).stderr, /deletes for good\n.*--yes/)
     assert.match(
       (await cli(0, 'history', '--forget', '--yes', '--build', '2')).stdout,
       /^1 sessions are forgotten/,

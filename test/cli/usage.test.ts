@@ -35,25 +35,25 @@ const CASES: Case[] = [
   {
     name: 'a size that is none',
     args: ['serve', '--budget', 'lots'],
-    code: 78,
+    code: 64,
     says: /--budget: "lots" is no size, such as 16GB/,
   },
   {
     name: 'a negative size',
     args: ['serve', '--budget=-5GB'],
-    code: 78,
+    code: 64,
     says: /--budget: "-5GB" is no size/,
   },
   {
     name: 'an address that is none',
     args: ['serve', '--rsync', 'nowhere'],
-    code: 78,
+    code: 64,
     says: /--rsync: "nowhere" is no address/,
   },
   {
     name: 'a port out of range',
     args: ['serve', '--rsync', '127.0.0.1:99999'],
-    code: 78,
+    code: 64,
     says: /--rsync: "127\.0\.0\.1:99999" is no address/,
   },
   {
@@ -65,7 +65,7 @@ const CASES: Case[] = [
   {
     name: 'an HTTP address that is none',
     args: ['serve', '--http', '1.2.3.4'],
-    code: 78,
+    code: 64,
     says: /--http: "1\.2\.3\.4" is no address/,
   },
   {
@@ -77,7 +77,7 @@ const CASES: Case[] = [
   {
     name: 'a source that does not name the build',
     args: ['serve', '--source', 'http://h/os.tar'],
-    code: 78,
+    code: 64,
     says: /\{build\}/,
   },
   {

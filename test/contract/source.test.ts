@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { loadConfig } from '../../src/config/config.ts'
-import { ConfigError } from '../../src/errors.ts'
+import { ConfigError, UsageError } from '../../src/errors.ts'
 import { createSource } from '../../src/source/create.ts'
 import { type SourceConfig, type SourceEvent, sourceFromUrl } from '../../src/source/source.ts'
 import { run } from '../support/processes.ts'
@@ -372,7 +372,7 @@ for (const { url, name } of BARE_URLS)
   })
 
 test('sourceFromUrl wants to know where the id goes', () => {
-  assert.throws(() => sourceFromUrl('http://h/os802.tar'), ConfigError)
+  assert.throws(() => sourceFromUrl('http://h/os802.tar'), UsageError)
 })
 
 test('guessed checksums that are refused do not stop a build (object stores answer 403 for what is missing)', async (t) => {

@@ -434,11 +434,16 @@ sed -i 's/disable = no/disable         = yes/' /etc/xinetd.d/upserv
 systemctl enable upserv.socket upserv.service`)
   })
 
-  test('remove keeps data and configuration', async () => {
-    await machine.succeeds('dpkg', ['--remove', 'upserv'], { timeoutMs: PATIENCE_MS })
+  test('remove keeps data and configuration, and no socket', async () => {
+    await shell('systemctl start upserv-tls.socket')
+    assert.equal(await property('ActiveState', 'upserv-tls.socket'), 'active')
+    const said = await machine.run('dpkg', ['--remove', 'upserv'], { timeoutMs: PATIENCE_MS })
+    assert.equal(said.code, 0, said.stderr)
+    assert.doesNotMatch(said.stdout + said.stderr, /can still be activated/)
     assert.equal((await machine.run('systemctl', ['is-active', 'upserv.socket'])).code === 0, false)
     assert.equal((await machine.run('pgrep', ['-u', 'upserv'])).stdout, '')
     assert.equal((await machine.run('rsync', ['rsync://127.0.0.1/'])).code, 10)
+    assert.equal(await property('ActiveState', 'upserv-tls.socket'), 'inactive')
     await shell(
       'test -s /var/lib/upserv/builds/1/manifest; grep -q stick /etc/upserv/upserv.toml; test ! -e /usr/lib/upserv',
     )
@@ -520,8 +525,13 @@ systemctl stop upserv.socket upserv.service && systemctl enable --now rsync 2>&1
     await shell('rm -r /srv/703 /srv/olpc /library /media/stick /etc/rsyncd.conf /etc/rsyncd.secrets')
   })
 
-  test('purge asks nothing and leaves nothing', async () => {
+  test('purge asks nothing and leaves nothing, also of a disk that is mounted for the builds', async () => {
+    await shell(`systemctl stop upserv.socket upserv.service
+mkdir /mnt/disk && cp -a /var/lib/upserv/. /mnt/disk/ && rm -r /var/lib/upserv && mkdir /var/lib/upserv
+mount --bind /mnt/disk /var/lib/upserv && test -d /var/lib/upserv/builds`)
     await machine.succeeds('dpkg', ['--purge', 'upserv'], { timeoutMs: PATIENCE_MS })
+    assert.equal(await shell('ls -A /mnt/disk'), '')
+    await shell('umount /var/lib/upserv && rmdir /var/lib/upserv')
     const left = await shell(
       "find /etc /usr /var /run /opt /srv /root -xdev -iname '*upserv*' ! -path '/var/log/journal/*' ! -path '/var/cache/man/*' ! -path '/root/good' ! -path '*/node_modules/*' | grep -v -e ^/usr/share/vim -e '^/usr/src' || true",
     )
@@ -569,6 +579,7 @@ kill $!; wait $!`
       )
     }
     await machine.succeeds('dpkg', ['--purge', 'upserv', 'upserv-update'], { timeoutMs: PATIENCE_MS })
+    await shell('test ! -e /var/lib/upserv && test ! -e /etc/upserv')
   })
 })
 

@@ -1,17 +1,20 @@
 /** script/release, in a repository of its own: what it commits, what it makes, and that it makes it twice alike. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import { debianChangelog, notesOf, withRelease } from '../../script/lib/changelog.ts'
 import { isReachable, maintainer } from '../../script/lib/maintainer.ts'
+import { findProgram } from '../../src/lib/find-program.ts'
 import { copyCheckout, whyNoDeb } from '../support/packages.ts'
 import { type RunResult, run } from '../support/processes.ts'
 import { makeScratch } from '../support/scratch.ts'
 
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const PATIENCE_MS = 300_000
 const RELEASED = '7.8.9'
 
@@ -66,7 +69,14 @@ test('a release: commit, tag, packages, sums, SBOM, provenance', {
   assert.equal((await go('git', 'tag')).stdout, '', 'nothing was made')
 
   const out = join(scratch.path, 'out')
-  await go('script/release', '--fast', '--out', out, RELEASED)
+  // As whoever hands them out makes them: the packages name them.
+  const maintained = { ...env, DEBFULLNAME: 'Ana Operator', DEBEMAIL: 'ana@upserv.net' }
+  const released = await run('script/release', ['--fast', '--out', out, RELEASED], {
+    cwd: checkout,
+    env: maintained,
+    timeoutMs: PATIENCE_MS,
+  })
+  assert.equal(released.code, 0, released.stdout + released.stderr)
   assert.equal((await go('git', 'describe', '--tags')).stdout.trim(), `v${RELEASED}`)
   assert.equal((await go('git', 'status', '--porcelain')).stdout, '')
   assert.match(
@@ -106,13 +116,22 @@ test('a release: commit, tag, packages, sums, SBOM, provenance', {
   const provenance = JSON.parse(readFileSync(join(out, 'upserv-7.8.9.provenance.json'), 'utf8')) as {
     subject: { name: string; digest: { sha256: string } }[]
     predicate: {
-      buildDefinition: { resolvedDependencies: { name?: string; digest: Record<string, string> }[] }
+      buildDefinition: {
+        externalParameters: object
+        resolvedDependencies: { name?: string; digest: Record<string, string> }[]
+      }
     }
   }
   const listed = readFileSync(join(out, 'SHA256SUMS'), 'utf8')
   for (const { name, digest } of provenance.subject)
     assert.ok(listed.includes(`${digest.sha256}  ${name}\n`), name)
   assert.equal(provenance.subject.length, names.length - 2)
+  assert.deepEqual(provenance.predicate.buildDefinition.externalParameters, {
+    version: RELEASED,
+    architectures: [arch],
+    maintainer: 'Ana Operator <ana@upserv.net>',
+    fast: true,
+  })
   const [source] = provenance.predicate.buildDefinition.resolvedDependencies
   assert.equal(source!.digest.gitCommit, (await go('git', 'rev-parse', 'HEAD')).stdout.trim())
 
@@ -127,14 +146,22 @@ test('a release: commit, tag, packages, sums, SBOM, provenance', {
   )
   await go('git', 'reset', '-q', '--hard', 'HEAD~')
 
-  // Who has the files and the commit can make them again, and sees where they differ.
-  assert.match((await go('script/reproduce', out, 'npm')).stdout, /^upserv-7\.8\.9\.tgz: the same$/m)
+  // Who has the files and the commit can make them again, and sees where they differ, or were not made.
+  const subjects = provenance.subject.map(({ name }) => name)
+  const same = await go('script/reproduce', out)
+  assert.deepEqual(
+    same.stdout.trim().split('\n'),
+    subjects.map((name) => `${name}: the same`),
+  )
   writeFileSync(join(out, 'upserv-7.8.9.tgz'), 'another')
   const other = await run('script/reproduce', [out, 'npm'], { cwd: checkout, env, timeoutMs: PATIENCE_MS })
+  assert.deepEqual([other.code, other.stdout], [1, 'upserv-7.8.9.tgz: ANOTHER\n'], other.stderr)
+  const compare = ['script/lib/release.ts', 'compare', join(out, 'upserv-7.8.9.provenance.json'), out]
+  const none = await run(process.execPath, [...compare, scratch.path, 'deb'], { cwd: checkout, env })
   assert.deepEqual(
-    [other.code, /^upserv-7\.8\.9\.tgz: ANOTHER$/m.test(other.stdout)],
-    [1, true],
-    other.stderr,
+    [none.code, none.stdout],
+    [1, `upserv-update_7.8.9_all.deb: NOT MADE\nupserv_7.8.9_${arch}.deb: NOT MADE\n`],
+    none.stderr,
   )
 
   // That packages come out alike is what debian.test.ts shows.
@@ -144,6 +171,21 @@ test('a release: commit, tag, packages, sums, SBOM, provenance', {
   for (const name of readdirSync(again))
     assert.deepEqual(readFileSync(join(again, name)), readFileSync(join(out, name)), name)
   assert.equal(readdirSync(again).length, 2)
+})
+
+test('script/package names what it takes and is not installed', async () => {
+  using scratch = makeScratch('package')
+  for (const name of ['dirname', 'uname', 'npm'])
+    symlinkSync((await findProgram(name)) ?? '/nowhere', join(scratch.path, name))
+  const { code, stderr } = await run(
+    join(ROOT, 'script/package'),
+    ['--out', scratch.path, '--arch', 'amd64,arm64', 'deb'],
+    { env: { ...process.env, PATH: scratch.path } },
+  )
+  assert.equal(code, 69, stderr)
+  assert.match(stderr, /^ {2}readelf, of binutils$/m)
+  assert.match(stderr, /^ {2}(?:aarch64|x86_64)-linux-gnu-strip, of binutils-/m)
+  assert.doesNotMatch(stderr, /ENOENT|^ +at /m)
 })
 
 /** A registry of packages that knows of one hole, in a package that runs. */

@@ -110,6 +110,60 @@ for (const shell of ['dash', 'busybox'] as const) {
       assert.ok(!existsSync(join(dir, 'pwned')) && !existsSync('pwned'))
     })
 
+    test('a hook that fails, or is cut off, is run again until it has succeeded', async () => {
+      const dir = device()
+      const hook = mirror.path(`hook-${shell}`)
+      writeFileSync(
+        hook,
+        `#!/bin/sh
+if [ -e "$0.kills" ]; then kill -KILL $PPID; exit; fi
+[ ! -e "$0.fails" ] || exit 1
+echo "$1" >>"$0.told"
+`,
+        { mode: 0o755 },
+      )
+      const told = (): string => (existsSync(`${hook}.told`) ? readFileSync(`${hook}.told`, 'utf8') : '')
+      const withHook = (...args: string[]): Promise<RunResult> => update(dir, '--hook', hook, ...args)
+      await succeeds(dir, upserv.url, '1')
+
+      writeFileSync(`${hook}.fails`, '')
+      for (const says of [/build 2 is current/, /the hook failed/]) {
+        const failed = await withHook(upserv.url, '2')
+        assert.equal(failed.code, 4, failed.stderr)
+        assert.match(failed.stderr, says)
+        assertCurrent(dir, '2')
+      }
+      // The loader still starts build 1: nothing that could take it away.
+      assert.equal((await withHook(upserv.url, '3')).code, 4)
+      assertCurrent(dir, '2')
+      assert.ok(existsSync(join(dir, 'builds/1')) && !existsSync(join(dir, 'builds/3')))
+      // Who polls hears that there is something to do, and who runs it without the hook that it is owed.
+      assert.equal((await update(dir, '--check', upserv.url, '2')).code, 0)
+      const without = await update(dir, upserv.url, '3')
+      assert.equal(without.code, 4)
+      assert.match(without.stderr, /a hook has not been told of build 2: run this with --hook/)
+      // Back to where the loader is; it takes no server, nor does telling it.
+      assert.equal((await withHook('--rollback')).code, 4)
+      assertCurrent(dir, '1')
+      rmSync(`${hook}.fails`)
+      assert.equal(told(), '')
+      assert.equal((await withHook('rsync://127.0.0.1:9', '@stable')).code, 2)
+      assert.equal(told(), '1\n')
+      assert.equal((await update(dir, '--check', upserv.url, '1')).code, 1)
+
+      // As when the power goes.
+      writeFileSync(`${hook}.kills`, '')
+      const killed = await withHook(upserv.url, '2')
+      assert.notEqual(killed.code, 0)
+      assertCurrent(dir, '2')
+      rmSync(`${hook}.kills`)
+      const again = await withHook(upserv.url, '2')
+      assert.equal(again.code, 0, again.stderr)
+      assert.equal(told(), '1\n2\n')
+      assert.equal((await withHook(upserv.url, '2')).code, 0)
+      assert.equal(told(), '1\n2\n', 'it was told twice')
+    })
+
     test('damage is found by --verify, and does not spread into the next build', async () => {
       const dir = device()
       await succeeds(dir, upserv.url, '1')
@@ -200,6 +254,13 @@ for (const shell of ['dash', 'busybox'] as const) {
         [[upserv.url, '../../etc'], 64, /is no build id/],
         [[upserv.url, '@no/name'], 64, /is no name of a channel/],
         [['--keep=0', upserv.url, '1'], 64, /--keep: "0"/],
+        [['--keep', '1', upserv.url, '1'], 64, /"1" is too few: the current build and the one before stay/],
+        [['--dir='], 64, /--dir needs a value/],
+        ...['--dir', '--keep', '--hook', '--rsync', '--timeout'].map(
+          (option) => [[option], 64, new RegExp(`^upserv-update: ${option} needs a value$`, 'm')] as const,
+        ),
+        // It says no more than it knows: nobody is asked.
+        [['--check', 'rsync://127.0.0.1:9', '99'], 0, /build 99 is another than the current one, none$/m],
         [['--rollback'], 1, /no build to go back to/],
         [['--verify'], 1, /no build is current/],
         [[upserv.url, '99'], 2, /no such build|not published/],

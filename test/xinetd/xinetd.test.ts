@@ -3,8 +3,19 @@
  * without privileges, and one owner of the data directory behind them all.
  */
 import assert from 'node:assert/strict'
-import { chmodSync, chownSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { connect } from 'node:net'
 import { dirname, join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { after, before, describe, test } from 'node:test'
 import { findProgram } from '../../src/lib/find-program.ts'
 import { WaitingClient } from '../support/client.ts'
@@ -153,6 +164,54 @@ describe('under xinetd', { skip, timeout: 4 * PATIENCE_MS }, () => {
   })
 })
 
+/** From here on an owner begins a log of its own. */
+const LARGE_LOG = 16 * 2 ** 20
+/** More than xinetd takes in a second unless told otherwise, and more than a school has. */
+const CROWD = 150
+const CROWD_MS = 60_000
+
+test(`the file that is shipped: ${CROWD} connections at once, and upserv.toml says where builds are`, {
+  skip,
+  timeout: PATIENCE_MS,
+}, async () => {
+  await using mirror = new Mirror()
+  const madeUser = await makeUser()
+  const port = await freePort()
+  const shipped = readFileSync(new URL('../../packaging/xinetd/upserv', import.meta.url), 'utf8')
+  // Only where it listens, and a program that is quick, so that the crowd comes within a second on any machine:
+  // env, which says what it was given.
+  const edited = shipped
+    .replace('service rsync\n{', 'service rsync\n{\n  type = UNLISTED\n  bind = 127.0.0.1')
+    .replace(/^(\s*disable\s*=) yes$/m, '$1 no')
+    .replace(/^(\s*port\s*=) 873$/m, `$1 ${port}`)
+    .replace(/^(\s*server\s*=) \/usr\/bin\/upserv$/m, '$1 /usr/bin/env')
+    .replace(/^\s*server_args\s*= server$/m, '')
+  writeFileSync(mirror.path('xinetd.conf'), edited)
+  const server = new ServerProcess(xinetd!, [
+    ...['-dontfork', '-f', mirror.path('xinetd.conf')],
+    ...['-pidfile', mirror.path('xinetd.pid')],
+  ])
+  try {
+    await waitForPort(port, server)
+    const heard = await Promise.all(
+      Array.from({ length: CROWD }, async () => {
+        const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+        // As rsync, which speaks first: xinetd has room for 64 that it has not accepted yet, and Linux only lets another
+        // one in that says something once there is room again.
+        socket.end()
+        socket.setTimeout(CROWD_MS, () => socket.destroy(new Error('nothing came')))
+        // A connection that is refused is reset, or closed without a word.
+        return text(socket).catch((error: Error) => error.message)
+      }),
+    )
+    assert.equal(heard.filter((said) => /^REMOTE_HOST=/m.test(said)).length, CROWD)
+    assert.doesNotMatch(heard[0]!, /^UPSERV_/m)
+  } finally {
+    await server.stop()
+    if (madeUser) await run('userdel', [USER])
+  }
+})
+
 describe('upserv server, as inetd and ssh start it', () => {
   test('the owner ends by itself when nobody needs it, and leaves nothing open', async () => {
     await using mirror = new Mirror()
@@ -170,6 +229,12 @@ describe('upserv server, as inetd and ssh start it', () => {
       '--exit-when-idle',
       IDLE_SECONDS,
     ]
+    // The log of owners before it has become large.
+    const log = join(mirror.data, '.upserv.log')
+    mkdirSync(mirror.data)
+    writeFileSync(`${log}.1`, 'the one before that')
+    writeFileSync(log, 'from before')
+    truncateSync(log, LARGE_LOG)
     const place = mirror.place()
     const client = new WaitingClient(['-aH', 'rsync://upserv/build-1/root/', place], {
       RSYNC_CONNECT_PROG: connect.join(' '),
@@ -182,7 +247,9 @@ describe('upserv server, as inetd and ssh start it', () => {
       assert.ok(tries < 200, 'it does not end')
       await new Promise((resolve) => setTimeout(resolve, 50))
     }
-    assert.match(readFileSync(join(mirror.data, '.upserv.log'), 'utf8'), /"msg":"stopped"\}\n$/)
+    assert.match(readFileSync(log, 'utf8'), /^\{.*"msg":"stopped"\}\n$/s)
+    const before = readFileSync(`${log}.1`)
+    assert.deepEqual([before.length, before.toString('latin1', 0, 11)], [LARGE_LOG, 'from before'])
     assert.ok(!readdirSync(mirror.data).includes('upserv.sock'))
   })
 })

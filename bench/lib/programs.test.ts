@@ -1,0 +1,36 @@
+/** What bench/ has to run: each does so on a fresh checkout, says how, and is on the page that lists them. */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { run } from '../../test/support/processes.ts'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const EXIT_USAGE = 64
+
+const programs = execFileSync('git', ['ls-files', '--stage', 'bench'], { cwd: ROOT, encoding: 'utf8' })
+  .split('\n')
+  .flatMap((line) => /^100755 .*\t(.*)$/.exec(line)?.[1] ?? [])
+
+test('there are programs', () => assert.ok(programs.length > 10, programs.join(' ')))
+
+for (const program of programs) {
+  test(program, async () => {
+    const script = readFileSync(`${ROOT}/${program}`, 'utf8')
+    // Without npm's packages there is no node yet.
+    assert.match(script, /^\. script\/lib\/setup\.sh$/m)
+    assert.ok(readFileSync(`${ROOT}/bench/README.md`, 'utf8').includes(program), 'bench/README.md lacks it')
+    const help = await run(`${ROOT}/${program}`, ['--help'], { cwd: '/' })
+    assert.deepEqual([help.code, help.stdout.includes(`Usage: ${program}`)], [0, true], help.stderr)
+    // Past what compiles, which would be in the way of a measurement that is under way.
+    const readsOptions = script.includes('usage()') ? [] : [process.execPath]
+    const [first, ...args] = [...readsOptions, `${ROOT}/${program}${readsOptions.length > 0 ? '.ts' : ''}`]
+    const wrong = await run(first!, [...args, '--no-such-option'], { cwd: '/' })
+    assert.deepEqual(
+      [wrong.code, wrong.stderr.includes(`Usage: ${program}`)],
+      [EXIT_USAGE, true],
+      wrong.stderr,
+    )
+  })
+}
