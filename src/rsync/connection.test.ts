@@ -5,8 +5,8 @@ import { fromHex, toHex } from '../../test/support/hex.ts'
 import { Pipe } from '../../test/support/session.ts'
 import { ConnectionLost, PeerError } from '../errors.ts'
 import { ascii } from '../lib/bytes.ts'
-import { Connection } from './connection.ts'
-import { FRAME_SIZE } from './slabs.ts'
+import { Connection, type Duplex } from './connection.ts'
+import { FRAME_SIZE, giveMemory, takeMemory } from './slabs.ts'
 import { decodeI32 } from './wire/ints.ts'
 import { decodeFrameHeader, FRAME_MAX, TAG } from './wire/mux.ts'
 
@@ -109,6 +109,51 @@ for (const rate of [0, 2 ** 40]) {
     assert.equal(bytes, 2 * large.length)
   })
 }
+
+for (const rate of [0, 2 ** 40, 2 ** 20]) {
+  test(`bytes are somebody else’s until the last of them is written, at ${rate || 'any'} bytes a second`, async () => {
+    const bytes = Buffer.alloc(rate === 2 ** 20 ? 200_000 : FRAME_MAX + 5, 'x')
+    let written = 0
+    let isDone = false
+    const door: Duplex = {
+      read: async () => undefined,
+      write: async (data, whenDone) => {
+        assert.ok(!isDone)
+        written += data.length
+        whenDone?.()
+      },
+    }
+    const connection = new Connection(door, () => performance.now())
+    await connection.startMuxOut()
+    if (rate > 0) connection.limitBandwidth(rate)
+    await connection.append(bytes, () => {
+      isDone = true
+      assert.ok(written > bytes.length, `only ${written} bytes were written`)
+    })
+    assert.ok(isDone)
+  })
+}
+
+test('memory of what has collected is used again when it was written, and not before', async () => {
+  const held: { data: Uint8Array; whenDone: (() => void) | undefined }[] = []
+  const door: Duplex = {
+    read: async () => undefined,
+    write: async (data, whenDone) => void held.push({ data, whenDone }),
+  }
+  const connection = new Connection(door, () => 0)
+  for (const muxed of [false, true]) {
+    if (muxed) await connection.startMuxOut()
+    connection.out.bytes(Buffer.alloc(FRAME_SIZE, 'x'))
+    await connection.flush()
+    const { data, whenDone } = held.pop()!
+    const other = takeMemory(FRAME_SIZE)
+    assert.notEqual(other.buffer, data.buffer)
+    whenDone!()
+    const next = takeMemory(FRAME_SIZE)
+    assert.equal(next.buffer, data.buffer)
+    for (const each of [other, next]) giveMemory(each)
+  }
+})
 
 const FRAMES_IN: readonly { name: string; hex: string[] }[] = [
   { name: 'one frame', hex: ['04000007 01000000'] },
