@@ -304,3 +304,70 @@ test('a connection that lingers and breaks says so, and nothing goes out any mor
   await sleep(20)
   assert.equal(pipe.output.length, 0)
 })
+
+/** A peer that takes so many writes, and then nothing more. */
+function breaking(takes: number): { door: Duplex; say: (bytes: string) => void; writes: () => number } {
+  const input: Buffer[] = []
+  let wake = (): void => {}
+  let writes = 0
+  const door: Duplex = {
+    read: async () => {
+      while (input.length === 0)
+        await new Promise<void>((resolve) => {
+          wake = resolve
+        })
+      return input.shift()
+    },
+    write: async (_, whenDone) => {
+      if (writes++ >= takes) throw new ConnectionLost('broken')
+      whenDone?.()
+    },
+  }
+  const say = (bytes: string): void => {
+    input.push(Buffer.from(bytes))
+    wake()
+  }
+  return { door, say, writes: () => writes }
+}
+
+test('a write that fails is told to whoever writes, in the middle of a frame too, and no more is written', async () => {
+  const large = Buffer.alloc(FRAME_MAX + 5)
+  for (const [takes, write] of [
+    [0, (connection: Connection, done: () => void) => connection.append(large, done)],
+    [2, (connection: Connection, done: () => void) => connection.append(large, done)],
+    [0, (connection: Connection) => connection.message(TAG.info, Buffer.from('hi'))],
+    [0, (connection: Connection) => connection.line('hi')],
+    [0, (connection: Connection) => connection.keepAlive()],
+  ] as const) {
+    const { door, writes } = breaking(takes)
+    const connection = new Connection(door, () => 0)
+    await connection.startMuxOut()
+    await assert.rejects(
+      async () => write(connection, () => assert.fail('it may still be read')),
+      ConnectionLost,
+    )
+    assert.equal(writes(), takes + 1)
+  }
+})
+
+test('memory of what has collected is not used again when writing it failed: it may still be read', async () => {
+  const { door } = breaking(0)
+  const connection = new Connection(door, () => 0)
+  connection.out.bytes(Buffer.alloc(FRAME_SIZE, 'x'))
+  const { buffer } = connection.out.view()
+  await assert.rejects(connection.flush(), ConnectionLost)
+  const next = takeMemory(FRAME_SIZE)
+  assert.notEqual(next.buffer, buffer)
+  giveMemory(next)
+})
+
+test('a connection that lingers: whoever waits for the peer hears that what had collected could not be sent', async () => {
+  const { door, say, writes } = breaking(0)
+  const connection = new Connection(door, () => 0)
+  connection.linger(true)
+  connection.out.string(ascii('an answer'))
+  const line = decodeLine(connection)
+  for (let tries = 0; writes() === 0 && tries < 1000; tries++) await sleep(1)
+  say('x\n')
+  await assert.rejects(line, ConnectionLost)
+})
