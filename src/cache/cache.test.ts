@@ -19,6 +19,7 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openFilesBelow } from '../../test/support/open-files.ts'
 import { BlockPool } from '../lib/block-pool.ts'
+import { QuickReads } from '../lib/quick-reads.ts'
 import { Cache, type CacheOptions } from './cache.ts'
 import { KeyTable } from './key-table.ts'
 
@@ -168,6 +169,25 @@ test('what is asked for again and again stays in memory, small records and large
     assert.equal(third.buffer, second.buffer)
     if (payload.length < 65_000) assert.equal(cache.peek(key(name))!.buffer, second.buffer)
   }
+  await cache.close()
+})
+
+test('what stays in memory goes with its segment, and that of others stays', async () => {
+  using place = scratch()
+  const cache = open(place.path, { limit: 32 * 2 ** 20 })
+  const names = Array.from({ length: 6 }, (_, i) => `${i}`)
+  for (const name of names) {
+    cache.put(key(name), randomBytes(3 * 2 ** 20))
+    await cache.ready
+  }
+  // The last segment is the one used longest ago.
+  for (let times = 0; times < 2; times++)
+    for (const name of names.toReversed()) await cache.get(key(name), (size) => Buffer.allocUnsafe(size))
+  assert.equal(cache.staying, 18 * 2 ** 20)
+  await cache.drop(1)
+  const left = names.filter((name) => cache.has(key(name)))
+  assert.ok(left.length > 0 && left.length < names.length)
+  assert.equal(cache.staying, left.length * 3 * 2 ** 20)
   await cache.close()
 })
 
@@ -491,6 +511,90 @@ test('a disk that gives a record no more costs that record, whatever its size', 
   for (const size of sizes) assert.equal((await read(cache, `${size}`))?.length, size)
   for (const size of sizes) cache.peek(key(`${size}`))
   await cache.close()
+})
+
+test('while quick reads rest, what is not in memory can not be peeked at, and is read by a thread', async (t) => {
+  using place = scratch()
+  // Room for what was read last, and nothing beside it.
+  const cache = open(place.path, { pool: new BlockPool(1) })
+  const payloads = new Map([100, 8 * 1024, 60_000].map((size) => [`of ${size}`, randomBytes(size)]))
+  for (const [name, payload] of payloads) {
+    cache.put(key(name), payload)
+    cache.put(key(`behind ${name}`), randomBytes(200_000))
+  }
+  for (const [name, payload] of payloads)
+    assert.deepEqual(Buffer.from(cache.peek(key(name))!), payload, 'it waits to be written')
+  await cache.ready
+  const resting = t.mock.method(QuickReads.ofServer, 'try', () => undefined)
+  const reads = t.mock.method(fs, 'readvSync')
+  syncBuiltinESMExports()
+  t.after(() => {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+  })
+  for (const [name, payload] of payloads) {
+    // Who peeks in vain has not asked for it: he is about to.
+    for (let times = 0; times < 3; times++) assert.equal(cache.peek(key(name)), undefined, name)
+    const brought = Buffer.alloc(payload.length)
+    const got = cache.get(key(name), () => brought)
+    assert.ok(got instanceof Promise, name)
+    assert.equal((await got)!.buffer, brought.buffer)
+    assert.deepEqual(brought, payload, name)
+  }
+  assert.equal(reads.mock.callCount(), 0)
+  // What a thread has brought into memory is there for all: small records.
+  await cache.get(key('of 100'))
+  assert.deepEqual(Buffer.from(cache.peek(key('of 100'))!), payloads.get('of 100'))
+  resting.mock.restore()
+  for (const [name, payload] of payloads)
+    assert.deepEqual(Buffer.from(cache.peek(key(name))!), payload, 'the disk is quick again')
+  await cache.close()
+})
+
+test('what stays in memory can be peeked at while quick reads rest, and what is being read can not', async (t) => {
+  using place = scratch()
+  const cache = open(place.path, { pool: new BlockPool(1) })
+  const payload = randomBytes(60_000)
+  cache.put(key('a'), payload)
+  cache.put(key('b'), randomBytes(200_000))
+  await cache.ready
+  t.mock.method(QuickReads.ofServer, 'try', () => undefined)
+  await cache.get(key('a'), (size) => Buffer.allocUnsafe(size))
+  await cache.get(key('b'))
+  const second = cache.get(key('a'), (size) => Buffer.allocUnsafe(size))
+  assert.ok(second instanceof Promise)
+  assert.equal(cache.peek(key('a')), undefined, 'it is being read')
+  const held = (await second)!
+  assert.equal(cache.peek(key('a'))!.buffer, held.buffer)
+  assert.deepEqual(Buffer.from(held), payload)
+  await cache.close()
+})
+
+test('a record that has rotted, or is too large, can not be peeked at', async () => {
+  using place = scratch()
+  const first = open(place.path)
+  const sizes = [100, 60_000, 68 * 1024]
+  for (const size of sizes) first.put(key(`of ${size}`), randomBytes(size))
+  first.put(key('too large'), randomBytes(68 * 1024 + 1))
+  await first.ready
+  for (const size of sizes) assert.equal(first.peek(key(`of ${size}`))?.length, size)
+  assert.equal(first.peek(key('too large')), undefined)
+  assert.equal(first.peek(key('never put')), undefined)
+  await first.close()
+  const file = join(place.path, place.files()[0]!)
+  const bytes = readFileSync(file)
+  let at = 8
+  for (const size of sizes) {
+    bytes[at + 32 + size - 1]! ^= 1
+    at += 32 + size
+  }
+  writeFileSync(file, bytes)
+  const second = open(place.path)
+  await second.ready
+  for (const size of sizes)
+    for (let times = 0; times < 3; times++) assert.equal(second.peek(key(`of ${size}`)), undefined)
+  for (const size of sizes) assert.equal(await read(second, `of ${size}`), undefined)
+  await second.close()
 })
 
 test('a segment that was dropped while somebody reads from it stays closed', async (t) => {

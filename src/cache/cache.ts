@@ -169,6 +169,10 @@ export class Cache {
   get records(): number {
     return this.#table.count
   }
+  /** Bytes of records that stay in memory since they are asked for again and again. */
+  get staying(): number {
+    return this.#shared.staying
+  }
 
   has(key: Uint8Array): boolean {
     const place = this.#table.find(key)
@@ -378,6 +382,7 @@ export class Cache {
       if (this.#active === segment) this.#active = undefined
       if (!this.#segments.delete(segment.number)) continue
       this.#pool.forget(segment)
+      this.#shared.forget(firstIdOf(segment), firstIdOf(segment) + SEGMENT_BYTES)
       if (segment.leaving) this.#leavingBytes -= segment.size
       this.#grow(-segment.size)
       this.#dropped += segment.size
@@ -482,8 +487,11 @@ async function isOurs(segment: Segment): Promise<boolean> {
   return isSegmentHeader(header)
 }
 
-/** Unlike that of any other record, for as long as the process lives: no segment is larger than SEGMENT_BYTES. */
-const idOf = ({ id }: Segment, { offset }: Place): number => id * SEGMENT_BYTES + offset
+/** Of the records of a segment: no segment is larger than SEGMENT_BYTES. */
+const firstIdOf = ({ id }: Segment): number => id * SEGMENT_BYTES
+
+/** Unlike that of any other record, for as long as the process lives. */
+const idOf = (segment: Segment, { offset }: Place): number => firstIdOf(segment) + offset
 
 const checked = (payload: Uint8Array, { crc }: Place): Uint8Array | undefined =>
   crc32(payload) === crc ? payload : undefined

@@ -74,3 +74,50 @@ test('a record that several wait for is read once, and one that can’t be read 
   assert.equal(records.staying, 0)
   records.close()
 })
+
+test('records that are gone make room at once, also one that is just being read', async () => {
+  const records = new SharedRecords(300, () => 0)
+  for (let id = 10; id < 13; id++) {
+    records.ask(id, 100)
+    assert.ok(ask(records, id))
+  }
+  assert.equal(records.staying, 300)
+  records.forget(11, 12)
+  assert.equal(records.staying, 200)
+  assert.equal(records.find(11), undefined)
+  for (const id of [10, 12]) assert.deepEqual(records.find(id), new Uint8Array(100).fill(id))
+
+  const gate = Promise.withResolvers<void>()
+  const reading = records.share(13, 100, true, async (memory) => {
+    await gate.promise
+    return memory.fill(13)
+  })
+  records.ask(14, 100)
+  records.forget(13, 15)
+  assert.equal(records.find(13), undefined)
+  gate.resolve()
+  assert.deepEqual(await reading, Buffer.alloc(100, 13), 'who has begun to read it gets it')
+  assert.equal(records.staying, 200)
+  assert.ok(!records.ask(14, 100), 'nobody has asked for what is of that name now')
+  records.close()
+})
+
+test('a record that is read anew under the name of one that is gone is not forgotten with it', async () => {
+  const records = new SharedRecords(300, () => 0)
+  const [old, young] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const share = (gate: Promise<void>) =>
+    records.share(1, 100, true, async (memory) => {
+      await gate
+      return memory
+    })
+  const first = share(old.promise)
+  records.forget(1, 2)
+  const second = share(young.promise)
+  old.resolve()
+  await first
+  assert.equal(records.find(1), second)
+  young.resolve()
+  await second
+  assert.equal(records.staying, 100)
+  records.close()
+})

@@ -74,11 +74,23 @@ export class SharedRecords {
   ): Uint8Array | undefined | Reading {
     const result = read(Buffer.allocUnsafeSlow(length))
     if (!(result instanceof Promise)) return this.#hold(id, result, stays)
-    const reading = result
-      .then((record) => this.#hold(id, record, stays))
-      .finally(() => this.#reading.delete(id))
+    const isWanted = (): boolean => this.#reading.get(id) === reading
+    const reading: Reading = result
+      .then((record) => (isWanted() ? this.#hold(id, record, stays) : record))
+      .finally(() => isWanted() && this.#reading.delete(id))
     this.#reading.set(id, reading)
     return reading
+  }
+
+  /** The records from that id up to the other one are gone: nobody will ask for them, and others need the room. */
+  forget(first: number, behind: number): void {
+    for (const [id, { staying }] of this.#held) {
+      if (id < first || id >= behind) continue
+      if (staying) this.#staying -= staying.byteLength
+      this.#held.delete(id)
+    }
+    for (const notes of [this.#asked, this.#reading])
+      for (const id of notes.keys()) if (id >= first && id < behind) notes.delete(id)
   }
 
   close(): void {

@@ -9,10 +9,11 @@ import { memoryKept, SEED } from '../../test/support/session.ts'
 import { randomBytes, splice } from '../../test/support/tree.ts'
 import { StoreError } from '../errors.ts'
 import { Answers, type Compression, mannerOf, type Question, type RefineJob } from './answers.ts'
-import { type CodecName, squeezeBest } from './codecs.ts'
+import { type CodecName, createBestFrame, squeezeBest } from './codecs.ts'
 import { Derived } from './derived.ts'
 import { createBlockSum } from './digests.ts'
-import { PIECE } from './framed-answers.ts'
+import { isFramed, PIECE } from './framed-answers.ts'
+import type { FrameCursor } from './frames.ts'
 import type { Kept } from './kept.ts'
 import { Refiner } from './refiner.ts'
 import type { Content } from './tree.ts'
@@ -336,6 +337,65 @@ test('where the whole sums are known no block is taken for another, whoever asks
     await answers.prepare({ tree, node: 1, sums, wholeSums: known }, manners, undefined, signal)
     assert.equal((await answers.find(question(tree, { sums }), signal)).literal, literal)
   }
+  tree.close()
+})
+
+test('a frame that is compressed better while a client asks again does not bring back what misled it', async () => {
+  const [twin, other] = chanceTwins(11, 700, createBlockSum(RULE))
+  const [basis, data] = [twin, other].map((block) => splice(newer, 7000, 700, block)) as [Buffer, Buffer]
+  const changed = splice(data, 70_000, 0, randomBytes(12, 300))
+  const tree = treeOf(changed)
+  const jobs: RefineJob[] = []
+  const answers = new Answers({ derived, kept: memoryKept(), onQuick: (job) => jobs.push(job) })
+  const asks = (): Question & { frames: FrameCursor } => ({
+    ...question(tree, { compression: ZSTD, sums: rawSums(basis) }),
+    frames: answers.openFrames(),
+  })
+  /** As a session does. @returns literal bytes of the answer. */
+  const tell = async (asked: ReturnType<typeof asks>): Promise<number> => {
+    const answer = await answers.find(asked, signal)
+    assert.ok(isFramed(answer))
+    const { step } = answer
+    asked.frames.advance(0, step, step.quality === 'quick' ? answers.framedFile(asked) : undefined)
+    answers.leaveFrame(asked.frames)
+    return answer.literal
+  }
+  const first = asks()
+  const misled = await tell(first)
+  const [job] = jobs.splice(0)
+  assert.ok(job?.type === 'frame')
+
+  const [begun, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const refining = answers.refineFrame(
+    job.files,
+    () => {
+      const frame = createBestFrame()
+      return {
+        add: async (bytes, last) => {
+          begun.resolve()
+          await gate.promise
+          return frame.add(bytes, last)
+        },
+        close: () => frame.close(),
+      }
+    },
+    signal,
+  )
+  await begun.promise
+  answers.forget(first.frames.takeSent(0)!)
+  const again = { ...first, frames: undefined, fresh: true, firstStrongLength: 2 }
+  const right = await answers.find({ ...again, sums: rawSums(basis, 700, 16) }, signal)
+  assert.ok(right.literal >= misled + 700)
+  gate.resolve()
+  await refining.catch((error) => assert.ok(error instanceof StoreError))
+
+  for (const asked of [asks(), asks()]) assert.equal(await tell(asked), right.literal)
+  // What they are told is made better in its turn.
+  for (const one of jobs)
+    if (one.type === 'frame') await answers.refineFrame(one.files, createBestFrame, signal)
+  const last = asks()
+  assert.equal(await tell(last), right.literal)
+  assert.equal((await answers.find({ ...asks() }, signal)).literal, right.literal)
   tree.close()
 })
 

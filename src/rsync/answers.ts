@@ -364,23 +364,27 @@ export class Answers {
     create: () => FrameCompressor,
     signal: AbortSignal,
   ): Promise<void> {
-    const asked = ({ tree, node, head, question, plain }: FramedFile): FramedQuestion => ({
-      tree,
-      node,
-      head,
-      key: question,
-      whole: async () => undefined,
-      delta: async () => {
+    const asked = ({ tree, node, head, question, plain }: FramedFile): FramedQuestion => {
+      const delta = async (): Promise<Delta> => {
         if (!plain) return wholeOf(tree, node)
         const record = await this.#kept.get(plain)
         const answer = record && decodeAnswer(record)
         if (!answer) throw new StoreError('what a search led to is not kept any more')
         return deltaOf(answer)
-      },
-      compose: async () => {
-        throw new StoreError('a file has changed')
-      },
-    })
+      }
+      return {
+        tree,
+        node,
+        head,
+        key: question,
+        whole: async () => undefined,
+        delta,
+        isCurrent: async (used) => isSame(used, await delta()),
+        compose: async () => {
+          throw new StoreError('a file has changed')
+        },
+      }
+    }
     await this.#framed.refine(files, asked, { quality: 'best', create }, signal)
   }
 

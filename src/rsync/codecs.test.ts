@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { test } from 'node:test'
+import { syncBuiltinESMExports } from 'node:module'
+import { type TestContext, test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import {
+import zlib, {
   constants,
   createInflateRaw,
   createZstdDecompress,
   inflateRawSync,
+  type ZstdCompress,
   zstdDecompressSync,
 } from 'node:zlib'
 import { decodeLz4Block } from '../../test/support/lz4.ts'
@@ -180,6 +182,114 @@ test('zstd: every frame stands alone, also behind one that was given up in the m
     assert.deepEqual(zstdDecompressSync(data), Buffer.concat([text.subarray(0, 20_000), text]))
     assert.equal(data.length, given[0]!.length, 'nothing refers back to an earlier frame')
   }
+})
+
+/** Streams that are made from now on, and a clock of ours for those that wait. */
+function watchStreams(t: TestContext): ZstdCompress[] {
+  const made: ZstdCompress[] = []
+  const create = zlib.createZstdCompress
+  t.mock.method(zlib, 'createZstdCompress', (...options: Parameters<typeof create>) => {
+    const stream = create(...options)
+    made.push(stream)
+    return stream
+  })
+  syncBuiltinESMExports()
+  t.after(() => {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+  })
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  return made
+}
+
+/** Levels that no other test asks for: what others have left waiting is nobody's here. */
+const OWN_LEVEL = -17
+
+/** Makes a frame, and lays down what made it. */
+async function frameOf(data: Buffer, level = OWN_LEVEL): Promise<Buffer> {
+  const frame = createFrame(level)
+  const parts = await frame.add(data, true)
+  frame.close()
+  return Buffer.concat(parts)
+}
+
+test('zstd: one stream makes frame after frame, and large pieces as well; two at once are two', async (t) => {
+  const made = watchStreams(t)
+  for (let i = 0; i < 5; i++) assert.deepEqual(zstdDecompressSync(await frameOf(text)), text)
+  assert.equal(made.length, 1)
+  for (let i = 0; i < 5; i++) await createCompressor('zstd', OWN_LEVEL).compress(text, true)
+  assert.equal(made.length, 2, 'the window of a piece is another one')
+  const [one, other] = [createFrame(OWN_LEVEL), createFrame(OWN_LEVEL)]
+  for (const frame of [one, other]) {
+    await frame.add(text, true)
+    frame.close()
+  }
+  assert.equal(made.length, 3)
+  await frameOf(text, OWN_LEVEL + 1)
+  assert.equal(made.length, 4, 'of another level')
+  assert.ok(made.every(({ destroyed }) => !destroyed))
+  t.mock.timers.tick(60_000)
+})
+
+test('zstd: a stream that nobody needs goes by itself, and one that is in use does not', async (t) => {
+  const made = watchStreams(t)
+  await frameOf(text)
+  t.mock.timers.tick(9_999)
+  const frame = createFrame(OWN_LEVEL)
+  t.mock.timers.tick(60_000)
+  assert.equal(made.length, 1)
+  assert.equal(made[0]!.destroyed, false, 'somebody has it')
+  assert.deepEqual(zstdDecompressSync(Buffer.concat(await frame.add(text, true))), text)
+  frame.close()
+  t.mock.timers.tick(9_999)
+  assert.equal(made[0]!.destroyed, false)
+  t.mock.timers.tick(1)
+  assert.equal(made[0]!.destroyed, true)
+  // Whoever comes then has one of his own, and the others that wait are still there.
+  await frameOf(text, OWN_LEVEL + 1)
+  await frameOf(text)
+  await frameOf(text, OWN_LEVEL + 1)
+  assert.equal(made.length, 3)
+  assert.deepEqual(
+    made.map(({ destroyed }) => destroyed),
+    [true, false, false],
+  )
+  t.mock.timers.tick(10_000)
+  assert.ok(made.every(({ destroyed }) => destroyed))
+})
+
+test('zstd: only a few streams wait, those that were used last', async (t) => {
+  const made = watchStreams(t)
+  const frames = Array.from({ length: 6 }, () => createFrame(OWN_LEVEL))
+  for (const frame of frames) {
+    await frame.add(text, true)
+    frame.close()
+  }
+  assert.deepEqual(
+    made.map(({ destroyed }) => destroyed),
+    [true, true, false, false, false, false],
+  )
+  t.mock.timers.tick(10_000)
+  assert.ok(made.every(({ destroyed }) => destroyed))
+})
+
+test('zstd: streams that take much memory, hold part of a frame or have failed do not wait at all', async (t) => {
+  const made = watchStreams(t)
+  await frameOf(text, 12)
+  const given = createFrame(OWN_LEVEL)
+  await given.add(text, false)
+  given.close()
+  const broken = createFrame(OWN_LEVEL)
+  await broken.add(text, true)
+  made[2]!.destroy(new Error('as the test wants it'))
+  await nextTurn()
+  await assert.rejects(broken.add(text, true), /as the test wants it/)
+  broken.close()
+  assert.equal(made.length, 3)
+  assert.ok(made.every(({ destroyed }) => destroyed))
+  assert.deepEqual(zstdDecompressSync(await frameOf(text)), text)
+  assert.equal(made.length, 4)
+  t.mock.timers.tick(10_000)
 })
 
 test('lz4: each block fits its chunk, however little it compresses', async () => {

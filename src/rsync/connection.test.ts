@@ -5,8 +5,8 @@ import { fromHex, toHex } from '../../test/support/hex.ts'
 import { Pipe } from '../../test/support/session.ts'
 import { ConnectionLost, PeerError } from '../errors.ts'
 import { ascii } from '../lib/bytes.ts'
-import { Connection } from './connection.ts'
-import { FRAME_SIZE } from './slabs.ts'
+import { Connection, type Duplex } from './connection.ts'
+import { FRAME_SIZE, giveMemory, takeMemory } from './slabs.ts'
 import { decodeI32 } from './wire/ints.ts'
 import { decodeFrameHeader, FRAME_MAX, TAG } from './wire/mux.ts'
 
@@ -109,6 +109,51 @@ for (const rate of [0, 2 ** 40]) {
     assert.equal(bytes, 2 * large.length)
   })
 }
+
+for (const rate of [0, 2 ** 40, 2 ** 20]) {
+  test(`bytes are somebody else’s until the last of them is written, at ${rate || 'any'} bytes a second`, async () => {
+    const bytes = Buffer.alloc(rate === 2 ** 20 ? 200_000 : FRAME_MAX + 5, 'x')
+    let written = 0
+    let isDone = false
+    const door: Duplex = {
+      read: async () => undefined,
+      write: async (data, whenDone) => {
+        assert.ok(!isDone)
+        written += data.length
+        whenDone?.()
+      },
+    }
+    const connection = new Connection(door, () => performance.now())
+    await connection.startMuxOut()
+    if (rate > 0) connection.limitBandwidth(rate)
+    await connection.append(bytes, () => {
+      isDone = true
+      assert.ok(written > bytes.length, `only ${written} bytes were written`)
+    })
+    assert.ok(isDone)
+  })
+}
+
+test('memory of what has collected is used again when it was written, and not before', async () => {
+  const held: { data: Uint8Array; whenDone: (() => void) | undefined }[] = []
+  const door: Duplex = {
+    read: async () => undefined,
+    write: async (data, whenDone) => void held.push({ data, whenDone }),
+  }
+  const connection = new Connection(door, () => 0)
+  for (const muxed of [false, true]) {
+    if (muxed) await connection.startMuxOut()
+    connection.out.bytes(Buffer.alloc(FRAME_SIZE, 'x'))
+    await connection.flush()
+    const { data, whenDone } = held.pop()!
+    const other = takeMemory(FRAME_SIZE)
+    assert.notEqual(other.buffer, data.buffer)
+    whenDone!()
+    const next = takeMemory(FRAME_SIZE)
+    assert.equal(next.buffer, data.buffer)
+    for (const each of [other, next]) giveMemory(each)
+  }
+})
 
 const FRAMES_IN: readonly { name: string; hex: string[] }[] = [
   { name: 'one frame', hex: ['04000007 01000000'] },
@@ -258,4 +303,71 @@ test('a connection that lingers and breaks says so, and nothing goes out any mor
   await assert.rejects(line, ConnectionLost)
   await sleep(20)
   assert.equal(pipe.output.length, 0)
+})
+
+/** A peer that takes so many writes, and then nothing more. */
+function breaking(takes: number): { door: Duplex; say: (bytes: string) => void; writes: () => number } {
+  const input: Buffer[] = []
+  let wake = (): void => {}
+  let writes = 0
+  const door: Duplex = {
+    read: async () => {
+      while (input.length === 0)
+        await new Promise<void>((resolve) => {
+          wake = resolve
+        })
+      return input.shift()
+    },
+    write: async (_, whenDone) => {
+      if (writes++ >= takes) throw new ConnectionLost('broken')
+      whenDone?.()
+    },
+  }
+  const say = (bytes: string): void => {
+    input.push(Buffer.from(bytes))
+    wake()
+  }
+  return { door, say, writes: () => writes }
+}
+
+test('a write that fails is told to whoever writes, in the middle of a frame too, and no more is written', async () => {
+  const large = Buffer.alloc(FRAME_MAX + 5)
+  for (const [takes, write] of [
+    [0, (connection: Connection, done: () => void) => connection.append(large, done)],
+    [2, (connection: Connection, done: () => void) => connection.append(large, done)],
+    [0, (connection: Connection) => connection.message(TAG.info, Buffer.from('hi'))],
+    [0, (connection: Connection) => connection.line('hi')],
+    [0, (connection: Connection) => connection.keepAlive()],
+  ] as const) {
+    const { door, writes } = breaking(takes)
+    const connection = new Connection(door, () => 0)
+    await connection.startMuxOut()
+    await assert.rejects(
+      async () => write(connection, () => assert.fail('it may still be read')),
+      ConnectionLost,
+    )
+    assert.equal(writes(), takes + 1)
+  }
+})
+
+test('memory of what has collected is not used again when writing it failed: it may still be read', async () => {
+  const { door } = breaking(0)
+  const connection = new Connection(door, () => 0)
+  connection.out.bytes(Buffer.alloc(FRAME_SIZE, 'x'))
+  const { buffer } = connection.out.view()
+  await assert.rejects(connection.flush(), ConnectionLost)
+  const next = takeMemory(FRAME_SIZE)
+  assert.notEqual(next.buffer, buffer)
+  giveMemory(next)
+})
+
+test('a connection that lingers: whoever waits for the peer hears that what had collected could not be sent', async () => {
+  const { door, say, writes } = breaking(0)
+  const connection = new Connection(door, () => 0)
+  connection.linger(true)
+  connection.out.string(ascii('an answer'))
+  const line = decodeLine(connection)
+  for (let tries = 0; writes() === 0 && tries < 1000; tries++) await sleep(1)
+  say('x\n')
+  await assert.rejects(line, ConnectionLost)
 })

@@ -6,6 +6,7 @@
  * one. A few are kept; where there is none, the next file begins a new frame.
  */
 import { randomBytes } from 'node:crypto'
+import { StoreError } from '../errors.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
 import { createFrame, type FrameCompressor, FrameLost } from './codecs.ts'
 import type { Delta } from './delta/match.ts'
@@ -42,6 +43,8 @@ export interface FramedQuestion {
   whole(): Promise<Answer | undefined>
   /** How to make the file from the client's blocks. */
   delta(signal: AbortSignal): Promise<Delta>
+  /** Whether that is still what is kept, where nobody is told the answer who would notice that it is not. */
+  isCurrent?(delta: Delta): Promise<boolean>
   /** Keeps and returns what is said whatever the state. */
   compose(delta: Delta): Promise<Answer>
 }
@@ -178,6 +181,8 @@ export class FramedAnswers {
         const ends = endsFrame(before + literal, asked.tree.contentKey(asked.node))
         try {
           const parts = await this.#write(asked, delta, literal, { frame, ends, id }, stop)
+          if ((await asked.isCurrent?.(delta)) === false)
+            throw new StoreError('another client has learned better meanwhile')
           const answer = { complete: true, matched: asked.tree.size(asked.node) - literal, literal, parts }
           this.#kept.put(key, encodeFramed(id, ends, answer))
           const step = stepOf(key, from, id, literal, ends)

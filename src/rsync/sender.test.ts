@@ -9,14 +9,14 @@ import { randomBytes } from '../../test/support/tree.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
 import { Answers } from './answers.ts'
-import { Connection } from './connection.ts'
+import { Connection, type Duplex } from './connection.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import { Derived } from './derived.ts'
 import { createBlockSum, DIGEST_LENGTH, type DigestName, fileDigest, prepareBlockSum } from './digests.ts'
 import { noFigures } from './figures.ts'
 import { transfer } from './sender.ts'
 import { type Agreement, COMPAT } from './setup.ts'
-import { FRAME_SIZE, FRAME_SLACK } from './slabs.ts'
+import { FRAME_SIZE, FRAME_SLACK, giveMemory, takeMemory } from './slabs.ts'
 import { parseArguments } from './wire/arguments.ts'
 import { decodeFrameHeader, TAG } from './wire/mux.ts'
 import { NdxDecoder, NdxEncoder } from './wire/ndx.ts'
@@ -92,6 +92,7 @@ async function serve(
   tree: MemoryTree,
   words: readonly string[],
   agreed: Pick<Agreement, 'protocol' | 'transferDigest' | 'codec'>,
+  answers = new Answers({ derived, kept: memoryKept() }),
 ): Promise<void> {
   const places = Array.from({ length: tree.count - 1 }, (_, place) => place)
   await transfer({
@@ -115,7 +116,7 @@ async function serve(
       ...agreed,
     },
     derived,
-    answers: new Answers({ derived, kept: memoryKept() }),
+    answers,
     listMs: { build: 0, send: 0 },
     figures: noFigures(),
     signal: new AbortController().signal,
@@ -243,4 +244,91 @@ test('answers that have to be worked out first go out as they come, however many
     rest = rest.subarray(size + value.length)
   }
   assert.ok(bytes > FILES * 60_000, `${bytes} bytes`)
+})
+
+/** As a socket whose peer takes its time: there is room, but what it was given is read later. */
+class SlowDoor implements Duplex {
+  readonly #held: { data: Uint8Array; whenDone: (() => void) | undefined }[] = []
+  readonly #input: Uint8Array[]
+  /** What the peer has taken. */
+  readonly taken: Buffer[] = []
+  /** Of the large things that it was given. */
+  readonly memory: ArrayBufferLike[] = []
+
+  constructor(input: Uint8Array) {
+    this.#input = [input]
+  }
+
+  read = async (): Promise<Uint8Array | undefined> => this.#input.shift()
+
+  write = async (data: Uint8Array, whenDone?: () => void): Promise<void> => {
+    spoilFreeMemory()
+    this.#held.push({ data, whenDone })
+    if (data.length > 100_000) this.memory.push(data.buffer)
+  }
+
+  /** The peer takes all that it was given. */
+  take(): void {
+    spoilFreeMemory()
+    for (const { data, whenDone } of this.#held.splice(0)) {
+      this.taken.push(Buffer.from(data))
+      whenDone?.()
+    }
+  }
+}
+
+/** What nobody has may be used by anybody. */
+function spoilFreeMemory(): void {
+  const free = [5000, 100_000, 300_000, 2 ** 20].flatMap((size) =>
+    Array.from({ length: 3 }, () => takeMemory(size)),
+  )
+  for (const each of free) giveMemory(each.fill(0xee))
+}
+
+test('memory that an answer lies in is nobody else’s until it is written, and used again then', async () => {
+  const FILES = 4
+  const basis = randomBytes(100, 200_000)
+  // Literal data in runs of less than what an answer holds itself, and more in all than a record that is peeked at.
+  const target = (n: number): Buffer => {
+    const data = Buffer.from(basis)
+    for (let at = 0; at + 15_000 < data.length; at += 20_000) data.set(randomBytes(n, 10_000), at)
+    return data
+  }
+  const names = Array.from({ length: FILES }, (_, n) => `f${n}`)
+  const files = names.map((name, n) => [name, { mode: 0o100644, data: target(n) }])
+  const tree = new MemoryTree({ mode: 0o040755, children: Object.fromEntries(files) })
+  const rule = { name: 'md5', seed: SEED, seedFirst: true } as const
+  await prepareBlockSum(rule)
+  const sums = sumsOf(basis, 1000, 8, createBlockSum(rule))
+  const ndx = new NdxEncoder(31)
+  const out = new ByteWriter()
+  for (let place = 0; place < FILES; place++) {
+    ndx.encode(out, place)
+    out.u16(TRANSFER)
+    encodeSumHead(out, sums.head)
+    for (let k = 0; k < sums.head.count; k++) {
+      out.i32(sums.weak[k]! | 0)
+      out.bytes(sums.strong.subarray(k * 8, (k + 1) * 8))
+    }
+  }
+  for (let marks = 5; marks > 0; marks--) ndx.encode(out, -1)
+  const requests = out.take()
+  const words = ['--server', '--sender', '-r', '.', 'm/']
+  const agreed = { protocol: 31, transferDigest: 'md5', codec: undefined } as const
+  // What is kept is read into memory that is lent; what is made for the first who asks is not.
+  const answers = new Answers({ derived, kept: memoryKept() })
+  const doors = [new SlowDoor(requests), new SlowDoor(requests), new SlowDoor(requests)]
+  for (const door of doors) {
+    await serve(new Connection(door, () => 0), tree, words, agreed, answers)
+    door.take()
+  }
+  tree.close()
+  const [first, second, third] = doors.map(({ taken }) => Buffer.concat(taken))
+  assert.ok(first!.length > FILES * 100_000)
+  assert.ok(second!.equals(first!), 'something else has been written into it')
+  assert.ok(third!.equals(first!), 'something else has been written into it')
+  const [, lent, again] = doors.map(({ memory }) => memory)
+  assert.equal(new Set(lent).size, FILES)
+  assert.ok(lent!.every(({ byteLength }) => byteLength === FRAME_SIZE + FRAME_SLACK))
+  assert.equal(new Set([...lent!, ...again!]).size, FILES)
 })

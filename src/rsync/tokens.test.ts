@@ -13,6 +13,7 @@ import { type CodecName, OFFERED_CODECS } from './codecs.ts'
 import { Connection, type Duplex } from './connection.ts'
 import type { Derived } from './derived.ts'
 import { PIECE } from './framed-answers.ts'
+import { FrameCursor } from './frames.ts'
 import { FOR_ANSWER, giveMemory, Loan, takeMemory } from './slabs.ts'
 import { sendAnswer } from './tokens.ts'
 import type { Content } from './tree.ts'
@@ -323,6 +324,37 @@ test('memory of an answer goes back when the last who writes from it is done', a
   const free = Array.from({ length: 64 }, () => takeMemory(200_000))
   assert.ok(free.includes(memory))
   for (const each of [other, ...free]) giveMemory(each)
+})
+
+test('memory of a piece goes back when it is written, whether it stands by itself or in a frame', async () => {
+  for (const type of ['piece', 'framed'] as const) {
+    const held: (() => void)[] = []
+    const door: Duplex = {
+      read: async () => undefined,
+      write: async (_, whenDone) => void (whenDone && held.push(whenDone)),
+    }
+    let memory: Buffer | undefined
+    const lent = (take: (size: number) => Buffer): Buffer => {
+      memory = take(150_000)
+      return memory.subarray(0, 150_000)
+    }
+    const answers = {
+      piece: (_question: unknown, _part: unknown, take: (size: number) => Buffer) => lent(take),
+      framedPiece: (_part: unknown, take: (size: number) => Buffer) => lent(take),
+    } as unknown as Answers
+    const delivery = {
+      ...{ connection: new Connection(door, () => 0), signal, loan: undefined, answers },
+      ...{ content: undefined, frames: new FrameCursor(() => {}), question: undefined as never },
+    }
+    const part: AnswerPart = { type, from: 0, length: 150_000, last: true, history: 0, key: NO_DATA }
+    await sendAnswer(delivery, { complete: true, matched: 0, literal: 150_000, parts: [part] })
+    assert.equal(held.length, 1)
+    const other = takeMemory(150_000)
+    assert.notEqual(other, memory, `${type}: it is still being read`)
+    held[0]!()
+    assert.equal(takeMemory(150_000), memory, `${type}: nobody has it any more`)
+    for (const each of [other, memory!]) giveMemory(each)
+  }
 })
 
 test('memory of a piece whose writing broke is not used again: the system may still read it', async () => {

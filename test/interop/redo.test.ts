@@ -9,6 +9,7 @@ import { mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { Answers } from '../../src/rsync/answers.ts'
+import { createBestFrame } from '../../src/rsync/codecs.ts'
 import { Derived } from '../../src/rsync/derived.ts'
 import { createBlockSum, prepareBlockSum } from '../../src/rsync/digests.ts'
 import { Refiner } from '../../src/rsync/refiner.ts'
@@ -108,6 +109,53 @@ for (const protocol of PROTOCOLS) {
     })
   })
 }
+
+test('a frame that is compressed better while one of its files is asked for again: all get the right bytes', async (t) => {
+  // So large that its frame ends with it, and is compressed better before the session comes to the redo.
+  const large = Buffer.alloc(8 * 2 ** 20, 'what all of it is made of, ')
+  large.set(randomBytes(303, 200_000), 1000)
+  const held = new WatchedTree({
+    mode: 0o040755,
+    children: {
+      file: { mode: 0o100644, data: newer, mtime: 1_700_000_000 },
+      large: { mode: 0o100644, data: large, mtime: 1_700_000_000 },
+    },
+  })
+  const kept = memoryKept(64 * 2 ** 20)
+  const derived = new Derived({ kept, checksumSeed: SEED })
+  const refining: Promise<void>[] = []
+  const answers: Answers = new Answers({
+    derived,
+    kept,
+    onQuick: (job) => {
+      if (job.type === 'frame')
+        refining.push(answers.refineFrame(job.files, createBestFrame, new AbortController().signal))
+    },
+  })
+  await using served = await listen(sessionContext({ m: held }, { derived, answers }))
+  t.after(async () => {
+    await derived.close()
+    held.close()
+  })
+  const sent: number[] = []
+  for (const isSpoilt of [true, false, true, false]) {
+    const { device, path } = deviceWith(older)
+    let files = 0
+    held.onSent = () => {
+      if (++files === 1 && isSpoilt) writeFileSync(path, spoilt)
+    }
+    const source = `rsync://127.0.0.1:${served.port}/m/`
+    const { stdout } = await rsyncEnds(0, ['-avz', '--stats', source, `${device}/`])
+    assert.ok(readFileSync(path).equals(newer))
+    assert.ok(readFileSync(join(device, 'large')).equals(large))
+    assert.equal(parseStats(stdout).transferred, isSpoilt ? 3 : 2)
+    assert.ok(refining.length > 0, 'it began while the first client was there')
+    sent.push(served.reports.at(-1)!.bytesOut)
+    if (isSpoilt) assert.equal(files, 3)
+    await Promise.all(refining)
+  }
+  assert.ok(sent[1]! < sent[0]!, 'what was compressed better is what is sent')
+})
 
 const BLOCK = 700
 
