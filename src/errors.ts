@@ -429,6 +429,7 @@ export const CODES = {
   ],
   operator: [
     'CONFIG_BAD',
+    'USAGE_BAD',
     'COMMAND_REFUSED',
     'HANDOVER_FAILED',
     'BUILD_NOT_HELD',
