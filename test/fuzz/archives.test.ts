@@ -36,7 +36,8 @@ const FORMS: Record<string, string> = {
   xz: 'tar -C tree -cf - . | xz',
   lzma: 'tar -C tree -cf - . | xz --format=lzma',
   zst: 'tar -C tree -cf - . | zstd -q',
-  zip: 'cd tree && zip -q -y -r - .',
+  // Not to a pipe: zip can't store a link there.
+  zip: 'cd tree && zip -q -y -r ../out.zip . && cat ../out.zip',
   squashfs: 'tar -C tree -cf - . | tar2sqfs -q -f out >&2 && cat out',
   iso: 'xorriso -as mkisofs -quiet -R -o out.iso tree 2>/dev/null && cat out.iso',
   cpio: 'cd tree && find . | sort | cpio --quiet -o -H newc',

@@ -230,7 +230,7 @@ list = false
       stdout,
       /^CHANGE +AT +BY +WHAT +OF +RESULT\n\d+ .* command, this machine +remove +id=nowhere +failed: build nowhere is not held/,
     )
-    assert.equal((await upserv.cli(['history', '--audit', '--build', 'x'])).code, 78)
+    assert.equal((await upserv.cli(['history', '--audit', '--build', 'x'])).code, 64)
     await upserv.process.waitForOutput(
       'stderr',
       /"audit":\{"who":"session \d+","from":"127\.0\.0\.1:\d+","what":"pinBuild"/,

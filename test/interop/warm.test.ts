@@ -196,9 +196,9 @@ test('what cannot be warmed is refused, with what to do', async () => {
   await refused(['1', '--from', '0'], 1, /build 0 is not held\n.*upserv fetch 0$/m)
   await refused(['1', '--from', '1'], 1, /a device that has build 1 asks for nothing of it/)
   await refused(['../1', '--from', '1'], 1, /"\.\.\/1" is no build id/)
-  await refused(['1', '--from', ' , '], 78, /--from: names no build/)
-  await refused(['1', '--from', '0', '--clients', '2.5'], 78, /--clients: "2\.5" is no version of rsync/)
-  await refused(['1', '--from', '0', '--compress', 'xz'], 78, /--compress: "xz" is not one of none, auto/)
+  await refused(['1', '--from', ' , '], 64, /--from: names no build/)
+  await refused(['1', '--from', '0', '--clients', '2.5'], 64, /--clients: "2\.5" is no version of rsync/)
+  await refused(['1', '--from', '0', '--compress', 'xz'], 64, /--compress: "xz" is not one of none, auto/)
   await refused(['1'], 64, /required option '--from <id,...>'/)
 })
 
