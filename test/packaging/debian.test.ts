@@ -435,7 +435,7 @@ systemctl enable upserv.socket upserv.service`)
   })
 
   test('remove keeps data and configuration, and no socket', async () => {
-    await shell('systemctl start upserv-tls.socket')
+    await shell('systemctl stop upserv.service && systemctl start upserv-tls.socket')
     assert.equal(await property('ActiveState', 'upserv-tls.socket'), 'active')
     const said = await machine.run('dpkg', ['--remove', 'upserv'], { timeoutMs: PATIENCE_MS })
     assert.equal(said.code, 0, said.stderr)
