@@ -51,3 +51,16 @@ test('a tree whose nodes get their numbers while it is looked at has no table', 
   recent.add(tree, 1, 'md4-seeded', randomBytes(1, 16))
   assert.equal(recent.bytes, 0)
 })
+
+test('where more builds are asked for in turn than fit, those that are used stay', () => {
+  const [first, second] = [newTree(), newTree()]
+  const recent = new RecentDigests(first.count * 17)
+  recent.add(first, 1, 'md4-seeded', randomBytes(1, 16))
+  for (let round = 0; round < 3; round++) {
+    assert.ok(recent.find(first, 1, 'md4-seeded'))
+    recent.add(second, 1, 'md4-seeded', randomBytes(2, 16))
+    assert.equal(recent.find(second, 1, 'md4-seeded'), undefined)
+  }
+  recent.add(second, 1, 'md4-seeded', randomBytes(2, 16))
+  assert.ok(recent.find(second, 1, 'md4-seeded'), 'nobody asked for the first one meanwhile')
+})

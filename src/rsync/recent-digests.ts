@@ -16,11 +16,13 @@ interface Table {
   readonly rows: Uint8Array
   /** For each node, whether its row is filled. */
   readonly filled: Uint8Array
+  /** Since somebody last wanted its room. */
+  used: boolean
 }
 
 /** Of one seed: the server's own. */
 export class RecentDigests {
-  /** In the order in which they were made, in which they go. */
+  /** In the order in which they go, unless they are used. */
   readonly #tables = new Map<string, Table>()
   readonly #most: number
   #bytes = 0
@@ -39,6 +41,7 @@ export class RecentDigests {
   find(tree: Tree, node: number, name: DigestName): Uint8Array | undefined {
     const table = this.#tables.get(keyOf(tree, name))
     if (!table?.filled[node]) return undefined
+    table.used = true
     const length = DIGEST_LENGTH[name]
     return table.rows.subarray(node * length, (node + 1) * length)
   }
@@ -59,9 +62,15 @@ export class RecentDigests {
     for (const [oldest, table] of this.#tables) {
       if (this.#bytes + size <= this.#most) break
       this.#tables.delete(oldest)
+      if (table.used) {
+        // Rather some stay: where more are asked for in turn than fit, each would push out the next.
+        table.used = false
+        this.#tables.set(oldest, table)
+        return undefined
+      }
       this.#bytes -= table.rows.length + table.filled.length
     }
-    const table = { rows: new Uint8Array(count * length), filled: new Uint8Array(count) }
+    const table = { rows: new Uint8Array(count * length), filled: new Uint8Array(count), used: false }
     this.#tables.set(key, table)
     this.#bytes += size
     return table
