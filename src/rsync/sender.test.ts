@@ -6,14 +6,17 @@ import { fc } from '../../test/support/property.ts'
 import { applyInPlace, sumsOf } from '../../test/support/receiver.ts'
 import { memoryKept, Pipe, SEED } from '../../test/support/session.ts'
 import { randomBytes } from '../../test/support/tree.ts'
+import { PeerError } from '../errors.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
-import { Answers } from './answers.ts'
+import { Answers, type Question } from './answers.ts'
 import { Connection, type Duplex } from './connection.ts'
 import type { BlockSums, Delta } from './delta/match.ts'
 import { Derived } from './derived.ts'
 import { createBlockSum, DIGEST_LENGTH, type DigestName, fileDigest, prepareBlockSum } from './digests.ts'
 import { noFigures } from './figures.ts'
+import { END_OF_FRAME } from './frames.ts'
+import type { Kept } from './kept.ts'
 import { transfer } from './sender.ts'
 import { type Agreement, COMPAT } from './setup.ts'
 import { FRAME_SIZE, FRAME_SLACK, giveMemory, takeMemory } from './slabs.ts'
@@ -93,6 +96,7 @@ async function serve(
   words: readonly string[],
   agreed: Pick<Agreement, 'protocol' | 'transferDigest' | 'codec'>,
   answers = new Answers({ derived, kept: memoryKept() }),
+  nodes?: readonly number[],
 ): Promise<void> {
   const places = Array.from({ length: tree.count - 1 }, (_, place) => place)
   await transfer({
@@ -100,7 +104,7 @@ async function serve(
     tree,
     list: {
       count: places.length,
-      nodes: Int32Array.from(places, (place) => place + 1),
+      nodes: Int32Array.from(nodes ?? places.map((place) => place + 1)),
       order: Uint32Array.from(places),
       totalSize: 0,
       notices: [],
@@ -331,4 +335,215 @@ test('memory that an answer lies in is nobody else’s until it is written, and 
   assert.equal(new Set(lent).size, FILES)
   assert.ok(lent!.every(({ byteLength }) => byteLength === FRAME_SIZE + FRAME_SLACK))
   assert.equal(new Set([...lent!, ...again!]).size, FILES)
+})
+
+// ---------------------------------------------------------------------------------------------------
+// What is asked of answers, and how often.
+
+/** Works everything out, and notes what it was asked. */
+class Noting extends Answers {
+  readonly asked: Question[] = []
+  left = 0
+
+  override find(...args: Parameters<Answers['find']>): ReturnType<Answers['find']> {
+    this.asked.push(args[0])
+    return super.find(...args)
+  }
+
+  override leaveFrame(...args: Parameters<Answers['leaveFrame']>): void {
+    this.left++
+    super.leaveFrame(...args)
+  }
+}
+
+/** Tells what was suspected. */
+class SuspectedTree extends MemoryTree {
+  readonly suspected: number[] = []
+
+  suspect(node: number): void {
+    this.suspected.push(node)
+  }
+}
+
+interface Asking {
+  place: number
+  sums?: BlockSums
+  /** What the client's basis is, when it is not the file itself. */
+  basis?: number
+  /** Only the head of the sums is sent, as with --append. */
+  bare?: true
+}
+
+/** All that is said to a client that asks for data again and again. */
+async function ask(
+  tree: MemoryTree,
+  answers: Answers,
+  all: readonly Asking[],
+  options: readonly string[] = [],
+  codec?: Agreement['codec'],
+  nodes?: readonly number[],
+): Promise<Buffer> {
+  const ndx = new NdxEncoder(31)
+  const out = new ByteWriter()
+  for (const { place, sums, basis, bare } of all) {
+    ndx.encode(out, place)
+    out.u16(basis === undefined ? TRANSFER : TRANSFER | BASIS_FOLLOWS)
+    if (basis !== undefined) out.u8(basis)
+    encodeSumHead(out, sums?.head ?? { count: 0, blockLength: 0, strongLength: 0, remainder: 0 })
+    const { count, strongLength } = sums?.head ?? { count: 0, strongLength: 0 }
+    for (let k = 0; k < count && !bare; k++) {
+      out.i32(sums!.weak[k]! | 0)
+      out.bytes(sums!.strong.subarray(k * strongLength, (k + 1) * strongLength))
+    }
+  }
+  for (let marks = 5; marks > 0; marks--) ndx.encode(out, -1)
+  const pipe = new Pipe()
+  pipe.send(out.take())
+  pipe.end()
+  const words = ['--server', '--sender', '-r', ...options, '.', 'm/']
+  const connection = new Connection(pipe, () => 0)
+  await serve(connection, tree, words, { protocol: 31, transferDigest: 'md5', codec }, answers, nodes)
+  return pipe.output
+}
+
+const BASIS_FOLLOWS = 0x0800
+const FUZZY = 0x83
+const RULE = { name: 'md5', seed: SEED, seedFirst: true } as const
+const strongOf = createBlockSum(RULE)
+
+function filesOf(...contents: Buffer[]): Record<string, { mode: number; data: Buffer }> {
+  return Object.fromEntries(contents.map((data, n) => [`f${n}`, { mode: 0o100644, data }]))
+}
+
+test('sums of a length that no digest has, or too many of them, are read and not used', async () => {
+  const data = randomBytes(7, 5000)
+  const tree = new SuspectedTree({ mode: 0o040755, children: filesOf(data) })
+  for (const { strongLength, count = 3, isUsed = false } of [
+    { strongLength: 2, isUsed: true },
+    { strongLength: 16, isUsed: true },
+    { strongLength: 17 },
+    { strongLength: 20 },
+    { strongLength: 0 },
+    { strongLength: 12, count: 2 ** 20, isUsed: true },
+    { strongLength: 12, count: 2 ** 20 + 1 },
+  ]) {
+    const answers = new Noting({ derived, kept: memoryKept() })
+    const head = { count, blockLength: 700, strongLength, remainder: 0 }
+    const sums = { head, weak: new Uint32Array(count), strong: new Uint8Array(count * strongLength) }
+    const output = await ask(tree, answers, [{ place: 0, sums }, { place: 0 }])
+    assert.equal(answers.asked[0]!.sums !== undefined, isUsed, `${count} of ${strongLength} bytes`)
+    // What follows them is understood.
+    assert.ok(output.includes(data) && answers.asked.length === 2)
+  }
+  tree.close()
+})
+
+test('the second request is a redo, whether the first was answered at once or not; the third teaches nothing', async () => {
+  const basis = randomBytes(8, 5000)
+  const data = Buffer.concat([basis.subarray(0, 3000), randomBytes(9, 500), basis.subarray(3000)])
+  const short = sumsOf(basis, 700, 2, strongOf)
+  const whole = sumsOf(basis, 700, 16, strongOf)
+  const kept = memoryKept()
+  for (const isKnown of [false, true]) {
+    const tree = new SuspectedTree({ mode: 0o040755, children: filesOf(data) }, 'a tree')
+    const answers = new Noting({ derived, kept })
+    const all = [short, whole, whole].map((sums) => ({ place: 0, sums }))
+    await ask(tree, answers, all)
+    assert.deepEqual(
+      answers.asked.map(({ fresh, firstStrongLength }) => ({ fresh, firstStrongLength })),
+      [
+        ...(isKnown ? [] : [{ fresh: false, firstStrongLength: undefined }]),
+        { fresh: true, firstStrongLength: 2 },
+        { fresh: true, firstStrongLength: undefined },
+      ],
+    )
+    assert.deepEqual(tree.suspected, [1, 1], 'what we have may be to blame')
+    tree.close()
+  }
+  const tree = new SuspectedTree({ mode: 0o040755, children: filesOf(data) })
+  // With --append it is the client's own part that was another.
+  const answers = new Noting({ derived, kept })
+  const again = { place: 0, sums: whole }
+  await ask(tree, answers, [{ place: 0, sums: short, bare: true }, again, again], ['--append'])
+  assert.deepEqual(
+    answers.asked.map(({ fresh, firstStrongLength }) => ({ fresh, firstStrongLength })),
+    Array(2).fill({ fresh: true, firstStrongLength: undefined }),
+  )
+  assert.deepEqual(tree.suspected, [])
+  tree.close()
+})
+
+test('blocks are taken as if written over where the client writes in place, and only there', async () => {
+  const basis = randomBytes(10, 5000)
+  const tree = new MemoryTree({ mode: 0o040755, children: filesOf(randomBytes(11, 5000), basis) })
+  const sums = sumsOf(basis, 700, 2, strongOf)
+  const one = { place: 0, sums }
+  for (const { options, all, inplace } of [
+    { options: [], all: [one], inplace: [false] },
+    { options: ['--inplace'], all: [one], inplace: [true] },
+    // Of another file, which stays as it is.
+    { options: ['--inplace'], all: [{ ...one, basis: FUZZY }], inplace: [false] },
+    // A redo of what was appended.
+    { options: ['--append'], all: [{ place: 1 }, { place: 1 }], inplace: [true] },
+  ]) {
+    const answers = new Noting({ derived, kept: memoryKept() })
+    await ask(tree, answers, all, options)
+    assert.deepEqual(
+      answers.asked.map(({ manner }) => manner.inplace),
+      inplace,
+      options.join(' '),
+    )
+  }
+  tree.close()
+})
+
+test('a file without literal data ends no frame, and each frame is left once the session ends', async () => {
+  const basis = randomBytes(12, 7000)
+  const tree = new MemoryTree({
+    mode: 0o040755,
+    children: filesOf(randomBytes(13, 5000), basis, randomBytes(14, 5000)),
+  })
+  const answers = new Noting({ derived, kept: memoryKept() })
+  const all = [{ place: 0 }, { place: 1, sums: sumsOf(basis, 700, 8, strongOf) }, { place: 2 }]
+  const output = await ask(tree, answers, all, ['-z'], 'zstd')
+  assert.ok(!output.includes(END_OF_FRAME))
+  assert.equal(answers.left, 1)
+  assert.equal(answers.asked[0]!.frames!.state, undefined)
+  tree.close()
+})
+
+test('what was kept of a frame and was of no use to a client is not told the next one', async () => {
+  const data = randomBytes(15, 5000)
+  const tree = new MemoryTree({ mode: 0o040755, children: filesOf(data) })
+  const memory = memoryKept()
+  await ask(tree, new Answers({ derived, kept: memory }), [{ place: 0 }], ['-z'], 'zstd')
+  // As if it had been made of bytes that had rotted, for as long as nothing else takes its place.
+  const mended = new Set<string>()
+  const spoil = (key: Uint8Array, record: Uint8Array | undefined): Uint8Array | undefined =>
+    record && !mended.has(String(key)) ? Uint8Array.from(record).fill(0x55, 2000, 2100) : record
+  const kept: Kept = {
+    get: (key) => spoil(key, memory.get(key) as Uint8Array | undefined),
+    peek: (key) => spoil(key, memory.peek(key)),
+    put: (key, bytes) => {
+      mended.add(String(key))
+      return memory.put(key, bytes)
+    },
+  }
+  const holds = (output: Buffer): boolean => output.includes(data.subarray(0, 4500))
+  const twice = [{ place: 0 }, { place: 0 }]
+  for (const [all, isRight] of [
+    [[{ place: 0 }], false],
+    [twice, true],
+    [[{ place: 0 }], true],
+  ] as const)
+    assert.equal(holds(await ask(tree, new Answers({ derived, kept }), all, ['-z'], 'zstd')), isRight)
+  tree.close()
+})
+
+test('the data of a name that is not there, to be deleted, can not be asked for', async () => {
+  const tree = new MemoryTree({ mode: 0o040755, children: filesOf(randomBytes(16, 100)) })
+  const answers = new Noting({ derived, kept: memoryKept() })
+  await assert.rejects(ask(tree, answers, [{ place: 0 }], [], undefined, [-1]), PeerError)
+  assert.equal(answers.asked.length, 0)
+  tree.close()
 })
