@@ -644,3 +644,17 @@ test('what was written and what had to go is told', async () => {
   assert.equal(crowdedUpTo, -1, 'there are few')
   await cache.close()
 })
+
+test('while it is paused nothing is written, and what was put before is read', async () => {
+  using place = scratch()
+  const cache = open(place.path)
+  cache.put(key('before'), Buffer.from('before'))
+  await cache.pause()
+  cache.put(key('meanwhile'), Buffer.from('meanwhile'))
+  assert.equal(cache.has(key('meanwhile')), false)
+  assert.equal(String(await read(cache, 'before')), 'before')
+  cache.resume()
+  cache.put(key('after'), Buffer.from('after'))
+  assert.ok(cache.has(key('after')))
+  await cache.close()
+})

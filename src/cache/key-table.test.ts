@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { Pacer } from '../lib/pacer.ts'
-import { KeyTable } from './key-table.ts'
+import { KEY_BYTES, KeyTable } from './key-table.ts'
 
 const key = (n: number): Uint8Array => createHash('sha256').update(String(n)).digest()
 const placeOf = (n: number) => ({ segment: n % 3, offset: n, length: n + 1, crc: 2 ** 32 - 1 - n })
@@ -54,4 +54,18 @@ test('while a segment goes others have their turn, and may put and find', async 
   assert.ok(rests > 100, `${rests} rests`)
   for (let n = 5000; n < 5000 + rests; n++) assert.equal(table.find(key(n))?.segment, 7)
   assert.equal(table.count, 3333 + rests)
+})
+
+test('keys that differ in one byte only, whichever it is, are different keys', () => {
+  const table = new KeyTable()
+  const keys = [Buffer.alloc(KEY_BYTES, 7)]
+  for (let at = 0; at < KEY_BYTES; at++) {
+    const key = Buffer.from(keys[0]!)
+    key[at]! ^= 0x80
+    keys.push(key)
+  }
+  const place = (n: number) => ({ segment: 1, offset: n, length: 1, crc: 0 })
+  for (const [n, key] of keys.entries()) table.set(key, place(n))
+  assert.equal(table.count, keys.length)
+  for (const [n, key] of keys.entries()) assert.deepEqual(table.find(key), place(n))
 })
