@@ -12,6 +12,8 @@ import {
   type EncodeOptions,
   encodeFileList,
   type FileList,
+  ioErrorOf,
+  type ListNotice,
   type ListOptions,
 } from './flist.ts'
 import { findSources } from './paths.ts'
@@ -451,6 +453,46 @@ test('bounded: a tree named ten thousand times over', async () => {
   }
 })
 
+test('bounded: names that are not there count as those that are', async () => {
+  const few = new MemoryTree(dir({ a: file() }))
+  // 8 for each entry of the tree, and 100,000 more.
+  const most = 2 * 8 + 100_000
+  const pathsOf = (missing: number): string[] => [
+    ...Array.from({ length: 50_000 }, () => 'm/a'),
+    ...Array.from({ length: missing }, () => 'm/n'),
+  ]
+  try {
+    const list = await listOf(pathsOf(most - 50_000), {}, [], few)
+    assert.equal(list.names.length + list.notices.length, most)
+    await assert.rejects(listOf(pathsOf(most - 50_000 + 1), {}, [], few), RefusedError)
+  } finally {
+    few.close()
+  }
+})
+
+test('the size of a list is that of its files and links', async () => {
+  const sized = new MemoryTree(
+    dir({ a: file({ data: Buffer.alloc(100) }), link: link('seven b'), below: dir({ b: file() }) }),
+  )
+  assert.equal((await listOf(['m/'], {}, [], sized)).totalSize, 100 + 7 + 1)
+  assert.equal((await listOf(['m/', 'm/a'], {}, [], sized)).totalSize, 2 * 100 + 7 + 1)
+  sized.close()
+})
+
+test('what must not be deleted for what could not be listed', () => {
+  const of = (...types: ListNotice['type'][]) => types.map((type) => ({ type, path: ascii('x') }))
+  for (const { notices, ioError } of [
+    { notices: of(), ioError: 0 },
+    { notices: of('missing', 'skipped-directory'), ioError: 0 },
+    { notices: of('missing', 'broken-link'), ioError: 1 },
+    { notices: of('missing-directory'), ioError: 1 },
+    { notices: of('unreadable-directory'), ioError: 1 },
+  ]) {
+    assert.equal(ioErrorOf(notices, false), ioError)
+    assert.equal(ioErrorOf(notices, true), 0)
+  }
+})
+
 test('bounded: links that multiply', async () => {
   // Twenty levels of two links each: a million ways down.
   const levels: Record<string, object> = { l20: dir({ f: file() }) }
@@ -565,6 +607,21 @@ test('on the connection: --numeric-ids leaves the id lists out', async () => {
   const cursor = await encoded(list, { ...ENCODE, numericIds: true }, hard)
   decodeFlist(cursor, ENCODE)
   assert.equal(cursor.left, 0)
+})
+
+test('on the connection: with ACLs both lists of ids come, whatever is sent of owners', async () => {
+  const list = await listOf(['m/b'], {}, [], hard)
+  for (const owner of [false, true])
+    for (const group of [false, true]) {
+      const options = { ...ENCODE, owner, group, acls: true }
+      const cursor = await encoded(list, options, hard)
+      decodeFlist(cursor, options, (cursor) => {
+        if (cursor.read(decodeVarint) === 0) cursor.take(1)
+      })
+      for (const isSent of [owner, group])
+        assert.equal(decodeIdList(cursor, options).get(0), isSent ? 'root' : undefined)
+      assert.equal(cursor.left, 0)
+    }
 })
 
 test('on the connection: an empty list', async () => {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { hash } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,13 +10,14 @@ import { runInNewContext } from 'node:vm'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
 import { memoryKept, SEED } from '../../test/support/session.ts'
 import { Cache } from '../cache/cache.ts'
+import { StoreError } from '../errors.ts'
 import { BlockPool } from '../lib/block-pool.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
 import { Derived } from './derived.ts'
 import type { Kept } from './kept.ts'
 import { type ListRequest, Lists, type PreparedList } from './lists.ts'
 import { findSources } from './paths.ts'
-import type { Tree } from './tree.ts'
+import type { Content, Tree } from './tree.ts'
 import { parseArguments } from './wire/arguments.ts'
 import { parseRule } from './wire/filters.ts'
 import { sentXattrs } from './wire/xattrs.ts'
@@ -292,4 +294,34 @@ test('what could not be listed is told to the next one as well', async () => {
       ['skipped-directory'],
     )
   }
+})
+
+test('a list is of its tree, whatever else is alike', async () => {
+  const lists = new Lists(derived, memoryKept())
+  for (const name of ['one', 'another']) {
+    const tree = new MemoryTree(dir({ [name]: file(name) }))
+    const list = await lists.prepare(request(['-r', '.', 'm/'], { tree }), signal)
+    assert.deepEqual(names(list), ['.', name])
+    assert.ok(Buffer.from(list.bytes).includes(name))
+    tree.close()
+  }
+})
+
+test('a list without the digest of a file that could not be read is not given to the next one', async () => {
+  let isBroken = true
+  const tree = new (class extends MemoryTree {
+    override digest = () => undefined
+    override open = (node: number): Promise<Content> =>
+      isBroken ? Promise.reject(new StoreError('the disk says no')) : super.open(node)
+  })(dir({ a: file('what is in it') }))
+  const lists = new Lists(derived, memoryKept())
+  const digest = hash('md5', 'what is in it', 'buffer')
+  for (const has of [false, true, true]) {
+    made = 0
+    const { bytes } = await lists.prepare(request(['-rc', '.', 'm/'], { tree }), signal)
+    assert.equal(Buffer.from(bytes).includes(digest), has)
+    isBroken = false
+  }
+  assert.equal(made, 0, 'a whole one is')
+  tree.close()
 })
