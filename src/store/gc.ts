@@ -83,7 +83,7 @@ export class References {
       if (this.#index.isLost(row)) lost++
       found[count++] = row
     })
-    const rows = RowSet.of(found.subarray(0, count), this.#index.rowCount)
+    const rows = await RowSet.of(found.subarray(0, count), this.#index.rowCount)
     if (this.#index.rowCount > this.#counts.length) this.#grow()
     this.#rows.set(build, rows)
     for (const row of rows) {
@@ -151,6 +151,10 @@ export class References {
   }
 }
 
+/** Rows, and words of 32 of them, that are looked at between two looks at the clock. */
+const ROW_STRIDE = 4096
+const WORD_STRIDE = 1024
+
 /**
  * A set of rows as runs of neighbours: blobs that came with one pack have rows in a row, so thousands of
  * builds can be remembered in little memory.
@@ -167,11 +171,18 @@ class RowSet {
    * Of rows in any order, all below `rowCount`; what is in it twice counts once. By a bit for each row: to sort half a
    * million of them would take tens of milliseconds at a stretch.
    */
-  static of(rows: Uint32Array, rowCount: number): RowSet {
+  static async of(rows: Uint32Array, rowCount: number): Promise<RowSet> {
+    const pacer = new Pacer()
     const bits = new Uint32Array(Math.ceil(rowCount / 32) + 1)
-    for (const row of rows) bits[row >>> 5]! |= 1 << (row & 31)
+    for (let i = 0; i < rows.length; i++) {
+      if (i % ROW_STRIDE === 0 && pacer.due) await pacer.rest()
+      const row = rows[i]!
+      bits[row >>> 5]! |= 1 << (row & 31)
+    }
     const runs: number[] = []
-    for (const [word, set] of bits.entries()) {
+    for (let word = 0; word < bits.length; word++) {
+      if (word % WORD_STRIDE === 0 && pacer.due) await pacer.rest()
+      const set = bits[word]!
       const isInRun = runs.length % 2 === 1
       if (set === (isInRun ? 0xffff_ffff : 0)) continue
       for (let bit = 0; bit < 32; bit++)

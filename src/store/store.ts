@@ -845,7 +845,7 @@ export class Store {
     await this.#count(build)
     if (build.unreadable) await this.#checkFiles(build)
     if (build.damaged) return { message: build.damaged.message, lostBlobs: 0, files: true }
-    const lostBlobs = this.#countLost(build)
+    const lostBlobs = this.#references.lostOf(build.number)
     if (lostBlobs === 0) return undefined
     const what = lostBlobs === 1 ? '1 file is lost' : `${lostBlobs} files are lost`
     return { message: `build ${id} is damaged: ${what}`, lostBlobs, files: false }
@@ -1050,10 +1050,6 @@ export class Store {
     return rows.slice(0, count)
   }
 
-  #countLost(build: HeldBuild): number {
-    return this.#references.lostOf(build.number)
-  }
-
   #setDamaged(build: HeldBuild, reason: string, cause?: unknown): void {
     build.damaged = new StoreCorrupt(`build ${build.id} is damaged: ${reason}`, { hint: REPAIR_HINT, cause })
     this.#manifests.forget(build.id)
@@ -1061,14 +1057,14 @@ export class Store {
   }
 
   #isWhole(build: HeldBuild): boolean {
-    return build.counted && !build.damaged && this.#countLost(build) === 0
+    return build.counted && !build.damaged && this.#references.lostOf(build.number) === 0
   }
 
   /** Whether a damaged build is whole again, as it is, now that the packs of an ingest of the same tree are ours. */
   async #isWholeWith(build: HeldBuild, manifest: Uint8Array): Promise<boolean> {
     if (build.damaged) return false
     if (!(await this.#readWhole(build.paths.manifest)).equals(manifest)) return false
-    const lost = this.#countLost(build)
+    const lost = this.#references.lostOf(build.number)
     if (lost > 0) throw new StoreCorrupt(`build ${build.id} still lacks ${lost} of its blobs`)
     this.#generation++
     return true
@@ -1357,8 +1353,9 @@ async function* digesting(
   chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
   hash: Hash,
 ): AsyncGenerator<Uint8Array> {
+  const pacer = new Pacer()
   for await (const chunk of chunks) {
-    await pacedUpdate(hash, chunk)
+    await pacedUpdate(hash, chunk, pacer)
     yield chunk
   }
 }
