@@ -81,7 +81,14 @@ export class BundleSource {
     if (magic !== BUNDLE_MAGIC || !head.success)
       throw new SourceError(`${this.#path} is no file that upserv has exported`)
     const decoder = createZstdDecompress()
-    pipeline(Readable.from(raw.rest()), decoder, () => {}) // what fails shows where it is read
+    let fed = 0
+    async function* packed(): AsyncGenerator<Uint8Array> {
+      for await (const chunk of raw.rest()) {
+        fed += chunk.length
+        yield chunk
+      }
+    }
+    pipeline(Readable.from(packed()), decoder, () => {}) // what fails shows where it is read
     const reader = new StreamReader(decoder as AsyncIterable<Uint8Array>)
     const more = async (count: number): Promise<Buffer | undefined> => {
       try {
@@ -101,7 +108,9 @@ export class BundleSource {
     const { have, url, vouchers, contentsSha256 } = head.data
     let whole: BundleFile | undefined
     const end = async (): Promise<void> => {
-      if (await more(1)) throw new SourceError(`${this.#path} is damaged: it goes on behind its end`)
+      // Behind the zstd stream the decoder takes nothing.
+      if ((await more(1)) || decoder.bytesWritten < fed)
+        throw new SourceError(`${this.#path} is damaged: it goes on behind its end`)
       whole = {
         url: isFifo ? undefined : pathToFileURL(this.#path).href,
         sha256: sha256.digest('hex'),

@@ -224,6 +224,12 @@ describe('by hand', { concurrency: 2 }, () => {
       await says(to, 69, 'import', difference),
       /lacks \d+ files.*It was exported for a server that has 801/s,
     )
+    // Its digest would not be that of the file.
+    const padded = mirror.path('padded.export')
+    for (const behind of [Buffer.alloc(1), randomBytes(5, 300_000)]) {
+      writeFileSync(padded, Buffer.concat([readFileSync(all), behind]))
+      assert.match(await says(to, 69, 'import', padded), /damaged: it goes on behind its end/)
+    }
     await says(to, 0, 'import', all)
     await says(to, 0, 'import', difference)
     await mirror.assertServes(to, '802')
