@@ -28,7 +28,7 @@ import { WaitingLine } from '../lib/waiting-line.ts'
 import type { FetchTicket } from '../rsync/modules.ts'
 import { type AnySource, createSource } from '../source/create.ts'
 import { Pace } from '../source/pace.ts'
-import type { SourceConfig, SourceEvent } from '../source/source.ts'
+import { IMPORT_SOURCE, type SourceConfig, type SourceEvent } from '../source/source.ts'
 import type { Budget, MostRoom, Room } from '../store/budget.ts'
 import type { BuildInfo } from '../store/build-info.ts'
 import { generateContents } from '../store/contents.ts'
@@ -227,7 +227,7 @@ export class Fetches {
   async close(): Promise<string[]> {
     this.#closed = true
     const flights = [...this.#running.values()]
-    const ids = flights.filter((flight) => flight.status().source !== IMPORT).map(({ id }) => id)
+    const ids = flights.filter((flight) => flight.status().source !== IMPORT_SOURCE).map(({ id }) => id)
     await Promise.all(flights.map((flight) => flight.stop()))
     return ids
   }
@@ -250,7 +250,7 @@ export class Fetches {
   async #startRepair(id: string, { begin }: ForWhom): Promise<Flight> {
     const info = await this.#options.store.info(id).catch(() => undefined)
     // Who asks meanwhile joins what mends it.
-    const isImport = info?.source === IMPORT && !this.#running.has(id)
+    const isImport = info?.source === IMPORT_SOURCE && !this.#running.has(id)
     const imported = isImport ? await sourceAgain(id, info) : undefined
     const running = this.#running.get(id)
     if (running) return running
@@ -802,20 +802,18 @@ function kinship(a: string, b: string): number {
   return common
 }
 
-/** Names the source of a build that was brought by hand. */
-const IMPORT = 'import'
 const FILE_SCHEME = 'file:'
 /** Of the URL of a file that another server has exported a build to. */
 const EXPORT_SCHEME = 'bundle:'
 
 /** A path is a URL whose template has nothing to fill in. */
 function importSource(url: string): SourceConfig {
-  return { name: IMPORT, builds: '^.+$', url, checksum: undefined, contents: undefined }
+  return { name: IMPORT_SOURCE, builds: '^.+$', url, checksum: undefined, contents: undefined }
 }
 
 /** Only what is on a stick has a shape of its own. */
 function importedFrom({ name, tree, url }: SourceConfig): Pick<BuildInfo, 'importedFrom'> {
-  if (name !== IMPORT) return {}
+  if (name !== IMPORT_SOURCE) return {}
   return { importedFrom: tree ? 'stick' : url.startsWith(EXPORT_SCHEME) ? 'export' : 'file' }
 }
 

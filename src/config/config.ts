@@ -21,7 +21,7 @@ import { USUAL_PREFIXES } from '../lib/peer.ts'
 import { parseSize } from '../lib/units.ts'
 import { AUTH_DIGESTS } from '../rsync/wire/auth.ts'
 import { takesKey } from '../source/kinds.ts'
-import { type SourceConfig, sourceFromUrl } from '../source/source.ts'
+import { IMPORT_SOURCE, type SourceConfig, sourceFromUrl } from '../source/source.ts'
 import {
   fetchRulesSchema,
   groupsSchema,
@@ -216,7 +216,13 @@ const ownerId = z
   .max(2 ** 32 - 2)
 
 const sourceSchema = z.strictObject({
-  name: z.string().min(1),
+  name: z
+    .string()
+    .min(1)
+    .refine(
+      (name) => name !== IMPORT_SOURCE,
+      `"${IMPORT_SOURCE}" is what builds come from that are brought by hand`,
+    ),
   builds: z.string().min(1).default('^.+$'),
   url: z.union(
     [z.string().min(1), z.array(z.string().min(1)).min(1)],
@@ -664,7 +670,7 @@ function checkNames({ groups, fetch, module: modules }: FileInput, sources: read
 
 /** Messages and logs name sources, so two of one name get numbers. */
 function uniqueNames(sources: SourceConfig[]): SourceConfig[] {
-  const seen = new Map<string, number>()
+  const seen = new Map([[IMPORT_SOURCE, 1]])
   return sources.map((source) => {
     const count = (seen.get(source.name) ?? 0) + 1
     seen.set(source.name, count)

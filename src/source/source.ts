@@ -211,6 +211,9 @@ export interface SourceDeps {
   clock?: Partial<Clock>
 }
 
+/** Names the source of a build that was brought by hand. No other is called so. */
+export const IMPORT_SOURCE = 'import'
+
 /** The source that a bare URL template stands for (`--source URL`): it offers any id. @throws UsageError */
 export function sourceFromUrl(url: string): SourceConfig {
   if (!url.includes('{build}') && !/^upservs?:/i.test(url)) {
