@@ -169,7 +169,7 @@ describe('the Debian package', { skip, timeout: 15 * 60_000 }, () => {
 name = "stick"
 url  = "file:///shared/upstream/{build}.tar.xz"
 EOF
-systemctl reload upserv`)
+! systemctl -q is-active upserv || systemctl reload upserv`)
     await until('the source is known', async () =>
       /^ok +source stick /m.test((await machine.run('upserv', ['doctor'])).stdout),
     )

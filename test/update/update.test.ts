@@ -67,11 +67,12 @@ for (const shell of ['dash', 'busybox'] as const) {
     })
     after(() => mirror?.[Symbol.asyncDispose]())
 
-    const update = (dir: string, ...args: string[]): Promise<RunResult> => {
+    const update = (dir: string, ...args: string[]): Promise<RunResult> => updateWith(path, dir, ...args)
+    const updateWith = (programs: string, dir: string, ...args: string[]): Promise<RunResult> => {
       const [program, ...first] = shell === 'busybox' ? ['busybox', 'sh'] : ['dash']
       const bin = shell === 'busybox' ? '/bin/busybox' : program!
       return run(existsSync(bin) ? bin : program!, [...first, SCRIPT, '--dir', dir, ...args], {
-        env: { ...process.env, PATH: path },
+        env: { ...process.env, PATH: programs },
       })
     }
     const succeeds = async (dir: string, ...args: string[]): Promise<RunResult> => {
@@ -108,6 +109,31 @@ for (const shell of ['dash', 'busybox'] as const) {
       assert.ok(!existsSync(join(dir, 'builds/1')), 'more than two builds are kept')
       assert.ok(existsSync(join(dir, 'builds/2')))
       assert.ok(!existsSync(join(dir, 'pwned')) && !existsSync('pwned'))
+    })
+
+    const ownMv = shell === 'busybox' && 'its own mv goes before any other'
+    test('a way back that is cut off has been gone, or can be gone again', { skip: ownMv }, async () => {
+      const dir = device()
+      for (const id of ['1', '2']) await succeeds(dir, upserv.url, id)
+      const programs = mirror.path(`cut-${shell}`)
+      mkdirSync(programs)
+      // The power goes when the second link is about to be put in its place.
+      const mv = `#!/bin/sh
+echo >>"$0.calls"
+if [ "$(wc -l <"$0.calls")" -ge 2 ]; then kill -KILL $PPID; exit; fi
+PATH='${path}' exec mv "$@"
+`
+      writeFileSync(join(programs, 'mv'), mv, { mode: 0o755 })
+      const cut = await updateWith(`${programs}:${path}`, dir, '--rollback')
+      assert.notEqual(cut.code, 0)
+      assertCurrent(dir, '1')
+      const again = await update(dir, '--rollback')
+      assert.equal(again.code, 1)
+      assert.match(again.stderr, /build 1 is current, and there is no build to go back to/)
+      assertCurrent(dir, '1')
+      await succeeds(dir, upserv.url, '2')
+      await succeeds(dir, '--rollback')
+      assertCurrent(dir, '1')
     })
 
     test('a hook that fails, or is cut off, is run again until it has succeeded', async () => {
