@@ -141,8 +141,9 @@ function startLock(config: Config): string {
 }
 
 /**
- * Opened to add to it; a new one is begun where it has become large, and the one before is kept. Whoever comes at the same
- * moment finds another file under that name than it has looked at, and leaves it.
+ * Opened to add to it; a new one is begun where it has become large, and the one before is kept. Whoever comes a moment
+ * later finds another file under that name than it has looked at, and leaves it. (Two in the very same instant may still
+ * put the new one in the place of the old one: then what is lost is a log.)
  */
 function openLog(path: string): number {
   const log = openSync(path, 'a', FILE_MODE)
