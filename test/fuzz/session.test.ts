@@ -37,7 +37,7 @@ const PATIENCE_S = 600
  * What one seed reaches is chance, and a busy machine gets through few cases: a run that misses something goes
  * on with other seeds before that counts.
  */
-const MOST_ROUNDS = 8
+const MOST_ROUNDS = 4
 /** More than a round has cases: each has a seed of its own. */
 const SEEDS_APART = 1_000_000
 const LEAST_WAYS = 60
