@@ -7,6 +7,7 @@ import type { Activity } from '../build/activity.ts'
 import type { Operations } from '../build/operations.ts'
 import { CODES } from '../errors.ts'
 import type { SessionRecord } from '../history/session-record.ts'
+import { SingleFlight } from '../lib/single-flight.ts'
 import type { BuildsView } from './builds-view.ts'
 import type { View } from './view.ts'
 
@@ -23,13 +24,18 @@ export interface MetricsParts {
   watchers: () => number
 }
 
-/** @returns what makes the text of /metrics, in which builds are counted that who asks may hear of. */
-export function createMetrics({ operations, activity, builds: held, watchers }: MetricsParts): (
-  view: View,
-) => Promise<{
+export interface MetricsText {
   type: string
   text: string
-}> {
+}
+
+/** @returns what makes the text of /metrics, in which builds are counted that who asks may hear of. */
+export function createMetrics({
+  operations,
+  activity,
+  builds: held,
+  watchers,
+}: MetricsParts): (view: View) => Promise<MetricsText> {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
   const registers = [registry]
@@ -113,9 +119,9 @@ export function createMetrics({ operations, activity, builds: held, watchers }: 
     to.remove(labels)
     to.inc(labels, value)
   }
-  return async (view) => {
-    const { totals } = activity
+  const textFor = async (view: View): Promise<MetricsText> => {
     const status = view.status(await operations.status(), await held.get())
+    const { totals } = activity
     info.set({ version: status.version }, 1)
     sessionsNow.set(status.sessions)
     inLine.set(status.inLine)
@@ -137,4 +143,7 @@ export function createMetrics({ operations, activity, builds: held, watchers }: 
     pages.set(watchers())
     return { type: registry.contentType, text: await registry.metrics() }
   }
+  // Those who ask at the same time, and may see the same, get the same text: it takes a millisecond.
+  const texts = new SingleFlight<string, MetricsText>()
+  return (view) => texts.run(view.standing, () => textFor(view))
 }
