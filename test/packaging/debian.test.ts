@@ -97,17 +97,6 @@ describe('the Debian package', { skip, timeout: 15 * 60_000 }, () => {
     }
   }
 
-  test('another checkout, elsewhere, gives the same bytes', async () => {
-    const elsewhere = join(scratch.path, 'somewhere/else')
-    copyCheckout(elsewhere)
-    const again = await pack(elsewhere, join(scratch.path, 'again'), ['deb'])
-    for (const [other, one] of [
-      [again.deb, deb],
-      [again.update, update],
-    ] as const)
-      assert.ok(readFileSync(other).equals(readFileSync(one)), `${other} is another one than ${one}`)
-  })
-
   test('lintian finds no error', { skip: skipLintian }, async () => {
     const { code, stdout, stderr } = await run(
       'lintian',

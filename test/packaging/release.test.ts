@@ -1,7 +1,7 @@
 /** script/release, in a repository of its own: what it commits, what it makes, and that it makes it twice alike. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -146,9 +146,13 @@ test('a release: commit, tag, packages, sums, SBOM, provenance', {
   )
   await go('git', 'reset', '-q', '--hard', 'HEAD~')
 
-  // Who has the files and the commit can make them again, and sees where they differ, or were not made.
+  // Who has the files and the commit can make them again, elsewhere, and sees where they differ, or were not made.
   const subjects = provenance.subject.map(({ name }) => name)
-  const same = await go('script/reproduce', out)
+  const elsewhere = join(scratch.path, 'somewhere/else')
+  await go('git', 'clone', '-q', checkout, elsewhere)
+  symlinkSync(realpathSync(join(checkout, 'node_modules')), join(elsewhere, 'node_modules'))
+  const same = await run('script/reproduce', [out], { cwd: elsewhere, env, timeoutMs: PATIENCE_MS })
+  assert.equal(same.code, 0, same.stdout + same.stderr)
   assert.deepEqual(
     same.stdout.trim().split('\n'),
     subjects.map((name) => `${name}: the same`),
@@ -164,7 +168,6 @@ test('a release: commit, tag, packages, sums, SBOM, provenance', {
     none.stderr,
   )
 
-  // That packages come out alike is what debian.test.ts shows.
   const again = join(scratch.path, 'again')
   mkdirSync(again)
   await go(process.execPath, 'script/lib/release.ts', 'describe', RELEASED, again)
