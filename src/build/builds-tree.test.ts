@@ -68,7 +68,7 @@ async function list(tree: Tree, path: string, options: object = {}) {
     directoriesSent: true,
   }
   const sources = await findSources(tree, request, signal)
-  return buildFileList(tree, sources, new Filters([], false), { ...OPTIONS, ...options }, signal)
+  return buildFileList(tree, sources, new Filters([]), { ...OPTIONS, ...options }, signal)
 }
 
 test('listing the builds opens none of them', async (t) => {

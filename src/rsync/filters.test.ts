@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { MemoryTree } from '../../test/support/memory-tree.ts'
+import { PeerError } from '../errors.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
 import { Pacer } from '../lib/pacer.ts'
 import { type FilterScope, Filters } from './filters.ts'
@@ -10,7 +11,7 @@ import { parseRule } from './wire/filters.ts'
 const filters = (rules: readonly string[], cvs = false): Filters =>
   new Filters(
     rules.map((rule) => parseRule(rule as ByteString, false)),
-    cvs,
+    { cvsExclude: cvs },
   )
 
 /** Names with a slash behind them are directories. `root` is the path of the transfer root in the module. */
@@ -449,7 +450,7 @@ test('rules for attributes: the first that matches decides, and they are none fo
 test('rule files: with --from0 lines end in NUL', async () => {
   const tree = new MemoryTree(dir({ '.rules': file('- a\0- b\0'), d: dir({ '.rules': file('- c\n- d\n') }) }))
   try {
-    const compiled = new Filters([parseRule(ascii(': .rules'), false)], false, true)
+    const compiled = new Filters([parseRule(ascii(': .rules'), false)], { from0: true })
     const root = await compiled.enter(tree, 0, ascii(''), compiled.outermost(), new Pacer())
     const node = await lookup(tree, ascii('d'), false)
     const scope = await compiled.enter(tree, node, ascii('d'), root, new Pacer())
@@ -476,5 +477,85 @@ test('rule files: one that is no regular file is none', async () => {
     assert.ok(await keeps(compiled, 'a', '', scope))
   } finally {
     tree.close()
+  }
+})
+
+// ---------------------------------------------------------------------------------------------------
+// How much one list may take.
+
+const limited = (rules: readonly string[], mostSteps: number): Filters =>
+  new Filters(
+    rules.map((rule) => parseRule(rule as ByteString, false)),
+    { mostSteps },
+  )
+
+test('filters: names and rules that are too many together are refused, with what to do', async () => {
+  const refused = (error: unknown) =>
+    error instanceof PeerError && /too many rules for so many names: use fewer/.test(error.message)
+  const wild = Array.from({ length: 20 }, (_, n) => `- *.${n}`)
+  const compiled = limited(wild, 400)
+  for (let n = 0; n < 5; n++) assert.ok(await keeps(compiled, `a${n}`))
+  await assert.rejects(async () => await keeps(compiled, 'a'), refused)
+
+  // By what patterns take as well.
+  const long = limited([`- ${'*a'.repeat(50)}b*`], 400)
+  await assert.rejects(async () => {
+    for (let n = 0; n < 3; n++) await keeps(long, 'a'.repeat(100))
+  }, refused)
+
+  const attributes = limited(
+    wild.map((rule) => rule.replace('- ', '-x ')),
+    100,
+  )
+  assert.ok(await attributes.keepsAttribute(ascii('user.a'), new Pacer()))
+  await assert.rejects(attributes.keepsAttribute(ascii('user.b'), new Pacer()), refused)
+})
+
+test('filters: ten thousand names are looked up, also those of rule files', async () => {
+  const names = Array.from({ length: 10_000 }, (_, n) => `name-${n}`)
+  const rules = names.map((name) => `- ${name}`)
+  const compiled = limited(rules, 4)
+  for (let n = 0; n < 100; n++) {
+    assert.ok(await keeps(compiled, `d/kept-${n}`))
+    assert.ok(!(await keeps(compiled, `d/name-${n}`)))
+  }
+
+  const tree = new MemoryTree(dir({ '.rules': file(rules.join('\n')), d: dir({ '.rules': file('- x') }) }))
+  const merging = limited([': .rules'], 400)
+  const outer = await merging.enter(tree, 0, '' as ByteString, merging.outermost(), new Pacer())
+  const inner = await merging.enter(tree, tree.child(0, ascii('d')), 'd' as ByteString, outer, new Pacer())
+  for (let n = 0; n < 50; n++) {
+    assert.ok(await keeps(merging, `d/kept-${n}`, '', inner))
+    assert.ok(!(await keeps(merging, `d/name-${n}`, '', inner)))
+  }
+})
+
+test('filters: whoever rested between rules goes on where it was', async () => {
+  const wild = Array.from({ length: 40 }, (_, n) => `- *.${n}`)
+  const tree = new MemoryTree(
+    dir({ '.rules': file(wild.join('\n')), d: dir({ '.rules': file('- hidden*\n- *.z') }) }),
+  )
+  const compiled = limited([...wild, ': .rules', '- last*'], 100_000)
+  const outer = await compiled.enter(tree, 0, '' as ByteString, compiled.outermost(), new Pacer())
+  const scope = await compiled.enter(tree, tree.child(0, ascii('d')), 'd' as ByteString, outer, new Pacer())
+  class Hurried extends Pacer {
+    rests = 0
+    #looks = 0
+    override get due(): boolean {
+      return ++this.#looks % 2 === 0
+    }
+    override async rest(): Promise<void> {
+      this.rests++
+    }
+  }
+  for (const [name, kept] of [
+    ['hidden-1', false],
+    ['last-1', false],
+    ['other', true],
+  ] as const) {
+    const pacer = new Hurried()
+    const path = ascii(name)
+    assert.equal(await compiled.keeps(path, path, false, scope, pacer), kept, name)
+    assert.ok(pacer.rests > 0)
   }
 })

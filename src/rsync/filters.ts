@@ -10,8 +10,10 @@ import { PeerError } from '../errors.ts'
 import { ascii, type ByteString } from '../lib/bytes.ts'
 import { isRegularMode } from '../lib/file-mode.ts'
 import type { Pacer } from '../lib/pacer.ts'
+import { applies, compileRule, type Named, type Rule } from './filter-rule.ts'
+import { RuleList } from './rule-list.ts'
 import type { Tree } from './tree.ts'
-import { compilePattern, isWild, type Pattern } from './wildmatch.ts'
+import type { Work } from './wildmatch.ts'
 import {
   type DirMergeRule,
   type FilterRule,
@@ -24,42 +26,48 @@ import {
 const MAX_MERGE_FILE = 1 << 20
 /** Each of these rules is looked up in every single directory; people write one or two. */
 const MAX_MERGES = 64
-/** The clock is looked at before a pattern that is longer, and else once for so many rules: looking costs as much as a rule. */
-const LONG_PATTERN = 64
+/** The clock is looked at before a long pattern, and else once for so many rules: looking costs as much as a rule. */
 const RULES_A_LOOK = 16
+/** A try of a rule takes as long as so many steps through a pattern. */
+const STEPS_A_TRY = 4
+/**
+ * Steps for one list: some half a minute, most of which a thousand rules with wildcards do not take for half a million
+ * names.
+ */
+const MOST_STEPS = 10e9
 
 interface Merge extends DirMergeRule {
   /** Lines of the file end in NUL. */
   from0: boolean
 }
 
-interface Rule {
-  include: boolean
-  negate: boolean
-  directoriesOnly: boolean
-  /** Trying it may take a while. */
-  isLong: boolean
-  /** `name` is relative to the transfer root; `path` to the module's root. */
-  test(name: ByteString, path: ByteString, isDirectory: boolean): boolean
-}
-
-type Step = { type: 'rule'; rules: readonly [Rule] } | { type: 'merge'; slot: number }
+/** Rules of the client that follow each other, or the place of what rule files say. */
+type Step = { type: 'rules'; lists: readonly [RuleList]; rules: Rule[] } | { type: 'merge'; slot: number }
 
 /** A name that rules are tried on. */
-interface Asked {
-  readonly name: ByteString
-  readonly path: ByteString
-  readonly isDirectory: boolean
+interface Asked extends Named {
   readonly scope: FilterScope
   readonly pacer: Pacer
 }
 
 /** What holds inside one directory. */
 export interface FilterScope {
-  /** For each per-directory rule, the rules that its files gave so far. */
-  readonly slots: readonly (readonly Rule[])[]
-  /** Rules in the scopes from the outermost to this one: those that it shares with the one around it count once. */
+  /** For each per-directory rule, what its files say: this directory's, then that of those above it. */
+  readonly slots: readonly (readonly RuleList[])[]
+  /** Rules in the scopes from the outermost to this one. */
   readonly size: number
+}
+
+export interface FilterOptions {
+  /** As by -C. */
+  cvsExclude?: boolean
+  /**
+   * Lines of rule files end in NUL. So it is with any --files-from, as --from0 comes with it: what most people's
+   * rule files say is then one long rule.
+   */
+  from0?: boolean
+  /** What trying rules on names may take, in all; see `MOST_STEPS`. */
+  mostSteps?: number
 }
 
 export class Filters {
@@ -68,13 +76,15 @@ export class Filters {
   readonly #merges: Merge[] = []
   #hasDefaults = false
   readonly #attributes: Rule[] = []
+  readonly #mostSteps: number
+  readonly #work: Work = { steps: 0 }
 
-  /**
-   * @param from0 lines of rule files end in NUL. So it is with any --files-from, as --from0 comes with it: what
-   *   most people's rule files say is then one long rule.
-   */
-  constructor(rules: readonly FilterRule[], cvsExclude = false, from0 = false) {
+  constructor(
+    rules: readonly FilterRule[],
+    { cvsExclude = false, from0 = false, mostSteps = MOST_STEPS }: FilterOptions = {},
+  ) {
     this.#from0 = from0
+    this.#mostSteps = mostSteps
     for (const rule of rules) this.#add(rule)
     if (cvsExclude) {
       this.#add(parseRule(ascii(':C '), false))
@@ -121,19 +131,28 @@ export class Filters {
     pacer: Pacer,
     first?: ByteString,
   ): Promise<FilterScope> {
-    const slots: (readonly Rule[])[] = []
+    const slots: (readonly RuleList[])[] = []
     let { size } = outer
     for (const [slot, merge] of this.#merges.entries()) {
       const inherited = merge.noInherit ? [] : outer.slots[slot]!
       const counts = first === undefined || isSearched(merge, base, first)
       const node = counts ? tree.child(directory, merge.file) : -1
-      if (node < 0) {
+      const found =
+        node < 0
+          ? undefined
+          : await readMergeFile(tree, node, merge, {
+              base,
+              room: MAX_FILTER_RULES - size,
+              work: this.#work,
+              pacer,
+            })
+      if (!found) {
         slots.push(inherited)
         continue
       }
-      const rules = await readMergeFile(tree, node, merge, base, inherited, MAX_FILTER_RULES - size, pacer)
-      if (rules !== inherited) size += rules.length
-      slots.push(rules)
+      const { rules, clears } = found
+      size += rules.length
+      slots.push([...(rules.length > 0 ? [new RuleList(rules)] : []), ...(clears ? [] : inherited)])
     }
     return { slots, size }
   }
@@ -149,50 +168,77 @@ export class Filters {
     scope: FilterScope,
     pacer: Pacer,
   ): Promise<boolean> | boolean {
-    return this.#keepsFrom(0, 0, { name, path, isDirectory, scope, pacer })
+    return this.#keepsFrom(0, 0, 0, { name, path, isDirectory, scope, pacer })
   }
 
-  /** The same by the rules from one on: that of a step, and the place in it if it is a rule file's. */
-  #keepsFrom(firstStep: number, firstRule: number, asked: Asked): Promise<boolean> | boolean {
-    const { name, path, isDirectory, scope, pacer } = asked
-    let from = firstRule
-    let tried = 0
+  /** The same by the rules from one on: that of a step, of a list in it, and of those that are tried there. */
+  #keepsFrom(
+    firstStep: number,
+    firstList: number,
+    firstTried: number,
+    asked: Asked,
+  ): Promise<boolean> | boolean {
+    const { scope, pacer } = asked
+    let [fromList, fromTried] = [firstList, firstTried]
+    let looked = 0
     for (let at = firstStep; at < this.#steps.length; at++) {
       const step = this.#steps[at]!
-      const rules = step.type === 'rule' ? step.rules : scope.slots[step.slot]!
-      for (let i = from; i < rules.length; i++) {
-        const rule = rules[i]!
-        const looks = rule.isLong || ++tried % RULES_A_LOOK === 0
-        if (looks && pacer.due) return this.#keepsRested(at, i, asked)
-        if (applies(rule, name, path, isDirectory)) return rule.include
+      const lists = step.type === 'rules' ? step.lists : scope.slots[step.slot]!
+      for (let l = fromList; l < lists.length; l++) {
+        const { rules, tried } = lists[l]!
+        const literal = lists[l]!.firstLiteral(asked)
+        for (let i = fromTried; i < tried.length && tried[i]! < literal; i++) {
+          const rule = rules[tried[i]!]!
+          const looks = rule.isLong || ++looked % RULES_A_LOOK === 0
+          if (looks && pacer.due) return this.#keepsRested(at, l, i, asked)
+          this.#count()
+          if (applies(rule, asked)) return rule.include
+        }
+        if (literal < rules.length) return rules[literal]!.include
+        fromTried = 0
       }
-      from = 0
-    }
-    return true
-  }
-
-  /** Whether an extended attribute goes with its file. */
-  async keepsAttribute(name: ByteString, pacer: Pacer): Promise<boolean> {
-    for (const rule of this.#attributes) {
-      if (pacer.due) await pacer.rest()
-      if (applies(rule, name, name, false)) return rule.include
+      fromList = 0
     }
     return true
   }
 
   /** Apart from the loop, whose variables no function may hold on to if it is to be fast. */
-  async #keepsRested(firstStep: number, firstRule: number, asked: Asked): Promise<boolean> {
+  async #keepsRested(
+    firstStep: number,
+    firstList: number,
+    firstTried: number,
+    asked: Asked,
+  ): Promise<boolean> {
     await asked.pacer.rest()
-    return this.#keepsFrom(firstStep, firstRule, asked)
+    return this.#keepsFrom(firstStep, firstList, firstTried, asked)
+  }
+
+  /** Whether an extended attribute goes with its file. */
+  async keepsAttribute(name: ByteString, pacer: Pacer): Promise<boolean> {
+    const named = { name, path: name, isDirectory: false }
+    for (const rule of this.#attributes) {
+      if (pacer.due) await pacer.rest()
+      this.#count()
+      if (applies(rule, named)) return rule.include
+    }
+    return true
+  }
+
+  /** Before each try. @throws PeerError when names and rules are so many that nobody can have meant it. */
+  #count(): void {
+    this.#work.steps += STEPS_A_TRY
+    if (this.#work.steps > this.#mostSteps) {
+      throw new PeerError('filter', 'there are too many rules for so many names: use fewer with wildcards')
+    }
   }
 
   #add(rule: FilterRule): void {
     switch (rule.type) {
       case 'pattern':
-        this.#steps.push({ type: 'rule', rules: [compileRule(rule)] })
+        this.#addRule(rule)
         break
       case 'attribute':
-        this.#attributes.push(compileRule({ ...rule, type: 'pattern', fromModuleRoot: false }))
+        this.#attributes.push(compileRule({ ...rule, type: 'pattern', fromModuleRoot: false }, this.#work))
         break
       case 'dir-merge':
         if (this.#merges.length >= MAX_MERGES)
@@ -203,9 +249,7 @@ export class Filters {
         // Once is enough: what they do not decide the first time they do not decide later.
         if (this.#hasDefaults) break
         this.#hasDefaults = true
-        for (const text of CVS_DEFAULTS) {
-          this.#steps.push({ type: 'rule', rules: [compileRule(excludeRule(text))] })
-        }
+        for (const text of CVS_DEFAULTS) this.#addRule(excludeRule(text))
         break
       case 'clear':
         this.#steps.length = 0
@@ -217,83 +261,16 @@ export class Filters {
         break
     }
   }
-}
 
-function applies(rule: Rule, name: ByteString, path: ByteString, isDirectory: boolean): boolean {
-  const matched = (!rule.directoriesOnly || isDirectory) && rule.test(name, path, isDirectory)
-  return matched !== rule.negate
-}
-
-/**
- * @param base for a rule of a rule file: the path of its directory from the module's root, where a pattern
- *   with a leading slash is anchored. Without it that is the transfer root.
- */
-function compileRule(rule: PatternRule, base?: ByteString): Rule {
-  let text = rule.pattern
-  const directoriesOnly = text.length > 1 && text.endsWith('/')
-  if (directoriesOnly) text = text.slice(0, -1) as ByteString
-  const slashes = text.split('/').length - 1
-  const anchored = text.startsWith('/')
-  if (anchored) text = text.slice(1) as ByteString
-  return {
-    include: rule.include,
-    negate: rule.negate,
-    directoriesOnly,
-    isLong: text.length > LONG_PATTERN,
-    test: compileTest(text, { slashes, anchored, fromModuleRoot: rule.fromModuleRoot, base }),
-  }
-}
-
-/** The table of docs/rsync-protocol.md, section 5.4, one case after the other. */
-function compileTest(
-  text: ByteString,
-  how: { slashes: number; anchored: boolean; fromModuleRoot: boolean; base: ByteString | undefined },
-): Rule['test'] {
-  const { slashes, anchored, fromModuleRoot, base } = how
-  const wild = isWild(text)
-  const doubleStar = text.includes('**')
-  // Made when it is first needed: thousands of patterns at once would take a while.
-  let compiled: Pattern | undefined
-  const equals = (name: ByteString): boolean => {
-    if (!wild) return name === text
-    compiled ??= compilePattern(text)
-    return compiled.matches(name)
-  }
-  // `dir/***` matches the directory itself, too.
-  const alsoItself = text.endsWith('/***')
-  const whole = (name: ByteString, isDirectory: boolean): boolean =>
-    equals(name) || (alsoItself && isDirectory && equals(`${name}/` as ByteString))
-
-  if (anchored && base !== undefined && !fromModuleRoot) {
-    const above = base === '' ? '' : `${base}/`
-    return (_name, path, isDirectory) =>
-      path.startsWith(above) && whole(path.slice(above.length) as ByteString, isDirectory)
-  }
-  const test = (subject: ByteString, isDirectory: boolean): boolean => {
-    if (anchored) return whole(subject, isDirectory)
-    if (slashes === 0 && !doubleStar) {
-      return equals(subject.slice(subject.lastIndexOf('/') + 1) as ByteString)
+  #addRule(rule: PatternRule): void {
+    const last = this.#steps.at(-1)
+    if (last?.type === 'rules') {
+      last.rules.push(compileRule(rule, this.#work))
+      return
     }
-    if (!wild) return subject === text || subject.endsWith(`/${text}`)
-    if (!doubleStar) return tailWith(subject, slashes, equals)
-    if (whole(subject, isDirectory)) return true
-    if (text.startsWith('**')) return whole(`/${subject}` as ByteString, isDirectory)
-    for (let at = subject.indexOf('/'); at >= 0; at = subject.indexOf('/', at + 1)) {
-      if (whole(subject.slice(at + 1) as ByteString, isDirectory)) return true
-    }
-    return false
+    const rules = [compileRule(rule, this.#work)]
+    this.#steps.push({ type: 'rules', rules, lists: [new RuleList(rules)] })
   }
-  return (name, path, isDirectory) => test(fromModuleRoot ? path : name, isDirectory)
-}
-
-/** Tests the last `slashes` + 1 components; false when there are fewer. */
-function tailWith(name: ByteString, slashes: number, test: (tail: ByteString) => boolean): boolean {
-  let at = name.length
-  for (let n = 0; n <= slashes; n++) {
-    at = name.lastIndexOf('/', at - 1)
-    if (at < 0) return n === slashes && test(name)
-  }
-  return test(name.slice(at + 1) as ByteString)
 }
 
 /** Whether rules from the directory at `base`, above the `first` one of the transfer, count. */
@@ -307,20 +284,32 @@ function isSearched({ searchedFrom }: DirMergeRule, base: ByteString, first: Byt
   return `/${base}/`.startsWith(start.length === 0 ? '/' : `/${start.join('/')}/`)
 }
 
+interface FileRules {
+  readonly rules: readonly Rule[]
+  /** What files above say counts no more. */
+  readonly clears: boolean
+}
+
+interface Reading {
+  /** The path of the file's directory from the module's root. */
+  base: ByteString
+  /** For so many rules. */
+  room: number
+  work: Work
+  pacer: Pacer
+}
+
 /**
  * Rests between rules: a file may hold tens of thousands.
- * @param room for so many rules, inherited ones among them.
+ * @returns undefined when it is no file.
  */
 async function readMergeFile(
   tree: Tree,
   node: number,
   merge: Merge,
-  base: ByteString,
-  inherited: readonly Rule[],
-  room: number,
-  pacer: Pacer,
-): Promise<readonly Rule[]> {
-  if (!isRegularMode(tree.mode(node))) return inherited
+  { base, room, work, pacer }: Reading,
+): Promise<FileRules | undefined> {
+  if (!isRegularMode(tree.mode(node))) return undefined
   if (tree.size(node) > MAX_MERGE_FILE)
     throw new PeerError('filter', `the rule file "${merge.file}" is too large`)
   const content = await tree.open(node)
@@ -330,29 +319,30 @@ async function readMergeFile(
   } finally {
     content.close()
   }
-  let own: Rule[] = []
-  let parents = inherited
+  let rules: Rule[] = []
+  let clears = false
   let withDefaults = false
   for (const text of rulesIn(bytes.toString('latin1'), merge)) {
     if (pacer.due) await pacer.rest()
     if (text === '!') {
-      own = []
-      parents = []
+      rules = []
+      clears = true
       withDefaults = false
       continue
     }
     const rule = merge.bare ? bareRule(text, merge) : parseRule(text, false)
     if (rule.type === 'pattern') {
-      own.push(compileRule({ ...rule, fromModuleRoot: rule.fromModuleRoot || merge.fromModuleRoot }, base))
+      const fromModuleRoot = rule.fromModuleRoot || merge.fromModuleRoot
+      rules.push(compileRule({ ...rule, fromModuleRoot }, work, base))
     } else if (rule.type === 'cvs-defaults' && !withDefaults) {
       // Once is enough: what they do not decide the first time they do not decide later.
-      own.push(...CVS_DEFAULTS.map((t) => compileRule(excludeRule(t), base)))
+      rules.push(...CVS_DEFAULTS.map((t) => compileRule(excludeRule(t), work, base)))
       withDefaults = true
     }
-    if (own.length > 0 && own.length + parents.length > room)
+    if (rules.length > room)
       throw new PeerError('filter', `more than ${MAX_FILTER_RULES} rules in rule files, with "${merge.file}"`)
   }
-  return own.length === 0 ? parents : [...own, ...parents]
+  return { rules, clears }
 }
 
 /** The rules of a file, one after the other: words between ASCII's white space, or lines but for comments. */

@@ -217,7 +217,9 @@ export class HiddenTree implements Tree {
 }
 
 function compile({ include, exclude }: Hides): Filters {
-  return new Filters([...include.map((p) => rule(true, p)), ...exclude.map((p) => rule(false, p))])
+  const rules = [...include.map((p) => rule(true, p)), ...exclude.map((p) => rule(false, p))]
+  // Those are the operator's, who knows what they cost.
+  return new Filters(rules, { mostSteps: Number.POSITIVE_INFINITY })
 }
 
 function rule(include: boolean, pattern: string): FilterRule {

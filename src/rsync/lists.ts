@@ -165,7 +165,7 @@ export class Lists {
   ): Promise<{ prepared: PreparedList; lasting: KnownList | undefined }> {
     const { tree, options, rules, agreement } = request
     const { protocol, compat, listDigest } = agreement
-    const filters = new Filters(rules, options.cvsExclude, options.from0)
+    const filters = new Filters(rules, { cvsExclude: options.cvsExclude, from0: options.from0 })
     const list = await buildFileList(
       tree,
       await request.sources(),
