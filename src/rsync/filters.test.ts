@@ -493,7 +493,7 @@ test('filters: names and rules that are too many together are refused, with what
   const refused = (error: unknown) =>
     error instanceof PeerError && /too many rules for so many names: use fewer/.test(error.message)
   const wild = Array.from({ length: 20 }, (_, n) => `- *.${n}`)
-  const compiled = limited(wild, 400)
+  const compiled = limited(wild, 800)
   for (let n = 0; n < 5; n++) assert.ok(await keeps(compiled, `a${n}`))
   await assert.rejects(async () => await keeps(compiled, 'a'), refused)
 
@@ -505,7 +505,7 @@ test('filters: names and rules that are too many together are refused, with what
 
   const attributes = limited(
     wild.map((rule) => rule.replace('- ', '-x ')),
-    100,
+    160,
   )
   assert.ok(await attributes.keepsAttribute(ascii('user.a'), new Pacer()))
   await assert.rejects(attributes.keepsAttribute(ascii('user.b'), new Pacer()), refused)
@@ -514,14 +514,14 @@ test('filters: names and rules that are too many together are refused, with what
 test('filters: ten thousand names are looked up, also those of rule files', async () => {
   const names = Array.from({ length: 10_000 }, (_, n) => `name-${n}`)
   const rules = names.map((name) => `- ${name}`)
-  const compiled = limited(rules, 4)
+  const compiled = limited(rules, 1600)
   for (let n = 0; n < 100; n++) {
     assert.ok(await keeps(compiled, `d/kept-${n}`))
     assert.ok(!(await keeps(compiled, `d/name-${n}`)))
   }
 
   const tree = new MemoryTree(dir({ '.rules': file(rules.join('\n')), d: dir({ '.rules': file('- x') }) }))
-  const merging = limited([': .rules'], 400)
+  const merging = limited([': .rules'], 1600)
   const outer = await merging.enter(tree, 0, '' as ByteString, merging.outermost(), new Pacer())
   const inner = await merging.enter(tree, tree.child(0, ascii('d')), 'd' as ByteString, outer, new Pacer())
   for (let n = 0; n < 50; n++) {
@@ -533,7 +533,7 @@ test('filters: ten thousand names are looked up, also those of rule files', asyn
 test('filters: whoever rested between rules goes on where it was', async () => {
   const wild = Array.from({ length: 40 }, (_, n) => `- *.${n}`)
   const tree = new MemoryTree(
-    dir({ '.rules': file(wild.join('\n')), d: dir({ '.rules': file('- hidden*\n- *.z') }) }),
+    dir({ '.rules': file([...wild, '- exact'].join('\n')), d: dir({ '.rules': file('- hidden*\n- *.z') }) }),
   )
   const compiled = limited([...wild, ': .rules', '- last*'], 100_000)
   const outer = await compiled.enter(tree, 0, '' as ByteString, compiled.outermost(), new Pacer())
@@ -550,6 +550,7 @@ test('filters: whoever rested between rules goes on where it was', async () => {
   }
   for (const [name, kept] of [
     ['hidden-1', false],
+    ['exact', false],
     ['last-1', false],
     ['other', true],
   ] as const) {
@@ -558,4 +559,42 @@ test('filters: whoever rested between rules goes on where it was', async () => {
     assert.equal(await compiled.keeps(path, path, false, scope, pacer), kept, name)
     assert.ok(pacer.rests > 0)
   }
+})
+
+test('filters: tables that names are looked up in cost something, too', async () => {
+  const rules = Array.from({ length: 50 }, (_, n) => `- ${'a/'.repeat(n)}b`)
+  const compiled = limited(rules, 50 * 8)
+  assert.ok(await keeps(compiled, 'c'))
+  await assert.rejects(async () => await keeps(compiled, 'c'), /too many rules/)
+})
+
+test('filters: a line of a rule file as long as the file is compiled in time for others', async () => {
+  const compiled = limited([': .rules'], 1e9)
+  const tree = new MemoryTree(dir({ '.rules': file(`- ${'a'.repeat(2 ** 20 - 100)}*b`) }))
+  const pacer = new Pacer()
+  const scope = await compiled.enter(tree, 0, '' as ByteString, compiled.outermost(), pacer)
+  const began = process.cpuUsage()
+  assert.ok(await compiled.keeps(ascii('a'), ascii('a'), false, scope, pacer))
+  const { user } = process.cpuUsage(began)
+  assert.ok(user < 5e6, `${user} us: it takes the square of its length`)
+})
+
+test('filters: tens of thousands of rules are compiled with rests', async () => {
+  const rules = [...Array.from({ length: 20_000 }, (_, n) => `- ${n.toString(36)}`), '!', '- a']
+  class Counting extends Pacer {
+    rests = 0
+    override get due(): boolean {
+      return true
+    }
+    override async rest(): Promise<void> {
+      this.rests++
+    }
+  }
+  const pacer = new Counting()
+  const parsed = rules.map((rule) => parseRule(rule as ByteString, false))
+  const compiled = await Filters.of(parsed, { cvsExclude: true }, pacer)
+  assert.equal(pacer.rests, rules.length)
+  for (const [name, kept] of Object.entries({ a: false, b: true, 'b.o': false }))
+    assert.equal(await keeps(compiled, name), kept, name)
+  assert.ok(compiled.hasMergeFiles, '-C reads .cvsignore')
 })

@@ -28,13 +28,14 @@ const MAX_MERGE_FILE = 1 << 20
 const MAX_MERGES = 64
 /** The clock is looked at before a long pattern, and else once for so many rules: looking costs as much as a rule. */
 const RULES_A_LOOK = 16
-/** A try of a rule takes as long as so many steps through a pattern. */
+/** What a try of a rule takes, beside its pattern, and what looking a name up in a table does. */
 const STEPS_A_TRY = 4
+const STEPS_A_LOOKUP = 8
 /**
- * Steps for one list: some half a minute, most of which a thousand rules with wildcards do not take for half a million
- * names.
+ * Steps for one list: ten to twenty seconds. Three hundred rules such as `*.o` for half a million names are 1.2e9; one that
+ * has many slashes to begin at takes more.
  */
-const MOST_STEPS = 10e9
+const MOST_STEPS = 1.5e9
 
 interface Merge extends DirMergeRule {
   /** Lines of the file end in NUL. */
@@ -42,7 +43,7 @@ interface Merge extends DirMergeRule {
 }
 
 /** Rules of the client that follow each other, or the place of what rule files say. */
-type Step = { type: 'rules'; lists: readonly [RuleList]; rules: Rule[] } | { type: 'merge'; slot: number }
+type Step = { type: 'rules'; lists: readonly [RuleList] } | { type: 'merge'; slot: number }
 
 /** A name that rules are tried on. */
 interface Asked extends Named {
@@ -86,10 +87,18 @@ export class Filters {
     this.#from0 = from0
     this.#mostSteps = mostSteps
     for (const rule of rules) this.#add(rule)
-    if (cvsExclude) {
-      this.#add(parseRule(ascii(':C '), false))
-      this.#add({ type: 'cvs-defaults' })
+    if (cvsExclude) this.#addCvsRules()
+  }
+
+  /** The same, with rests: a client may send tens of thousands of rules. */
+  static async of(rules: readonly FilterRule[], options: FilterOptions, pacer: Pacer): Promise<Filters> {
+    const filters = new Filters([], { ...options, cvsExclude: false })
+    for (const rule of rules) {
+      if (pacer.due) await pacer.rest()
+      filters.#add(rule)
     }
+    if (options.cvsExclude) filters.#addCvsRules()
+    return filters
   }
 
   /** No rule at all: every name is kept. */
@@ -150,9 +159,9 @@ export class Filters {
         slots.push(inherited)
         continue
       }
-      const { rules, clears } = found
-      size += rules.length
-      slots.push([...(rules.length > 0 ? [new RuleList(rules)] : []), ...(clears ? [] : inherited)])
+      const { list, clears } = found
+      size += list.rules.length
+      slots.push([...(list.rules.length > 0 ? [list] : []), ...(clears ? [] : inherited)])
     }
     return { slots, size }
   }
@@ -185,13 +194,15 @@ export class Filters {
       const step = this.#steps[at]!
       const lists = step.type === 'rules' ? step.lists : scope.slots[step.slot]!
       for (let l = fromList; l < lists.length; l++) {
-        const { rules, tried } = lists[l]!
-        const literal = lists[l]!.firstLiteral(asked)
+        if (++looked % RULES_A_LOOK === 0 && pacer.due) return this.#keepsRested(at, l, fromTried, asked)
+        const { rules, tried, tables } = lists[l]!
+        if (tables > 0) this.#count(tables * STEPS_A_LOOKUP)
+        const literal = tables > 0 ? lists[l]!.firstLiteral(asked) : rules.length
         for (let i = fromTried; i < tried.length && tried[i]! < literal; i++) {
           const rule = rules[tried[i]!]!
           const looks = rule.isLong || ++looked % RULES_A_LOOK === 0
           if (looks && pacer.due) return this.#keepsRested(at, l, i, asked)
-          this.#count()
+          this.#count(STEPS_A_TRY)
           if (applies(rule, asked)) return rule.include
         }
         if (literal < rules.length) return rules[literal]!.include
@@ -218,15 +229,15 @@ export class Filters {
     const named = { name, path: name, isDirectory: false }
     for (const rule of this.#attributes) {
       if (pacer.due) await pacer.rest()
-      this.#count()
+      this.#count(STEPS_A_TRY)
       if (applies(rule, named)) return rule.include
     }
     return true
   }
 
-  /** Before each try. @throws PeerError when names and rules are so many that nobody can have meant it. */
-  #count(): void {
-    this.#work.steps += STEPS_A_TRY
+  /** Before something is done. @throws PeerError when names and rules are so many that nobody can have meant it. */
+  #count(steps: number): void {
+    this.#work.steps += steps
     if (this.#work.steps > this.#mostSteps) {
       throw new PeerError('filter', 'there are too many rules for so many names: use fewer with wildcards')
     }
@@ -262,14 +273,16 @@ export class Filters {
     }
   }
 
+  #addCvsRules(): void {
+    this.#add(parseRule(ascii(':C '), false))
+    this.#add({ type: 'cvs-defaults' })
+  }
+
   #addRule(rule: PatternRule): void {
     const last = this.#steps.at(-1)
-    if (last?.type === 'rules') {
-      last.rules.push(compileRule(rule, this.#work))
-      return
-    }
-    const rules = [compileRule(rule, this.#work)]
-    this.#steps.push({ type: 'rules', rules, lists: [new RuleList(rules)] })
+    const list = last?.type === 'rules' ? last.lists[0] : new RuleList()
+    if (last?.type !== 'rules') this.#steps.push({ type: 'rules', lists: [list] })
+    list.add(compileRule(rule, this.#work))
   }
 }
 
@@ -285,7 +298,7 @@ function isSearched({ searchedFrom }: DirMergeRule, base: ByteString, first: Byt
 }
 
 interface FileRules {
-  readonly rules: readonly Rule[]
+  readonly list: RuleList
   /** What files above say counts no more. */
   readonly clears: boolean
 }
@@ -319,13 +332,13 @@ async function readMergeFile(
   } finally {
     content.close()
   }
-  let rules: Rule[] = []
+  let list = new RuleList()
   let clears = false
   let withDefaults = false
   for (const text of rulesIn(bytes.toString('latin1'), merge)) {
     if (pacer.due) await pacer.rest()
     if (text === '!') {
-      rules = []
+      list = new RuleList()
       clears = true
       withDefaults = false
       continue
@@ -333,16 +346,16 @@ async function readMergeFile(
     const rule = merge.bare ? bareRule(text, merge) : parseRule(text, false)
     if (rule.type === 'pattern') {
       const fromModuleRoot = rule.fromModuleRoot || merge.fromModuleRoot
-      rules.push(compileRule({ ...rule, fromModuleRoot }, work, base))
+      list.add(compileRule({ ...rule, fromModuleRoot }, work, base))
     } else if (rule.type === 'cvs-defaults' && !withDefaults) {
       // Once is enough: what they do not decide the first time they do not decide later.
-      rules.push(...CVS_DEFAULTS.map((t) => compileRule(excludeRule(t), work, base)))
+      for (const text of CVS_DEFAULTS) list.add(compileRule(excludeRule(text), work, base))
       withDefaults = true
     }
-    if (rules.length > room)
+    if (list.rules.length > room)
       throw new PeerError('filter', `more than ${MAX_FILTER_RULES} rules in rule files, with "${merge.file}"`)
   }
-  return { rules, clears }
+  return { list, clears }
 }
 
 /** The rules of a file, one after the other: words between ASCII's white space, or lines but for comments. */

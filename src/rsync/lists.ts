@@ -165,7 +165,8 @@ export class Lists {
   ): Promise<{ prepared: PreparedList; lasting: KnownList | undefined }> {
     const { tree, options, rules, agreement } = request
     const { protocol, compat, listDigest } = agreement
-    const filters = new Filters(rules, { cvsExclude: options.cvsExclude, from0: options.from0 })
+    const { cvsExclude, from0 } = options
+    const filters = await Filters.of(rules, { cvsExclude, from0 }, new Pacer(signal))
     const list = await buildFileList(
       tree,
       await request.sources(),

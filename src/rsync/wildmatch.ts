@@ -19,10 +19,12 @@ export interface Pattern {
   matches(text: ByteString): boolean
 }
 
-/** What matching has taken, in steps of a few nanoseconds. */
+/** What matching has taken, in steps of three to eight nanoseconds. */
 export interface Work {
   steps: number
 }
+/** What it takes to compare the ends. */
+const STEPS_A_MATCH = 4
 
 /** What an item of a pattern is when it is not the byte with that code. Sets have the numbers from `SET` down. */
 const [END, ANY, STAR, DOUBLE_STAR, SET] = [-1, -2, -3, -4, -5]
@@ -38,10 +40,20 @@ export function compilePattern(source: ByteString, work: Work = { steps: 0 }): P
   const items = parse(source)
   // Most names fail by what is literal at the ends, which is compared in no time.
   const head = /^[^*?[\\]*/.exec(source)![0]
-  const tail = /[^*?[\]\\]*$/.exec(source)![0]
+  const tail = literalTail(source)
   return {
-    matches: (text) => text.startsWith(head) && text.endsWith(tail) && run(items, text, work),
+    matches: (text) => {
+      work.steps += STEPS_A_MATCH
+      return text.startsWith(head) && text.endsWith(tail) && run(items, text, work)
+    },
   }
+}
+
+/** Behind the last character that may mean something else. (A regular expression would begin at each character.) */
+function literalTail(source: string): string {
+  let at = source.length
+  while (at > 0 && !'*?[]\\'.includes(source[at - 1]!)) at--
+  return source.slice(at)
 }
 
 function run({ codes, sets }: Items, text: string, work: Work): boolean {

@@ -89,7 +89,7 @@ const directory = (children: Record<string, MemoryNode>): MemoryNode => ({ mode:
 let deep: MemoryNode = directory({ aaaaaaaaa: { mode: 0o100644, data: Buffer.alloc(0) } })
 for (let i = 0; i < 20; i++) deep = directory({ aaaaaaaaa: deep })
 testAttacks(
-  ['?**?*?*?*?*?*z', '?**a*z'].map((pattern) => ({
+  ['?**?*?*?*?*?*[z]', '?**a*[z]'].map((pattern) => ({
     name: `many rules of ${pattern} on long paths`,
     says: () => [
       // One name: whatever the rules cost must be paid in slices within it.
@@ -179,7 +179,7 @@ testAttacks(
 
 // ---------------------------------------------------------------------------------------------------
 // Patterns that make other matchers explode: no worse than the same bytes without stars, times the length
-// of the name.
+// of the name. They end in a set: what ends in a letter is told from most names by that.
 
 /** What so many matches cost, in ms of our own time: the best of three, as garbage is collected in others. */
 function cost(pattern: string, name: string, times: number): number {
@@ -194,13 +194,13 @@ function cost(pattern: string, name: string, times: number): number {
 }
 
 for (const pattern of [
-  `${'*a'.repeat(30)}b`,
-  `${'**a'.repeat(30)}b`,
-  `${'a*'.repeat(60)}b`,
-  `${'*?'.repeat(40)}b`,
-  `${'**/'.repeat(20)}b`,
-  `${'*[a-z]'.repeat(30)}b`,
-  `**/${'*a'.repeat(10)}/**/${'*a'.repeat(10)}b`,
+  `${'*a'.repeat(30)}[b]`,
+  `${'**a'.repeat(30)}[b]`,
+  `${'a*'.repeat(60)}[b]`,
+  `${'*?'.repeat(40)}[b]`,
+  `${'**/'.repeat(20)}[b]`,
+  `${'*[a-z]'.repeat(30)}[b]`,
+  `**/${'*a'.repeat(10)}/**/${'*a'.repeat(10)}[b]`,
 ]) {
   test(`attack: ${pattern.slice(0, 24)}... on long names`, () => {
     const name = Array.from({ length: 8 }, () => 'a'.repeat(31)).join('/')

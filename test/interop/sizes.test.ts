@@ -21,14 +21,15 @@ const LONG = process.env.UPSERV_LONG !== undefined
 /** More than 4 GiB of zeros are sent, hashed on both ends and looked for holes. */
 const TIMEOUT_MS = 240_000
 
-/** The build's file has other bytes than the device's here, beyond what 32 bits count. */
-const CHANGED = { offset: 2 ** 32 + 12_345, bytes: Buffer.from('changed beyond 4 GiB') }
+/** Beyond what 32 bits count. Like no other block of the file, so that no other can take its place. */
+const PIECE = { offset: 2 ** 32 + 12_345, bytes: Buffer.from('beyond 4 GiB') }
 
 let server: TestServer
 before(async () => {
   const spec = new SpecWriter()
   spec.directory('')
-  spec.file('huge', hugeSparseFile(SIZE))
+  const { pieces } = hugeSparseFile(SIZE)
+  spec.file('huge', { size: SIZE, pieces: [...pieces, PIECE] })
   server = await startServer({ 1: spec.spec })
   await rsyncSucceeds(['--list-only', `${server.url}/build-1/`], { timeoutMs: TIMEOUT_MS })
 })
@@ -55,7 +56,7 @@ for (const protocol of PROTOCOLS_BY_ENCODING) {
 
     if (protocol < 30) return // the client takes minutes to look so much up by MD4
     const file = openSync(copy, 'r+')
-    writeSync(file, CHANGED.bytes, 0, CHANGED.bytes.length, CHANGED.offset)
+    writeSync(file, 'changed', PIECE.offset)
     closeSync(file)
     const stats = parseStats(await sync())
     assert.equal(stats.literal + stats.matched, SIZE)

@@ -1,5 +1,5 @@
 /**
- * The Debian packages, on a machine of their own with systemd: built twice, installed, used, upgraded while a
+ * The Debian packages, on a machine of their own with systemd: built, installed, used, upgraded while a
  * client is at it, removed and purged. Each test goes on from the one before it.
  */
 import assert from 'node:assert/strict'

@@ -56,9 +56,9 @@ export type FilterRule =
 
 /** A rule text is never longer than this; clients' own limit is near it. */
 export const MAX_RULE_BYTES = 8192
-/** All rules together: each is tried on every name, so they cost time more than memory. */
+/** All rules together: most with wildcards are tried on every name, so they cost time more than memory. */
 export const MAX_FILTER_BYTES = 256 * 1024
-/** Each takes some 400 bytes of memory, however short. */
+/** Each takes some 700 bytes of memory, however short. */
 export const MAX_FILTER_RULES = 65_536
 
 /**
