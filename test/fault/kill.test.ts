@@ -18,7 +18,7 @@ import { rsyncEnds } from '../support/rsync.ts'
 import { randomBytes, SpecWriter, type TreeSpec } from '../support/tree.ts'
 import type { Upserv } from '../support/upserv.ts'
 
-const KILLS = Number(process.env.UPSERV_KILLS ?? (process.env.UPSERV_LONG ? 500 : 15))
+const KILLS = Number(process.env.UPSERV_KILLS ?? (process.env.UPSERV_LONG ? 500 : 10))
 const SEED = seedOfRun()
 
 const IDS = ['1', '2', '3', '4', '5', '6', '7', '8']
