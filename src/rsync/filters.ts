@@ -169,6 +169,7 @@ export class Filters {
   /**
    * Whether a name goes into the list. A promise when it rests between rules, as a client may send thousands
    * of costly ones; most often the answer is there at once.
+   * @throws PeerError when all names so far and the rules were too many together.
    */
   keeps(
     name: ByteString,
